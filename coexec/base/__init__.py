@@ -1,0 +1,1 @@
+"""Knobs, errors, units and disk access: what every layer may use."""

@@ -1,0 +1,51 @@
+"""Every error coexec raises on purpose: it names the culprit and says what to do."""
+
+from __future__ import annotations
+
+
+class CoexecError(Exception):
+    """Base of all errors a user can cause or meet; the command line prints it and exits with 1."""
+
+    exit_status = 1
+
+
+class ModelError(CoexecError):
+    """The ONNX file is unreadable, inconsistent or unsafe."""
+
+
+class UnsupportedOperators(ModelError):
+    """Operators without an OpDef, all listed at once with their nodes."""
+
+
+class ShapeError(ModelError):
+    """A node's operands do not fit its operator's shape rule."""
+
+
+class DataError(CoexecError):
+    """Input data does not fit the model: name, shape, dtype or label range."""
+
+
+class ProcessorError(CoexecError):
+    """A processor spec is unknown, the processor is absent, or it failed while running."""
+
+
+class GradientError(CoexecError):
+    """The model, or the part of it that was asked for, cannot be differentiated."""
+
+
+class NonFiniteLoss(CoexecError):
+    """The loss became NaN or infinite; the message names the step and the first offending node."""
+
+
+class CheckpointError(CoexecError):
+    """A checkpoint is damaged or belongs to another model or optimizer."""
+
+
+class SaveError(CoexecError):
+    """A file could not be written; what stood there before is intact."""
+
+
+class UsageError(CoexecError):
+    """A flag or argument makes no sense; the message names it."""
+
+    exit_status = 2

@@ -1,0 +1,1 @@
+"""The nouns (types, calls, regions, programs, events) and the processor protocol."""

@@ -1,0 +1,44 @@
+"""What happened when, on one clock (host monotonic nanoseconds)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+LAUNCH = "launch"
+COPY = "copy"
+WAIT = "wait"
+FREE = "free"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing a processor did; ``parts`` are the kernels of a launched region.
+
+    ``flop`` and ``bytes`` are the work of the operator (not counters), ``track`` is the processor.
+    """
+
+    name: str
+    kind: str
+    track: str
+    start_ns: int
+    end_ns: int
+    flop: int = 0
+    bytes: int = 0
+    operator: str = ""
+    phase: str = ""
+    parts: tuple[Event, ...] = ()
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end_ns - self.start_ns
+
+
+@dataclass
+class Trace:
+    """Events of one or several runs, in the order in which they were waited for."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def leaves(self) -> list[Event]:
+        """Kernels and copies, without the regions that enclose them."""
+        return [leaf for event in self.events for leaf in (event.parts or (event,))]

@@ -1,0 +1,109 @@
+"""The processor protocol: seven methods behind which a CPU, a GPU, an NPU or a simulation stands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coexec.core.events import Event
+from coexec.core.types import Array, OpCall, Region
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether a processor executes an operator call; a refusal always has a reason."""
+
+    yes: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ProcessorSpec:
+    """What a processor is. ``resources`` names the silicon it occupies: never book it twice."""
+
+    name: str
+    kind: str
+    device: str
+    driver: str = ""
+    compute_units: int = 0
+    memory_bytes: int = 0
+    unified_memory: bool = True
+    features: Mapping[str, bool] = field(default_factory=dict)
+    resources: tuple[str, ...] = ()
+
+
+class Buffer(ABC):
+    """Memory of a processor; contents are undefined until written."""
+
+    nbytes: int
+
+
+class Ticket(ABC):
+    """A promise of work handed to a processor; ``Processor.wait`` redeems it."""
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A compiled region as plain data. ``submit`` takes buffers in the order of :attr:`arguments`.
+
+    ``scratch_bytes`` is the arena for intermediate tensors, ``naive_bytes`` its size without reuse.
+    """
+
+    processor: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    scratch_bytes: int
+    naive_bytes: int
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Tensor names in argument order: inputs, then outputs, then (if any) the arena."""
+        return self.inputs + self.outputs + (("#scratch",) if self.scratch_bytes else ())
+
+    def to_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        """The executable as JSON values and named arrays, for a bundle."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be saved in a bundle")
+
+
+Host = Array
+"""Host memory in a copy: a C-contiguous NumPy array."""
+
+
+class Processor(ABC):
+    """A device that compiles regions ahead of time and runs them.
+
+    ``after`` lists tickets that must be complete before the work starts; a ticket of another
+    processor is waited for by its own processor first (the executor sees to that).
+    """
+
+    @abstractmethod
+    def describe(self) -> ProcessorSpec:
+        """Name, capabilities and the silicon it occupies."""
+
+    @abstractmethod
+    def supports(self, call: OpCall) -> Support:
+        """Whether this call can be compiled here, and if not, why."""
+
+    @abstractmethod
+    def compile(self, region: Region) -> Executable:
+        """Compile a region whose every call is supported."""
+
+    @abstractmethod
+    def alloc(self, nbytes: int) -> Buffer:
+        """Allocate memory; freed when the buffer is garbage."""
+
+    @abstractmethod
+    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Ticket:
+        """Copy ``src`` to ``dst``; one of them is a buffer of this processor."""
+
+    @abstractmethod
+    def submit(
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> Ticket:
+        """Start a compiled region on ``buffers`` (order: ``Executable.arguments``)."""
+
+    @abstractmethod
+    def wait(self, ticket: Ticket) -> Event:
+        """Block until the work is done and say when it ran."""

@@ -1,0 +1,125 @@
+"""Static tensor types and operator calls, free of ONNX so that a saved program needs none of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Shape and element type of a tensor, both known before anything runs."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, array: Array) -> TensorType:
+        return cls(tuple(array.shape), array.dtype)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def with_shape(self, shape: tuple[int, ...]) -> TensorType:
+        return TensorType(tuple(int(d) for d in shape), self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name}[{'x'.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class OpCall:
+    """One operator applied to operands of known types: all that shape rules and kernels look at.
+
+    ``inputs`` has ``None`` where an optional operand is absent; ``constants`` holds the values of
+    operands that are known before running (shapes, axes, weights), by input position. ``outputs``
+    is empty while the shape rule runs and complete afterwards; an unused optional output is
+    ``None``. ``version`` is the opset version the operator is meant in.
+    """
+
+    op_type: str
+    inputs: tuple[TensorType | None, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    outputs: tuple[TensorType | None, ...] = ()
+    constants: Mapping[int, Array] = field(default_factory=dict)
+    domain: str = ""
+    version: int = 0
+    name: str = ""
+    output_count: int = 1
+
+    @property
+    def identifier(self) -> str:
+        """``Conv`` or ``coexec::ConvWeightGrad``."""
+        return f"{self.domain}::{self.op_type}" if self.domain else self.op_type
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    def input(self, index: int) -> TensorType:
+        """Type of a required operand."""
+        operand = self.inputs[index] if index < len(self.inputs) else None
+        if operand is None:
+            raise ValueError(f"input {index} of {self.identifier} is missing")
+        return operand
+
+    def output(self, index: int) -> TensorType:
+        """Type of an output that is in use."""
+        result = self.outputs[index]
+        if result is None:
+            raise ValueError(f"output {index} of {self.identifier} is not in use")
+        return result
+
+    def has_input(self, index: int) -> bool:
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def has_output(self, index: int) -> bool:
+        return index < len(self.outputs) and self.outputs[index] is not None
+
+    def constant(self, index: int) -> Array | None:
+        """Value of an operand known before running, else ``None``."""
+        return self.constants.get(index)
+
+
+@dataclass(frozen=True)
+class RegionNode:
+    """An operator call with the names of the tensors it reads and writes ("" where absent)."""
+
+    call: OpCall
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Nodes in execution order that one processor compiles as a whole.
+
+    ``types`` covers every name. ``constants`` are values known before running.
+    ``aliases`` maps an output to the input whose storage it replaces (a state tensor updated in
+    place: a parameter, a running mean); nodes are ordered so that the writer comes after every
+    reader of the old value.
+    """
+
+    nodes: tuple[RegionNode, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: Mapping[str, TensorType]
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""What operators mean: one OpDef each (shape rule, reference, gradient, work, tolerance, examples)."""

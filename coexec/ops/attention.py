@@ -1,0 +1,7 @@
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

@@ -1,0 +1,7 @@
+"""Conversions of element type."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

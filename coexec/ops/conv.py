@@ -1,0 +1,7 @@
+"""Convolution and transposed convolution in 1, 2 and 3 dimensions, with their gradients."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

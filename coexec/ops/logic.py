@@ -1,0 +1,7 @@
+"""Comparisons, boolean operators and Where."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

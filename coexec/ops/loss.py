@@ -1,0 +1,7 @@
+"""Losses as operators, with their gradients."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

@@ -1,0 +1,7 @@
+"""Gemm, MatMul and Einsum."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

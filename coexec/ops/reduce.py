@@ -1,0 +1,7 @@
+"""Reductions over axes: Reduce*, ArgMax, ArgMin."""
+
+from __future__ import annotations
+
+from coexec.ops.opdef import OpDef
+
+OPS: tuple[OpDef, ...] = ()

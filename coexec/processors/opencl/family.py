@@ -1,0 +1,195 @@
+"""How a kernel family is declared: operators, variants, tuning space, launch geometry.
+
+Compiler, tests, tuner and benchmarks read this one declaration. A family ``foo`` is the pair
+``kernels/foo.py`` (a ``FAMILY: KernelFamily``) and ``kernels/foo.cl``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from coexec.core.types import OpCall, TensorType
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a kernel may depend on. ``alignment`` in bytes holds for every buffer's start."""
+
+    name: str
+    vendor: str
+    fp16: bool
+    fp64: bool
+    max_work_group_size: int
+    local_bytes: int
+    compute_units: int
+    alignment: int
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor argument: input or output ``index`` of the call, or scratch block ``index``."""
+
+    kind: Literal["input", "output", "scratch"]
+    index: int
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A by-value argument; ``dtype`` is a NumPy name (``int32``, ``float32``, ...)."""
+
+    value: int | float
+    dtype: str = "int32"
+
+    def pack(self) -> np.generic:
+        scalar: np.generic = np.dtype(self.dtype).type(self.value)
+        return scalar
+
+
+Argument = Operand | Scalar
+
+
+def inp(index: int) -> Operand:
+    return Operand("input", index)
+
+
+def out(index: int) -> Operand:
+    return Operand("output", index)
+
+
+def scratch(index: int) -> Operand:
+    return Operand("scratch", index)
+
+
+def i32(value: int) -> Scalar:
+    return Scalar(int(value), "int32")
+
+
+def f32(value: float) -> Scalar:
+    return Scalar(float(value), "float32")
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One enqueue: kernel ``entry`` of ``kernels/<family>.cl`` built with ``defines``.
+
+    ``global_size`` must be a multiple of ``local_size`` where that is given (OpenCL 1.2).
+    ``flop`` and ``bytes`` are filled from the operator's work where left at 0.
+    """
+
+    family: str
+    entry: str
+    args: tuple[Argument, ...]
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None = None
+    defines: Mapping[str, str | int | float] = field(default_factory=dict)
+    flop: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A call as kernels in order, and the scratch blocks (bytes) that they share."""
+
+    calls: tuple[KernelCall, ...]
+    scratch: tuple[int, ...] = ()
+
+
+Applies = Callable[[OpCall, DeviceFacts], str | None]
+Lower = Callable[[OpCall, DeviceFacts, Mapping[str, int]], Lowering]
+
+
+def always(call: OpCall, facts: DeviceFacts) -> str | None:
+    """A variant without assumptions of its own."""
+    return None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a family's operators.
+
+    ``applies`` returns ``None`` or the reason why not. ``space`` lists the values of each tunable,
+    the default first; ``lower`` receives one value for each.
+    """
+
+    name: str
+    lower: Lower
+    applies: Applies = always
+    space: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def defaults(self) -> dict[str, int]:
+        return {name: values[0] for name, values in self.space.items()}
+
+
+@dataclass(frozen=True)
+class KernelFamily:
+    """Operators (as identifiers, ``Conv`` or ``coexec::ConvWeightGrad``) and their variants.
+
+    Variants stand best first; the last one, ``naive``, is the oracle on the device and takes every
+    call the family supports at all (its ``applies`` is the family's support rule).
+    """
+
+    name: str
+    operators: tuple[str, ...]
+    variants: tuple[Variant, ...]
+
+    @property
+    def naive(self) -> Variant:
+        return self.variants[-1]
+
+    def choose(self, call: OpCall, facts: DeviceFacts) -> tuple[Variant | None, str]:
+        """The first variant that applies, or ``None`` and the naive variant's reason."""
+        reason = ""
+        for variant in self.variants:
+            refusal = variant.applies(call, facts)
+            if refusal is None:
+                return variant, ""
+            reason = refusal
+        return None, reason
+
+
+C_TYPES = {
+    "float16": "half",
+    "float32": "float",
+    "float64": "double",
+    "int8": "char",
+    "uint8": "uchar",
+    "int16": "short",
+    "uint16": "ushort",
+    "int32": "int",
+    "uint32": "uint",
+    "int64": "long",
+    "uint64": "ulong",
+    "bool": "uchar",
+}
+"""OpenCL C storage type of each NumPy element type."""
+
+
+def c_type(dtype: np.dtype[Any]) -> str:
+    """``float32`` -> ``float``; raises ``KeyError`` for types OpenCL C has no name for."""
+    return C_TYPES[dtype.name]
+
+
+def refuse_types(types: Sequence[TensorType | None], facts: DeviceFacts) -> str | None:
+    """The reason why a device cannot hold or compute with one of these types, else ``None``."""
+    for kind in types:
+        if kind is None:
+            continue
+        if kind.dtype.name not in C_TYPES:
+            return f"no OpenCL C type for {kind.dtype.name}"
+        if kind.dtype.name == "float16" and not facts.fp16:
+            return "float16: the device has no cl_khr_fp16"
+        if kind.dtype.name == "float64" and not facts.fp64:
+            return "float64: the device has no cl_khr_fp64"
+        if kind.size >= 2**31:
+            return f"{kind}: more than 2^31 elements"
+    return None
+
+
+def ceil_to(value: int, multiple: int) -> int:
+    """``value`` rounded up to a multiple (work sizes)."""
+    return -(-value // multiple) * multiple

@@ -1,0 +1,1 @@
+/* Elementwise operators of two or more operands, with broadcasting. */

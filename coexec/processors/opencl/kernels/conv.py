@@ -1,0 +1,7 @@
+"""Convolution and its gradients."""
+
+from __future__ import annotations
+
+from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+
+FAMILY = KernelFamily("conv", (), (Variant("naive", lambda call, facts, params: Lowering(())),))

@@ -1,0 +1,1 @@
+/* Gather, Scatter, OneHot, TopK, CumSum, ArgMax. */

@@ -1,0 +1,1 @@
+/* Strided moves: Transpose, Slice, Concat, Pad, ... */

@@ -1,0 +1,7 @@
+"""Resize."""
+
+from __future__ import annotations
+
+from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+
+FAMILY = KernelFamily("resize", (), (Variant("naive", lambda call, facts, params: Lowering(())),))

@@ -1,0 +1,1 @@
+/* Where, Clip, PRelu: elementwise choices. */

@@ -1,0 +1,53 @@
+"""All kernel families by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from coexec.processors.opencl.family import KernelFamily
+from coexec.processors.opencl.kernels import (
+    binary,
+    cast,
+    conv,
+    creation,
+    gemm,
+    index,
+    loss,
+    movement,
+    norm,
+    optim,
+    pool,
+    quantize,
+    random,
+    reduce,
+    resize,
+    select,
+    softmax,
+    unary,
+)
+
+FAMILIES: tuple[KernelFamily, ...] = (
+    unary.FAMILY,
+    binary.FAMILY,
+    select.FAMILY,
+    cast.FAMILY,
+    reduce.FAMILY,
+    softmax.FAMILY,
+    gemm.FAMILY,
+    conv.FAMILY,
+    pool.FAMILY,
+    norm.FAMILY,
+    resize.FAMILY,
+    movement.FAMILY,
+    index.FAMILY,
+    creation.FAMILY,
+    random.FAMILY,
+    quantize.FAMILY,
+    loss.FAMILY,
+    optim.FAMILY,
+)
+
+KERNELS: Mapping[str, KernelFamily] = MappingProxyType(
+    {operator: family for family in FAMILIES for operator in family.operators}
+)
