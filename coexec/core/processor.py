@@ -71,24 +71,19 @@ Host = Array
 """Host memory in a copy: a C-contiguous NumPy array."""
 
 
-class Processor(ABC):
-    """A device that compiles regions ahead of time and runs them.
+class Runner(ABC):
+    """The running half of a processor: all that a saved program needs.
 
     ``after`` lists tickets that must be complete before the work starts; a ticket of another
-    processor is waited for by its own processor first (the executor sees to that).
+    processor is waited for by its own processor first (the executor sees to that). ``detailed``
+    asks ``wait`` for the parts (kernels) of a launch and not only for its span.
     """
+
+    detailed: bool = False
 
     @abstractmethod
     def describe(self) -> ProcessorSpec:
         """Name, capabilities and the silicon it occupies."""
-
-    @abstractmethod
-    def supports(self, call: OpCall) -> Support:
-        """Whether this call can be compiled here, and if not, why."""
-
-    @abstractmethod
-    def compile(self, region: Region) -> Executable:
-        """Compile a region whose every call is supported."""
 
     @abstractmethod
     def alloc(self, nbytes: int) -> Buffer:
@@ -96,7 +91,7 @@ class Processor(ABC):
 
     @abstractmethod
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Ticket:
-        """Copy ``src`` to ``dst``; one of them is a buffer of this processor."""
+        """Copy ``src`` to ``dst`` (equal sizes); at least one is a buffer of this processor."""
 
     @abstractmethod
     def submit(
@@ -107,3 +102,24 @@ class Processor(ABC):
     @abstractmethod
     def wait(self, ticket: Ticket) -> Event:
         """Block until the work is done and say when it ran."""
+
+
+class Processor(Runner):
+    """A device that compiles regions ahead of time and runs them."""
+
+    @abstractmethod
+    def supports(self, call: OpCall) -> Support:
+        """Whether this call can be compiled here, and if not, why."""
+
+    @abstractmethod
+    def compile(self, region: Region) -> Executable:
+        """Compile a region whose every call is supported."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A processor that exists on this machine (``spec``) or does not (``reason``: what to do)."""
+
+    name: str
+    spec: ProcessorSpec | None
+    reason: str = ""

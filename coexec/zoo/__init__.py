@@ -1,0 +1,7 @@
+"""Models built in code with seeded weights: standard ONNX that any tool reads."""
+
+from __future__ import annotations
+
+from coexec.zoo.catalog import CATALOG, ZooEntry, build
+
+__all__ = ["CATALOG", "ZooEntry", "build"]

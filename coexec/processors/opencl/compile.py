@@ -1,0 +1,320 @@
+"""From a region to kernels over one arena: choose variants, plan storage, resolve arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from math import prod
+
+import numpy as np
+
+from coexec.core.arena import Lifetime, plan_arena
+from coexec.core.types import Region, RegionNode
+from coexec.ops.table import opdef
+from coexec.processors.opencl.executable import (
+    ARENA,
+    ARGUMENT,
+    CONSTANT,
+    CopyStep,
+    KernelStep,
+    Label,
+    OpenCLExecutable,
+    ProgramSource,
+    Slot,
+    Step,
+)
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    Lowering,
+    Operand,
+    Scalar,
+    Variant,
+)
+from coexec.processors.opencl.table import KERNELS
+
+PRAGMAS = {
+    "half": "#pragma OPENCL EXTENSION cl_khr_fp16 : enable",
+    "double": "#pragma OPENCL EXTENSION cl_khr_fp64 : enable",
+}
+
+
+def lower_node(node: RegionNode, facts: DeviceFacts, variant: str | None = None) -> Lowering:
+    """The kernels of one node, by the first variant that applies or by the one named."""
+    family = KERNELS[node.call.identifier]
+    chosen: Variant | None
+    if variant is None:
+        chosen, reason = family.choose(node.call, facts)
+    else:
+        chosen = next(v for v in family.variants if v.name == variant)
+        reason = chosen.applies(node.call, facts) or ""
+    if chosen is None or reason:
+        raise ValueError(f"{node.call.identifier}: {reason}")
+    return chosen.lower(node.call, facts, chosen.defaults)
+
+
+def compile_region(
+    region: Region, facts: DeviceFacts, processor: str, variant: str | None = None
+) -> OpenCLExecutable:
+    """Compile ``region``; ``variant`` forces one kernel variant by name (tests, tuner)."""
+    lowerings = [
+        None if opdef(node.call).view else lower_node(node, facts, variant) for node in region.nodes
+    ]
+    storage = Storage.plan(region, lowerings, facts.alignment)
+    emitter = Emitter(region, storage)
+    for index, (node, lowering) in enumerate(zip(region.nodes, lowerings, strict=True)):
+        if lowering is not None:
+            emitter.node(index, node, lowering)
+    emitter.copies()
+    return OpenCLExecutable(
+        processor=processor,
+        inputs=region.inputs,
+        outputs=region.outputs,
+        scratch_bytes=storage.arena_bytes,
+        naive_bytes=storage.naive_bytes,
+        programs=tuple(ProgramSource(family, text) for text, family in emitter.programs.items()),
+        steps=tuple(emitter.steps),
+        constants={
+            name: np.ascontiguousarray(region.constants[name]) for name in sorted(emitter.constants)
+        },
+    )
+
+
+@dataclass
+class Storage:
+    """Where every tensor of a region lives.
+
+    Tensors that share storage (views, updates in place) have one *root*. A root that is an
+    argument or a constant stays there; all others get a place in the arena for their lifetime.
+    """
+
+    region: Region
+    roots: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Slot] = field(default_factory=dict)
+    copied: dict[str, str] = field(default_factory=dict)
+    scratch: dict[tuple[int, int], Slot] = field(default_factory=dict)
+    arena_bytes: int = 0
+    naive_bytes: int = 0
+
+    @classmethod
+    def plan(cls, region: Region, lowerings: list[Lowering | None], alignment: int) -> Storage:
+        storage = cls(region)
+        storage._place_arguments()
+        storage._find_roots(lowerings)
+        storage._place_outputs()
+        storage._plan_arena(lowerings, alignment)
+        return storage
+
+    def slot(self, name: str) -> Slot:
+        return self.places[self.roots[name]]
+
+    def _place_arguments(self) -> None:
+        for index, name in enumerate(self.region.inputs):
+            self.roots[name] = name
+            self.places[name] = Slot(ARGUMENT, index)
+        for name in self.region.constants:
+            if name not in self.roots:
+                self.roots[name] = name
+                self.places[name] = Slot(CONSTANT, name=name)
+
+    def _find_roots(self, lowerings: list[Lowering | None]) -> None:
+        """Views share the storage of what they view; legal updates share that of their input."""
+        last_use = self._last_uses()
+        for index, node in enumerate(self.region.nodes):
+            if lowerings[index] is None:
+                self.roots[node.outputs[0]] = self.roots[node.inputs[0]]
+                continue
+            for position, name in enumerate(node.outputs):
+                if name:
+                    self.roots[name] = self._shared_root(node, index, position, last_use) or name
+
+    def _shared_root(
+        self, node: RegionNode, index: int, position: int, last_use: Mapping[str, int]
+    ) -> str | None:
+        """Root that output ``position`` may overwrite, or ``None``."""
+        name = node.outputs[position]
+        state = self.region.aliases.get(name)
+        for output, operand in opdef(node.call).in_place:
+            if output != position or operand >= len(node.inputs) or not node.inputs[operand]:
+                continue
+            source = node.inputs[operand]
+            if self.region.types[source] != self.region.types[name]:
+                continue
+            root = self.roots[source]
+            if state is not None:
+                # A state tensor is updated where it lives: readers of the old value came before.
+                if root == state:
+                    return root
+                continue
+            dies_here = last_use[root] == index and root not in self.places
+            if dies_here and not self._is_output_root(root) and not self._read_twice(node, root):
+                return root
+        return None
+
+    def _read_twice(self, node: RegionNode, root: str) -> bool:
+        """Whether a node reads a root through two operands (one may be broadcast: not in place)."""
+        return sum(bool(n) and self.roots[n] == root for n in node.inputs) > 1
+
+    def _is_output_root(self, root: str) -> bool:
+        return any(self.roots.get(name) == root for name in self.region.outputs)
+
+    def _last_uses(self) -> dict[str, int]:
+        """Index of the last node that reads each root, by the roots that views alone imply."""
+        view_roots: dict[str, str] = {}
+        last: dict[str, int] = {}
+        for index, node in enumerate(self.region.nodes):
+            for name in filter(None, node.inputs):
+                last[view_roots.get(name, name)] = index
+            if opdef(node.call).view:
+                source = node.inputs[0]
+                view_roots[node.outputs[0]] = view_roots.get(source, source)
+        for name in self.region.outputs:
+            last[view_roots.get(name, name)] = len(self.region.nodes)
+        return _Default(last, len(self.region.nodes))
+
+    def _place_outputs(self) -> None:
+        """An output lives in its argument; one whose root lives elsewhere is copied at the end."""
+        base = len(self.region.inputs)
+        for index, name in enumerate(self.region.outputs):
+            root = self.roots[name]
+            state = self.region.aliases.get(name)
+            if state is not None and self.roots[state] == root:
+                continue
+            if root in self.places or state is not None:
+                self.copied[name] = root
+            else:
+                self.places[root] = Slot(ARGUMENT, base + index)
+
+    def _plan_arena(self, lowerings: list[Lowering | None], alignment: int) -> None:
+        lifetimes: dict[str, Lifetime] = {}
+        end = len(self.region.nodes)
+        for index, node in enumerate(self.region.nodes):
+            for name in filter(None, (*node.inputs, *node.outputs)):
+                self._extend(lifetimes, name, index)
+        for name in self.copied:
+            self._extend(lifetimes, name, end)
+        blocks: dict[str, Lifetime] = dict(lifetimes)
+        for index, lowering in enumerate(lowerings):
+            for number, nbytes in enumerate(lowering.scratch if lowering else ()):
+                blocks[f"#{index}.{number}"] = Lifetime(nbytes, index, index)
+        plan = plan_arena(blocks, alignment)
+        self.arena_bytes, self.naive_bytes = plan.nbytes, plan.naive_bytes
+        for name, block in blocks.items():
+            slot = Slot(ARENA, offset=plan.offsets[name], nbytes=block.nbytes)
+            if name.startswith("#") and name not in lifetimes:
+                index, number = name[1:].split(".")
+                self.scratch[int(index), int(number)] = slot
+            else:
+                self.places[name] = slot
+
+    def _extend(self, lifetimes: dict[str, Lifetime], name: str, index: int) -> None:
+        root = self.roots[name]
+        if root in self.places:
+            return
+        nbytes = self.region.types[name].nbytes
+        old = lifetimes.get(root)
+        lifetimes[root] = (
+            Lifetime(max(old.nbytes, nbytes), old.first, index)
+            if old
+            else Lifetime(nbytes, index, index)
+        )
+
+
+class _Default(dict[str, int]):
+    """A mapping with a default for names that nothing reads."""
+
+    def __init__(self, known: Mapping[str, int], default: int) -> None:
+        super().__init__(known)
+        self._default = default
+
+    def __missing__(self, key: str) -> int:
+        return self._default
+
+
+@dataclass
+class Emitter:
+    """Turns kernel calls into steps with resolved slots and shared programs."""
+
+    region: Region
+    storage: Storage
+    steps: list[Step] = field(default_factory=list)
+    programs: dict[str, str] = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+
+    def node(self, index: int, node: RegionNode, lowering: Lowering) -> None:
+        for label, call in zip(_labels(node, lowering), lowering.calls, strict=True):
+            if prod(call.global_size) == 0:
+                continue
+            args = tuple(
+                arg if isinstance(arg, Scalar) else self._slot(index, node, arg) for arg in call.args
+            )
+            self.steps.append(
+                KernelStep(
+                    self._program(call), call.entry, args, call.global_size, call.local_size, label
+                )
+            )
+
+    def copies(self) -> None:
+        """Outputs that are views of arguments or constants, and states not updated in place."""
+        for name in self.storage.copied:
+            nbytes = self.region.types[name].nbytes
+            if nbytes == 0:
+                continue
+            src = self._use(self.storage.slot(name))
+            dst = Slot(
+                ARGUMENT, len(self.region.inputs) + self.region.outputs.index(name), nbytes=0
+            )
+            label = Label(f"copy {name}", "copy", bytes=2 * nbytes)
+            self.steps.append(CopyStep(dst, src, nbytes, label))
+
+    def _slot(self, index: int, node: RegionNode, operand: Operand) -> Slot:
+        if operand.kind == "scratch":
+            return self.storage.scratch[index, operand.index]
+        names = node.inputs if operand.kind == "input" else node.outputs
+        return self._use(self.storage.slot(names[operand.index]))
+
+    def _use(self, slot: Slot) -> Slot:
+        if slot.kind == CONSTANT:
+            self.constants.add(slot.name)
+        return slot
+
+    def _program(self, call: KernelCall) -> int:
+        text = program_text(call)
+        self.programs.setdefault(text, call.family)
+        return list(self.programs).index(text)
+
+
+def program_text(call: KernelCall) -> str:
+    """Defines in front of the family's source."""
+    defines = [f"#define {name} {value}" for name, value in sorted(call.defines.items())]
+    values = " ".join(map(str, call.defines.values()))
+    pragmas = [pragma for word, pragma in PRAGMAS.items() if word in values]
+    return "\n".join((*pragmas, *defines, kernel_source(call.family)))
+
+
+def kernel_source(family: str) -> str:
+    """Text of ``kernels/<family>.cl``."""
+    package = resources.files("coexec.processors.opencl.kernels")
+    return (package / f"{family}.cl").read_text()
+
+
+def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:
+    """One label per kernel; the operator's work goes to its last kernel unless kernels say more."""
+    work = opdef(node.call).work(node.call)
+    own = any(call.flop or call.bytes for call in lowering.calls)
+    labels = []
+    for number, call in enumerate(lowering.calls):
+        last = number == len(lowering.calls) - 1
+        labels.append(
+            Label(
+                name=node.call.name or node.call.identifier,
+                operator=f"{node.call.identifier}.{call.entry}",
+                phase=node.provenance.get("phase", ""),
+                flop=call.flop if own else work.flop * last,
+                bytes=call.bytes if own else work.bytes * last,
+            )
+        )
+    return labels
+
+

@@ -1,0 +1,300 @@
+"""An OpenCL device at run time: context, queue, buffers, copies, bound launches, timed events."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyopencl as cl
+
+from coexec.base.errors import ProcessorError
+from coexec.core.events import COPY, LAUNCH, Event
+from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
+from coexec.processors.opencl.executable import (
+    ARENA,
+    ARGUMENT,
+    CopyStep,
+    KernelStep,
+    Label,
+    OpenCLExecutable,
+    Slot,
+    Step,
+)
+from coexec.processors.opencl.family import DeviceFacts, Scalar
+from coexec.processors.opencl.programs import ProgramCache
+
+
+class OpenCLBuffer(Buffer):
+    """Device memory."""
+
+    def __init__(self, memory: cl.Buffer, nbytes: int) -> None:
+        self.memory = memory
+        self.nbytes = nbytes
+
+
+@dataclass
+class OpenCLTicket(Ticket):
+    """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight."""
+
+    name: str
+    kind: str
+    events: list[cl.Event]
+    labels: Sequence[Label]
+    keep: object = None
+
+
+@dataclass
+class BoundKernel:
+    """A kernel whose arguments are set: enqueueing it needs nothing else."""
+
+    kernel: cl.Kernel
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None
+
+    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
+        return cl.enqueue_nd_range_kernel(queue, self.kernel, self.global_size, self.local_size)
+
+
+@dataclass
+class BoundCopy:
+    """A device-to-device copy with its operands resolved."""
+
+    dst: cl.Buffer
+    src: cl.Buffer
+    nbytes: int
+
+    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
+        return cl.enqueue_copy(queue, self.dst, self.src, byte_count=self.nbytes)
+
+
+@dataclass
+class BoundRegion:
+    """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to."""
+
+    steps: list[BoundKernel | BoundCopy]
+    labels: list[Label]
+    keep: list[cl.Buffer]
+
+
+class OpenCLDevice(Runner):
+    """One OpenCL device with one in-order queue that records times."""
+
+    def __init__(self, name: str, device: cl.Device) -> None:
+        self.name = name
+        self.device = device
+        self.context = cl.Context([device])
+        self.queue = cl.CommandQueue(
+            self.context, properties=cl.command_queue_properties.PROFILING_ENABLE
+        )
+        self.facts = facts_of(device)
+        self.programs = ProgramCache(self.context, device)
+        self.allocated_bytes = 0
+        self.peak_bytes = 0
+        self._bound: dict[tuple[int, ...], BoundRegion] = {}
+        self._constants: dict[int, dict[str, OpenCLBuffer]] = {}
+        self._clock_offset = self._measure_clock_offset()
+
+    def describe(self) -> ProcessorSpec:
+        return spec_of(self.name, self.device)
+
+    def alloc(self, nbytes: int) -> OpenCLBuffer:
+        try:
+            memory = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, max(nbytes, 1))
+        except cl.Error as error:
+            raise ProcessorError(
+                f"{self.name}: cannot allocate {nbytes} bytes ({error}); use a smaller batch"
+            ) from error
+        buffer = OpenCLBuffer(memory, nbytes)
+        self.allocated_bytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
+        weakref.finalize(buffer, self._released, nbytes)
+        return buffer
+
+    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
+        events = _events(after)
+        nbytes = src.nbytes
+        if nbytes == 0:
+            return OpenCLTicket("copy", COPY, [cl.enqueue_marker(self.queue)], (Label("copy"),))
+        target, source = _operand(dst), _operand(src)
+        # Host memory is not mapped here but read or written in the background: keep it alive.
+        extra = (
+            {"byte_count": nbytes}
+            if isinstance(target, cl.Buffer) and isinstance(source, cl.Buffer)
+            else {"is_blocking": False}
+        )
+        event = cl.enqueue_copy(self.queue, target, source, wait_for=events or None, **extra)
+        direction = "read" if isinstance(dst, np.ndarray) else "write"
+        label = Label(direction, bytes=nbytes)
+        return OpenCLTicket(direction, COPY, [event], (label,), keep=(dst, src))
+
+    def submit(
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> OpenCLTicket:
+        assert isinstance(executable, OpenCLExecutable)
+        key = (id(executable), *map(id, buffers))
+        if key not in self._bound:
+            self._bind(key, executable, buffers)
+        region = self._bound[key]
+        events = [step.enqueue(self.queue) for step in region.steps]
+        self.queue.flush()
+        if not events:
+            marker = cl.enqueue_marker(self.queue)
+            return OpenCLTicket("empty region", LAUNCH, [marker], (Label("empty region"),))
+        return OpenCLTicket(f"{len(events)} kernels", LAUNCH, events, region.labels)
+
+    def wait(self, ticket: Ticket) -> Event:
+        assert isinstance(ticket, OpenCLTicket)
+        try:
+            ticket.events[-1].wait()
+        except cl.Error as error:
+            raise ProcessorError(f"{self.name}: {ticket.name} failed: {error}") from error
+        first, last = ticket.events[0], ticket.events[-1]
+        parts: tuple[Event, ...] = ()
+        if self.detailed and ticket.kind == LAUNCH:
+            parts = tuple(
+                self._event(label, LAUNCH, event, event)
+                for event, label in zip(ticket.events, ticket.labels, strict=True)
+            )
+        total = Label(
+            ticket.name,
+            flop=sum(label.flop for label in ticket.labels),
+            bytes=sum(label.bytes for label in ticket.labels),
+        )
+        return self._event(total, ticket.kind, first, last, parts)
+
+    def _event(
+        self,
+        label: Label,
+        kind: str,
+        first: cl.Event,
+        last: cl.Event,
+        parts: tuple[Event, ...] = (),
+    ) -> Event:
+        return Event(
+            name=label.name,
+            kind=kind,
+            track=self.name,
+            start_ns=first.profile.start + self._clock_offset,
+            end_ns=last.profile.end + self._clock_offset,
+            flop=label.flop,
+            bytes=label.bytes,
+            operator=label.operator,
+            phase=label.phase,
+            parts=parts,
+        )
+
+    def prepare(self, executable: OpenCLExecutable) -> None:
+        """Build the programs of an executable ahead of its first launch."""
+        self.programs.build(executable.programs)
+
+    def _bind(
+        self, key: tuple[int, ...], executable: OpenCLExecutable, buffers: Sequence[Buffer]
+    ) -> None:
+        """Create kernels with their arguments set, once per executable and set of buffers."""
+        programs = self.programs.build(executable.programs)
+        memories = [buffer.memory for buffer in buffers if isinstance(buffer, OpenCLBuffer)]
+        constants = self._upload_constants(executable)
+        slots: dict[Slot, cl.Buffer] = {}
+
+        def resolve(slot: Slot) -> cl.Buffer:
+            if slot.kind == ARGUMENT:
+                return memories[slot.index]
+            if slot.kind == ARENA:
+                if slot not in slots:
+                    slots[slot] = memories[-1].get_sub_region(slot.offset, max(slot.nbytes, 1))
+                return slots[slot]
+            return constants[slot.name].memory
+
+        def bind(step: Step) -> BoundKernel | BoundCopy:
+            if isinstance(step, CopyStep):
+                return BoundCopy(resolve(step.dst), resolve(step.src), step.nbytes)
+            return _bind_kernel(step, programs[step.program], resolve)
+
+        bound = [bind(step) for step in executable.steps]
+        labels = [step.label for step in executable.steps]
+        self._bound[key] = BoundRegion(bound, labels, [*slots.values()])
+        for owner in (executable, *buffers):
+            weakref.finalize(owner, self._bound.pop, key, None)
+
+    def _upload_constants(self, executable: OpenCLExecutable) -> dict[str, OpenCLBuffer]:
+        """Weights and tables of an executable on the device, uploaded once."""
+        if id(executable) not in self._constants:
+            uploaded: dict[str, OpenCLBuffer] = {}
+            for name, array in executable.constants.items():
+                uploaded[name] = self.alloc(array.nbytes)
+                if array.nbytes:
+                    cl.enqueue_copy(self.queue, uploaded[name].memory, np.ascontiguousarray(array))
+            self._constants[id(executable)] = uploaded
+            weakref.finalize(executable, self._constants.pop, id(executable), None)
+        return self._constants[id(executable)]
+
+    def _released(self, nbytes: int) -> None:
+        self.allocated_bytes -= nbytes
+
+    def _measure_clock_offset(self) -> int:
+        """Nanoseconds to add to device times to get host monotonic times (best of a few)."""
+        offsets = []
+        for _ in range(5):
+            event = cl.enqueue_marker(self.queue)
+            event.wait()
+            offsets.append(time.perf_counter_ns() - event.profile.end)
+        return min(offsets)
+
+
+def facts_of(device: cl.Device) -> DeviceFacts:
+    """What kernels may depend on."""
+    extensions = device.extensions.split()
+    return DeviceFacts(
+        name=device.name.strip(),
+        vendor=device.vendor.strip(),
+        fp16="cl_khr_fp16" in extensions,
+        fp64="cl_khr_fp64" in extensions,
+        max_work_group_size=device.max_work_group_size,
+        local_bytes=device.local_mem_size,
+        compute_units=device.max_compute_units,
+        alignment=max(device.mem_base_addr_align // 8, 64),
+    )
+
+
+def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
+    """The description that ``coexec devices`` prints."""
+    extensions = device.extensions.split()
+    svm = getattr(device, "svm_capabilities", 0)
+    is_cpu = bool(device.type & cl.device_type.CPU)
+    return ProcessorSpec(
+        name=name,
+        kind=cl.device_type.to_string(device.type & ~cl.device_type.DEFAULT).lower(),
+        device=device.name.strip(),
+        driver=f"{device.platform.name.strip()} {device.driver_version.strip()}",
+        compute_units=device.max_compute_units,
+        memory_bytes=device.global_mem_size,
+        unified_memory=is_cpu or bool(device.host_unified_memory),
+        features={
+            "fp16": "cl_khr_fp16" in extensions,
+            "fp64": "cl_khr_fp64" in extensions,
+            "images": bool(device.image_support),
+            "svm": bool(svm),
+        },
+        resources=("cpu",) if is_cpu else (f"{name}",),
+    )
+
+
+def _bind_kernel(
+    step: KernelStep, program: cl.Program, resolve: Callable[[Slot], cl.Buffer]
+) -> BoundKernel:
+    kernel = cl.Kernel(program, step.entry)
+    for position, arg in enumerate(step.args):
+        kernel.set_arg(position, arg.pack() if isinstance(arg, Scalar) else resolve(arg))
+    return BoundKernel(kernel, step.global_size, step.local_size)
+
+
+def _events(tickets: Sequence[Ticket]) -> list[cl.Event]:
+    """Events to wait for; the queue is in order, so its own tickets cost nothing."""
+    return [t.events[-1] for t in tickets if isinstance(t, OpenCLTicket)]
+
+
+def _operand(side: Buffer | Host) -> cl.Buffer | Host:
+    return side.memory if isinstance(side, OpenCLBuffer) else side  # type: ignore[return-value]

@@ -1,0 +1,146 @@
+"""A compiled region as data: kernels with geometry and argument slots over one arena.
+
+Free of ONNX, so that a saved program runs with NumPy and PyOpenCL alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coexec.core.processor import Executable
+from coexec.core.types import Array
+from coexec.processors.opencl.family import Scalar
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lives: argument ``index``, or ``offset`` in the arena, or constant ``name``."""
+
+    kind: str
+    index: int = 0
+    offset: int = 0
+    nbytes: int = 0
+    name: str = ""
+
+
+ARGUMENT, ARENA, CONSTANT = "argument", "arena", "constant"
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an event says about a step."""
+
+    name: str
+    operator: str = ""
+    phase: str = ""
+    flop: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class KernelStep:
+    """One kernel enqueue; ``program`` indexes :attr:`OpenCLExecutable.programs`."""
+
+    program: int
+    entry: str
+    args: tuple[Slot | Scalar, ...]
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None
+    label: Label
+
+
+@dataclass(frozen=True)
+class CopyStep:
+    """One copy between device buffers (an output that is a view of something else)."""
+
+    dst: Slot
+    src: Slot
+    nbytes: int
+    label: Label
+
+
+Step = KernelStep | CopyStep
+
+
+@dataclass(frozen=True)
+class ProgramSource:
+    """OpenCL C text with its ``#define`` lines in front."""
+
+    family: str
+    text: str
+
+
+@dataclass(frozen=True)
+class OpenCLExecutable(Executable):
+    """Programs, steps and the constants that steps refer to by name."""
+
+    programs: tuple[ProgramSource, ...] = ()
+    steps: tuple[Step, ...] = ()
+    constants: Mapping[str, Array] = field(default_factory=dict)
+
+    def to_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        record = {
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "scratch_bytes": self.scratch_bytes,
+            "naive_bytes": self.naive_bytes,
+            "programs": [vars(program) for program in self.programs],
+            "steps": [_step_to_json(step) for step in self.steps],
+        }
+        return record, dict(self.constants)
+
+
+def executable_from_json(
+    record: Mapping[str, Any], constants: Mapping[str, Array], processor: str
+) -> OpenCLExecutable:
+    """The inverse of :meth:`OpenCLExecutable.to_json`."""
+    return OpenCLExecutable(
+        processor=processor,
+        inputs=tuple(record["inputs"]),
+        outputs=tuple(record["outputs"]),
+        scratch_bytes=int(record["scratch_bytes"]),
+        naive_bytes=int(record["naive_bytes"]),
+        programs=tuple(ProgramSource(**program) for program in record["programs"]),
+        steps=tuple(_step_from_json(step) for step in record["steps"]),
+        constants=constants,
+    )
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    label = vars(step.label)
+    if isinstance(step, CopyStep):
+        return {
+            "kind": "copy",
+            "dst": vars(step.dst),
+            "src": vars(step.src),
+            "nbytes": step.nbytes,
+            "label": label,
+        }
+    return {
+        "kind": "kernel",
+        "program": step.program,
+        "entry": step.entry,
+        "args": [{"scalar" if isinstance(a, Scalar) else "slot": vars(a)} for a in step.args],
+        "global_size": list(step.global_size),
+        "local_size": None if step.local_size is None else list(step.local_size),
+        "label": label,
+    }
+
+
+def _step_from_json(record: Mapping[str, Any]) -> Step:
+    label = Label(**record["label"])
+    if record["kind"] == "copy":
+        return CopyStep(Slot(**record["dst"]), Slot(**record["src"]), record["nbytes"], label)
+    local = record["local_size"]
+    return KernelStep(
+        program=record["program"],
+        entry=record["entry"],
+        args=tuple(
+            Scalar(**a["scalar"]) if "scalar" in a else Slot(**a["slot"]) for a in record["args"]
+        ),
+        global_size=tuple(record["global_size"]),
+        local_size=None if local is None else tuple(local),
+        label=label,
+    )

@@ -1,0 +1,33 @@
+"""The OpenCL processor: the run-time device plus support checks and compilation."""
+
+from __future__ import annotations
+
+from coexec.core.processor import Executable, Support
+from coexec.core.types import OpCall, Region
+from coexec.ops.table import OPERATORS
+from coexec.processors.opencl.compile import compile_region
+from coexec.processors.opencl.device import OpenCLDevice
+from coexec.processors.opencl.family import refuse_types
+from coexec.processors.opencl.table import KERNELS
+
+from coexec.core.processor import Processor
+
+
+class OpenCLProcessor(OpenCLDevice, Processor):
+    """An OpenCL device that compiles regions for itself."""
+
+    def supports(self, call: OpCall) -> Support:
+        op = OPERATORS.get(call.identifier)
+        if op is not None and op.view:
+            reason = refuse_types(call.outputs, self.facts)
+            return Support(reason is None, reason or "")
+        family = KERNELS.get(call.identifier)
+        if family is None:
+            return Support(False, "no kernel")
+        variant, reason = family.choose(call, self.facts)
+        return Support(variant is not None, reason)
+
+    def compile(self, region: Region) -> Executable:
+        executable = compile_region(region, self.facts, self.name)
+        self.prepare(executable)
+        return executable

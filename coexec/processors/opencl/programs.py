@@ -1,0 +1,84 @@
+"""Building OpenCL programs, with binaries cached on disk so that a second start does not compile."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyopencl as cl
+
+from coexec.base.disk import write_atomically
+from coexec.base.errors import ProcessorError, SaveError
+from coexec.base.knobs import cache_dir
+from coexec.processors.opencl.executable import ProgramSource
+
+OPTIONS = ("-cl-mad-enable", "-cl-std=CL1.2")
+log = logging.getLogger(__name__)
+
+
+class ProgramCache:
+    """Built programs of one device, in memory and on disk; counts what it had to compile."""
+
+    def __init__(self, context: cl.Context, device: cl.Device) -> None:
+        self.context = context
+        self.device = device
+        self.compiled = 0
+        self.loaded = 0
+        self._programs: dict[str, cl.Program] = {}
+        identity = (device.name, device.version, device.driver_version, device.platform.version)
+        self._identity = "\n".join((*map(str, identity), *OPTIONS))
+
+    def build(self, sources: tuple[ProgramSource, ...]) -> list[cl.Program]:
+        """Programs in the order of ``sources``; missing ones are built side by side."""
+        missing = {s.text: s for s in sources if s.text not in self._programs}
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for source, program in zip(
+                missing.values(), pool.map(self._build, missing.values()), strict=True
+            ):
+                self._programs[source.text] = program
+        return [self._programs[s.text] for s in sources]
+
+    def _build(self, source: ProgramSource) -> cl.Program:
+        file = self._file(source)
+        if file.exists():
+            program = self._load(file)
+            if program is not None:
+                self.loaded += 1
+                return program
+        program = self._compile(source)
+        self.compiled += 1
+        self._store(file, program)
+        return program
+
+    def _compile(self, source: ProgramSource) -> cl.Program:
+        try:
+            # PyOpenCL's own cache would pickle next to ours; one cache is enough.
+            return cl.Program(self.context, source.text).build(
+                list(OPTIONS), devices=[self.device], cache_dir=False
+            )
+        except cl.Error as error:
+            raise ProcessorError(
+                f"kernel family {source.family!r} does not build on {self.device.name}:\n{error}"
+            ) from error
+
+    def _file(self, source: ProgramSource) -> Path:
+        digest = hashlib.sha256(f"{self._identity}\n{source.text}".encode()).hexdigest()
+        return cache_dir() / "opencl" / f"{source.family}-{digest[:32]}.bin"
+
+    def _load(self, file: Path) -> cl.Program | None:
+        """The program of a cached binary; a binary that the driver refuses is compiled again."""
+        try:
+            return cl.Program(self.context, [self.device], [file.read_bytes()]).build()
+        except (cl.Error, OSError) as error:
+            log.warning("cached program %s is unusable (%s); compiling it again", file, error)
+            return None
+
+    def _store(self, file: Path, program: cl.Program) -> None:
+        binary = program.get_info(cl.program_info.BINARIES)[0]
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, lambda f: f.write(binary))
+        except (SaveError, OSError) as error:
+            log.warning("program binary not cached: %s", error)

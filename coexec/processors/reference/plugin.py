@@ -1,0 +1,14 @@
+"""The reference processor is always there."""
+
+from __future__ import annotations
+
+from coexec.core.processor import Candidate, Processor
+from coexec.processors.reference.processor import ReferenceProcessor
+
+
+def candidates() -> list[Candidate]:
+    return [Candidate("reference", ReferenceProcessor().describe())]
+
+
+def open_device(name: str) -> Processor:
+    return ReferenceProcessor()

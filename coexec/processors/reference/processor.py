@@ -1,0 +1,143 @@
+"""The reference processor: one node after the other with its OpDef's reference."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from coexec.core.events import COPY, LAUNCH, Event
+from coexec.core.processor import (
+    Buffer,
+    Executable,
+    Host,
+    Processor,
+    ProcessorSpec,
+    Support,
+    Ticket,
+)
+from coexec.core.types import Array, OpCall, Region, RegionNode
+from coexec.ops.table import OPERATORS, opdef
+
+
+class ReferenceBuffer(Buffer):
+    """Host memory as bytes; tensors are views of it."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.memory = np.zeros(nbytes, np.uint8)
+
+
+@dataclass(frozen=True)
+class ReferenceExecutable(Executable):
+    """The region itself: there is nothing to compile."""
+
+    region: Region = field(default_factory=lambda: Region((), (), (), {}))
+
+
+@dataclass(frozen=True)
+class Done(Ticket):
+    """Work that is complete when ``submit`` returns."""
+
+    event: Event
+
+
+class ReferenceProcessor(Processor):
+    """NumPy on the host, synchronous. ``peak_bytes`` counts buffers and live intermediates."""
+
+    name = "reference"
+
+    def __init__(self) -> None:
+        self.allocated_bytes = 0
+        self.peak_bytes = 0
+
+    def describe(self) -> ProcessorSpec:
+        return ProcessorSpec(
+            self.name,
+            "cpu",
+            f"NumPy {np.__version__}",
+            driver=f"Python {platform.python_version()}",
+            compute_units=1,
+            features={"fp16": True, "fp64": True, "images": False, "svm": True},
+            resources=("cpu",),
+        )
+
+    def supports(self, call: OpCall) -> Support:
+        known = call.identifier in OPERATORS
+        return Support(known, "" if known else "no reference")
+
+    def compile(self, region: Region) -> Executable:
+        return ReferenceExecutable(self.name, region.inputs, region.outputs, 0, 0, region)
+
+    def alloc(self, nbytes: int) -> ReferenceBuffer:
+        self.allocated_bytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
+        return ReferenceBuffer(nbytes)
+
+    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Done:
+        start = time.perf_counter_ns()
+        target, source = _bytes(dst), _bytes(src)
+        target[:] = source
+        end = time.perf_counter_ns()
+        direction = "read" if isinstance(dst, np.ndarray) else "write"
+        return Done(Event(direction, COPY, self.name, start, end, bytes=source.nbytes))
+
+    def submit(
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> Done:
+        assert isinstance(executable, ReferenceExecutable)
+        region = executable.region
+        start = time.perf_counter_ns()
+        values: dict[str, Array] = dict(region.constants)
+        for name, buffer in zip(executable.inputs, buffers, strict=False):
+            values[name] = self._tensor(region, name, buffer)
+        parts = tuple(self._run(node, values) for node in region.nodes)
+        for name, buffer in zip(executable.outputs, buffers[len(executable.inputs) :], strict=True):
+            self._tensor(region, name, buffer)[...] = values[name]
+        end = time.perf_counter_ns()
+        flop = sum(part.flop for part in parts)
+        moved = sum(part.bytes for part in parts)
+        name = f"{len(parts)} nodes"
+        return Done(Event(name, LAUNCH, self.name, start, end, flop, moved, parts=parts))
+
+    def wait(self, ticket: Ticket) -> Event:
+        assert isinstance(ticket, Done)
+        return ticket.event
+
+    def _run(self, node: RegionNode, values: dict[str, Array]) -> Event:
+        op = opdef(node.call)
+        start = time.perf_counter_ns()
+        operands = [values[name] if name else None for name in node.inputs]
+        results = op.reference(node.call, operands)
+        for name, kind, result in zip(node.outputs, node.call.outputs, results, strict=False):
+            if name and kind is not None:
+                values[name] = np.asarray(result, kind.dtype).reshape(kind.shape)
+        end = time.perf_counter_ns()
+        work = op.work(node.call)
+        return Event(
+            node.call.name or op.identifier,
+            LAUNCH,
+            self.name,
+            start,
+            end,
+            work.flop,
+            work.bytes,
+            op.identifier,
+            node.provenance.get("phase", ""),
+        )
+
+    @staticmethod
+    def _tensor(region: Region, name: str, buffer: Buffer) -> Array:
+        assert isinstance(buffer, ReferenceBuffer)
+        kind = region.types[name]
+        return buffer.memory[: kind.nbytes].view(kind.dtype).reshape(kind.shape)
+
+
+def _bytes(side: Buffer | Host) -> Array:
+    if isinstance(side, ReferenceBuffer):
+        return side.memory
+    assert isinstance(side, np.ndarray)
+    return side.reshape(-1).view(np.uint8)

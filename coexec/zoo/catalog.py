@@ -1,0 +1,103 @@
+"""The zoo's models by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import onnx_ir as ir
+
+from coexec.base.errors import UsageError
+from coexec.zoo import (
+    cnn3d,
+    gpt,
+    lenet,
+    mlp,
+    mobilenet,
+    resnet,
+    sensor,
+    squeezenet,
+    vgg,
+    vit,
+)
+
+Builder = Callable[..., ir.Model]
+"""``(batch: int | None, classes: int, *, seed: int, ...) -> ir.Model``, a pure function."""
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """A model of the zoo; ``input_shape`` is that of ``x`` by default, without the batch."""
+
+    description: str
+    input_shape: tuple[int, ...]
+    builder: Builder
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Keyword options of the builder beside batch and classes, with their defaults."""
+        parameters = inspect.signature(self.builder).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def classes(self) -> int:
+        """Number of classes by default."""
+        default = inspect.signature(self.builder).parameters["classes"].default
+        assert isinstance(default, int)
+        return default
+
+
+CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
+    {
+        "mlp": ZooEntry("multilayer perceptron 784-256-128", (784,), mlp.mlp),
+        "digits_cnn": ZooEntry("small CNN for 8 x 8 digits", (1, 8, 8), lenet.digits_cnn),
+        "lenet5": ZooEntry("LeNet: conv 20, conv 50, fc 500", (1, 28, 28), lenet.lenet5),
+        "lenet5_classic": ZooEntry("LeNet-5 of 1998", (1, 28, 28), lenet.lenet5_classic),
+        "sensor_cnn": ZooEntry(
+            "1-D dilated CNN for accelerometer data", (6, 100), sensor.sensor_cnn
+        ),
+        "cnn3d": ZooEntry("small 3-D CNN for clips", (3, 16, 32, 32), cnn3d.cnn3d),
+        "resnet18": ZooEntry("ResNet-18, stem for small images", (3, 32, 32), resnet.resnet18),
+        "resnet18_224": ZooEntry("ResNet-18, ImageNet", (3, 224, 224), resnet.resnet18_224),
+        "mobilenetv2": ZooEntry("MobileNetV2, any size", (3, 224, 224), mobilenet.mobilenetv2),
+        "squeezenet": ZooEntry("SqueezeNet 1.1", (3, 224, 224), squeezenet.squeezenet),
+        "vgg11": ZooEntry("VGG-11 for small images", (3, 32, 32), vgg.vgg11),
+        "vgg16": ZooEntry("VGG-16 for small images", (3, 32, 32), vgg.vgg16),
+        "vgg16_224": ZooEntry("VGG-16, ImageNet (553 MB)", (3, 224, 224), vgg.vgg16_224),
+        "vit_tiny": ZooEntry("ViT-tiny on 4 x 4 patches", (3, 32, 32), vit.vit_tiny),
+        "gpt_tiny": ZooEntry("GPT-like decoder on bytes", (64,), gpt.gpt_tiny),
+    }
+)
+
+
+def build(
+    name: str, batch: int | None = None, classes: int | None = None, **options: Any
+) -> ir.Model:
+    """A model of the zoo, seeded, as a graph with input ``x`` and logits ``y``.
+
+    Args:
+        name: a key of :data:`CATALOG`.
+        batch: size of the first axis; ``None`` leaves it symbolic (``N``).
+        classes: size of the last axis of ``y``; ``None`` takes the model's own default.
+        **options: the builder's keyword options, ``seed`` among them.
+
+    Raises:
+        UsageError: unknown name or option (the known ones are listed), or a value that fits no
+            network.
+    """
+    entry = CATALOG.get(name)
+    if entry is None:
+        raise UsageError(f"no model {name!r} in the zoo; known: {', '.join(CATALOG)}")
+    unknown = sorted(set(options) - set(entry.options))
+    if unknown:
+        raise UsageError(
+            f"{name} has no option {', '.join(unknown)}; known: {', '.join(entry.options)}"
+        )
+    classes = entry.classes if classes is None else classes
+    for what, value in (("batch", batch), ("classes", classes)):
+        if value is not None and value < 1:
+            raise UsageError(f"{what} must be at least 1, not {value}")
+    return entry.builder(batch, classes, **options)

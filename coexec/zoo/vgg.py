@@ -1,0 +1,74 @@
+"""VGG-11 and VGG-16. Source: Simonyan, Zisserman, "Very deep convolutional networks", 2015."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from coexec.zoo.builder import Net, conv, dropout, flatten, linear, max_pool, relu, require
+
+VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+def vgg11(
+    batch: int | None = None,
+    classes: int = 10,
+    *,
+    image_size: int = 32,
+    hidden: int = 512,
+    dropout_ratio: float = 0.5,
+    seed: int = 0,
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes); ``hidden`` is 4096 in the paper (at 224 x 224)."""
+    return _vgg("vgg11", VGG11, batch, classes, image_size, hidden, dropout_ratio, seed)
+
+
+def vgg16(
+    batch: int | None = None,
+    classes: int = 10,
+    *,
+    image_size: int = 32,
+    hidden: int = 512,
+    dropout_ratio: float = 0.5,
+    seed: int = 0,
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes); ``hidden`` is 4096 in the paper (at 224 x 224)."""
+    return _vgg("vgg16", VGG16, batch, classes, image_size, hidden, dropout_ratio, seed)
+
+
+def vgg16_224(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    dropout_ratio: float = 0.5,
+    seed: int = 0,
+) -> ir.Model:
+    """(N, 3, 224, 224) -> (N, classes): the network of the paper, 138 million parameters."""
+    return _vgg("vgg16_224", VGG16, batch, classes, 224, 4096, dropout_ratio, seed)
+
+
+def _vgg(
+    name: str,
+    stages: tuple[tuple[int, ...], ...],
+    batch: int | None,
+    classes: int,
+    image_size: int,
+    hidden: int,
+    dropout_ratio: float,
+    seed: int,
+) -> ir.Model:
+    require(image_size >= 32, f"{name} halves the image five times: 32 at least, not {image_size}")
+    net = Net(name, (batch, 3, image_size, image_size), seed=seed)
+    h, channels = net.x, 3
+    for stage, widths in enumerate(stages, start=1):
+        for i, width in enumerate(widths, start=1):
+            h = conv(net, h, f"conv{stage}_{i}", (channels, width), (3, 3), pad=1)
+            h = relu(net, h, f"relu{stage}_{i}")
+            channels = width
+        h = max_pool(net, h, f"pool{stage}", (2, 2), stride=2)
+    features = channels * (image_size // 2 ** len(stages)) ** 2
+    h = flatten(net, h)
+    for i, width in enumerate(((features, hidden), (hidden, hidden)), start=6):
+        h = relu(net, linear(net, h, f"fc{i}", width, gain=2**0.5), f"relu{i}")
+        h = dropout(net, h, f"dropout{i}", dropout_ratio)
+    return net.finish(linear(net, h, "fc8", (hidden, classes)), classes)
