@@ -1,0 +1,1 @@
+"""From a model to a training step: both are ONNX graphs."""

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
-from coexec.ops.body import BodyBuilder
 from coexec.ops.conv_geometry import ConvGeometry
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, Work
 from coexec.ops.precision import widened
 
@@ -21,7 +21,8 @@ def im2col(x: Array, g: ConvGeometry) -> Array:
     """Patches of ``x``: (batch, group, in_channels / group * taps, outputs)."""
     extent = [(o - 1) * s + r for o, s, r in zip(g.out_size, g.strides, g.reach, strict=True)]
     end = [e - n - b for e, n, b in zip(extent, g.in_size, g.pads_begin, strict=True)]
-    cropped = x[(..., *(slice(0, n + min(e, 0)) for n, e in zip(g.in_size, end, strict=True)))]
+    kept: list[Any] = [slice(0, n + min(e, 0)) for n, e in zip(g.in_size, end, strict=True)]
+    cropped = x[(..., *kept)]
     pads = [(0, 0), (0, 0), *((b, max(e, 0)) for b, e in zip(g.pads_begin, end, strict=True))]
     padded = np.pad(cropped, pads)
     steps = padded.strides[2:]
@@ -35,7 +36,7 @@ def im2col(x: Array, g: ConvGeometry) -> Array:
         ),
         writeable=False,
     )
-    return patches.reshape(g.batch, g.group, -1, prod(g.out_size))
+    return np.reshape(patches, (g.batch, g.group, -1, prod(g.out_size)))
 
 
 def col2im(columns: Array, g: ConvGeometry) -> Array:
@@ -49,19 +50,22 @@ def col2im(columns: Array, g: ConvGeometry) -> Array:
     padded = np.zeros((g.batch, g.in_channels, *extent), columns.dtype)
     patches = columns.reshape(g.batch, g.in_channels, *g.kernel, *g.out_size)
     for tap in product(*(range(k) for k in g.kernel)):
-        where = tuple(
+        where: list[Any] = [
             slice(t * d, t * d + (o - 1) * s + 1, s)
             for t, d, o, s in zip(tap, g.dilations, g.out_size, g.strides, strict=True)
-        )
-        padded[(..., *where)] += patches[(slice(None), slice(None), *tap)]
-    inside = tuple(slice(b, b + n) for b, n in zip(g.pads_begin, g.in_size, strict=True))
-    return padded[(..., *inside)]
+        ]
+        picked: list[Any] = [slice(None), slice(None), *tap]
+        padded[(..., *where)] += patches[tuple(picked)]
+    inside: list[Any] = [slice(b, b + n) for b, n in zip(g.pads_begin, g.in_size, strict=True)]
+    result: Array = padded[(..., *inside)]
+    return result
 
 
 def correlate(x: Array, w: Array, g: ConvGeometry) -> Array:
     """Y = Conv(X, W) without bias."""
     filters = w.reshape(g.group, g.out_channels // g.group, -1)
-    return np.matmul(filters, im2col(x, g)).reshape(g.out_shape)
+    y: Array = np.matmul(filters, im2col(x, g))
+    return y.reshape(g.out_shape)
 
 
 def input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
@@ -197,7 +201,7 @@ def input_grad_body(call: OpCall) -> ir.Function | None:
     extra = tuple(n - c for n, c in zip(g.in_size, covered, strict=True))
     if min(extra) < 0 or any(x >= s for x, s in zip(extra, g.strides, strict=True)):
         return None
-    b = BodyBuilder(call)
+    b = FunctionBuilder(call)
     attributes = attributes_of(g) | {"kernel_shape": g.kernel, "output_padding": extra}
     return b.function([b.op("ConvTranspose", b.inputs, attributes)])
 
@@ -227,7 +231,7 @@ def weight_grad_body(call: OpCall) -> ir.Function | None:
     (group, image) the channels.
     """
     g = ConvGeometry.of(call)
-    b = BodyBuilder(call)
+    b = FunctionBuilder(call)
     inner = g.in_channels // g.group
     spatial = tuple(range(3, g.rank + 3))
     x = b.op("Reshape", [b.inputs[0], b.shape((g.batch, g.group, inner, *g.in_size))])
@@ -246,9 +250,7 @@ def weight_grad_body(call: OpCall) -> ir.Function | None:
     return b.function([b.op("Transpose", [dw], {"perm": swap})])
 
 
-def _case(
-    x: tuple[int, ...], w: tuple[int, ...], bias: bool = False, **attributes: Any
-) -> Example:
+def _case(x: tuple[int, ...], w: tuple[int, ...], bias: bool = False, **attributes: Any) -> Example:
     operands = (Sample(x), Sample(w)) + ((Sample((w[0],)),) if bias else ())
     return Example(operands, attributes)
 
@@ -268,7 +270,9 @@ _CONV = (
 
 
 def _geometry(example: Example) -> ConvGeometry:
-    kinds = [TensorType(o.shape, np.dtype(o.dtype)) for o in example.inputs if isinstance(o, Sample)]
+    kinds = [
+        TensorType(o.shape, np.dtype(o.dtype)) for o in example.inputs if isinstance(o, Sample)
+    ]
     return ConvGeometry.of(OpCall("Conv", tuple(kinds), example.attributes))
 
 
@@ -285,9 +289,7 @@ def _weight_grad_case(example: Example) -> Example:
 
 
 OPS = (
-    OpDef(
-        "Conv", infer_conv, conv, gradient=conv_gradient, work=conv_work, examples=_CONV
-    ),
+    OpDef("Conv", infer_conv, conv, gradient=conv_gradient, work=conv_work, examples=_CONV),
     OpDef(
         "ConvInputGrad",
         infer_input_grad,

@@ -43,9 +43,7 @@ def conv_transpose_gradient(s: GradientScope) -> Sequence[ir.Value | None]:
     return (dx, dw, emit_bias_grad(s))[: len(s.inputs)]
 
 
-def _case(
-    x: tuple[int, ...], w: tuple[int, ...], bias: bool = False, **attributes: Any
-) -> Example:
+def _case(x: tuple[int, ...], w: tuple[int, ...], bias: bool = False, **attributes: Any) -> Example:
     channels = w[1] * attributes.get("group", 1)
     operands = (Sample(x), Sample(w)) + ((Sample((channels,)),) if bias else ())
     return Example(operands, attributes)

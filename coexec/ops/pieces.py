@@ -87,7 +87,7 @@ def split_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
 
 @dataclass(frozen=True)
 class Cut:
-    """What a Slice takes of one dimension: elements start, start + step, ... (``count`` of them)."""
+    """What a Slice takes of one dimension: ``count`` elements start, start + step, ..."""
 
     start: int
     step: int

@@ -1,0 +1,1 @@
+"""Graph transformations: one file each, strung together in ``pipeline``."""

@@ -1,0 +1,1 @@
+"""Lowering a placed graph to a program, and executing programs."""

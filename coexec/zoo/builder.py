@@ -120,7 +120,7 @@ class Net:
         return name
 
 
-def conv(
+def conv(  # noqa: PLR0913 - a convolution has this many settings
     net: Net,
     x: ir.Value,
     name: str,
@@ -172,10 +172,13 @@ def relu(net: Net, x: ir.Value, name: str) -> ir.Value:
 
 
 def linear(
-    net: Net, x: ir.Value, name: str, features: tuple[int, int], *, gain: float = 1.0
+    net: Net, x: ir.Value, name: str, features: tuple[int, int], *, rectified: bool = False
 ) -> ir.Value:
-    """Fully connected layer (N, in) -> (N, out) as Gemm, Xavier-initialised times ``gain``."""
-    bound = gain * sqrt(6 / (features[0] + features[1]))
+    """Fully connected layer (N, in) -> (N, out) as Gemm.
+
+    Xavier-initialised, or He-initialised where a ReLU follows (``rectified``).
+    """
+    bound = sqrt(6 / (features[0] if rectified else sum(features)))
     weight = net.uniform(f"{name}.weight", (features[1], features[0]), bound)
     bias = net.filled(f"{name}.bias", (features[1],))
     return net.op("Gemm", name, [x, weight, bias], {"transB": 1})

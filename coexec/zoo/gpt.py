@@ -1,5 +1,6 @@
-"""A small GPT-like decoder. Source: Radford et al., "Language models are unsupervised multitask
-learners" (GPT-2), 2019: learned positions, pre-norm blocks, Gelu in its tanh form, tied head.
+"""A small GPT-like decoder: learned positions, pre-norm blocks, Gelu in its tanh form, tied head.
+
+Source: Radford et al., "Language models are unsupervised multitask learners" (GPT-2), 2019.
 """
 
 from __future__ import annotations

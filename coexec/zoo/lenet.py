@@ -19,7 +19,7 @@ def lenet5(batch: int | None = None, classes: int = 10, *, seed: int = 0) -> ir.
     h = max_pool(net, h, "pool1", (2, 2), stride=2)
     h = relu(net, conv(net, h, "conv2", (20, 50), (5, 5)), "relu2")
     h = flatten(net, max_pool(net, h, "pool2", (2, 2), stride=2))
-    h = relu(net, linear(net, h, "fc1", (50 * 4 * 4, 500), gain=2**0.5), "relu3")
+    h = relu(net, linear(net, h, "fc1", (50 * 4 * 4, 500), rectified=True), "relu3")
     return net.finish(linear(net, h, "fc2", (500, classes)), classes)
 
 
@@ -50,5 +50,5 @@ def digits_cnn(
     h = max_pool(net, h, "pool2", (2, 2), stride=2)
     h = relu(net, conv(net, h, "conv3", (width, 2 * width), (3, 3), pad=1), "relu3")
     h = flatten(net, max_pool(net, h, "pool3", (2, 2), stride=2))
-    h = relu(net, linear(net, h, "fc1", (2 * width * 2 * 2, 128), gain=2**0.5), "relu4")
+    h = relu(net, linear(net, h, "fc1", (2 * width * 2 * 2, 128), rectified=True), "relu4")
     return net.finish(linear(net, h, "fc2", (128, classes)), classes)

@@ -9,8 +9,7 @@ import onnx_ir as ir
 
 from coexec.zoo.builder import Net, linear, require
 
-GAINS = {"Relu": 2**0.5, "Tanh": 1.0, "Sigmoid": 1.0}
-"""Factor on Xavier's bound behind which each activation keeps the variance of its signal."""
+ACTIVATIONS = ("Relu", "Tanh", "Sigmoid")
 
 
 def mlp(
@@ -27,10 +26,13 @@ def mlp(
         UsageError: no size, a size below 1, or an activation other than Relu, Tanh, Sigmoid.
     """
     require(len(sizes) > 0 and min(sizes) > 0, f"sizes must be positive, not {tuple(sizes)}")
-    require(activation in GAINS, f"activation must be one of {', '.join(GAINS)}, not {activation}")
+    require(
+        activation in ACTIVATIONS,
+        f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation}",
+    )
     net = Net("mlp", (batch, sizes[0]), seed=seed)
     h = net.x
     for i, features in enumerate(pairwise(sizes), start=1):
-        h = linear(net, h, f"fc{i}", features, gain=GAINS[activation])
+        h = linear(net, h, f"fc{i}", features, rectified=activation == "Relu")
         h = net.op(activation, f"{activation.lower()}{i}", [h])
     return net.finish(linear(net, h, f"fc{len(sizes)}", (sizes[-1], classes)), classes)

@@ -1,4 +1,7 @@
-"""MobileNetV2. Source: Sandler et al., "Inverted residuals and linear bottlenecks", 2018, table 2."""
+"""MobileNetV2.
+
+Source: Sandler et al., "MobileNetV2: Inverted residuals and linear bottlenecks", 2018, table 2.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,15 @@ from coexec.zoo.builder import (
     require,
 )
 
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
-STAGES += ((6, 160, 3, 2), (6, 320, 1, 1))
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 """(expansion, channels, blocks, stride of the first block) of each stage."""
 
 

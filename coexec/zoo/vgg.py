@@ -68,7 +68,7 @@ def _vgg(
         h = max_pool(net, h, f"pool{stage}", (2, 2), stride=2)
     features = channels * (image_size // 2 ** len(stages)) ** 2
     h = flatten(net, h)
-    for i, width in enumerate(((features, hidden), (hidden, hidden)), start=6):
-        h = relu(net, linear(net, h, f"fc{i}", width, gain=2**0.5), f"relu{i}")
+    for i, shape in enumerate(((features, hidden), (hidden, hidden)), start=6):
+        h = relu(net, linear(net, h, f"fc{i}", shape, rectified=True), f"relu{i}")
         h = dropout(net, h, f"dropout{i}", dropout_ratio)
     return net.finish(linear(net, h, "fc8", (hidden, classes)), classes)

@@ -2,6 +2,137 @@
 
 from __future__ import annotations
 
-from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+from collections.abc import Mapping
 
-FAMILY = KernelFamily("gemm", (), (Variant("naive", lambda call, facts, params: Lowering(())),))
+import numpy as np
+
+from coexec.core.types import OpCall
+from coexec.processors.opencl.family import (
+    Argument,
+    DeviceFacts,
+    KernelCall,
+    KernelFamily,
+    Lowering,
+    Variant,
+    c_type,
+    ceil_to,
+    i32,
+    inp,
+    out,
+    scratch,
+)
+from coexec.processors.opencl.kernels.packed import (
+    ONES,
+    SPACE,
+    Batch,
+    Bias,
+    BlockedProduct,
+    LeftSource,
+    Result,
+    RightSource,
+    product_calls,
+)
+from coexec.processors.opencl.kernels.packed import matches as refuse_packing
+from coexec.processors.opencl.kernels.products import (
+    Level,
+    Product,
+    accumulator,
+    coefficient,
+    padded_levels,
+    refuse_product,
+)
+
+
+def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    p, y = Product.of(call), call.output(0)
+    if y.size == 0:
+        return Lowering(())
+    levels = padded_levels(p)
+    args: list[Argument] = [inp(0), inp(1)]
+    if p.c is not None:
+        args += [inp(2), i32(p.c[0]), i32(p.c[1]), coefficient(p.beta, y)]
+    args += [out(0), coefficient(p.alpha, y)]
+    sizes = (y.size, p.rows, p.columns, p.depth, *p.a, *p.b)
+    extents = [level[0] for level in levels[1:]]
+    strides = [level[1] for level in levels] + [level[2] for level in levels]
+    args += [i32(v) for v in (*sizes, *extents, *strides)]
+    local = params["LOCAL"]
+    kernel = KernelCall(
+        family="gemm",
+        entry="gemm_naive",
+        args=tuple(args),
+        global_size=(ceil_to(y.size, local),),
+        local_size=(local,),
+        defines={
+            "T": c_type(y.dtype),
+            "ACC": c_type(np.dtype(accumulator(y.dtype))),
+            "HAS_C": int(p.c is not None),
+        },
+    )
+    return Lowering((kernel,))
+
+
+def refuse_packed(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why packed tiles do not fit this product, else ``None``."""
+    refusal = refuse_product(call, facts) or refuse_packing(call.output(0).dtype)
+    if refusal:
+        return refusal
+    if len(Product.of(call).batch) > 2:
+        return "batch axes broadcast in more than 2 levels"
+    return None
+
+
+def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Pack A into tiles, then multiply with panels of B."""
+    if call.output(0).size == 0:
+        return Lowering(())
+    blocked = blocked_product(call, Product.of(call))
+    calls = product_calls(blocked, scratch(0), scratch(1), facts, params)
+    sizes = (blocked.packed_bytes(params), blocked.panel_bytes(facts, params))
+    return Lowering(calls, sizes)
+
+
+def blocked_product(call: OpCall, p: Product) -> BlockedProduct:
+    """A product in the terms of packed.cl: B is one image whose channels are its rows."""
+    outer, inner = ((1, 0, 0),) * (2 - len(p.batch)) + p.batch
+    count, a_batch, a_steps = left_batches(outer, inner)
+    transposed = p.b[1] != 1
+    return BlockedProduct(
+        dtype=call.output(0).dtype,
+        rows=p.rows,
+        channels=p.depth,
+        taps=ONES,
+        columns=p.columns,
+        left=LeftSource(inp(0), 0, a_batch, *p.a, count=count),
+        right=RightSource(
+            inp(1),
+            call.input(1).size,
+            0,
+            p.b[1] if transposed else p.b[0],
+            extents=(1, 1, p.columns),
+            transposed=transposed,
+        ),
+        result=Result(out(0), p.columns, 0, (1, 1, p.columns), (1, p.columns)),
+        bias=None if p.c is None else Bias(inp(2), *p.c),
+        alpha=p.alpha,
+        beta=p.beta,
+        batch=Batch(outer[0], inner[0], a_steps, (outer[2], inner[2]), p.rows * p.columns),
+    )
+
+
+def left_batches(outer: Level, inner: Level) -> tuple[int, int, tuple[int, int]]:
+    """Distinct matrices of A, the elements between them, and steps per batch level in matrices."""
+    inner_count = inner[0] if inner[1] else 1
+    outer_count = outer[0] if outer[1] else 1
+    steps = (inner_count if outer[1] else 0, 1 if inner[1] else 0)
+    return inner_count * outer_count, inner[1] or outer[1], steps
+
+
+FAMILY = KernelFamily(
+    "gemm",
+    ("Gemm", "MatMul"),
+    (
+        Variant("packed", lower_packed, refuse_packed, space=SPACE),
+        Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
+    ),
+)

@@ -1,7 +1,253 @@
-"""Strided moves: Transpose, Slice, Concat, Pad, ..."""
+"""Strided moves: Transpose, Slice, Concat, Split, Expand, Tile, DepthToSpace, ..."""
 
 from __future__ import annotations
 
-from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from math import prod
 
-FAMILY = KernelFamily("movement", (), (Variant("naive", lambda call, facts, params: Lowering(())),))
+from coexec.core.types import OpCall
+from coexec.ops.axes import known_ints
+from coexec.ops.movement import (
+    BlockMove,
+    depth_to_space_move,
+    permutation,
+    sequence_axes,
+    space_to_depth_move,
+    trilu_diagonal,
+)
+from coexec.ops.pieces import concat_axis, cuts, split_axis, split_sizes
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    KernelFamily,
+    Lowering,
+    Scalar,
+    Variant,
+    c_type,
+    ceil_to,
+    i32,
+    inp,
+    out,
+)
+from coexec.processors.opencl.kernels.moves import (
+    MAX_RANK,
+    WORDS,
+    Move,
+    collapsed,
+    refuse_moves,
+    row_major,
+    swapped_axis,
+    unrolled,
+    widened,
+)
+
+
+def _permuted(call: OpCall, view: Sequence[int], perm: Sequence[int]) -> list[Move]:
+    """Input 0, seen as ``view``, with its dimensions in the order ``perm``."""
+    strides = row_major(view)
+    dims = tuple(view[p] for p in perm)
+    itemsize = call.input(0).dtype.itemsize
+    src = tuple(strides[p] for p in perm)
+    return [Move(inp(0), out(0), itemsize, dims, src, row_major(dims))]
+
+
+def transpose_moves(call: OpCall) -> list[Move]:
+    return _permuted(call, call.input(0).shape, permutation(call))
+
+
+def _block_moves(rule: Callable[[OpCall], BlockMove]) -> Callable[[OpCall], list[Move]]:
+    return lambda call: _permuted(call, *rule(call))
+
+
+def slice_moves(call: OpCall) -> list[Move]:
+    data, parts = call.input(0), cuts(call)
+    strides, dims = row_major(data.shape), call.output(0).shape
+    src = tuple(c.step * s for c, s in zip(parts, strides, strict=True))
+    start = sum(c.start * s for c, s in zip(parts, strides, strict=True))
+    return [Move(inp(0), out(0), data.dtype.itemsize, dims, src, row_major(dims), start)]
+
+
+def concat_moves(call: OpCall) -> list[Move]:
+    axis, result = concat_axis(call), call.output(0)
+    dst = row_major(result.shape)
+    parts = [call.input(i) for i in range(len(call.inputs))]
+    starts = accumulate((p.shape[axis] for p in parts[:-1]), initial=0)
+    size = result.dtype.itemsize
+    return [
+        Move(inp(i), out(0), size, p.shape, row_major(p.shape), dst, 0, start * dst[axis])
+        for i, (p, start) in enumerate(zip(parts, starts, strict=True))
+    ]
+
+
+def split_moves(call: OpCall) -> list[Move]:
+    axis, data = split_axis(call), call.input(0)
+    src = row_major(data.shape)
+    starts = accumulate(split_sizes(call)[:-1], initial=0)
+    return [
+        Move(inp(0), out(i), p.dtype.itemsize, p.shape, src, row_major(p.shape), start * src[axis])
+        for i, (p, start) in enumerate(zip(call.outputs, starts, strict=True))
+        if p is not None
+    ]
+
+
+def expand_moves(call: OpCall) -> list[Move]:
+    data, result = call.input(0), call.output(0)
+    lead = (1,) * (result.rank - data.rank) + data.shape
+    strides = row_major(lead)
+    src = tuple(0 if d == 1 else s for d, s in zip(lead, strides, strict=True))
+    return [Move(inp(0), out(0), data.dtype.itemsize, result.shape, src, row_major(result.shape))]
+
+
+def tile_moves(call: OpCall) -> list[Move]:
+    data, repeats = call.input(0), known_ints(call, 1, "repeats")
+    # Every dimension is (repeat, original): the first has stride 0 in the source.
+    dims = [n for pair in zip(repeats, data.shape, strict=True) for n in pair]
+    src = [n for stride in row_major(data.shape) for n in (0, stride)]
+    return [Move(inp(0), out(0), data.dtype.itemsize, tuple(dims), tuple(src), row_major(dims))]
+
+
+MOVES: Mapping[str, Callable[[OpCall], list[Move]]] = {
+    "Transpose": transpose_moves,
+    "Slice": slice_moves,
+    "Concat": concat_moves,
+    "Split": split_moves,
+    "Expand": expand_moves,
+    "Tile": tile_moves,
+    "DepthToSpace": _block_moves(depth_to_space_move),
+    "SpaceToDepth": _block_moves(space_to_depth_move),
+}
+"""The moves of each operator, in plain element strides."""
+
+
+def _outer_axes(move: Move, axes: Sequence[int]) -> tuple[Scalar, ...]:
+    """(size, source stride, target stride) of the outer dimensions, filled up to the signature."""
+    triples = [(move.dims[a], move.src_strides[a], move.dst_strides[a]) for a in axes]
+    triples += [(1, 0, 0)] * (MAX_RANK - 1 - len(triples))
+    return tuple(i32(value) for triple in triples for value in triple)
+
+
+def _copy(move: Move, local: int) -> KernelCall:
+    n, rows = move.dims[-1], prod(move.dims[:-1])
+    # Narrow rows share a work-group.
+    width = min(local, 1 << max(n - 1, 0).bit_length())
+    height = local // width
+    scalars = (
+        move.src_offset,
+        move.dst_offset,
+        n,
+        move.src_strides[-1],
+        move.dst_strides[-1],
+        rows,
+    )
+    return KernelCall(
+        "movement",
+        "copy",
+        (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, range(move.rank - 1))),
+        (ceil_to(n, width), ceil_to(rows, height)),
+        (width, height),
+        {"T": WORDS[move.itemsize], "RANK": move.rank},
+        bytes=2 * move.size * move.itemsize,
+    )
+
+
+def _swap(move: Move, axis: int, side: int) -> KernelCall:
+    outer = [a for a in range(move.rank - 1) if a != axis]
+    na, nb, rows = move.dims[-1], move.dims[axis], prod(move.dims[a] for a in outer)
+    scalars = (
+        move.src_offset,
+        move.dst_offset,
+        na,
+        nb,
+        move.src_strides[-1],
+        move.dst_strides[axis],
+        rows,
+    )
+    word = WORDS[move.itemsize]
+    return KernelCall(
+        "movement",
+        "swap",
+        (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, outer)),
+        (ceil_to(-(-nb // 4), side), ceil_to(-(-na // 4), side), rows),
+        (side, side, 1),
+        {"T": word, "T4": f"{word}4", "RANK": len(outer) + 1},
+        bytes=2 * move.size * move.itemsize,
+    )
+
+
+def _fast(move: Move, facts: DeviceFacts, params: Mapping[str, int]) -> KernelCall:
+    """Wide words where runs allow, register tiles where the two sides run along other axes."""
+    wide = widened(move, min(16, facts.alignment))
+    axis = swapped_axis(wide)
+    if axis is not None and min(wide.dims[axis], wide.dims[-1]) >= 4:
+        return _swap(wide, axis, params["SIDE"])
+    return _copy(wide, params["LOCAL"])
+
+
+def _moves(call: OpCall) -> list[Move]:
+    found = (collapsed(m) for m in MOVES[call.op_type](call) if m.size)
+    return [part for move in found for part in unrolled(move)]
+
+
+def lower_fast(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    if call.op_type in ARRANGED:
+        return ARRANGED[call.op_type](call, params["LOCAL"])
+    return Lowering(tuple(_fast(move, facts, params) for move in _moves(call)))
+
+
+def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    if call.op_type in ARRANGED:
+        return ARRANGED[call.op_type](call, params["LOCAL"])
+    return Lowering(tuple(_copy(move, params["LOCAL"]) for move in _moves(call)))
+
+
+def lower_trilu(call: OpCall, local: int) -> Lowering:
+    data = call.input(0)
+    rows, columns = data.shape[-2:]
+    # Beyond the matrix every diagonal acts alike, so that any int64 fits the argument.
+    k = max(-rows - 1, min(columns + 1, trilu_diagonal(call)))
+    kernel = KernelCall(
+        "movement",
+        "trilu",
+        (inp(0), out(0), i32(data.size), i32(rows), i32(columns), i32(k)),
+        (ceil_to(data.size, local),),
+        (local,),
+        {"T": WORDS[data.dtype.itemsize], "UPPER": int(bool(call.attribute("upper", 1)))},
+    )
+    return Lowering((kernel,) if data.size else ())
+
+
+def lower_reverse_sequence(call: OpCall, local: int) -> Lowering:
+    data, (_, time) = call.input(0), sequence_axes(call)
+    first, second = data.shape[:2]
+    inner = prod(data.shape[2:])
+    kernel = KernelCall(
+        "movement",
+        "reverse",
+        (inp(0), inp(1), out(0), *map(i32, (data.size, inner, first, second, int(time == 0)))),
+        (ceil_to(data.size, local),),
+        (local,),
+        {"T": WORDS[data.dtype.itemsize], "L": c_type(call.input(1).dtype)},
+    )
+    return Lowering((kernel,) if data.size else ())
+
+
+ARRANGED: Mapping[str, Callable[[OpCall, int], Lowering]] = {
+    "Trilu": lower_trilu,
+    "ReverseSequence": lower_reverse_sequence,
+}
+"""Operators that are no strided move: each has a kernel of its own."""
+
+
+def applies(call: OpCall, facts: DeviceFacts) -> str | None:
+    return refuse_moves((*call.inputs, *call.outputs))
+
+
+FAMILY = KernelFamily(
+    "movement",
+    (*MOVES, *ARRANGED),
+    (
+        Variant("streaming", lower_fast, applies, {"LOCAL": (64, 16, 256), "SIDE": (8, 4)}),
+        Variant("naive", lower_naive, applies, {"LOCAL": (64, 16, 256)}),
+    ),
+)

@@ -1,0 +1,307 @@
+"""A training step as one ONNX graph: forward, loss, backward, clipping, optimizer."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.autodiff.losses import Loss
+from coexec.autodiff.optimizers import RATE_TYPE, STEP_TYPE, Optimizer
+from coexec.autodiff.reverse import gradients
+from coexec.base.errors import GradientError
+from coexec.core.types import Array, TensorType
+from coexec.ops.builder import PHASE, GraphBuilder
+from coexec.ops.node import type_of
+
+BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
+LABELS, RATE, STEP, LOSS = "labels", "learning_rate", "step", "loss"
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """A training graph and what its inputs and outputs mean.
+
+    ``state`` maps each output that is a new state to the input it replaces; ``initial`` holds the
+    first values of those inputs. ``parameters`` are the states that are the model's own
+    initializers. ``labels``, ``rate``, ``step`` and ``loss`` are names ("" where not used).
+    """
+
+    model: ir.Model
+    state: Mapping[str, str]
+    initial: Mapping[str, Array]
+    parameters: tuple[str, ...]
+    trainable: tuple[str, ...]
+    labels: str = ""
+    rate: str = ""
+    step: str = ""
+    loss: str = ""
+    prediction: str = ""
+    gradients: Mapping[str, str] = field(default_factory=dict)
+
+
+def trainable_initializers(model: ir.Model, patterns: Sequence[str]) -> list[ir.Value]:
+    """Float initializers (rank >= 1) that match a pattern, without batch statistics.
+
+    Raises:
+        GradientError: a pattern that matches no initializer (the known names are listed).
+    """
+    graph = model.graph
+    statistics = {
+        value
+        for node in graph
+        if node.op_type == "BatchNormalization" and not node.domain
+        for value in node.inputs[3:5]
+    }
+    candidates = [
+        value
+        for value in graph.initializers.values()
+        if value not in statistics and type_of(value).dtype.kind == "f" and type_of(value).rank
+    ]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(str(v.name), pattern) for v in candidates):
+            known = ", ".join(str(value.name) for value in candidates)
+            raise GradientError(f"--trainable {pattern!r} matches no parameter; known: {known}")
+    return [
+        value
+        for value in candidates
+        if not patterns or any(fnmatch.fnmatchcase(str(value.name), p) for p in patterns)
+    ]
+
+
+def build_step(
+    model: ir.Model,
+    loss: Loss,
+    optimizer: Optimizer,
+    *,
+    trainable: Sequence[str] = (),
+    clip_norm: float | None = None,
+) -> StepGraph:
+    """Extend ``model`` (specialised, in training form; it is changed) to a whole training step."""
+    work = _Step(model, loss, trainable)
+    work.append_updates(optimizer, work.gradients, clip_norm)
+    return work.finish()
+
+
+def build_accumulation(
+    model: ir.Model, loss: Loss, optimizer: Optimizer, *, trainable: Sequence[str] = ()
+) -> StepGraph:
+    """Forward and backward of a micro-batch; gradients are added to states, nothing is updated."""
+    work = _Step(model, loss, trainable)
+    work.append_accumulators()
+    return work.finish()
+
+
+def build_update(
+    parameters: Mapping[str, Array],
+    optimizer: Optimizer,
+    micro_batches: int,
+    clip_norm: float | None,
+    opset: int,
+) -> StepGraph:
+    """The optimizer alone, on gradients accumulated over ``micro_batches``; clears them."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
+    work = _Update(ir.Model(graph, ir_version=10), parameters)
+    work.append_updates(optimizer, work.mean_gradients(micro_batches), clip_norm)
+    work.clear_accumulators()
+    return work.finish()
+
+
+def accumulator_name(parameter: str) -> str:
+    """Name of the state that sums a parameter's gradients over micro-batches."""
+    return f"{parameter}#gradient"
+
+
+class _States:
+    """A graph under construction with its state inputs and outputs."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.builder = GraphBuilder(model.graph, BACKWARD)
+        self.parameters: dict[str, ir.Value] = {}
+        self.gradients: dict[str, ir.Value] = {}
+        self.state: dict[str, str] = {}
+        self.initial: dict[str, Array] = {}
+        self.others: tuple[str, ...] = ()
+        self.rate = self.step = ""
+
+    def append_updates(
+        self, optimizer: Optimizer, grads: Mapping[str, ir.Value], clip_norm: float | None
+    ) -> None:
+        """Clip, then update every parameter that has a gradient."""
+        g = self.builder
+        g.phase, g.source = OPTIMIZER, ""
+        if clip_norm is not None:
+            grads = _clip(g, grads, clip_norm)
+        rate, step = g.input(RATE, RATE_TYPE), self._step_input()
+        self.rate, self.step = str(rate.name), str(step.name)
+        for name, gradient in grads.items():
+            self._update(optimizer, name, gradient, rate, step)
+
+    def _step_input(self) -> ir.Value:
+        """The step counter; random masks may already have brought it in."""
+        known = (value for value in self.model.graph.inputs if value.name == STEP)
+        return next(known, None) or self.builder.input(STEP, STEP_TYPE)
+
+    def _update(
+        self, optimizer: Optimizer, name: str, gradient: ir.Value, rate: ir.Value, step: ir.Value
+    ) -> None:
+        parameter = self.parameters[name]
+        kind = type_of(parameter)
+        self.builder.source = name
+        inputs = {
+            slot: self.add_state(f"{name}#{slot}", np.zeros(kind.shape, kind.dtype))
+            for slot in optimizer.slots()
+        }
+        update = optimizer.update(
+            self.builder, parameter, gradient, inputs.__getitem__, rate, step
+        )
+        self.replace_state(parameter, update.parameter)
+        for slot, value in update.slots.items():
+            self.replace_state(inputs[slot], value)
+
+    def add_state(self, name: str, initial: Array) -> ir.Value:
+        """A state input with its first value."""
+        value = self.builder.input(name, TensorType.of(initial))
+        self.initial[str(value.name)] = initial
+        return value
+
+    def replace_state(self, old: ir.Value, new: ir.Value) -> None:
+        """Declare ``new`` as the next value of state ``old``."""
+        self.state[str(new.name)] = str(old.name)
+        self.model.graph.outputs.append(new)
+
+    def as_state(self, initializer: ir.Value) -> ir.Value:
+        """Turn an initializer into a state input of the same name."""
+        graph = self.model.graph
+        assert initializer.const_value is not None and initializer.name is not None
+        self.initial[initializer.name] = initializer.const_value.numpy()
+        del graph.initializers[initializer.name]
+        initializer.const_value = None
+        if initializer not in graph.inputs:
+            graph.inputs.append(initializer)
+        return initializer
+
+
+class _Step(_States):
+    """Forward graph, loss and gradients of a model."""
+
+    def __init__(self, model: ir.Model, loss: Loss, trainable: Sequence[str]) -> None:
+        super().__init__(model)
+        graph = model.graph
+        for node in graph:
+            node.metadata_props.setdefault(PHASE, FORWARD)
+        if len(graph.outputs) < 1:
+            raise GradientError("the model has no output to train on")
+        chosen = trainable_initializers(model, trainable)
+        self.prediction = graph.outputs[0]
+        self.builder.phase = FORWARD
+        self.labels = self.builder.input(LABELS, loss.labels_type(type_of(self.prediction)))
+        self.loss = loss.build(self.builder, self.prediction, self.labels)
+        self.builder.phase = BACKWARD
+        found = gradients(graph, self.loss, chosen, self.builder)
+        used = [value for value in chosen if found[value] is not None]
+        if not used:
+            raise GradientError("the loss depends on no trainable parameter of the model")
+        self.gradients = {str(v.name): g for v in used if (g := found[v]) is not None}
+        self.parameters = {str(v.name): self.as_state(v) for v in used}
+        self._keep_statistics()
+        graph.outputs.insert(0, self.loss)
+
+    def _keep_statistics(self) -> None:
+        """Running statistics of batch normalisation become states, replaced with the parameters.
+
+        The copy in the optimizer phase keeps a step with a non-finite loss from changing them.
+        """
+        g = self.builder
+        for node in list(self.model.graph):
+            if node.op_type != "BatchNormalization" or node.domain or len(node.outputs) < 3:
+                continue
+            for old, new in zip(node.inputs[3:5], node.outputs[1:3], strict=True):
+                if old is not None and old.is_initializer():
+                    g.phase, g.source = OPTIMIZER, node.name or node.op_type
+                    self.others += (str(old.name),)
+                    self.replace_state(self.as_state(old), g.op("Identity", [new]))
+        g.phase = BACKWARD
+
+    def append_accumulators(self) -> None:
+        g = self.builder
+        g.phase = OPTIMIZER
+        for name, gradient in self.gradients.items():
+            g.source = name
+            kind = type_of(gradient)
+            total = self.add_state(accumulator_name(name), np.zeros(kind.shape, kind.dtype))
+            self.replace_state(total, g.op("Add", [total, gradient]))
+
+    def finish(self) -> StepGraph:
+        return StepGraph(
+            model=self.model,
+            state=self.state,
+            initial=self.initial,
+            parameters=(*self.parameters, *self.others),
+            trainable=tuple(self.parameters),
+            labels=str(self.labels.name),
+            rate=self.rate,
+            step=self._existing_step(),
+            loss=str(self.loss.name),
+            prediction=str(self.prediction.name),
+            gradients={name: str(value.name) for name, value in self.gradients.items()},
+        )
+
+
+    def _existing_step(self) -> str:
+        return STEP if any(value.name == STEP for value in self.model.graph.inputs) else ""
+
+
+class _Update(_States):
+    """Optimizer graph over accumulated gradients."""
+
+    def __init__(self, model: ir.Model, parameters: Mapping[str, Array]) -> None:
+        super().__init__(model)
+        for name, value in parameters.items():
+            self.parameters[name] = self.add_state(name, value)
+            self.gradients[name] = self.add_state(accumulator_name(name), np.zeros_like(value))
+
+    def mean_gradients(self, micro_batches: int) -> dict[str, ir.Value]:
+        g = self.builder
+        g.phase = OPTIMIZER
+        return {
+            name: g.op("Mul", [total, g.constant(1.0 / micro_batches, type_of(total).dtype)])
+            for name, total in self.gradients.items()
+        }
+
+    def clear_accumulators(self) -> None:
+        """Zeros, not ``total - total``: an infinite gradient must not stay behind as NaN."""
+        g = self.builder
+        for total in self.gradients.values():
+            kind = type_of(total)
+            zero = g.constant(0, kind.dtype)
+            shape = g.constant(np.array(kind.shape, np.int64), "int64")
+            self.replace_state(total, g.op("Expand", [zero, shape]))
+
+    def finish(self) -> StepGraph:
+        return StepGraph(
+            model=self.model,
+            state=self.state,
+            initial=self.initial,
+            parameters=tuple(self.parameters),
+            trainable=tuple(self.parameters),
+            rate=self.rate,
+            step=self.step,
+        )
+
+
+def _clip(
+    g: GraphBuilder, grads: Mapping[str, ir.Value], clip_norm: float
+) -> dict[str, ir.Value]:
+    """Scale all gradients so that their joint norm is at most ``clip_norm`` (Pascanu et al. 2013)."""
+    squares = [g.op("ReduceSumSquare", [value], {"keepdims": 0}) for value in grads.values()]
+    norm = g.op("Sqrt", [g.op("Sum", squares) if len(squares) > 1 else squares[0]])
+    dtype = type_of(norm).dtype
+    limit = g.constant(clip_norm, dtype)
+    # max(norm, limit) in the denominator: gradients below the limit are multiplied by exactly 1.
+    scale = g.op("Div", [limit, g.op("Max", [norm, limit])])
+    return {name: g.op("Mul", [value, scale]) for name, value in grads.items()}

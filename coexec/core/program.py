@@ -1,0 +1,90 @@
+"""A program: the straight list of instructions that the executor runs over a static memory plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from coexec.core.processor import Executable
+from coexec.core.types import TensorType
+
+INPUT, OUTPUT, STATE, BOUNDARY, SCRATCH = "input", "output", "state", "boundary", "scratch"
+
+
+@dataclass(frozen=True)
+class BufferSpec:
+    """Memory that a program needs: ``role`` says for what."""
+
+    name: str
+    processor: str
+    nbytes: int
+    role: str
+
+
+@dataclass(frozen=True)
+class Write:
+    """Copy: host tensor ``tensor`` (a feed or a staged value) into ``buffer``."""
+
+    tensor: str
+    buffer: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """Copy: ``buffer`` into host tensor ``tensor``; complete after the next :class:`Wait`."""
+
+    tensor: str
+    buffer: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Submit an executable on buffers, in the order of its arguments."""
+
+    executable: int
+    buffers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Wait for all reads so far. ``gate``: let the caller look at them and stop the program here."""
+
+    gate: bool = False
+
+
+@dataclass(frozen=True)
+class Free:
+    """The buffer's contents are dead from here on (its memory stays in the static plan)."""
+
+    buffer: str
+
+
+Instruction = Write | Read | Launch | Wait | Free
+
+
+@dataclass(frozen=True)
+class Program:
+    """Instructions, executables and buffers; ``types`` covers inputs, outputs, states, staging.
+
+    ``inputs`` and ``outputs`` are tensors that pass through the host; ``state`` names tensors that
+    live in a buffer of the same name from one run to the next.
+    """
+
+    instructions: tuple[Instruction, ...]
+    executables: tuple[Executable, ...]
+    buffers: tuple[BufferSpec, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    state: tuple[str, ...]
+    types: Mapping[str, TensorType] = field(default_factory=dict)
+
+    @property
+    def planned_bytes(self) -> int:
+        """Bytes of all buffers as planned, constants of executables not counted."""
+        return sum(buffer.nbytes for buffer in self.buffers)
+
+    @property
+    def naive_bytes(self) -> int:
+        """The same if no two intermediate tensors shared memory."""
+        scratch = sum(b.nbytes for b in self.buffers if b.role == SCRATCH)
+        return self.planned_bytes - scratch + sum(e.naive_bytes for e in self.executables)

@@ -1,0 +1,274 @@
+/* Matrix products and convolutions as one blocked product Y = alpha * A * B + beta * bias.
+ *
+ * A (rows x depth) comes packed by pack.cl: tiles of MR rows, [batch][tile][depth][MR], type ACC.
+ * B (depth x columns) is never stored whole. A column is a position of the result (image, o0, o1,
+ * o2), a row of B a channel and a tap (t0, t1, t2) of the window, so B[row, column] is
+ *     x[image, channel, o * s - p + t * d], zero outside x (extents i0, i1, i2).
+ * A plain matrix B is the case of one tap and one image. Each work-item owns a slot of `panels`: it
+ * gathers `block` rows (whole channels) of one panel of NR columns there, multiplies all tiles of A
+ * with it, goes to the next block of rows, and then to its next panel: the panel stays in cache and
+ * scratch is small whatever the sizes. Blocks after the first add to Y.
+ *
+ * Y: element (m, column) lies at m * y_row + image * y_image + (o * q + u) in a plane of extents w1,
+ * w2: q is 1 and u 0 for a convolution; q is the stride and u the phase for its input's gradient.
+ * bias: element (m, column) lies at m * bias_row + column * bias_column.
+ * Batch (groups of a convolution): two levels, outer and inner, with a stride per operand.
+ * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
+
+#ifndef T
+#define T float /* element type of x, bias and y */
+#endif
+#ifndef ACC
+#define ACC float /* type of sums and packed operands */
+#endif
+#ifndef V
+#define V 16 /* lanes of a vector: 64 bytes of ACC */
+#endif
+#ifndef MASK
+#define MASK int /* integer type as wide as ACC */
+#endif
+#ifndef MR
+#define MR 8 /* rows of a register tile: 4, 8 or 12 */
+#endif
+#ifndef NV
+#define NV 3 /* vectors in a row of a register tile: 1 to 4 */
+#endif
+#ifndef TRANSPOSED
+#define TRANSPOSED 0 /* 1: B is a matrix stored by columns, x[column * x_channel + row] */
+#endif
+
+#define NR (NV * V)
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+
+typedef JOIN(ACC, V) vec;
+typedef JOIN(MASK, V) mask;
+typedef JOIN(T, V) stored __attribute__((aligned(sizeof(T)))); /* V elements in memory */
+typedef MASK lane;
+
+/* vloadn and convert are calls on some runtimes, so the common case has neither. */
+#define CONVERT_(type) convert_##type
+#define CONVERT(type) CONVERT_(type)
+#ifndef SAME
+#define SAME 1 /* 1: T and ACC are one type; 0: convert */
+#endif
+#if SAME
+#define WIDEN(v) (v)
+#define NARROW(v) (v)
+#else
+#define WIDEN(v) CONVERT(JOIN(ACC, V))(v)
+#define NARROW(v) CONVERT(JOIN(T, V))(v)
+#endif
+#define LOAD(p) WIDEN(*(__global const stored *)(p))
+#define STORE(p, v) (*(__global stored *)(p) = NARROW(v))
+#define AS_(type, v) as_##type(v)
+#define AS(type, v) AS_(type, v)
+#define KEEP(v, m) AS(JOIN(ACC, V), AS(JOIN(MASK, V), v) & (m))
+
+#define WINDOW                                                                                     \
+    const int i0, const int i1, const int i2, const int o0, const int o1, const int o2,            \
+        const int k0, const int k1, const int k2, const int s0, const int s1, const int s2,        \
+        const int p0, const int p1, const int p2, const int d0, const int d1, const int d2
+#define WINDOW_VALUES i0, i1, i2, o0, o1, o2, k0, k1, k2, s0, s1, s2, p0, p1, p2, d0, d1, d2
+
+#if TRANSPOSED
+/* Pack rows [row, row + count) of V columns from `column` on of a matrix stored by columns. */
+inline void gather(__global const T *x, __global ACC *panel, const int column, const int columns,
+                   const int x_channel, const int row, const int count)
+{
+    for (int j = 0; j < V; ++j) {
+        __global const T *from = x + (column + j) * x_channel + row;
+        if (column + j < columns)
+            for (int r = 0; r < count; ++r) panel[r * NR + j] = (ACC)from[r];
+        else
+            for (int r = 0; r < count; ++r) panel[r * NR + j] = 0;
+    }
+}
+#else
+/* Gather V columns from `column` on, `count` channels from `channel` on, all taps. Lanes of one tap
+ * mostly lie in one or two contiguous runs of x: then two masked vector loads per channel do. */
+inline void gather(__global const T *x, __global ACC *panel, const int column, const int columns,
+                   const int x_size, const int x_image, const int x_channel, const int channel,
+                   const int count, WINDOW)
+{
+    int at[V], z0[V], z1[V], z2[V], from[V];
+    int c2 = column % o2, c1 = column / o2 % o1, c0 = column / (o2 * o1) % o0;
+    int image = column / (o2 * o1 * o0);
+    for (int j = 0; j < V; ++j) {
+        at[j] = image * x_image + channel * x_channel;
+        z0[j] = c0 * s0 - p0;
+        z1[j] = c1 * s1 - p1;
+        z2[j] = column + j < columns ? c2 * s2 - p2 : -0x40000000;
+        if (++c2 == o2) {
+            c2 = 0;
+            if (++c1 == o1) {
+                c1 = 0;
+                if (++c0 == o0) c0 = 0, ++image;
+            }
+        }
+    }
+    const int taps = k0 * k1 * k2;
+    const int last = (count - 1) * x_channel + V;
+    for (int t = 0; t < taps; ++t) {
+        const int t0 = t / (k1 * k2) * d0, t1 = t / k2 % k1 * d1, t2 = t % k2 * d2;
+        for (int j = 0; j < V; ++j) {
+            const int x0 = z0[j] + t0, x1 = z1[j] + t1, x2 = z2[j] + t2;
+            const int inside = (x0 >= 0) & (x0 < i0) & (x1 >= 0) & (x1 < i1) & (x2 >= 0) & (x2 < i2);
+            from[j] = inside ? at[j] + (x0 * i1 + x1) * i2 + x2 : -1;
+        }
+        /* Two runs: lane j of run r is x[run_r + j]. A run may lie before x: unusable then. */
+        int run_a = 0, run_b = 0, found = 0;
+        union { mask all; lane each[V]; } in_a, in_b;
+        for (int j = 0; j < V; ++j) {
+            const int run = from[j] - j;
+            in_a.each[j] = in_b.each[j] = 0;
+            if (from[j] < 0) continue;
+            if (found == 0) run_a = run_b = run, found = 1;
+            if (run == run_a) in_a.each[j] = -1;
+            else if (found == 1) run_b = run, found = 2, in_b.each[j] = -1;
+            else if (run == run_b) in_b.each[j] = -1;
+            else found = 3;
+        }
+        __global ACC *to = panel + t * NR;
+        const int low = min(run_a, run_b), high = max(run_a, run_b);
+        if (found == 3 || low < 0 || high + last > x_size) {
+            for (int c = 0; c < count; ++c)
+                for (int j = 0; j < V; ++j)
+                    to[c * taps * NR + j] = from[j] < 0 ? (ACC)0 : (ACC)x[from[j] + c * x_channel];
+        } else if (found == 2) {
+            const mask keep_a = in_a.all, keep_b = in_b.all;
+            for (int c = 0; c < count; ++c) {
+                const vec a = LOAD(x + run_a + c * x_channel), b = LOAD(x + run_b + c * x_channel);
+                *(__global vec *)(to + c * taps * NR) =
+                    AS(JOIN(ACC, V), (AS(JOIN(MASK, V), a) & keep_a) | (AS(JOIN(MASK, V), b) & keep_b));
+            }
+        } else {
+            const mask keep = in_a.all;
+            for (int c = 0; c < count; ++c)
+                *(__global vec *)(to + c * taps * NR) = KEEP(LOAD(x + run_a + c * x_channel), keep);
+        }
+    }
+}
+#endif
+
+#define ROWS_4(F) F(0) F(1) F(2) F(3)
+#define ROWS_8(F) ROWS_4(F) F(4) F(5) F(6) F(7)
+#define ROWS_12(F) ROWS_8(F) F(8) F(9) F(10) F(11)
+#define ROWS(F) JOIN(ROWS_, MR)(F)
+#define VECTORS_1(F, i) F(i, 0)
+#define VECTORS_2(F, i) F(i, 0) F(i, 1)
+#define VECTORS_3(F, i) F(i, 0) F(i, 1) F(i, 2)
+#define VECTORS_4(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3)
+#define VECTORS(F, i) JOIN(VECTORS_, NV)(F, i)
+
+#define DECLARE_ONE(i, v) vec c##i##_##v = 0;
+#define DECLARE(i) VECTORS(DECLARE_ONE, i)
+#define FETCH(i, v) const vec b##v = *(__global const vec *)(pb + v * V);
+#define MULTIPLY_ONE(i, v) c##i##_##v += e##i * b##v;
+#define MULTIPLY(i)                                                                                \
+    const ACC e##i = pa[i];                                                                        \
+    VECTORS(MULTIPLY_ONE, i)
+#define PUT_ONE(i, v)                                                                              \
+    STORE(py + v * V, alpha * c##i##_##v + (r > 0     ? LOAD(py + v * V)                           \
+                                            : bias_column ? beta * LOAD(pc + v * V)                \
+                                                          : (vec)start));
+#define PUT(i)                                                                                     \
+    if (m + i < rows) {                                                                            \
+        __global T *py = y + (m + i) * y_row + place[0];                                           \
+        __global const T *pc = bias + (m + i) * bias_row + column * bias_column;                   \
+        const ACC start = has_bias ? beta * (ACC)*pc : (ACC)0;                                     \
+        VECTORS(PUT_ONE, i)                                                                        \
+    }
+#define DUMP_ONE(i, v) *(__global vec *)(tile + i * NR + v * V) = alpha * c##i##_##v;
+#define DUMP(i) VECTORS(DUMP_ONE, i)
+
+/* Where the NR columns from `column` on lie in a plane of y, -1 past the end; whether they are
+ * one contiguous run. */
+inline int find_places(int *place, const int column, const int columns, const int o0, const int o1,
+                       const int o2, const int y_image, const int w1, const int w2, const int q0,
+                       const int q1, const int q2, const int u0, const int u1, const int u2)
+{
+    int c2 = column % o2, c1 = column / o2 % o1, c0 = column / (o2 * o1) % o0;
+    int image = column / (o2 * o1 * o0), contiguous = column + NR <= columns;
+    for (int j = 0; j < NR; ++j) {
+        const int inside = ((c0 * q0 + u0) * w1 + c1 * q1 + u1) * w2 + c2 * q2 + u2;
+        place[j] = column + j < columns ? image * y_image + inside : -1;
+        contiguous &= place[j] == place[0] + j;
+        if (++c2 == o2) {
+            c2 = 0;
+            if (++c1 == o1) {
+                c1 = 0;
+                if (++c0 == o0) c0 = 0, ++image;
+            }
+        }
+    }
+    return contiguous;
+}
+
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
+    __global const ACC *a, __global const T *x, __global const T *bias, __global T *y,
+    __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
+    const int bias_column, const int rows, const int channels, const int columns, const int block,
+    const int tasks, const int inner, const int a_outer, const int a_inner, const int x_outer,
+    const int x_inner, const int y_batch, const int bias_batch, const int x_size, const int x_image,
+    const int x_channel, const int y_row, const int y_image, const int w1, const int w2,
+    const int q0, const int q1, const int q2, const int u0, const int u1, const int u2, WINDOW)
+{
+    const int taps = k0 * k1 * k2;
+    const int width = (columns + NR - 1) / NR, tiles = (rows + MR - 1) / MR;
+    const int slot = get_global_id(0), slots = get_global_size(0);
+    __global ACC *panel = panels + slot * ((block * taps + MR) * NR);
+    __global ACC *tile = panel + block * taps * NR;
+    __global const ACC *a_first = a;
+    __global const T *x_first = x, *bias_first = bias;
+    __global T *y_first = y;
+    const int end = (int)((long)tasks * (slot + 1) / slots);
+    for (int task = (int)((long)tasks * slot / slots); task < end; ++task) {
+        const int batch = task / width, column = task % width * NR;
+        const int outer = batch / inner, x_at = outer * x_outer + batch % inner * x_inner;
+        a = a_first + (outer * a_outer + batch % inner * a_inner) * (tiles * channels * taps * MR);
+        x = x_first + x_at;
+        y = y_first + batch * y_batch;
+        bias = bias_first + batch * bias_batch;
+        int place[NR];
+        const int whole = find_places(place, column, columns, o0, o1, o2, y_image, w1, w2, q0, q1,
+                                      q2, u0, u1, u2);
+        int r = 0;
+        do {
+            const int count = min(block, channels - r), depth = count * taps;
+            for (int v = 0; v < NV; ++v)
+#if TRANSPOSED
+                gather(x, panel + v * V, column + v * V, columns, x_channel, r, count);
+#else
+                gather(x, panel + v * V, column + v * V, columns, x_size - x_at, x_image, x_channel,
+                       r, count, WINDOW_VALUES);
+#endif
+            for (int m = 0; m < rows; m += MR) {
+                __global const ACC *pa = a + (m * channels + r * MR) * taps;
+                __global const ACC *pb = panel;
+                ROWS(DECLARE)
+                for (int k = 0; k < depth; ++k) {
+                    VECTORS(FETCH, 0)
+                    ROWS(MULTIPLY)
+                    pa += MR;
+                    pb += NR;
+                }
+                if (whole) {
+                    ROWS(PUT)
+                } else {
+                    ROWS(DUMP)
+                    for (int i = 0; i < MR && m + i < rows; ++i)
+                        for (int j = 0; j < NR && column + j < columns; ++j) {
+                            __global T *py = y + (m + i) * y_row + place[j];
+                            const int at = (m + i) * bias_row + (column + j) * bias_column;
+                            const ACC old = r > 0      ? (ACC)*py
+                                            : has_bias ? beta * (ACC)bias[at]
+                                                       : (ACC)0;
+                            *py = (T)(tile[i * NR + j] + old);
+                        }
+                }
+            }
+            r += block;
+        } while (r < channels);
+    }
+}

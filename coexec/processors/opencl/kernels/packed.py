@@ -1,0 +1,248 @@
+"""Blocked products on packed tiles: the lowering that matrix products and convolutions share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    Operand,
+    Scalar,
+    c_type,
+    ceil_to,
+    i32,
+)
+from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.window import Triple
+
+ONES: Triple = (1, 1, 1)
+ZEROS: Triple = (0, 0, 0)
+VECTOR_BYTES = 64
+MASKS = {"float32": "int", "float64": "long"}
+SPACE: Mapping[str, tuple[int, ...]] = {
+    "MR": (8, 12, 4),
+    "NV": (3, 2, 4),
+    "DEPTH": (256, 128, 512),
+    "SLOTS": (4, 2, 8),
+}
+"""Register tile (MR rows, NV vectors), depth of a panel in cache, panels in work per compute unit."""
+
+
+@dataclass(frozen=True)
+class LeftSource:
+    """Element (batch, m, channel, t) of A: ``base + strides``; ``count`` distinct matrices."""
+
+    operand: Operand
+    base: int
+    batch: int
+    row: int
+    channel: int
+    taps: Triple = ZEROS
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Two levels (extents ``outer``, ``inner``) with strides (outer, inner) of A and x.
+
+    ``a`` counts packed matrices, the others elements; ``y`` and ``bias`` step by one flat index.
+    """
+
+    outer: int = 1
+    inner: int = 1
+    a: tuple[int, int] = (0, 0)
+    x: tuple[int, int] = (0, 0)
+    y: int = 0
+    bias: int = 0
+
+
+@dataclass(frozen=True)
+class RightSource:
+    """B as columns gathered from x (see packed.cl); ``transposed``: a matrix stored by columns."""
+
+    operand: Operand
+    size: int
+    image: int
+    channel: int
+    extents: Triple = ONES
+    strides: Triple = ONES
+    pads: Triple = ZEROS
+    dilations: Triple = ONES
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where Y's elements lie; ``columns`` = images * prod(sizes)."""
+
+    operand: Operand
+    row: int
+    image: int
+    sizes: Triple
+    plane: tuple[int, int]
+    steps: Triple = ONES
+    phase: Triple = ZEROS
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Element (m, column) lies at ``m * row + column * column``."""
+
+    operand: Operand
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class BlockedProduct:
+    """Y = alpha * A * B + beta * bias in the terms of packed.cl."""
+
+    dtype: np.dtype[np.generic]
+    rows: int
+    channels: int
+    taps: Triple
+    columns: int
+    left: LeftSource
+    right: RightSource
+    result: Result
+    bias: Bias | None = None
+    alpha: float = 1.0
+    beta: float = 1.0
+    batch: Batch = Batch()
+
+    @property
+    def depth(self) -> int:
+        return self.channels * prod(self.taps)
+
+    def tiles(self, params: Mapping[str, int]) -> int:
+        return -(-self.rows // params["MR"])
+
+    def packed_bytes(self, params: Mapping[str, int]) -> int:
+        """Size of the packed left operand."""
+        elements = self.left.count * self.tiles(params) * params["MR"] * self.depth
+        return max(elements, 1) * np.dtype(accumulator(self.dtype)).itemsize
+
+    def block(self, params: Mapping[str, int]) -> int:
+        """Whole channels in a panel, evenly divided among the panels of a column."""
+        most = max(1, params["DEPTH"] // prod(self.taps))
+        blocks = max(1, -(-self.channels // most))
+        return max(1, -(-self.channels // blocks))
+
+    def lanes(self) -> int:
+        return VECTOR_BYTES // np.dtype(accumulator(self.dtype)).itemsize
+
+    def tasks(self, params: Mapping[str, int]) -> int:
+        width = -(-self.columns // (params["NV"] * self.lanes()))
+        return width * self.batch.outer * self.batch.inner
+
+    def slots(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        return min(self.tasks(params), facts.compute_units * params["SLOTS"])
+
+    def panel_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        """Size of all panels in work."""
+        rows = self.block(params) * prod(self.taps) + params["MR"]
+        return self.slots(facts, params) * rows * params["NV"] * VECTOR_BYTES
+
+    def defines(self, params: Mapping[str, int]) -> dict[str, str | int | float]:
+        sums = accumulator(self.dtype)
+        return {
+            "T": c_type(self.dtype),
+            "ACC": c_type(np.dtype(sums)),
+            "V": self.lanes(),
+            "MASK": MASKS[sums],
+            "SAME": int(sums == self.dtype.name),
+            "MR": params["MR"],
+            "NV": params["NV"],
+            "TRANSPOSED": int(self.right.transposed),
+        }
+
+
+def pack_call(p: BlockedProduct, packed: Operand, params: Mapping[str, int]) -> KernelCall:
+    """The kernel that packs the left operand."""
+    a = p.left
+    numbers = (a.base, a.batch, a.row, a.channel, *a.taps, p.rows, p.depth, *p.taps)
+    defines = p.defines(params)
+    return KernelCall(
+        family="pack",
+        entry="pack",
+        args=(a.operand, packed, *map(i32, numbers)),
+        global_size=(ceil_to(p.depth, 16), p.tiles(params), a.count),
+        local_size=(16, 1, 1),
+        defines={name: defines[name] for name in ("T", "ACC", "MR")},
+    )
+
+
+def product_call(
+    p: BlockedProduct,
+    packed: Operand,
+    panels: Operand,
+    facts: DeviceFacts,
+    params: Mapping[str, int],
+) -> KernelCall:
+    """The kernel that gathers panels and multiplies."""
+    sums = accumulator(p.dtype)
+    x, y, batch = p.right, p.result, p.batch
+    bias = p.bias or Bias(x.operand, 0, 0)
+    numbers = (
+        int(p.bias is not None),
+        bias.row,
+        bias.column,
+        p.rows,
+        p.channels,
+        p.columns,
+        p.block(params),
+        p.tasks(params),
+        batch.inner,
+        *batch.a,
+        *batch.x,
+        batch.y,
+        batch.bias,
+        x.size,
+        x.image,
+        x.channel,
+        y.row,
+        y.image,
+        *y.plane,
+        *y.steps,
+        *y.phase,
+        *x.extents,
+        *y.sizes,
+        *p.taps,
+        *x.strides,
+        *x.pads,
+        *x.dilations,
+    )
+    operands = (packed, x.operand, bias.operand, y.operand, panels)
+    factors = (Scalar(p.alpha, sums), Scalar(p.beta, sums))
+    return KernelCall(
+        family="packed",
+        entry="packed",
+        args=(*operands, *factors, *map(i32, numbers)),
+        global_size=(p.slots(facts, params),),
+        local_size=(1,),
+        defines=p.defines(params),
+    )
+
+
+def product_calls(
+    p: BlockedProduct,
+    packed: Operand,
+    panels: Operand,
+    facts: DeviceFacts,
+    params: Mapping[str, int],
+) -> tuple[KernelCall, ...]:
+    """Pack the left operand, then multiply; without any depth only the bias is written."""
+    product = product_call(p, packed, panels, facts, params)
+    return (pack_call(p, packed, params), product) if p.depth else (product,)
+
+
+def matches(dtype: np.dtype[np.generic]) -> str | None:
+    """The reason why products of this element type are not done on packed tiles."""
+    if accumulator(dtype) not in MASKS:
+        return f"{dtype.name}: packed tiles hold float32 and float64"
+    return None

@@ -1,0 +1,272 @@
+"""From a placed graph to a program: regions, buffers, copies between processors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from coexec.core.plan import Plan
+from coexec.core.processor import Executable, Processor
+from coexec.core.program import (
+    BOUNDARY,
+    INPUT,
+    OUTPUT,
+    SCRATCH,
+    STATE,
+    BufferSpec,
+    Free,
+    Instruction,
+    Launch,
+    Program,
+    Read,
+    Wait,
+    Write,
+)
+from coexec.core.types import Region, RegionNode, TensorType
+from coexec.ops.builder import PHASE, SOURCE
+from coexec.ops.node import call_of, constant_of, type_of
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What lowering needs to know beside the graph.
+
+    ``state`` maps state outputs to state inputs; ``state_inputs`` are all inputs that live on a
+    device between runs; ``homes`` fixes the processor of states that other programs share.
+    ``gate`` names an output to look at before the first region of phase ``gated_phase``.
+    """
+
+    plan: Plan
+    processors: Mapping[str, Processor]
+    state: Mapping[str, str] = field(default_factory=dict)
+    state_inputs: frozenset[str] = frozenset()
+    homes: Mapping[str, str] = field(default_factory=dict)
+    gate: str = ""
+    gated_phase: str = "optimizer"
+
+
+def lower(graph: ir.Graph, how: Lowering) -> Program:
+    """Compile the regions of ``graph`` and string them together."""
+    return _Lowerer(graph, how).run()
+
+
+@dataclass
+class _Part:
+    """Consecutive nodes on one processor and in one phase."""
+
+    processor: str
+    gated: bool
+    nodes: list[ir.Node] = field(default_factory=list)
+
+
+class _Lowerer:
+    def __init__(self, graph: ir.Graph, how: Lowering) -> None:
+        self.graph = graph
+        self.how = how
+        self.parts = _partition(graph, how)
+        self.output_names = [str(value.name) for value in graph.outputs]
+        self.instructions: list[Instruction] = []
+        self.executables: list[Executable] = []
+        self.buffers: dict[str, BufferSpec] = {}
+        self.types: dict[str, TensorType] = {}
+        self.homes = self._state_homes()
+        # Which processors hold the current value of a tensor, and in which buffer.
+        self.held: dict[tuple[str, str], str] = {}
+        self.staged: set[str] = set()
+        self.last_read = self._last_reads()
+
+    def run(self) -> Program:
+        inputs = [str(value.name) for value in self.graph.inputs]
+        for value in self.graph.inputs:
+            name = str(value.name)
+            self.types[name] = type_of(value)
+            if name in self.how.state_inputs:
+                home = self.homes[name]
+                self.held[name, home] = self._buffer(name, home, self.types[name].nbytes, STATE)
+            else:
+                self.staged.add(name)
+        gated = False
+        for index, part in enumerate(self.parts):
+            if part.gated and not gated and self.how.gate:
+                self._fetch(self.how.gate)
+                self.instructions.append(Wait(gate=True))
+                gated = True
+            self._launch(index, part)
+        fetched = [name for name in self.output_names if name not in self.how.state]
+        for name in fetched:
+            if not (gated and name == self.how.gate):
+                self._fetch(name)
+        self.instructions.append(Wait())
+        return Program(
+            instructions=tuple(self.instructions),
+            executables=tuple(self.executables),
+            buffers=tuple(self.buffers.values()),
+            inputs=tuple(name for name in inputs if name not in self.how.state_inputs),
+            outputs=tuple(dict.fromkeys(fetched)),
+            state=tuple(name for name in inputs if name in self.how.state_inputs),
+            types=self.types,
+        )
+
+    def _state_homes(self) -> dict[str, str]:
+        """A state lives where it is written, else where it is first read."""
+        homes = dict(self.how.homes)
+        for part in reversed(self.parts):
+            for node in part.nodes:
+                for value in node.inputs:
+                    name = str(value.name) if value is not None else ""
+                    if name in self.how.state_inputs and name not in self.how.homes:
+                        homes[name] = part.processor
+        for part in self.parts:
+            for node in part.nodes:
+                for value in node.outputs:
+                    old = self.how.state.get(str(value.name))
+                    if old is not None and old not in self.how.homes:
+                        homes[old] = part.processor
+        first = next(iter(self.how.processors))
+        for name in self.how.state_inputs:
+            homes.setdefault(name, first)
+        return homes
+
+    def _last_reads(self) -> dict[str, int]:
+        last: dict[str, int] = {}
+        for index, part in enumerate(self.parts):
+            for node in part.nodes:
+                for value in node.inputs:
+                    if value is not None:
+                        last[str(value.name)] = index
+        return last
+
+    def _launch(self, index: int, part: _Part) -> None:
+        region = self._region(index, part)
+        executable = self.how.processors[part.processor].compile(region)
+        inputs = tuple(self._obtain(name, part.processor) for name in executable.inputs)
+        outputs = tuple(self._result(name, part.processor) for name in executable.outputs)
+        scratch: tuple[str, ...] = ()
+        if executable.scratch_bytes:
+            scratch = (self._scratch(part.processor, executable.scratch_bytes),)
+        self.instructions.append(Launch(len(self.executables), inputs + outputs + scratch))
+        self.executables.append(executable)
+        for name in executable.outputs:
+            self.staged.discard(name)
+            self._store_state(name, part.processor)
+        self._free_dead(index)
+
+    def _region(self, index: int, part: _Part) -> Region:
+        nodes = tuple(_region_node(node) for node in part.nodes)
+        produced = {name for node in nodes for name in node.outputs if name}
+        used = {str(v.name): v for node in part.nodes for v in node.inputs if v is not None}
+        constants = {name: c for name, v in used.items() if (c := constant_of(v)) is not None}
+        inputs = [name for name in used if name not in produced and name not in constants]
+        outputs = [
+            name
+            for node in nodes
+            for name in node.outputs
+            if name and (self.last_read.get(name, -1) > index or name in self.output_names)
+        ]
+        types = {name: type_of(value) for name, value in used.items()}
+        for node in part.nodes:
+            types.update({str(v.name): type_of(v) for v in node.outputs if v.name})
+        for name in (*inputs, *outputs):
+            self.types[name] = types[name]
+        aliases = {
+            new: old
+            for new, old in self.how.state.items()
+            if new in outputs and old in inputs and self.homes[old] == part.processor
+        }
+        return Region(nodes, tuple(inputs), tuple(outputs), types, constants, aliases)
+
+    def _obtain(self, name: str, processor: str) -> str:
+        """Buffer with the tensor's value on ``processor``, copied there through the host if need be."""
+        if (name, processor) not in self.held:
+            role = INPUT if name in self.staged else BOUNDARY
+            if name not in self.staged:
+                self._fetch(name)
+                self.instructions.append(Wait())
+                self.staged.add(name)
+            buffer = self._buffer(f"{name}@{processor}", processor, self.types[name].nbytes, role)
+            self.instructions.append(Write(name, buffer))
+            self.held[name, processor] = buffer
+        return self.held[name, processor]
+
+    def _result(self, name: str, processor: str) -> str:
+        """Buffer for a region's output: a state's own where it lives, else a new one."""
+        old = self.how.state.get(name)
+        if old is not None and self.homes[old] == processor:
+            self.held[name, processor] = self.held[old, processor]
+        else:
+            role = OUTPUT if name in self.output_names else BOUNDARY
+            nbytes = self.types[name].nbytes
+            self.held[name, processor] = self._buffer(
+                f"{name}@{processor}", processor, nbytes, role
+            )
+        return self.held[name, processor]
+
+    def _store_state(self, name: str, processor: str) -> None:
+        """A state computed away from its home goes back there."""
+        old = self.how.state.get(name)
+        if old is None or self.homes[old] == processor:
+            return
+        self._fetch(name)
+        self.instructions.append(Wait())
+        self.instructions.append(Write(name, self.held[old, self.homes[old]]))
+
+    def _fetch(self, name: str) -> None:
+        """Read a tensor to the host from any processor that holds it."""
+        value = next((v for v in self.graph.outputs if v.name == name), None)
+        if value is not None:
+            self.types[name] = type_of(value)
+        for (held, _), buffer in self.held.items():
+            if held == name:
+                self.instructions.append(Read(name, buffer))
+                return
+
+    def _free_dead(self, index: int) -> None:
+        for (name, _), buffer in self.held.items():
+            spec = self.buffers[buffer]
+            if spec.role == BOUNDARY and self.last_read.get(name) == index:
+                self.instructions.append(Free(buffer))
+
+    def _scratch(self, processor: str, nbytes: int) -> str:
+        """One arena per processor: its regions run one after the other."""
+        name = f"#scratch@{processor}"
+        known = self.buffers.get(name)
+        size = max(nbytes, known.nbytes if known else 0)
+        return self._buffer(name, processor, size, SCRATCH)
+
+    def _buffer(self, name: str, processor: str, nbytes: int, role: str) -> str:
+        self.buffers[name] = BufferSpec(name, processor, nbytes, role)
+        return name
+
+
+def _partition(graph: ir.Graph, how: Lowering) -> list[_Part]:
+    """Runs of nodes on one processor, cut where the gated phase begins."""
+    parts: list[_Part] = []
+    for node in graph:
+        processor = how.plan.processors[str(node.name)]
+        gated = bool(how.gate) and node.metadata_props.get(PHASE) == how.gated_phase
+        if not parts or (parts[-1].processor, parts[-1].gated) != (processor, gated):
+            parts.append(_Part(processor, gated))
+        parts[-1].nodes.append(node)
+    return parts
+
+
+def _region_node(node: ir.Node) -> RegionNode:
+    provenance = {
+        "phase": node.metadata_props.get(PHASE, ""),
+        "source": node.metadata_props.get(SOURCE, ""),
+    }
+    return RegionNode(
+        call_of(node),
+        _names(node.inputs),
+        _names([value if value.name else None for value in node.outputs]),
+        provenance,
+    )
+
+
+def _names(values: Sequence[ir.Value | None]) -> tuple[str, ...]:
+    names = ["" if value is None else str(value.name) for value in values]
+    while names and not names[-1]:
+        names.pop()
+    return tuple(names)

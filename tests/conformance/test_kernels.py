@@ -1,0 +1,121 @@
+"""Every kernel variant on every OpenCL runtime installed, against the reference in float64.
+
+The naive variant is held to the operator's tolerance first; each other variant then to the same
+bound and to the naive one on the same device.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coexec.core.types import Array, OpCall
+from coexec.ops.opdef import Example, OpDef
+from coexec.ops.table import OPERATORS
+from coexec.processors.find import list_processors, open_processor
+from coexec.processors.opencl.compile import compile_region
+from coexec.processors.opencl.family import KernelFamily
+from coexec.processors.opencl.processor import OpenCLProcessor
+from coexec.processors.opencl.table import KERNELS
+from tests.running import assert_close, region_of, run_region
+
+RUNTIMES = [
+    c.name
+    for c in list_processors()
+    if c.spec is not None and c.name.startswith("opencl:") and c.name != "opencl:oclgrind"
+]
+CASES = [
+    pytest.param(op, example, id=f"{op.identifier}-{i}")
+    for op in OPERATORS.values()
+    if op.identifier in KERNELS
+    for i, example in enumerate(op.examples)
+]
+HALF = np.dtype(np.float16)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("op", "example"), CASES)
+def test_every_variant_agrees_with_the_reference(
+    runtime: str, op: OpDef, example: Example, rng: np.random.Generator
+) -> None:
+    check_variants(runtime, op, example, example.draw(rng))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("op", [op for op in OPERATORS.values() if op.identifier in KERNELS])
+def test_other_float_types_agree_with_the_reference(
+    runtime: str, op: OpDef, dtype: str, rng: np.random.Generator
+) -> None:
+    example = next((e for e in op.examples if _has_float_sample(e, rng)), None)
+    if example is None:
+        return  # the operator has no float operand to vary
+    operands = [_as_float(o, dtype) for o in example.draw(rng)]
+    check_variants(runtime, op, example, operands)
+
+
+def check_variants(
+    runtime: str, op: OpDef, example: Example, operands: list[Array | None]
+) -> None:
+    processor = open_processor(runtime)
+    assert isinstance(processor, OpenCLProcessor)
+    call = example.call(op, operands)
+    family = KERNELS[op.identifier]
+    support = processor.supports(call)
+    if not support.yes:
+        assert support.reason
+        return
+    expected = _expected(op, call, operands)
+    naive = _run(processor, call, operands, family.naive.name)
+    _compare(op, call, naive, expected)
+    for variant in family.variants[:-1]:
+        if variant.applies(call, processor.facts) is None:
+            actual = _run(processor, call, operands, variant.name)
+            _compare(op, call, actual, expected)
+            _compare(op, call, actual, naive)
+
+
+def _run(
+    processor: OpenCLProcessor, call: OpCall, operands: list[Array | None], variant: str
+) -> list[Array]:
+    region = region_of(call)
+    executable = compile_region(region, processor.facts, processor.name, variant)
+    values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}
+    return run_region(processor, region, executable, values)
+
+
+def _expected(op: OpDef, call: OpCall, operands: list[Array | None]) -> list[Array]:
+    """The reference in float64 for float operands, in the call's own types otherwise."""
+    wide = [_as_float(o, "float64") if _is_float(o) else o for o in operands]
+    results = op.reference(call, wide)
+    return [
+        np.asarray(result).astype(kind.dtype)
+        for result, kind in zip(results, call.outputs, strict=False)
+        if kind is not None
+    ]
+
+
+def _compare(op: OpDef, call: OpCall, actual: list[Array], expected: list[Array]) -> None:
+    half = any(kind is not None and kind.dtype == HALF for kind in call.inputs + call.outputs)
+    relative = op.tolerance.half_relative if half else op.tolerance.relative
+    absolute = op.tolerance.half_absolute if half else op.tolerance.absolute
+    for a, e in zip(actual, expected, strict=True):
+        assert_close(a, e, relative, absolute)
+
+
+def _is_float(operand: Array | None) -> bool:
+    return operand is not None and operand.dtype.kind == "f"
+
+
+def _as_float(operand: Array | None, dtype: str) -> Array | None:
+    return operand.astype(dtype) if operand is not None and _is_float(operand) else operand
+
+
+def _has_float_sample(example: Example, rng: np.random.Generator) -> bool:
+    return any(_is_float(operand) for operand in example.draw(rng))
+
+
+def test_every_family_is_reachable() -> None:
+    families: set[str] = {family.name for family in KERNELS.values()}
+    assert all(isinstance(family, KernelFamily) for family in KERNELS.values())
+    assert len(families) == len({id(family) for family in KERNELS.values()})

@@ -1,0 +1,86 @@
+"""Running single operator calls on a processor: what kernel and operator tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from coexec.core.processor import Buffer, Executable, Processor
+from coexec.core.types import Array, OpCall, Region, RegionNode
+
+
+def region_of(call: OpCall) -> Region:
+    """A region of one node; operands known before running are constants."""
+    inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
+    outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
+    types = {
+        name: kind
+        for name, kind in zip(inputs + outputs, call.inputs + call.outputs, strict=True)
+        if kind is not None
+    }
+    constants = {inputs[i]: np.asarray(value) for i, value in call.constants.items()}
+    return Region(
+        (RegionNode(call, inputs, outputs),),
+        tuple(name for name in inputs if name and name not in constants),
+        tuple(name for name in outputs if name),
+        types,
+        constants,
+    )
+
+
+def run_region(
+    processor: Processor, region: Region, executable: Executable, values: dict[str, Array]
+) -> list[Array]:
+    """Run a compiled region on fresh buffers filled with a poison pattern."""
+    buffers: list[Buffer] = []
+    for name in executable.inputs:
+        buffers.append(_filled(processor, np.ascontiguousarray(values[name])))
+    for name in executable.outputs:
+        kind = region.types[name]
+        buffers.append(_filled(processor, np.full(kind.nbytes, 0xA5, np.uint8)))
+    if executable.scratch_bytes:
+        poison = np.full(executable.scratch_bytes, 0xA5, np.uint8)
+        buffers.append(_filled(processor, poison))
+    ticket = processor.submit(executable, buffers, ())
+    processor.wait(ticket)
+    first = len(executable.inputs)
+    return [
+        _read(processor, buffers[first + i], region.types[name].shape, region.types[name].dtype)
+        for i, name in enumerate(executable.outputs)
+    ]
+
+
+def run_call(
+    processor: Processor, call: OpCall, operands: Sequence[Array | None]
+) -> list[Array]:
+    """Outputs of ``call`` on ``processor``."""
+    region = region_of(call)
+    values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}
+    return run_region(processor, region, processor.compile(region), values)
+
+
+def _filled(processor: Processor, array: Array) -> Buffer:
+    buffer = processor.alloc(array.nbytes)
+    processor.wait(processor.copy(buffer, array, ()))
+    return buffer
+
+
+def _read(
+    processor: Processor, buffer: Buffer, shape: tuple[int, ...], dtype: np.dtype[np.generic]
+) -> Array:
+    result = np.empty(shape, dtype)
+    processor.wait(processor.copy(result, buffer, ()))
+    return result
+
+
+def assert_close(actual: Array, expected: Array, relative: float, absolute: float) -> None:
+    """Equal shape, type and (within tolerance) values; booleans and integers exactly."""
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    if actual.dtype.kind in "biu":
+        np.testing.assert_array_equal(actual, expected)
+        return
+    np.testing.assert_allclose(
+        np.asarray(actual, np.float64), np.asarray(expected, np.float64), relative, absolute
+    )
