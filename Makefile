@@ -35,7 +35,7 @@ demo: $(DEMO_STAMP)  ## train a CNN from an ONNX file on handwritten digits, the
 	@$(call say,training on the OpenCL device)
 	$(BIN)/coexec train $(OUT)/untrained.onnx --data $(OUT)/train.npz \
 		--validation $(OUT)/validation.npz --optimizer adam --learning-rate 0.001 \
-		--batch-size 32 --epochs 20 --out $(OUT)/digits.onnx
+		--batch-size 32 --epochs 15 --out $(OUT)/digits.onnx
 	@$(call say,the trained file in ONNX Runtime)
 	$(BIN)/python examples/compare_with_onnxruntime.py $(OUT)/digits.onnx $(OUT)/validation.npz \
 		--least-accuracy 0.98

@@ -185,4 +185,3 @@ OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
 """Optimizers by their name on the command line."""
 
 RATE_TYPE = TensorType((), np.dtype(np.float32))
-STEP_TYPE = TensorType((), np.dtype(np.int64))

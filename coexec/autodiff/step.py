@@ -10,15 +10,15 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
-from coexec.autodiff.optimizers import RATE_TYPE, STEP_TYPE, Optimizer
+from coexec.autodiff.optimizers import RATE_TYPE, Optimizer
 from coexec.autodiff.reverse import gradients
 from coexec.base.errors import GradientError
 from coexec.core.types import Array, TensorType
-from coexec.ops.builder import PHASE, GraphBuilder
-from coexec.ops.node import type_of
+from coexec.ops.builder import PHASE, ROLE, STEP, GraphBuilder
+from coexec.ops.node import is_parameter, type_of
 
 BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
-LABELS, RATE, STEP, LOSS = "labels", "learning_rate", "step", "loss"
+LABELS, RATE = "labels", "learning_rate"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StepGraph:
 
 
 def trainable_initializers(model: ir.Model, patterns: Sequence[str]) -> list[ir.Value]:
-    """Float initializers (rank >= 1) that match a pattern, without batch statistics.
+    """Weights (rank >= 1) that match a pattern, without batch statistics and constants of the graph.
 
     Raises:
         GradientError: a pattern that matches no initializer (the known names are listed).
@@ -59,7 +59,7 @@ def trainable_initializers(model: ir.Model, patterns: Sequence[str]) -> list[ir.
     candidates = [
         value
         for value in graph.initializers.values()
-        if value not in statistics and type_of(value).dtype.kind == "f" and type_of(value).rank
+        if value not in statistics and is_parameter(value) and type_of(value).rank
     ]
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(str(v.name), pattern) for v in candidates):
@@ -87,7 +87,7 @@ def build_step(
 
 
 def build_accumulation(
-    model: ir.Model, loss: Loss, optimizer: Optimizer, *, trainable: Sequence[str] = ()
+    model: ir.Model, loss: Loss, *, trainable: Sequence[str] = ()
 ) -> StepGraph:
     """Forward and backward of a micro-batch; gradients are added to states, nothing is updated."""
     work = _Step(model, loss, trainable)
@@ -110,6 +110,14 @@ def build_update(
     return work.finish()
 
 
+def build_inference(model: ir.Model, states: Sequence[str]) -> StepGraph:
+    """The model as it is, with the initializers ``states`` as inputs that live on the device."""
+    work = _States(model)
+    for name in states:
+        work.as_state(model.graph.initializers[name])
+    return StepGraph(model, {}, work.initial, tuple(states), ())
+
+
 def accumulator_name(parameter: str) -> str:
     """Name of the state that sums a parameter's gradients over micro-batches."""
     return f"{parameter}#gradient"
@@ -126,7 +134,12 @@ class _States:
         self.state: dict[str, str] = {}
         self.initial: dict[str, Array] = {}
         self.others: tuple[str, ...] = ()
-        self.rate = self.step = ""
+        self.rate = ""
+
+    def _step_name(self) -> str:
+        """Name of the step counter, "" if nothing reads it."""
+        marked = (v for v in self.model.graph.inputs if v.metadata_props.get(ROLE) == STEP)
+        return next((str(value.name) for value in marked), "")
 
     def append_updates(
         self, optimizer: Optimizer, grads: Mapping[str, ir.Value], clip_norm: float | None
@@ -136,15 +149,10 @@ class _States:
         g.phase, g.source = OPTIMIZER, ""
         if clip_norm is not None:
             grads = _clip(g, grads, clip_norm)
-        rate, step = g.input(RATE, RATE_TYPE), self._step_input()
-        self.rate, self.step = str(rate.name), str(step.name)
+        rate, step = g.input(RATE, RATE_TYPE), g.step_counter()
+        self.rate = str(rate.name)
         for name, gradient in grads.items():
             self._update(optimizer, name, gradient, rate, step)
-
-    def _step_input(self) -> ir.Value:
-        """The step counter; random masks may already have brought it in."""
-        known = (value for value in self.model.graph.inputs if value.name == STEP)
-        return next(known, None) or self.builder.input(STEP, STEP_TYPE)
 
     def _update(
         self, optimizer: Optimizer, name: str, gradient: ir.Value, rate: ir.Value, step: ir.Value
@@ -245,15 +253,11 @@ class _Step(_States):
             trainable=tuple(self.parameters),
             labels=str(self.labels.name),
             rate=self.rate,
-            step=self._existing_step(),
+            step=self._step_name(),
             loss=str(self.loss.name),
             prediction=str(self.prediction.name),
             gradients={name: str(value.name) for name, value in self.gradients.items()},
         )
-
-
-    def _existing_step(self) -> str:
-        return STEP if any(value.name == STEP for value in self.model.graph.inputs) else ""
 
 
 class _Update(_States):
@@ -290,7 +294,7 @@ class _Update(_States):
             parameters=tuple(self.parameters),
             trainable=tuple(self.parameters),
             rate=self.rate,
-            step=self.step,
+            step=self._step_name(),
         )
 
 

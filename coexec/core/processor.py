@@ -58,6 +58,11 @@ class Executable:
     naive_bytes: int
 
     @property
+    def constant_bytes(self) -> int:
+        """Weights and tables that travel with the executable."""
+        return 0
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """Tensor names in argument order: inputs, then outputs, then (if any) the arena."""
         return self.inputs + self.outputs + (("#scratch",) if self.scratch_bytes else ())

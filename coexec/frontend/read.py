@@ -11,10 +11,11 @@ import onnx
 import onnx_ir as ir
 
 from coexec.base.errors import CoexecError, ModelError
-from coexec.frontend.schema import check_node
+from coexec.frontend.rewrite import stamp_versions
+from coexec.frontend.schema import check_age, check_node
 from coexec.frontend.source import Source, open_source
 from coexec.frontend.structure import check_opset, check_structure
-from coexec.frontend.tensors import own_tensors
+from coexec.frontend.tensors import all_nodes, own_tensors
 
 ModelSource = str | Path | bytes | onnx.ModelProto | ir.Model
 
@@ -23,20 +24,23 @@ def read_model(source: ModelSource) -> ir.Model:
     """Read and check a model; the result shares nothing with ``source`` but weights in memory.
 
     ``source`` is a path, the bytes of a file, or a model already in memory. Nodes come out in an
-    order in which every value is defined before it is used. ``ModelError`` names what is wrong:
-    not an ONNX file, truncated, a cycle, undefined or doubly defined values, tensors whose data
-    do not have the size they claim, external data that are missing or outside the model's folder,
-    opsets older than 9 or unknown.
+    order in which every value is defined before it is used, each with its opset version.
+
+    ``ModelError`` names what is wrong: not an ONNX file, truncated, a cycle, undefined or doubly
+    defined values, tensors whose data do not have the size they claim, external data that are
+    missing or outside the model's folder, operators in a form older than opset 9, an opset newer
+    than the installed onnx package.
     """
-    if isinstance(source, ir.Model):
-        model = source.clone()
-    else:
-        model = _from_proto(open_source(source))
+    model = source.clone() if isinstance(source, ir.Model) else _from_proto(open_source(source))
     with model_errors("the model is inconsistent"):
         _normalise_domains(model)
         check_opset(model.opset_imports, "the model")
         model.graph.sort()
-        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for graph in (model.graph, *model.functions.values()):
+            stamp_versions(graph)
+        nodes = list(all_nodes(model))
+        check_age(nodes)
+        for node in nodes:
             check_node(node)
     return model
 

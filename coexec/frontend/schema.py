@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import onnx_ir as ir
 from onnx import defs
@@ -10,6 +12,9 @@ from onnx import defs
 from coexec.base.errors import ModelError
 from coexec.core.types import OpCall
 from coexec.ops.node import version_of
+
+OLDEST_OPSET = 9
+"""Oldest operator forms that ``modernise`` knows."""
 
 Formal = defs.OpSchema.FormalParameter
 
@@ -26,6 +31,12 @@ def find_schema(op_type: str, domain: str, version: int) -> defs.OpSchema | None
 def schema_of(node: ir.Node) -> defs.OpSchema | None:
     """The schema a node was written against."""
     return find_schema(node.op_type, node.domain, version_of(node))
+
+
+def has_body(schema: defs.OpSchema) -> bool:
+    """Whether ONNX defines the operator through others (onnx's type stubs omit these members)."""
+    untyped: Any = schema
+    return bool(untyped.has_function or untyped.has_context_dependent_function)
 
 
 def check_node(node: ir.Node) -> None:
@@ -49,11 +60,34 @@ def check_node(node: ir.Node) -> None:
         if found is None:
             if attribute.required:
                 raise ModelError(f"{label(node)}: attribute {name!r} is missing")
-        elif found.type.value != attribute.type.value:
+            continue
+        wanted = str(attribute.type).rpartition(".")[2]
+        if found.type.name != wanted:
             raise ModelError(
                 f"{label(node)}: attribute {name!r} is {found.type.name} "
-                f"where the operator has {attribute.type.name}"
+                f"where the operator has {wanted}"
             )
+
+
+def check_age(nodes: Iterable[ir.Node]) -> None:
+    """``ModelError`` if an operator is meant in a form that changed before opset 9.
+
+    An older model whose operators are all still the same in opset 9 is as good as one in opset 9.
+    """
+    changed: dict[str, int] = {}
+    for node in nodes:
+        version = version_of(node)
+        if node.domain == "" and version < OLDEST_OPSET:
+            old = find_schema(node.op_type, "", version)
+            new = find_schema(node.op_type, "", OLDEST_OPSET)
+            if old is None or new is None or old.since_version != new.since_version:
+                changed[node.op_type] = version
+    if changed:
+        raise ModelError(
+            f"the model is in opset {min(changed.values())}; coexec reads {OLDEST_OPSET} and "
+            f"newer, and these operators changed until then: {', '.join(sorted(changed))} "
+            "(onnx.version_converter.convert_version upgrades it)"
+        )
 
 
 def label(node: ir.Node) -> str:
@@ -62,7 +96,7 @@ def label(node: ir.Node) -> str:
     return f"node {name!r} ({node.op_type})"
 
 
-def formal_at(formals: list[Formal], index: int) -> Formal | None:
+def formal_at(formals: Sequence[Formal], index: int) -> Formal | None:
     """Declaration of operand ``index``; the last one repeats where it is variadic."""
     if index < len(formals):
         return formals[index]

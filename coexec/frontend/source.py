@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from coexec.base.errors import ModelError
 
@@ -70,8 +69,9 @@ def _parse(data: bytes, label: str) -> onnx.ModelProto:
     if not data:
         raise ModelError(f"{label} is empty (0 bytes)")
     try:
-        proto = onnx.ModelProto.FromString(data)
-    except (DecodeError, RecursionError) as error:
+        proto = onnx.ModelProto()
+        proto.ParseFromString(data)
+    except Exception as error:  # protobuf's own class differs by implementation
         raise ModelError(f"{label}: {_diagnose(data)}") from error
     if not proto.HasField("graph"):
         raise ModelError(f"{label}: {_diagnose(data)}")

@@ -1,4 +1,4 @@
-"""Weights: checks that a tensor's bytes are what it claims, external files included, and reads them.
+"""Weights: check that a tensor's bytes are what it claims, and read them, external files too.
 
 Everything is verified on the protobuf before an array is made, so that a hostile file can make
 coexec neither allocate more than it brings nor read a file outside the model's folder.
@@ -40,7 +40,7 @@ def checked_size(dims: Iterable[int], itemsize: float, where: str) -> int:
 
 
 def check_tensor(tensor: onnx.TensorProto, where: str, folder: Path | None) -> None:
-    """``ModelError`` unless the tensor's element type is known and its data has its shape's size."""
+    """``ModelError`` unless the element type is known and the data has the shape's size."""
     dtype = _element_type(tensor, where)
     size = checked_size(
         tensor.dims, dtype.bitwidth / 8 if dtype != ir.DataType.STRING else 1, where
@@ -163,13 +163,14 @@ def own_tensors(model: ir.Model, folder: Path | None) -> None:
         for value in graph.initializers.values():
             if value.const_value is not None:
                 value.const_value = _owned(value.const_value, folder)
-    for node in _all_nodes(model):
+    for node in all_nodes(model):
         for name, attribute in list(node.attributes.items()):
             if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
                 node.attributes[name] = ir.AttrTensor(name, _owned(attribute.value, folder))
 
 
-def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Nodes of the graph, its subgraphs and the functions."""
     yield from ir.traversal.RecursiveGraphIterator(model.graph)
     for function in model.functions.values():
         yield from ir.traversal.RecursiveGraphIterator(function)

@@ -14,6 +14,7 @@ from coexec.ops.elementwise import (
     TRANSCENDENTAL,
     broadcast_shape,
     computed,
+    erf_of,
     infer_float,
     infer_same,
     numpy_reference,
@@ -39,11 +40,6 @@ def sigmoid_of(x: Array) -> Array:
 def softplus_of(x: Array) -> Array:
     """log(1 + exp(x)) without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-
-def erf_of(x: Array) -> Array:
-    """The error function, each element by the C library."""
-    return np.frompyfunc(math.erf, 1, 1)(np.asarray(x)).astype(x.dtype)
 
 
 def relu(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
@@ -210,12 +206,15 @@ PRELU_EXAMPLES = (
     Example((Sample((11,)), Sample((1,)))),
 )
 CLIP_EXAMPLES = (
-    Example((Sample((3, 5)), np.float32(-0.5), np.float32(0.25))),
-    Example((Sample((2, 3, 19)), np.float32(0.0), None)),
-    Example((Sample((67,)), None, np.float32(0.3))),
+    Example((Sample((3, 5)), np.array(-0.5, np.float32), np.array(0.25, np.float32))),
+    Example((Sample((2, 3, 19)), np.array(0.0, np.float32), None)),
+    Example((Sample((67,)), None, np.array(0.3, np.float32))),
     Example((Sample((3, 7)), Sample((), low=-0.6, high=-0.4), Sample((), low=0.2, high=0.5))),
     Example((Sample((5,)),)),
-    Example((Sample((3, 5), "int32", -9, 9), np.int32(-4), np.int32(4)), gradient=False),
+    Example(
+        (Sample((3, 5), "int32", -9, 9), np.array(-4, np.int32), np.array(4, np.int32)),
+        gradient=False,
+    ),
 )
 INT_EXAMPLE = Example((Sample((3, 5), "int32", -9, 9),), gradient=False)
 

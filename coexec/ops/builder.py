@@ -15,7 +15,9 @@ from coexec.ops.table import OPERATORS
 
 PHASE = "coexec.phase"
 SOURCE = "coexec.source"
-"""Metadata keys of a node: forward, backward or optimizer; and the forward node it belongs to."""
+ROLE = "coexec.role"
+STEP = "step"
+"""Metadata keys of a node: forward, backward or optimizer; and the forward node it belongs to; and of an input."""
 
 
 class GraphBuilder:
@@ -38,6 +40,15 @@ class GraphBuilder:
         value = ir.Value(name=self.name(name))
         set_type(value, kind)
         self.graph.inputs.append(value)
+        return value
+
+    def step_counter(self) -> ir.Value:
+        """The graph input that counts steps; added when first asked for."""
+        for value in self.graph.inputs:
+            if value.metadata_props.get(ROLE) == STEP:
+                return value
+        value = self.input(STEP, TensorType((), np.dtype(np.int64)))
+        value.metadata_props[ROLE] = STEP
         return value
 
     def name(self, stem: str) -> str:

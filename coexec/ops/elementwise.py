@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ def widen(operand: Any) -> Array:
     """The operand as an array, float32 where its type is narrower than that."""
     array = np.asarray(operand)
     return array.astype(np.float32) if array.dtype in NARROW else array
+
+
+def erf_of(x: Array) -> Array:
+    """The error function, each element by the C library."""
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x)).astype(x.dtype)
 
 
 def infer_same(call: OpCall) -> Sequence[TensorType]:

@@ -11,7 +11,13 @@ import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.body import BodyBuilder
-from coexec.ops.elementwise import computed, infer_float, require_one_type, unary_examples
+from coexec.ops.elementwise import (
+    computed,
+    erf_of,
+    infer_float,
+    require_one_type,
+    unary_examples,
+)
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, streaming_work
 
 TANH_SCALE = math.sqrt(2 / math.pi)
@@ -20,7 +26,7 @@ TANH_CUBE = 0.044715
 
 def normal_cdf(x: Array) -> Array:
     """Distribution function of the standard normal."""
-    return 0.5 * (1 + np.frompyfunc(math.erf, 1, 1)(x * math.sqrt(0.5)).astype(x.dtype))
+    return 0.5 * (1 + erf_of(x * math.sqrt(0.5)))
 
 
 def _tanh_part(x: Array) -> Array:

@@ -179,9 +179,7 @@ OPS = (
                 (Sample((6,), "int64", 0, 4), Sample((3, 6, 5))), {"axis": 1, "shape": (3, 4, 5)}
             ),
             Example((Sample((), "int64", -7, 7), Sample((3,))), {"axis": 1, "shape": (3, 7)}),
-            Example(
-                (_FEW, Sample((40, 33))), {"axis": 0, "shape": (9, 33)}
-            ),
+            Example((_FEW, Sample((40, 33))), {"axis": 0, "shape": (9, 33)}),
             Example((Sample((0,), "int64"), Sample((0, 4))), {"axis": 0, "shape": (5, 4)}),
         ),
     ),

@@ -196,12 +196,10 @@ def _grad_body(centre: bool) -> Callable[[OpCall], ir.Function | None]:
         if centre:
             mean = b.op("ReduceMean", [scaled, inner], {"keepdims": 1})
             mixed = b.op("Sub", [mixed, mean])
-        results = [b.op("Mul", [mixed, inverse])]
-        for value in (b.op("Mul", [dy, normal]), dy)[: call.output_count - 1]:
-            results.append(
-                b.op("ReduceSum", [value, outer], {"keepdims": 0, "noop_with_empty_axes": 1})
-            )
-        return b.function(results)
+        reduction = {"keepdims": 0, "noop_with_empty_axes": 1}
+        sums = (b.op("Mul", [dy, normal]), dy)[: call.output_count - 1]
+        totals = [b.op("ReduceSum", [value, outer], reduction) for value in sums]
+        return b.function([b.op("Mul", [mixed, inverse]), *totals])
 
     return body
 

@@ -31,7 +31,7 @@ def infer_transpose(call: OpCall) -> Sequence[TensorType]:
 
 
 def transpose(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
-    return (np.ascontiguousarray(np.transpose(operands[0], permutation(call))),)
+    return (np.transpose(operands[0], permutation(call)).copy(),)
 
 
 def transpose_gradient(g: GradientScope) -> Sequence[ir.Value | None]:

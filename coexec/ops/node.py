@@ -13,6 +13,20 @@ import onnx_ir as ir
 from coexec.core.types import Array, OpCall, TensorType
 
 
+CONSTANT_MARK = "coexec.constant"
+"""Key in ``Value.metadata_props`` of initializers that are constants of the graph, not weights.
+
+Lifted ``Constant`` nodes and values computed from them carry it, in saved files too: training
+never touches them, and folding them is always allowed.
+"""
+
+
+def is_parameter(value: ir.Value) -> bool:
+    """Whether an initializer is a weight: floating-point and not marked as a constant."""
+    floating = value.dtype is not None and value.dtype.is_floating_point()
+    return value.is_initializer() and floating and CONSTANT_MARK not in value.metadata_props
+
+
 def call_of(node: ir.Node) -> OpCall:
     """The call a node makes, as far as its values' types are known.
 

@@ -129,7 +129,7 @@ def slice_(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     index = [slice(None)] * data.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         index[axis] = slice(int(start), int(end), int(step))
-    return (np.ascontiguousarray(data[tuple(index)]),)
+    return (data[tuple(index)].copy(),)
 
 
 def slice_gradient(g: GradientScope) -> Sequence[ir.Value | None]:

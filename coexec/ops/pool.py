@@ -26,7 +26,11 @@ def infer_max_pool(call: OpCall) -> Sequence[TensorType]:
 
 def lowest(dtype: np.dtype[Any]) -> Any:
     """The smallest value of a type: -inf for floats."""
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    return np.iinfo(dtype).min if np.issubdtype(dtype, np.integer) else -np.inf
+
+
+def _is_nan(x: Array) -> Array | bool:
+    return False if np.issubdtype(x.dtype, np.integer) else np.isnan(x)
 
 
 def maximum_taps(x: Array, g: PoolGeometry) -> tuple[Array, Array]:
@@ -38,7 +42,7 @@ def maximum_taps(x: Array, g: PoolGeometry) -> tuple[Array, Array]:
     taps = np.full(g.out_shape, -1, np.int64)
     for number, outputs, inputs in g.reads():
         value, so_far = x[inputs], best[outputs]
-        better = (value > so_far) | (value != value) | (taps[outputs] < 0)
+        better = (value > so_far) | _is_nan(value) | (taps[outputs] < 0)
         best[outputs] = np.where(better, value, so_far)
         taps[outputs] = np.where(better, number, taps[outputs])
     return best, taps
@@ -305,8 +309,7 @@ def _average_grad_examples() -> tuple[Example, ...]:
     g, window = _explicit((1, 2, 6, 7), _INCLUDE)
     cases.append((g, window | {"count_include_pad": 1}))
     return tuple(
-        Example((Sample(g.out_shape),), window | {"input_shape": g.in_shape})
-        for g, window in cases
+        Example((Sample(g.out_shape),), window | {"input_shape": g.in_shape}) for g, window in cases
     )
 
 

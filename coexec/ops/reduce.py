@@ -313,8 +313,8 @@ def arg_extreme(op_type: str, function: Callable[..., Any]) -> OpDef:
 OPS = (
     reduction("ReduceSum", total, sum_gradient, integers=("int32", "int64")),
     reduction("ReduceMean", mean, mean_gradient, integers=("int32",)),
-    reduction("ReduceMax", maximum, extreme_gradient, integers=("int32", "uint8", "bool")),
-    reduction("ReduceMin", minimum, extreme_gradient, integers=("int64", "int8", "bool")),
+    reduction("ReduceMax", maximum, extreme_gradient, -20, 20, integers=("int32", "uint8", "bool")),
+    reduction("ReduceMin", minimum, extreme_gradient, -20, 20, integers=("int64", "int8", "bool")),
     reduction("ReduceProd", product, prod_gradient, 0.9, 1.1, integers=("int32",)),
     reduction("ReduceL1", lambda x, axes: total(np.abs(x), axes), l1_gradient),
     reduction("ReduceL2", lambda x, axes: np.sqrt(total(x * x, axes)), l2_gradient),

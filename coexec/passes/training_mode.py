@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from coexec.core.types import TensorType
 from coexec.ops.builder import GraphBuilder
 from coexec.ops.node import call_of, constant_of, set_type, type_of
 from coexec.ops.opdef import COEXEC
-
-STEP = "step"
 
 
 def training_mode(model: ir.Model, seed: int) -> None:
@@ -57,7 +53,7 @@ def _train_dropout(node: ir.Node, builder: GraphBuilder, seed: int) -> None:
         "ratio": ratio,
         "seed": int(call.attribute("seed", 0)) + seed,
     }
-    keep = builder.op("BernoulliMask", [_step(builder)], attributes, domain=COEXEC)
+    keep = builder.op("BernoulliMask", [builder.step_counter()], attributes, domain=COEXEC)
     scale = builder.constant(1.0 / (1.0 - ratio) if ratio < 1 else 0.0, kind.dtype)
     zero = builder.constant(0, kind.dtype)
     kept = builder.op("Where", [keep, builder.op("Mul", [data, scale]), zero])
@@ -65,10 +61,3 @@ def _train_dropout(node: ir.Node, builder: GraphBuilder, seed: int) -> None:
     ir.convenience.replace_nodes_and_values(
         builder.graph, node, [node], [], node.outputs, replacements
     )
-
-
-def _step(builder: GraphBuilder) -> ir.Value:
-    for value in builder.graph.inputs:
-        if value.name == STEP:
-            return value
-    return builder.input(STEP, TensorType((), np.dtype(np.int64)))

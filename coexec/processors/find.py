@@ -9,16 +9,32 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
 
 from coexec.base.errors import ProcessorError
-from coexec.core.processor import Candidate, Processor
+from coexec.core.processor import Candidate, Executable, Processor, Runner
+from coexec.core.types import Array
 
 # Modules by name: a plug-in's libraries are imported when one of its processors is first wanted.
 PLUGINS = {
     "opencl": "coexec.processors.opencl.plugin",
     "reference": "coexec.processors.reference.plugin",
 }
+
+
+RUN_ONLY = {"opencl": "coexec.processors.opencl.run_only"}
+"""Modules that run saved programs without the compiling half: ``open_runner``, ``load_executable``."""
+
+
+class RunOnly(Protocol):
+    """What a ``run_only`` module offers."""
+
+    def open_runner(self, name: str) -> Runner: ...
+
+    def load_executable(
+        self, record: Mapping[str, Any], arrays: Mapping[str, Array], processor: str
+    ) -> Executable: ...
 
 
 class Plugin(Protocol):
@@ -49,6 +65,18 @@ def open_processor(spec: str) -> Processor:
     if options:
         raise ProcessorError(f"processor {spec!r}: option {options!r} is not known to {kind!r}")
     return _plugin(kind).open_device(name)
+
+
+def run_only(spec: str) -> RunOnly:
+    """The module that runs saved programs of a processor.
+
+    Raises:
+        ProcessorError: programs of this kind of processor cannot be saved.
+    """
+    kind = spec.partition(":")[0]
+    if kind not in RUN_ONLY:
+        raise ProcessorError(f"saved programs run on {', '.join(RUN_ONLY)}, not on {spec!r}")
+    return cast(RunOnly, importlib.import_module(RUN_ONLY[kind]))
 
 
 def _plugin(kind: str) -> Plugin:

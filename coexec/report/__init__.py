@@ -1,0 +1,1 @@
+"""Verdicts and pictures from a trace."""

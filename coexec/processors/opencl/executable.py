@@ -80,6 +80,10 @@ class OpenCLExecutable(Executable):
     steps: tuple[Step, ...] = ()
     constants: Mapping[str, Array] = field(default_factory=dict)
 
+    @property
+    def constant_bytes(self) -> int:
+        return sum(array.nbytes for array in self.constants.values())
+
     def to_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
         record = {
             "inputs": list(self.inputs),

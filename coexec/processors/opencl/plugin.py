@@ -1,54 +1,13 @@
-"""OpenCL devices of this machine by name: ``opencl:<platform>[:<device number>]``."""
+"""The OpenCL processors of this machine, opened and listed."""
 
 from __future__ import annotations
 
 import functools
-import re
 
-import pyopencl as cl
-
-from coexec.base.errors import ProcessorError
 from coexec.core.processor import Candidate, Processor
 from coexec.processors.opencl.device import spec_of
+from coexec.processors.opencl.discover import ABSENT, NO_RUNTIME, choose_device, devices
 from coexec.processors.opencl.processor import OpenCLProcessor
-from coexec.processors.opencl.runtimes import prepare_loader
-
-PLATFORMS = {
-    "Portable Computing Language": "pocl",
-    "Intel(R) OpenCL": "intel",
-    "Intel(R) OpenCL Graphics": "intel-gpu",
-    "NVIDIA CUDA": "nvidia",
-    "AMD Accelerated Parallel Processing": "amd",
-    "ARM Platform": "arm",
-    "QUALCOMM Snapdragon(TM)": "qualcomm",
-}
-"""Short names of platforms; any other platform is named after its own first word."""
-
-ABSENT = {
-    "opencl:pocl": "not installed: pip install pocl-binary-distribution (Linux x86-64), "
-    "else your system's PoCL package (Debian: pocl-opencl-icd)",
-    "opencl:intel": "not installed: pip install 'coexec[intel]' (Linux x86-64)",
-    "opencl:oclgrind": "not installed: Debian package oclgrind (it checks kernels, slowly)",
-}
-NO_RUNTIME = (
-    "no OpenCL runtime on this machine: pip install pocl-binary-distribution (Linux x86-64), "
-    "or install the OpenCL driver of your GPU or your system's PoCL package "
-    "(Debian: pocl-opencl-icd; Termux: see docs/android.md)"
-)
-RANK = (cl.device_type.GPU, cl.device_type.ACCELERATOR, cl.device_type.CPU)
-"""Preference among device types for the plain spec ``opencl``."""
-
-
-@functools.cache
-def devices() -> dict[str, cl.Device]:
-    """OpenCL devices by processor name, the preferred one first."""
-    prepare_loader()
-    named: dict[str, cl.Device] = {}
-    for platform in _platforms():
-        short = _short_name(platform)
-        for number, device in enumerate(platform.get_devices()):
-            named[f"opencl:{short}" + (f":{number}" if number else "")] = device
-    return dict(sorted(named.items(), key=lambda item: _preference(*item)))
 
 
 def candidates() -> list[Candidate]:
@@ -60,38 +19,10 @@ def candidates() -> list[Candidate]:
 
 
 def open_device(name: str) -> Processor:
-    available = devices()
-    if not available:
-        raise ProcessorError(NO_RUNTIME)
-    chosen = next(iter(available)) if name == "opencl" else name
-    if chosen not in available:
-        reason = f": {ABSENT[chosen]}" if chosen in ABSENT else ""
-        known = ", ".join(available)
-        raise ProcessorError(f"processor {name!r} is not available{reason}; known: {known}")
+    chosen, _ = choose_device(name)
     return _opened(chosen)
 
 
 @functools.cache
 def _opened(name: str) -> OpenCLProcessor:
     return OpenCLProcessor(name, devices()[name])
-
-
-def _platforms() -> list[cl.Platform]:
-    try:
-        return cl.get_platforms()
-    except cl.Error as error:
-        if "PLATFORM_NOT_FOUND" in str(error):
-            return []
-        raise ProcessorError(f"the OpenCL loader failed: {error}") from error
-
-
-def _short_name(platform: cl.Platform) -> str:
-    name = platform.name.strip()
-    return PLATFORMS.get(name) or re.sub(r"[^a-z0-9]+", "-", name.lower()).split("-")[0]
-
-
-def _preference(name: str, device: cl.Device) -> tuple[int, int, str]:
-    """GPUs first; among CPU runtimes the embedded PoCL; the checking interpreter last."""
-    kind = next((i for i, kind in enumerate(RANK) if device.type & kind), len(RANK))
-    order = {"opencl:pocl": 0, "opencl:oclgrind": 9}.get(name, 1)
-    return (9 if order == 9 else kind, order, name)

@@ -18,7 +18,16 @@ from coexec.processors.opencl.family import (
     i32,
     inp,
     out,
+    scratch,
 )
+from coexec.processors.opencl.kernels import conv_weight
+from coexec.processors.opencl.kernels.conv_products import (
+    forward_product,
+    input_products,
+    phase_count,
+)
+from coexec.processors.opencl.kernels.packed import SPACE, product_calls
+from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
@@ -28,6 +37,11 @@ ENTRIES = {
     "coexec::ConvInputGrad": "conv_input_naive",
     "coexec::ConvWeightGrad": "conv_weight_naive",
 }
+
+"""Kernel of each operator in conv.cl."""
+
+MOST_PHASES = 16
+"""Beyond this the products of single phases are too small to be worth their launches."""
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -57,8 +71,38 @@ def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
     return Lowering((kernel,))
 
 
+def refuse_packed(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why packed tiles do not fit this convolution, else ``None``."""
+    refusal = refuse_convolution(call, facts) or refuse_packing(call.output(0).dtype)
+    if refusal:
+        return refusal
+    if call.identifier == "coexec::ConvWeightGrad":
+        return "the gradient of the weights has variants of its own"
+    window = Window.of(call)
+    if call.identifier != "Conv" and phase_count(window) > MOST_PHASES:
+        return f"strides {window.strides}: more than {MOST_PHASES} phases"
+    return None
+
+
+def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Blocked products: one for a convolution, one per phase of the stride for its transpose."""
+    if call.output(0).size == 0:
+        return Lowering(())
+    window = Window.of(call)
+    forward = call.identifier == "Conv"
+    products = [forward_product(call, window)] if forward else list(input_products(call, window))
+    calls = [c for p in products for c in product_calls(p, scratch(0), scratch(1), facts, params)]
+    tiles = max(p.packed_bytes(params) for p in products)
+    panels = max(p.panel_bytes(facts, params) for p in products)
+    return Lowering(tuple(calls), (tiles, panels))
+
+
 FAMILY = KernelFamily(
     "conv",
     tuple(ENTRIES),
-    (Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),),
+    (
+        Variant("packed", lower_packed, refuse_packed, space=SPACE),
+        Variant("dots", conv_weight.lower, conv_weight.refuse, space=conv_weight.SPACE),
+        Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),
+    ),
 )

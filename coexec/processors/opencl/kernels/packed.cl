@@ -37,6 +37,18 @@
 #define TRANSPOSED 0 /* 1: B is a matrix stored by columns, x[column * x_channel + row] */
 #endif
 
+#ifndef DOTS
+#define DOTS 0 /* 1: the kernel of weight gradients instead */
+#endif
+#ifndef PACKED
+#define PACKED 1 /* 0: A is not packed: A[m, k] lies at m * a_row + k, type T */
+#endif
+#if PACKED
+#define LEFT ACC
+#else
+#define LEFT T
+#endif
+
 #define NR (NV * V)
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -73,21 +85,21 @@ typedef MASK lane;
 
 #if TRANSPOSED
 /* Pack rows [row, row + count) of V columns from `column` on of a matrix stored by columns. */
-inline void gather(__global const T *x, __global ACC *panel, const int column, const int columns,
+inline void gather(__global const T *x, __global ACC *panel, const int stride, const int column, const int columns,
                    const int x_channel, const int row, const int count)
 {
     for (int j = 0; j < V; ++j) {
         __global const T *from = x + (column + j) * x_channel + row;
         if (column + j < columns)
-            for (int r = 0; r < count; ++r) panel[r * NR + j] = (ACC)from[r];
+            for (int r = 0; r < count; ++r) panel[r * stride + j] = (ACC)from[r];
         else
-            for (int r = 0; r < count; ++r) panel[r * NR + j] = 0;
+            for (int r = 0; r < count; ++r) panel[r * stride + j] = 0;
     }
 }
 #else
 /* Gather V columns from `column` on, `count` channels from `channel` on, all taps. Lanes of one tap
  * mostly lie in one or two contiguous runs of x: then two masked vector loads per channel do. */
-inline void gather(__global const T *x, __global ACC *panel, const int column, const int columns,
+inline void gather(__global const T *x, __global ACC *panel, const int stride, const int column, const int columns,
                    const int x_size, const int x_image, const int x_channel, const int channel,
                    const int count, WINDOW)
 {
@@ -129,29 +141,150 @@ inline void gather(__global const T *x, __global ACC *panel, const int column, c
             else if (run == run_b) in_b.each[j] = -1;
             else found = 3;
         }
-        __global ACC *to = panel + t * NR;
+        __global ACC *to = panel + t * stride;
         const int low = min(run_a, run_b), high = max(run_a, run_b);
         if (found == 3 || low < 0 || high + last > x_size) {
             for (int c = 0; c < count; ++c)
                 for (int j = 0; j < V; ++j)
-                    to[c * taps * NR + j] = from[j] < 0 ? (ACC)0 : (ACC)x[from[j] + c * x_channel];
+                    to[c * taps * stride + j] = from[j] < 0 ? (ACC)0 : (ACC)x[from[j] + c * x_channel];
         } else if (found == 2) {
             const mask keep_a = in_a.all, keep_b = in_b.all;
             for (int c = 0; c < count; ++c) {
                 const vec a = LOAD(x + run_a + c * x_channel), b = LOAD(x + run_b + c * x_channel);
-                *(__global vec *)(to + c * taps * NR) =
+                *(__global vec *)(to + c * taps * stride) =
                     AS(JOIN(ACC, V), (AS(JOIN(MASK, V), a) & keep_a) | (AS(JOIN(MASK, V), b) & keep_b));
             }
         } else {
             const mask keep = in_a.all;
             for (int c = 0; c < count; ++c)
-                *(__global vec *)(to + c * taps * NR) = KEEP(LOAD(x + run_a + c * x_channel), keep);
+                *(__global vec *)(to + c * taps * stride) = KEEP(LOAD(x + run_a + c * x_channel), keep);
         }
     }
 }
 #endif
 
 #define ROWS_4(F) F(0) F(1) F(2) F(3)
+
+#if DOTS
+/* The gradient of weights: W[m, row] = sum over positions of y[m, position] * B[row, position].
+ * Both operands are contiguous along positions, so vectors run there, and each sum is reduced over
+ * its lanes once per LENGTH positions. A task is a block of rows of y (output channels of a group)
+ * and a block of rows of B (whole channels with their taps). It walks through all positions, LENGTH
+ * at a time: gathers its rows of B (and of y unless DIRECT), multiplies tiles of 4 x 6, and keeps
+ * the sums, 4 x 8 per tile, in its slot. Geometry as above: one work-item per slot. */
+#ifndef LENGTH
+#define LENGTH 512 /* positions in a panel */
+#endif
+#ifndef DIRECT
+#define DIRECT 1 /* 1: planes of y are whole vectors and of type ACC: y is read in place */
+#endif
+#define STRIDE (LENGTH + V) /* of panel rows: no power of two, which caches dislike */
+#define STEPS (LENGTH / V)
+
+#define COLUMNS_6(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3) F(i, 4) F(i, 5)
+#define TILE(F) COLUMNS_6(F, 0) COLUMNS_6(F, 1) COLUMNS_6(F, 2) COLUMNS_6(F, 3)
+#define ZERO(i, j) vec c##i##_##j = 0;
+#define DOT(i, j) c##i##_##j += e##i * f##j;
+#define LEFT_ROW(i) __global const LEFT *left##i = left + min(m + i, height - 1) * left_row;
+#define RIGHT_ROW(i, j) __global const ACC *right##j = b_panel + min(n + j, width - 1) * STRIDE;
+#define LEFT_LANES(i) const vec e##i = *(__global const lanes *)(left##i + at[s]);
+#define RIGHT_LANES(i, j) const vec f##j = *(__global const vec *)(right##j + s * V);
+
+/* Sums of neighbouring lanes: those of a, then those of b. Three folds leave 2 lanes (V = 16) or
+ * one (V = 8) of each of 8 sums. */
+#define FOLD(a, b) fold(a, b)
+#define FOLD_ROW(i)                                                                                \
+    FOLD(FOLD(FOLD(c##i##_0, c##i##_1), FOLD(c##i##_2, c##i##_3)),                                 \
+         FOLD(FOLD(c##i##_4, c##i##_5), (vec)0))
+
+inline vec fold(const vec a, const vec b)
+{
+    return (vec)(a.even, b.even) + (vec)(a.odd, b.odd);
+}
+
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void dots(
+    __global const T *x, __global const T *y, __global T *w, __global ACC *panels, const int rows,
+    const int row_block, const int channels, const int block, const int columns, const int x_size,
+    const int y_size, const int x_image, const int y_image, const int slot_size, const int tasks,
+    WINDOW)
+{
+    const int taps = k0 * k1 * k2, y_row = o0 * o1 * o2, x_channel = i0 * i1 * i2;
+    const int row_blocks = (rows + row_block - 1) / row_block;
+    const int channel_blocks = (channels + block - 1) / block;
+    const int slot = get_global_id(0), slots = get_global_size(0);
+    __global ACC *b_panel = panels + slot * slot_size;
+    __global ACC *y_panel = b_panel + block * taps * STRIDE;
+    __global ACC *sums = y_panel + (DIRECT ? 0 : row_block * STRIDE);
+    const int end = (int)((long)tasks * (slot + 1) / slots);
+    for (int task = (int)((long)tasks * slot / slots); task < end; ++task) {
+        const int first = task % row_blocks * row_block;
+        const int channel = task / row_blocks % channel_blocks * block;
+        const int group = task / row_blocks / channel_blocks;
+        const int height = min(row_block, rows - first);
+        const int count = min(block, channels - channel), width = count * taps;
+        const int x_at = group * channels * x_channel, y_at = (group * rows + first) * y_row;
+        int start = 0;
+        do {
+            int at[STEPS];
+            const int steps = min(STEPS, (columns - start + V - 1) / V);
+            for (int s = 0; s < steps; ++s) {
+                const int column = start + s * V;
+                gather(x + x_at, b_panel + s * V, STRIDE, column, columns, x_size - x_at, x_image,
+                       x_channel, channel, count, WINDOW_VALUES);
+#if DIRECT
+                at[s] = column / y_row * y_image + column % y_row;
+#else
+                at[s] = s * V;
+                gather(y + y_at, y_panel + s * V, STRIDE, column, columns, y_size - y_at, y_image,
+                       y_row, 0, height, o0, o1, o2, o0, o1, o2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1);
+#endif
+            }
+#if DIRECT
+            __global const T *left = y + y_at;
+            const int left_row = y_row;
+            typedef stored lanes;
+#else
+            __global const ACC *left = y_panel;
+            const int left_row = STRIDE;
+            typedef vec lanes;
+#endif
+            __global ACC *sum = sums;
+            for (int n = 0; n < width; n += 6)
+                for (int m = 0; m < height; m += 4) {
+                    ROWS_4(LEFT_ROW)
+                    COLUMNS_6(RIGHT_ROW, 0)
+                    TILE(ZERO)
+                    for (int s = 0; s < steps; ++s) {
+                        ROWS_4(LEFT_LANES)
+                        COLUMNS_6(RIGHT_LANES, 0)
+                        TILE(DOT)
+                    }
+                    __global vec *to = (__global vec *)sum;
+#if V == 16
+                    const vec r0 = fold(FOLD_ROW(0), FOLD_ROW(1)), r1 = fold(FOLD_ROW(2), FOLD_ROW(3));
+                    to[0] = start ? to[0] + r0 : r0;
+                    to[1] = start ? to[1] + r1 : r1;
+#else
+                    const vec r0 = FOLD_ROW(0), r1 = FOLD_ROW(1), r2 = FOLD_ROW(2), r3 = FOLD_ROW(3);
+                    to[0] = start ? to[0] + r0 : r0;
+                    to[1] = start ? to[1] + r1 : r1;
+                    to[2] = start ? to[2] + r2 : r2;
+                    to[3] = start ? to[3] + r3 : r3;
+#endif
+                    sum += 32;
+                }
+            start += LENGTH;
+        } while (start < columns);
+        __global T *out = w + ((group * rows + first) * channels + channel) * taps;
+        __global const ACC *sum = sums;
+        for (int n = 0; n < width; n += 6)
+            for (int m = 0; m < height; m += 4, sum += 32)
+                for (int i = 0; i < 4 && m + i < height; ++i)
+                    for (int j = 0; j < 6 && n + j < width; ++j)
+                        out[(m + i) * channels * taps + n + j] = (T)sum[i * 8 + j];
+    }
+}
+#else
 #define ROWS_8(F) ROWS_4(F) F(4) F(5) F(6) F(7)
 #define ROWS_12(F) ROWS_8(F) F(8) F(9) F(10) F(11)
 #define ROWS(F) JOIN(ROWS_, MR)(F)
@@ -165,8 +298,15 @@ inline void gather(__global const T *x, __global ACC *panel, const int column, c
 #define DECLARE(i) VECTORS(DECLARE_ONE, i)
 #define FETCH(i, v) const vec b##v = *(__global const vec *)(pb + v * V);
 #define MULTIPLY_ONE(i, v) c##i##_##v += e##i * b##v;
+#if PACKED
+#define POINT(i)
+#define ENTRY(i) pa[i]
+#else
+#define POINT(i) __global const T *pa##i = a + min(m + i, rows - 1) * a_row + r * taps;
+#define ENTRY(i) (ACC)pa##i[k]
+#endif
 #define MULTIPLY(i)                                                                                \
-    const ACC e##i = pa[i];                                                                        \
+    const ACC e##i = ENTRY(i);                                                                     \
     VECTORS(MULTIPLY_ONE, i)
 #define PUT_ONE(i, v)                                                                              \
     STORE(py + v * V, alpha * c##i##_##v + (r > 0     ? LOAD(py + v * V)                           \
@@ -206,27 +346,27 @@ inline int find_places(int *place, const int column, const int columns, const in
 }
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
-    __global const ACC *a, __global const T *x, __global const T *bias, __global T *y,
+    __global const LEFT *a, __global const T *x, __global const T *bias, __global T *y,
     __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
     const int bias_column, const int rows, const int channels, const int columns, const int block,
-    const int tasks, const int inner, const int a_outer, const int a_inner, const int x_outer,
+    const int tasks, const int inner, const int a_row, const int a_outer, const int a_inner, const int x_outer,
     const int x_inner, const int y_batch, const int bias_batch, const int x_size, const int x_image,
     const int x_channel, const int y_row, const int y_image, const int w1, const int w2,
     const int q0, const int q1, const int q2, const int u0, const int u1, const int u2, WINDOW)
 {
     const int taps = k0 * k1 * k2;
-    const int width = (columns + NR - 1) / NR, tiles = (rows + MR - 1) / MR;
+    const int width = (columns + NR - 1) / NR;
     const int slot = get_global_id(0), slots = get_global_size(0);
     __global ACC *panel = panels + slot * ((block * taps + MR) * NR);
     __global ACC *tile = panel + block * taps * NR;
-    __global const ACC *a_first = a;
+    __global const LEFT *a_first = a;
     __global const T *x_first = x, *bias_first = bias;
     __global T *y_first = y;
     const int end = (int)((long)tasks * (slot + 1) / slots);
     for (int task = (int)((long)tasks * slot / slots); task < end; ++task) {
         const int batch = task / width, column = task % width * NR;
         const int outer = batch / inner, x_at = outer * x_outer + batch % inner * x_inner;
-        a = a_first + (outer * a_outer + batch % inner * a_inner) * (tiles * channels * taps * MR);
+        a = a_first + outer * a_outer + batch % inner * a_inner;
         x = x_first + x_at;
         y = y_first + batch * y_batch;
         bias = bias_first + batch * bias_batch;
@@ -238,19 +378,25 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
             const int count = min(block, channels - r), depth = count * taps;
             for (int v = 0; v < NV; ++v)
 #if TRANSPOSED
-                gather(x, panel + v * V, column + v * V, columns, x_channel, r, count);
+                gather(x, panel + v * V, NR, column + v * V, columns, x_channel, r, count);
 #else
-                gather(x, panel + v * V, column + v * V, columns, x_size - x_at, x_image, x_channel,
+                gather(x, panel + v * V, NR, column + v * V, columns, x_size - x_at, x_image, x_channel,
                        r, count, WINDOW_VALUES);
 #endif
             for (int m = 0; m < rows; m += MR) {
+#if PACKED
                 __global const ACC *pa = a + (m * channels + r * MR) * taps;
+#else
+                ROWS(POINT)
+#endif
                 __global const ACC *pb = panel;
                 ROWS(DECLARE)
                 for (int k = 0; k < depth; ++k) {
                     VECTORS(FETCH, 0)
                     ROWS(MULTIPLY)
+#if PACKED
                     pa += MR;
+#endif
                     pb += NR;
                 }
                 if (whole) {
@@ -272,3 +418,4 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
         } while (r < channels);
     }
 }
+#endif

@@ -29,6 +29,7 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "NV": (3, 2, 4),
     "DEPTH": (256, 128, 512),
     "SLOTS": (4, 2, 8),
+    "PACKED": (1, 0),
 }
 """Register tile (MR rows, NV vectors), depth of a panel in cache, panels in work per compute unit."""
 
@@ -158,7 +159,7 @@ class BlockedProduct:
             "SAME": int(sums == self.dtype.name),
             "MR": params["MR"],
             "NV": params["NV"],
-            "TRANSPOSED": int(self.right.transposed),
+"PACKED": params["PACKED"],            "TRANSPOSED": int(self.right.transposed),
         }
 
 
@@ -188,6 +189,8 @@ def product_call(
     sums = accumulator(p.dtype)
     x, y, batch = p.right, p.result, p.batch
     bias = p.bias or Bias(x.operand, 0, 0)
+    packing = bool(params["PACKED"])
+    matrix = p.tiles(params) * params["MR"] * p.depth if packing else p.left.batch
     numbers = (
         int(p.bias is not None),
         bias.row,
@@ -198,7 +201,8 @@ def product_call(
         p.block(params),
         p.tasks(params),
         batch.inner,
-        *batch.a,
+        0 if packing else p.left.row,
+        *(steps * matrix for steps in batch.a),
         *batch.x,
         batch.y,
         batch.bias,
@@ -217,7 +221,7 @@ def product_call(
         *x.pads,
         *x.dilations,
     )
-    operands = (packed, x.operand, bias.operand, y.operand, panels)
+    operands = (packed if packing else p.left.operand, x.operand, bias.operand, y.operand, panels)
     factors = (Scalar(p.alpha, sums), Scalar(p.beta, sums))
     return KernelCall(
         family="packed",
@@ -238,7 +242,7 @@ def product_calls(
 ) -> tuple[KernelCall, ...]:
     """Pack the left operand, then multiply; without any depth only the bias is written."""
     product = product_call(p, packed, panels, facts, params)
-    return (pack_call(p, packed, params), product) if p.depth else (product,)
+    return (pack_call(p, packed, params), product) if p.depth and params["PACKED"] else (product,)
 
 
 def matches(dtype: np.dtype[np.generic]) -> str | None:

@@ -1,15 +1,93 @@
-/* Elementwise operators of one operand: y[i] = F(x[i]).
- * Layout: flat, any shape. Geometry: one work-item per element, padded to the work-group size. */
+/* Elementwise operators of one operand: y[i] = F(x[i]); Clip, whose bounds lie in memory.
+ * Layout: flat, any shape. Geometry: one work-item per W elements, padded to the work-group size;
+ * the last item does the rest one by one. */
 
 #ifndef T
-#define T float /* element type of x and y */
+#define T float /* element type of x */
+#endif
+#ifndef U
+#define U float /* element type of y */
+#endif
+#ifndef C
+#define C float /* type that F computes in: T, or float where T is half */
+#endif
+#ifndef W
+#define W 16 /* elements of a work-item: 1, 2, 4, 8 or 16 */
 #endif
 #ifndef F
-#define F(x) (x) /* the operator */
+#define F(V, x) (x) /* the operator on x of type V, which is C or a vector of it */
+#endif
+/* WIDEN: defined where C is not T.  PREDICATE: defined where F is a condition and U is uchar. */
+
+#define CAT_(a, b) a##b
+#define CAT(a, b) CAT_(a, b)
+#if W == 1
+#define VEC(t) t
+#define CONVERT(t, v) ((t)(v))
+#else
+#define VEC(t) CAT(t, W)
+#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
+#endif
+typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
+typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
+/* Kernels are vectors already: compilers that merge work-items must not do it again. */
+#define HINT __attribute__((vec_type_hint(VEC(C))))
+
+#ifdef WIDEN
+#define LOAD(t, v) CONVERT(C, v)
+#define LOAD1(v) ((C)(v))
+#else
+#define LOAD(t, v) (v)
+#define LOAD1(v) (v)
+#endif
+#if defined(PREDICATE) && W > 1
+#define STORE(v) CONVERT(U, -(v)) /* a vector comparison yields -1 for true */
+#define STORE1(v) ((U)((v) ? 1 : 0))
+#elif defined(PREDICATE)
+#define STORE(v) ((U)((v) ? 1 : 0))
+#define STORE1(v) STORE(v)
+#elif defined(WIDEN)
+#define STORE(v) CONVERT(U, v)
+#define STORE1(v) ((U)(v))
+#else
+#define STORE(v) (v)
+#define STORE1(v) (v)
 #endif
 
-__kernel void unary(__global const T *x, __global T *y, const int size)
+__kernel HINT void unary(__global const T *x, __global U *y, const int size)
 {
-    const int i = get_global_id(0);
-    if (i < size) y[i] = F(x[i]);
+    const int start = (int)get_global_id(0) * W;
+    if (start + W <= size) {
+        const VEC(C) v = LOAD(C, *(__global const TV *)(x + start));
+        *(__global UV *)(y + start) = STORE(F(VEC(C), v));
+        return;
+    }
+    for (int i = start; i < size; i++) {
+        const C v = LOAD1(x[i]);
+        y[i] = STORE1(F(C, v));
+    }
+}
+
+/* y = min(max(x, low[0]), high[0]); NaN stays NaN. */
+#define LIMIT(V, v)                                       \
+    if (has_low) v = (v < (V)bottom) ? (V)bottom : v;     \
+    if (has_high) v = (v > (V)top) ? (V)top : v;
+
+__kernel HINT void clip(__global const T *x, __global const T *low, __global const T *high,
+                        __global T *y, const int size, const int has_low, const int has_high)
+{
+    const T bottom = low[0];
+    const T top = high[0];
+    const int start = (int)get_global_id(0) * W;
+    if (start + W <= size) {
+        VEC(T) v = *(__global const TV *)(x + start);
+        LIMIT(VEC(T), v)
+        *(__global TV *)(y + start) = v;
+        return;
+    }
+    for (int i = start; i < size; i++) {
+        T v = x[i];
+        LIMIT(T, v)
+        y[i] = v;
+    }
 }

@@ -1,0 +1,85 @@
+"""The pipeline, one call a line: load, compile, run; and its training counterpart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from coexec.autodiff.losses import Loss
+from coexec.autodiff.optimizers import Optimizer
+from coexec.base.errors import UsageError
+from coexec.base.knobs import PROCESSOR
+from coexec.core.processor import Processor
+from coexec.frontend import load as load_model
+from coexec.frontend.from_torch import from_torch as convert_torch
+from coexec.processors.find import open_processor
+from coexec.session import Session
+from coexec.trainer import Trainer as BaseTrainer
+
+LAST_RESORT = "reference"
+"""Nodes that no processor named by the user supports run here; sessions report them."""
+
+
+def load(
+    source: str | Path | bytes | ir.Model | Any,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> ir.Model:
+    """Load, check and normalise an ONNX model (a path, bytes, an ``onnx.ModelProto``, an IR model).
+
+    ``shapes`` binds inputs: ``{"x": (32, 1, 28, 28)}``. What stays open is bound by the data.
+
+    Raises:
+        ModelError: unreadable, unsafe or unsupported; the message lists every reason.
+    """
+    bound = {name: tuple(int(d) for d in shape) for name, shape in (shapes or {}).items()}
+    return load_model(source, bound)
+
+
+def from_torch(module: Any, example_inputs: tuple[Any, ...], **options: Any) -> ir.Model:
+    """A PyTorch module as a model, through ``torch.onnx.export`` (needs PyTorch)."""
+    return convert_torch(module, example_inputs, **options)
+
+
+def compile(model: ir.Model, processors: Sequence[str] = ()) -> Session:
+    """Compile a model for inference on the named processors, in order of preference."""
+    return Session(model, open_all(processors))
+
+
+class Trainer(BaseTrainer):
+    """Train a model on the named processors; see :class:`coexec.trainer.Trainer`."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        loss: Loss,
+        optimizer: Optimizer,
+        processors: Sequence[str] = (),
+        *,
+        trainable: Sequence[str] = (),
+        clip_norm: float | None = None,
+        micro_batches: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            model,
+            loss,
+            optimizer,
+            open_all(processors),
+            trainable=trainable,
+            clip_norm=clip_norm,
+            micro_batches=micro_batches,
+            seed=seed,
+        )
+
+
+def open_all(specs: Sequence[str]) -> dict[str, Processor]:
+    """Processors by their own name, in order, with the reference as last resort."""
+    if isinstance(specs, str):
+        raise UsageError(f"processors is a list of specs: [{specs!r}], not {specs!r}")
+    opened = [open_processor(spec) for spec in (*(specs or (PROCESSOR.text,)), LAST_RESORT)]
+    return {processor.describe().name: processor for processor in opened}
+
+

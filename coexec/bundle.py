@@ -1,0 +1,61 @@
+"""Running saved programs: imports neither onnx nor onnx_ir."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coexec.base.errors import DataError
+from coexec.core.processor import Executable, Runner
+from coexec.core.program import Program
+from coexec.core.types import Array
+from coexec.processors.find import run_only
+from coexec.runtime.bundle import load_bundle
+from coexec.runtime.executor import Executor
+
+
+class BundleSession:
+    """A saved program on a device: ``run`` takes and gives arrays by name."""
+
+    def __init__(self, program: Program, executor: Executor) -> None:
+        self.program = program
+        self._executor = executor
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name.
+
+        Raises:
+            DataError: a missing input, or one of another shape or type.
+        """
+        return self._executor.run({name: self._input(name, feeds) for name in self.program.inputs})
+
+    def _input(self, name: str, feeds: Mapping[str, Array]) -> Array:
+        kind = self.program.types[name]
+        if name not in feeds:
+            raise DataError(f"input {name!r} is missing; the program wants {self.program.inputs}")
+        array = np.ascontiguousarray(feeds[name])
+        if array.shape != kind.shape or array.dtype != kind.dtype:
+            raise DataError(f"input {name!r} wants {kind}, not {array.dtype}{array.shape}")
+        return array
+
+
+def open_bundle(path: str | Path, processor: str = "") -> BundleSession:
+    """Open a bundle that ``Session.save`` wrote, on ``processor`` or on the one it was made for.
+
+    Raises:
+        ModelError: not a bundle, or a damaged one.
+        ProcessorError: the processor is not there.
+    """
+    runners: dict[str, Runner] = {}
+
+    def load(record: Mapping[str, Any], arrays: Mapping[str, Array], made_for: str) -> Executable:
+        module = run_only(processor or made_for)
+        if made_for not in runners:
+            runners[made_for] = module.open_runner(processor or made_for)
+        return module.load_executable(record, arrays, made_for)
+
+    program = load_bundle(Path(path), load)
+    return BundleSession(program, Executor(program, runners))

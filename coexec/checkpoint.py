@@ -1,0 +1,110 @@
+"""Checkpoints: a training's whole state in one file, written atomically, checked when read.
+
+A checkpoint is a NumPy ``.npz`` archive: one array per state tensor, and ``#header`` with the step,
+a fingerprint of the training and a SHA-256 over all arrays. The newest two are kept, so that a
+damaged one leaves another to go back to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coexec.base.disk import write_atomically
+from coexec.base.errors import CheckpointError
+from coexec.core.types import Array
+
+HEADER = "#header"
+KEPT = 2
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after ``steps`` steps of the training that ``fingerprint`` identifies.
+
+    ``progress`` is what the training loop wants back (epoch, losses so far).
+    """
+
+    state: Mapping[str, Array]
+    steps: int
+    fingerprint: str
+    progress: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``checkpoint-<steps>.npz`` atomically, then drop all but the newest two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {
+        "steps": checkpoint.steps,
+        "fingerprint": checkpoint.fingerprint,
+        "progress": dict(checkpoint.progress),
+        "digest": _digest(checkpoint.state),
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    arrays: dict[str, Any] = {HEADER: text, **checkpoint.state}
+    path = folder / f"checkpoint-{checkpoint.steps:09d}.npz"
+    write_atomically(path, lambda file: np.savez(file, **arrays))
+    for old in _files(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        CheckpointError: truncated, altered or not a checkpoint; the message names the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop(HEADER).tobytes())
+        if header["digest"] != _digest(arrays):
+            raise CheckpointError(f"checkpoint {path} is damaged: its digest does not match")
+        return Checkpoint(arrays, header["steps"], header["fingerprint"], header["progress"])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"checkpoint {path} is truncated or damaged: {error}") from error
+
+
+def latest_checkpoint(folder: Path, fingerprint: str) -> tuple[Checkpoint | None, list[str]]:
+    """The newest readable checkpoint of a training, and what was refused on the way (in words).
+
+    Raises:
+        CheckpointError: the newest readable one belongs to another training.
+    """
+    refused: list[str] = []
+    for path in reversed(_files(folder)):
+        try:
+            checkpoint = load_checkpoint(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        if checkpoint.fingerprint != fingerprint:
+            raise CheckpointError(
+                f"checkpoint {path} belongs to another training (model, data order, loss, "
+                "optimizer or batch size differ); use another --checkpoint folder"
+            )
+        return checkpoint, refused
+    return None, refused
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*.npz"))
+
+
+def _digest(state: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name])
+        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,190 @@
+"""The training loop: epochs over a dataset with checkpoints, validation and exact resume."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from coexec.base.errors import CheckpointError, DataError
+from coexec.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from coexec.data import Dataset, batches
+from coexec.ops.node import type_of
+from coexec.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """Where a training stands; passed to the observer after every step."""
+
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    loss: float = float("nan")
+    losses: list[float] = field(default_factory=list)
+    step_ms: list[float] = field(default_factory=list)
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What :func:`fit` does: epochs, batches, checkpoints every so many steps."""
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    checkpoint: Path | None = None
+    checkpoint_every: int = 0
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """Outcome of a training. ``accuracy`` is that of the validation data, if there is any."""
+
+    steps: int
+    loss_first: float
+    loss_last: float
+    step_ms_median: float
+    accuracy: float | None
+    notes: tuple[str, ...] = ()
+
+
+Observer = Callable[[Progress], None]
+
+
+def fit(
+    trainer: Trainer,
+    train: Dataset,
+    validation: Dataset | None,
+    how: Schedule,
+    observer: Observer = lambda progress: None,
+) -> Result:
+    """Train; an interrupted run with the same arguments and ``resume`` continues bit-exactly.
+
+    On KeyboardInterrupt and on a non-finite loss the state before the step is saved (if there is a
+    checkpoint folder) and the exception goes on.
+    """
+    return _Fit(trainer, train, validation, how, observer).run()
+
+
+class _Fit:
+    def __init__(
+        self,
+        trainer: Trainer,
+        train: Dataset,
+        validation: Dataset | None,
+        how: Schedule,
+        observer: Observer,
+    ) -> None:
+        if how.batch_size > len(train):
+            raise DataError(
+                f"--batch-size {how.batch_size} exceeds the {len(train)} samples of the data"
+            )
+        self.trainer, self.train, self.validation = trainer, train, validation
+        self.how, self.observer = how, observer
+        self.per_epoch = len(train) // how.batch_size
+        self.progress = Progress(total_steps=self.per_epoch * how.epochs)
+        self.notes: list[str] = []
+
+    def run(self) -> Result:
+        if self.how.checkpoint is not None and self.how.resume:
+            self._resume(self.how.checkpoint)
+        try:
+            for epoch in range(self.trainer.steps // self.per_epoch, self.how.epochs):
+                self._epoch(epoch)
+        except BaseException:
+            # Ctrl-C, a bad loss, a full disk: what was reached is kept.
+            self._save()
+            raise
+        self._save()
+        losses = self.progress.losses
+        return Result(
+            steps=self.trainer.steps,
+            loss_first=losses[0] if losses else float("nan"),
+            loss_last=losses[-1] if losses else float("nan"),
+            step_ms_median=median(self.progress.step_ms) if self.progress.step_ms else float("nan"),
+            accuracy=self._validate(),
+            notes=tuple(self.notes),
+        )
+
+    def _epoch(self, epoch: int) -> None:
+        done = self.trainer.steps - epoch * self.per_epoch
+        self.progress.epoch = epoch
+        for batch in batches(self.train, self.how.batch_size, self.how.seed, epoch, done):
+            start = time.perf_counter()
+            loss = self.trainer.step(batch.inputs, batch.labels)
+            self.progress.step_ms.append((time.perf_counter() - start) * 1e3)
+            self.progress.losses.append(loss)
+            self.progress.loss = loss
+            self.progress.step = self.trainer.steps
+            self.observer(self.progress)
+            every = self.how.checkpoint_every or self.per_epoch
+            if self.trainer.steps % every == 0:
+                self._save()
+
+    def _save(self) -> None:
+        if self.how.checkpoint is None or not self.trainer.steps:
+            return
+        first = self.progress.losses[:1]
+        checkpoint = Checkpoint(
+            self.trainer.state(), self.trainer.steps, self._fingerprint(), {"loss_first": first}
+        )
+        save_checkpoint(self.how.checkpoint, checkpoint)
+
+    def _resume(self, folder: Path) -> None:
+        checkpoint, refused = latest_checkpoint(folder, self._fingerprint())
+        self.notes.extend(refused)
+        for note in refused:
+            log.warning("%s; the one before it is used", note)
+        if checkpoint is None:
+            if refused:
+                raise CheckpointError(f"no usable checkpoint in {folder}: {'; '.join(refused)}")
+            self.notes.append(f"no checkpoint in {folder}: starting from the beginning")
+            return
+        self.trainer.load_state(checkpoint.state, checkpoint.steps)
+        self.progress.losses.extend(checkpoint.progress.get("loss_first", []))
+        self.progress.step = checkpoint.steps
+        self.notes.append(f"resumed after step {checkpoint.steps}")
+
+    def _fingerprint(self) -> str:
+        """What must be equal for a resumed run to be the same run."""
+        trainer, how = self.trainer, self.how
+        digest = hashlib.sha256()
+        for part in (trainer.loss, trainer.optimizer, trainer.trainable, trainer.clip_norm):
+            digest.update(repr(part).encode())
+        numbers = (trainer.micro_batches, trainer.seed, how.batch_size, how.seed, len(self.train))
+        digest.update(repr(numbers).encode())
+        for name, value in sorted(trainer.model.graph.initializers.items()):
+            digest.update(f"{name}|{type_of(value)}".encode())
+        for name, array in sorted(self.train.inputs.items()):
+            digest.update(f"{name}|{array.dtype}|{array.shape}".encode())
+        return digest.hexdigest()
+
+    def _validate(self) -> float | None:
+        if self.validation is None:
+            return None
+        accuracy = evaluate(self.trainer, self.validation, self.how.batch_size)
+        self.progress.accuracy = accuracy
+        return accuracy
+
+
+def evaluate(trainer: Trainer, dataset: Dataset, batch_size: int) -> float | None:
+    """Accuracy on all samples in inference form; ``None`` for losses that are not about classes."""
+    predictions = []
+    output = str(trainer.model.graph.outputs[0].name)
+    for start in range(0, len(dataset), batch_size):
+        rows = np.arange(start, start + batch_size)
+        # The last batch is filled up with its last sample: one program serves all batches.
+        batch = dataset.take(np.minimum(rows, len(dataset) - 1))
+        prediction = trainer.predict(batch.inputs)[output]
+        predictions.append(prediction[: len(dataset) - start])
+    return trainer.loss.accuracy(np.concatenate(predictions), dataset.labels)

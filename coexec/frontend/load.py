@@ -1,0 +1,47 @@
+"""The stages of the front end, one call a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from coexec.frontend.bind import Shape, is_bound
+from coexec.frontend.branches import inline_known_branches
+from coexec.frontend.clean import clean
+from coexec.frontend.functions import expand_definitions, inline_functions
+from coexec.frontend.modernise import modernise
+from coexec.frontend.read import ModelSource, model_errors, read_model
+from coexec.frontend.specialise import ValuesNeeded, specialise
+from coexec.frontend.unsupported import check_supported
+
+
+def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.Model:
+    """Read a model and bring it into the form the rest of coexec works on.
+
+    ``source`` is a path, the bytes of a file, or a model in memory; ``shapes`` maps graph inputs
+    to shapes. Every operator of the result is in modern (opset 21+) form and in coexec's table.
+    Its types are static if the shapes of all inputs are declared or given and no shape hangs on
+    an input's value; otherwise it stays symbolic, to be given to ``specialise`` later.
+
+    ``ModelError`` says what is wrong with the file, ``UnsupportedOperators`` lists what coexec
+    lacks, ``ShapeError`` names inputs or nodes whose shapes do not fit.
+    """
+    model = read_model(source)
+    with model_errors("the model is inconsistent"):
+        inline_functions(model)
+        inline_known_branches(model)
+        modernise(model)
+        expand_definitions(model)
+        clean(model)
+        check_supported(model.graph)
+        return _specialised(model, shapes or {})
+
+
+def _specialised(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
+    if not shapes and not is_bound(model.graph, shapes):
+        return model
+    try:
+        return specialise(model, shapes)
+    except ValuesNeeded:
+        return model

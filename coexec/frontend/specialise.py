@@ -1,0 +1,209 @@
+"""From a model with symbolic shapes to one whose every value has a static type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from coexec.base.errors import CoexecError, ModelError, ShapeError
+from coexec.core.types import Array, OpCall
+from coexec.frontend.bind import Shape, bind_inputs
+from coexec.frontend.branches import inline_branch, is_if
+from coexec.frontend.clean import clean
+from coexec.frontend.fold import Folder
+from coexec.frontend.rewrite import replace_value
+from coexec.frontend.schema import check_types, label
+from coexec.frontend.tensors import MAX_TENSOR_BYTES
+from coexec.frontend.unsupported import check_supported
+from coexec.ops.node import call_of, constant_of, present_outputs, set_type, type_of
+from coexec.ops.opdef import OpDef
+from coexec.ops.table import OPERATORS, opdef
+
+SAME_WHEN_TYPE_IS = frozenset({"Cast", "CastLike", "Expand"})
+"""Besides views: operators that only copy where result and operand have the same type."""
+
+
+class ValuesNeeded(ModelError):
+    """Shapes in the model depend on the *values* of graph inputs, which are not known yet.
+
+    ``names`` are these inputs: pass their arrays as ``values`` and specialise again.
+    """
+
+    def __init__(self, names: Sequence[str], reason: str) -> None:
+        super().__init__(f"{reason}; it depends on the values of {', '.join(map(repr, names))}")
+        self.names = tuple(names)
+
+
+def specialise(
+    model: ir.Model,
+    shapes: Mapping[str, Shape] | None = None,
+    values: Mapping[str, Array] | None = None,
+    *,
+    fold_parameters: bool = False,
+) -> ir.Model:
+    """A copy of ``model`` in which every value has a static shape and element type.
+
+    ``shapes`` gives the graph inputs' shapes (a symbolic dimension found once holds everywhere),
+    ``values`` the arrays of inputs whose values decide shapes; these stay graph inputs and carry
+    the array as ``const_value``. What can be computed now is: sizes and shapes, arithmetic on
+    constants, branches of ``If``. Weights (floating-point initializers that are no constants)
+    keep their own nodes, because training changes them, unless ``fold_parameters``. Weight arrays
+    are shared with ``model``, which stays as it is.
+
+    ``ShapeError`` names the input or node that does not fit, ``ValuesNeeded`` the inputs whose
+    values are missing, ``UnsupportedOperators`` what has no operator.
+    """
+    result = model.clone()
+    common.RemoveInitializersFromInputsPass()(result)
+    bind_inputs(result.graph, shapes or {}, values or {})
+    walker = _Walker(result, Folder(fold_parameters))
+    for node in result.graph:  # onnx_ir visits nodes inserted behind the current one
+        walker.visit(node)
+    clean(result)
+    walker.finish()
+    return result
+
+
+class _Walker:
+    """One pass over the nodes in execution order."""
+
+    def __init__(self, model: ir.Model, folder: Folder) -> None:
+        self.graph = model.graph
+        self.folder = folder
+
+    def visit(self, node: ir.Node) -> None:
+        """Type, fold or splice one node whose operands are typed."""
+        if not _used(node):
+            return
+        if is_if(node):
+            self._branch(node)
+            return
+        call = self._call(node)
+        op = OPERATORS.get(call.identifier)
+        if op is None:
+            check_supported(self.graph, branches=True)
+        call = _infer(opdef(call), call, node)
+        for value, kind in zip(present_outputs(node), call.outputs, strict=True):
+            if value is not None and kind is not None:
+                set_type(value, kind)
+        self._simplify(node, opdef(call), call)
+
+    def _branch(self, node: ir.Node) -> None:
+        """Splice the branch an ``If`` takes; flags given as graph inputs count as known values."""
+        condition = node.inputs[0]
+        if condition is not None and self.folder.value(condition) is None:
+            inputs = _ancestor_inputs(condition)
+            if not inputs or any(type_of(value).dtype.kind == "f" for value in inputs):
+                check_supported(self.graph, branches=True)  # which names it and all others
+        self._value(node, 0)
+        inline_branch(node)
+
+    def finish(self) -> None:
+        """Types of the copies that cleaning put in front of graph outputs."""
+        for node in self.graph:
+            if node.op_type == "Identity" and node.inputs[0] is not None:
+                set_type(node.outputs[0], type_of(node.inputs[0]))
+
+    def _call(self, node: ir.Node) -> OpCall:
+        """The call, with the values its shape rule asks for."""
+        try:
+            call = call_of(node)
+        except ValueError as error:
+            raise ModelError(f"{label(node)}: {error}") from error
+        op = OPERATORS.get(call.identifier)
+        wanted = () if op is None else op.value_inputs
+        constants = dict(call.constants)
+        for index in wanted:
+            if call.has_input(index) and index not in constants:
+                constants[index] = self._value(node, index)
+        return OpCall(**{**call.__dict__, "constants": constants})
+
+    def _value(self, node: ir.Node, index: int) -> Array:
+        """Value of an operand that decides shapes; from then on it is an initializer."""
+        operand = node.inputs[index]
+        assert operand is not None
+        array = self.folder.value(operand)
+        if array is None:
+            raise _missing_value(node, index, operand)
+        producer = operand.producer()
+        if producer is not None:
+            self.folder.replace(producer, {operand: array})
+        return array
+
+    def _simplify(self, node: ir.Node, op: OpDef, call: OpCall) -> None:
+        results = self.folder.results(node, op, call)
+        if results is not None:
+            self.folder.replace(node, results)
+        elif _only_copies(op, call) and node.inputs[0] is not None:
+            source, result = node.inputs[0], node.outputs[0]
+            movable = source.producer() is not None and not source.is_graph_output()
+            if movable or not result.is_graph_output():
+                replace_value(result, source, node)
+                self.graph.remove(node, safe=True)
+
+
+def _used(node: ir.Node) -> bool:
+    return any(value.uses() or value.is_graph_output() for value in node.outputs)
+
+
+def _infer(op: OpDef, call: OpCall, node: ir.Node) -> OpCall:
+    """Output types; whatever a rule raises on a malformed call becomes a ``ShapeError``."""
+    try:
+        check_types(call)
+        typed = op.typed(call)
+        for kind in typed.outputs:
+            if kind is not None and (min(kind.shape, default=0) < 0 or kind.nbytes < 0):
+                raise ValueError(f"the result would have a negative dimension: {kind}")
+            if kind is not None and kind.nbytes > MAX_TENSOR_BYTES:
+                raise ValueError(f"the result would have more than 1 TiB: {kind}")
+        if len(typed.outputs) < call.output_count:
+            raise ValueError(f"it has no output {len(typed.outputs)}")
+        return typed
+    except CoexecError:
+        raise
+    except ValueError as error:
+        raise ShapeError(f"{_applied(node, call)}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, MemoryError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise ShapeError(f"{_applied(node, call)}: malformed call ({text})") from error
+
+
+def _applied(node: ir.Node, call: OpCall) -> str:
+    """A node with its operands' types, for a message."""
+    operands = ", ".join(
+        "-" if kind is None else f"{'' if value is None else value.name}: {kind}"
+        for value, kind in zip(node.inputs, call.inputs, strict=False)
+    )
+    return f"{label(node)} on ({operands})"
+
+
+def _only_copies(op: OpDef, call: OpCall) -> bool:
+    copies = op.view or call.identifier in SAME_WHEN_TYPE_IS
+    return copies and len(call.outputs) == 1 and call.outputs[0] == call.input(0)
+
+
+def _missing_value(node: ir.Node, index: int, operand: ir.Value) -> ModelError:
+    where = f"{label(node)}: the value of input {index} ({operand.name!r}) must be known"
+    names = sorted(value.name or "" for value in _ancestor_inputs(operand))
+    if not names:
+        return ModelError(f"{where}, but it is random or too large to compute ahead")
+    return ValuesNeeded(names, where)
+
+
+def _ancestor_inputs(value: ir.Value) -> list[ir.Value]:
+    """Graph inputs that ``value`` is computed from; those of known value left out."""
+    found, seen, stack = [], {value}, [value]
+    while stack:
+        current = stack.pop()
+        producer = current.producer()
+        if producer is None:
+            if current.is_graph_input() and constant_of(current) is None:
+                found.append(current)
+            continue
+        for operand in producer.inputs:
+            if operand is not None and operand not in seen:
+                seen.add(operand)
+                stack.append(operand)
+    return found

@@ -1,0 +1,298 @@
+"""Placement by index: coexec::GatherGrad, ScatterElements, ScatterND, TensorScatter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from coexec.core.types import OpCall, TensorType
+from coexec.ops.index import gather_axis, gather_grad_axis
+from coexec.ops.scatter import reduction, tensor_scatter_axis
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    KernelFamily,
+    Lowering,
+    Operand,
+    Variant,
+    c_type,
+    ceil_to,
+    i32,
+    inp,
+    out,
+    refuse_types,
+    scratch,
+)
+from coexec.processors.opencl.kernels.index import axis_pairs
+from coexec.processors.opencl.kernels.moves import MAX_RANK, WORDS, refuse_moves, row_major
+
+REDUCTIONS = {
+    "none": "(b)",
+    "add": "((a) + (b))",
+    "mul": "((a) * (b))",
+    # A NaN on either side stays.
+    "min": "((a) < (b) || (a) != (a) ? (a) : (b))",
+    "max": "((a) > (b) || (a) != (a) ? (a) : (b))",
+}
+"""OpenCL C expression of each reduction in terms of the old value ``a`` and the update ``b``."""
+
+
+def element_defines(kind: TensorType, how: str) -> dict[str, str | int | float]:
+    """Element type and reduction; replacing computes nothing, so that words of the width do."""
+    word = WORDS[kind.dtype.itemsize] if how == "none" else c_type(kind.dtype)
+    return {"T": word, "APPLY(a, b)": REDUCTIONS[how]}
+
+
+def segments(n: int, columns: int, facts: DeviceFacts, per_unit: int) -> int:
+    """Targets per segment, so that ``per_unit`` work-items per compute unit share the work.
+
+    More segments mean more work-items, and that many more looks at each index.
+    """
+    wanted = max(1, facts.compute_units * per_unit // max(columns, 1))
+    return max(1, -(-n // min(wanted, max(n, 1))))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A scatter of whole rows: ``updates`` (outer, count, inner) into (outer, n, inner)."""
+
+    indices: Operand
+    index_type: TensorType
+    updates: Operand
+    kind: TensorType
+    outer: int
+    count: int
+    n: int
+    inner: int
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    how: str
+    data: Operand | None
+
+
+def gather_grad_rows(call: OpCall) -> Rows:
+    indices, result, axis = call.input(0), call.output(0), gather_grad_axis(call)
+    shape = result.shape
+    return Rows(
+        indices=inp(0),
+        index_type=indices,
+        updates=inp(1),
+        kind=result,
+        outer=prod(shape[:axis]),
+        count=indices.size,
+        n=shape[axis],
+        inner=prod(shape[axis + 1 :]),
+        dims=(shape[axis],),
+        strides=(1,),
+        how="add",
+        data=None,
+    )
+
+
+def scatter_nd_rows(call: OpCall) -> Rows:
+    data, indices = call.input(0), call.input(1)
+    depth = indices.shape[-1]
+    return Rows(
+        indices=inp(1),
+        index_type=indices,
+        updates=inp(2),
+        kind=data,
+        outer=1,
+        count=prod(indices.shape[:-1]),
+        n=prod(data.shape[:depth]),
+        inner=prod(data.shape[depth:]),
+        dims=data.shape[:depth],
+        strides=row_major(data.shape[:depth]),
+        how=reduction(call),
+        data=inp(0),
+    )
+
+
+def _locate(rows: Rows, local: int) -> KernelCall:
+    """Indices as target rows, in scratch block 0."""
+    return KernelCall(
+        "scatter",
+        "locate",
+        (
+            rows.indices,
+            scratch(0),
+            i32(rows.count),
+            *axis_pairs(rows.dims, rows.strides, MAX_RANK),
+        ),
+        (ceil_to(rows.count, local),),
+        (local,),
+        {"I": c_type(rows.index_type.dtype), "DEPTH": len(rows.dims)},
+    )
+
+
+def _scatter_rows(
+    rows: Rows, facts: DeviceFacts, width: int, per_unit: int, local: int
+) -> KernelCall:
+    columns = -(-rows.inner // width)
+    segment = segments(rows.n, columns * rows.outer, facts, per_unit)
+    grid_x = min(local, 1 << (columns - 1).bit_length())
+    # An absent operand (zeros instead) or no located index still needs some buffer to point at.
+    data = rows.data or rows.updates
+    located = scratch(0) if rows.count else rows.updates
+    return KernelCall(
+        "scatter",
+        "scatter_rows",
+        (
+            data if rows.kind.size and rows.data else out(0),
+            located if rows.count else out(0),
+            rows.updates if rows.count else out(0),
+            out(0),
+            *map(i32, (rows.inner, rows.count, rows.n, segment)),
+        ),
+        (ceil_to(columns, grid_x), -(-rows.n // segment), rows.outer),
+        (grid_x, 1, 1),
+        {
+            **element_defines(rows.kind, rows.how),
+            "FROM_ZERO": int(rows.data is None),
+            "WIDTH": width,
+        },
+    )
+
+
+def _lower_rows(
+    rows: Rows, facts: DeviceFacts, width: int, per_unit: int, local: int
+) -> Lowering:
+    if not rows.kind.size:
+        return Lowering(())
+    kernel = _scatter_rows(rows, facts, width, per_unit, local)
+    if not rows.count:
+        return Lowering((kernel,))
+    return Lowering((_locate(rows, 64), kernel), (4 * rows.count,))
+
+
+ROWS: Mapping[str, Callable[[OpCall], Rows]] = {
+    "GatherGrad": gather_grad_rows,
+    "ScatterND": scatter_nd_rows,
+}
+
+
+def lane_axes(
+    shape: Sequence[int], indices: Sequence[int], axis: int
+) -> list[tuple[int, int, int, int]]:
+    """Dimensions beside ``axis``, merged where possible, outermost first.
+
+    Each is (size in y, size in the indices, stride in y, stride in the indices).
+    """
+    result: list[tuple[int, int, int, int]] = []
+    strides, steps = row_major(shape), row_major(indices)
+    for i, quad in enumerate(zip(shape, indices, strides, steps, strict=True)):
+        if i == axis:
+            continue
+        size, within, stride, step = quad
+        last = result[-1] if result else None
+        joins = last is not None and last[2:] == (stride * size, step * within) and size == within
+        if last is not None and joins:
+            result[-1] = (last[0] * size, last[1] * within, stride, step)
+        else:
+            result.append(quad)
+    return result or [(1, 1, 0, 0)]
+
+
+def lower_scatter_elements(
+    call: OpCall, facts: DeviceFacts, per_unit: int, local: int
+) -> Lowering:
+    data, indices, axis = call.input(0), call.input(1), gather_axis(call)
+    axes = lane_axes(data.shape, indices.shape, axis)
+    lanes, n, count = prod(a[0] for a in axes), data.shape[axis], indices.shape[axis]
+    if not data.size:
+        return Lowering(())
+    segment = segments(n, lanes, facts, per_unit)
+    padded = [*axes, *[(1, 1, 0, 0)] * (MAX_RANK - 1 - len(axes))]
+    scalars = [
+        lanes,
+        n,
+        row_major(data.shape)[axis],
+        count if indices.size else 0,
+        row_major(indices.shape)[axis],
+        segment,
+        *(value for quad in padded for value in quad),
+    ]
+    kernel = KernelCall(
+        "scatter",
+        "scatter_lanes",
+        (
+            inp(0),
+            inp(1) if indices.size else out(0),
+            inp(2) if indices.size else out(0),
+            out(0),
+            *map(i32, scalars),
+        ),
+        (ceil_to(lanes, local), -(-n // segment)),
+        (local, 1),
+        {
+            **element_defines(data, reduction(call)),
+            "I": c_type(indices.dtype),
+            "RANK": len(axes),
+        },
+    )
+    return Lowering((kernel,))
+
+
+def lower_tensor_scatter(call: OpCall, local: int) -> Lowering:
+    cache, update, axis = call.input(0), call.input(1), tensor_scatter_axis(call)
+    starts = call.has_input(2)
+    heads, n, count = prod(cache.shape[1:axis]), cache.shape[axis], update.shape[axis]
+    scalars = (cache.size, heads, n, count, prod(cache.shape[axis + 1 :]))
+    kernel = KernelCall(
+        "scatter",
+        "tensor_scatter",
+        (inp(0), inp(1), inp(2) if starts else inp(0), out(0), *map(i32, scalars)),
+        (ceil_to(cache.size, local),),
+        (local,),
+        {
+            "T": WORDS[cache.dtype.itemsize],
+            "I": c_type(call.input(2).dtype) if starts else "int",
+            "STARTS": int(starts),
+            "CIRCULAR": int(call.attribute("mode", "linear") == "circular"),
+        },
+    )
+    return Lowering((kernel,) if cache.size else ())
+
+
+def _lower(call: OpCall, facts: DeviceFacts, width: int, per_unit: int, local: int) -> Lowering:
+    if call.op_type == "TensorScatter":
+        return lower_tensor_scatter(call, 64)
+    if call.op_type == "ScatterElements":
+        return lower_scatter_elements(call, facts, per_unit, local)
+    rows = ROWS[call.op_type](call)
+    return _lower_rows(rows, facts, min(width, rows.inner), per_unit, local)
+
+
+def lower_shared(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Segments and wide columns: enough work-items to fill the device."""
+    return _lower(call, facts, params["WIDTH"], params["PER_UNIT"], params["LOCAL"])
+
+
+def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One element of every target per work-item: no segments, no runs."""
+    return _lower(call, facts, 1, 0, 1)
+
+
+def applies(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.output(0).rank > MAX_RANK:
+        return f"more than {MAX_RANK} dimensions"
+    types = (*call.inputs, *call.outputs)
+    if call.domain or reduction(call) != "none":
+        return refuse_types(types, facts)
+    return refuse_moves(types)
+
+
+FAMILY = KernelFamily(
+    "scatter",
+    ("coexec::GatherGrad", "ScatterElements", "ScatterND", "TensorScatter"),
+    (
+        Variant(
+            "shared",
+            lower_shared,
+            applies,
+            {"WIDTH": (16, 4, 1), "PER_UNIT": (32, 8, 128, 512), "LOCAL": (8, 1, 32, 64)},
+        ),
+        Variant("naive", lower_naive, applies),
+    ),
+)

@@ -1,0 +1,210 @@
+"""Sessions: a model compiled for processors, run on named arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.base.errors import DataError
+from coexec.core.events import Trace
+from coexec.core.plan import Plan
+from coexec.core.processor import Processor
+from coexec.core.program import Program
+from coexec.core.types import Array, OpCall
+from coexec.frontend.specialise import ValuesNeeded, specialise
+from coexec.ops.node import known_type
+from coexec.passes.clean import clean
+from coexec.passes.expand import expand
+from coexec.passes.schedule import schedule
+from coexec.placement.policies.first_that_can import place
+from coexec.runtime.bundle import save_bundle
+from coexec.runtime.executor import Executor
+from coexec.runtime.lower import Lowering, lower
+
+Key = tuple[tuple[str, tuple[int, ...], bytes], ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model at fixed shapes: its plan, its program and the executor that runs it."""
+
+    plan: Plan
+    program: Program
+    executor: Executor
+
+
+class Session:
+    """A compiled model. Shapes that the model leaves open are bound by the data of each run.
+
+    ``plan`` tells where nodes went and which were refused where; ``peak_bytes`` is the device
+    memory of the program that ran last (buffers and constants).
+    """
+
+    def __init__(self, model: ir.Model, processors: Mapping[str, Processor]) -> None:
+        self.model = model
+        self.processors = processors
+        self._prepared: dict[Key, Prepared] = {}
+        self._values: tuple[str, ...] = ()
+        self._last: Prepared | None = None
+        if all(known_type(value) is not None for value in model_inputs(model)):
+            self._try_static()
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        outputs: Sequence[str] | None = None,
+        trace: Trace | None = None,
+    ) -> dict[str, Array]:
+        """Outputs by name (all, or those asked for) for inputs by name.
+
+        Raises:
+            DataError: missing or unknown names, or data of another shape or type.
+        """
+        arrays = check_feeds(self.model, feeds)
+        known = [str(value.name) for value in self.model.graph.outputs]
+        unknown = [name for name in outputs or () if name not in known]
+        if unknown:
+            raise DataError(f"unknown outputs {unknown}; the model has {known}")
+        prepared = self._prepare(arrays)
+        wanted = {n: a for n, a in arrays.items() if n in prepared.program.inputs}
+        results = prepared.executor.run(wanted, outputs, trace=trace)
+        return {name: results[name] for name in (known if outputs is None else outputs)}
+
+    @property
+    def plan(self) -> Plan:
+        return self._current().plan
+
+    @property
+    def program(self) -> Program:
+        return self._current().program
+
+    @property
+    def fallbacks(self) -> str:
+        """Nodes that did not run on the first processor, as a table; empty if all did."""
+        return self.plan.table()
+
+    @property
+    def peak_bytes(self) -> int:
+        """Device memory of the program: buffers and constants."""
+        constants = sum(executable.constant_bytes for executable in self.program.executables)
+        return self.program.planned_bytes + constants
+
+    def save(self, path: str | Path) -> None:
+        """Save program and weights as a bundle that runs with NumPy and PyOpenCL alone."""
+        save_bundle(self.program, Path(path))
+
+    def _current(self) -> Prepared:
+        if self._last is None:
+            raise DataError("the model's shapes are not known yet: run it once or give shapes")
+        return self._last
+
+    def _try_static(self) -> None:
+        """Compile now what can be: the first run then only runs."""
+        try:
+            self._last = self._compile({})
+        except ValuesNeeded as needed:
+            self._values = tuple(needed.names)
+            return
+        kinds = {str(v.name): known_type(v) for v in model_inputs(self.model)}
+        key = tuple((name, kind.shape, b"") for name, kind in kinds.items() if kind is not None)
+        self._prepared[key] = self._last
+
+    def _prepare(self, arrays: Mapping[str, Array]) -> Prepared:
+        try:
+            return self._lookup(arrays)
+        except ValuesNeeded as needed:
+            self._values = tuple(dict.fromkeys((*self._values, *needed.names)))
+            return self._lookup(arrays)
+
+    def _lookup(self, arrays: Mapping[str, Array]) -> Prepared:
+        key = tuple(
+            (name, array.shape, array.tobytes() if name in self._values else b"")
+            for name, array in arrays.items()
+        )
+        if key not in self._prepared:
+            self._prepared[key] = self._compile(arrays)
+        self._last = self._prepared[key]
+        return self._last
+
+    def _compile(self, arrays: Mapping[str, Array]) -> Prepared:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        values = {name: arrays[name] for name in self._values if name in arrays}
+        model = specialise(self.model, shapes, values)
+        return prepare(model, self.processors)
+
+
+def prepare(model: ir.Model, processors: Mapping[str, Processor]) -> Prepared:
+    """Optimise, place and lower a specialised inference model."""
+    model = legalise(model, processors)
+    plan = place(model.graph, processors)
+    program = lower(model.graph, Lowering(plan, processors))
+    return Prepared(plan, program, Executor(program, processors))
+
+
+def legalise(model: ir.Model, processors: Mapping[str, Processor]) -> ir.Model:
+    """Rewrite what no processor but the last resort executes into what the first one does."""
+    first = next(iter(processors.values()))
+
+    def unwanted(call: OpCall) -> bool:
+        return not first.supports(call).yes
+
+    # A body may use operators with bodies of their own; each round goes one level deeper.
+    while expand(model, unwanted):
+        model = specialise(model, {}, {})
+    clean(model)
+    schedule(model.graph)
+    return model
+
+
+def model_inputs(model: ir.Model) -> list[ir.Value]:
+    """Graph inputs that are data: not the initializers that old models list there too."""
+    initializers = model.graph.initializers
+    return [value for value in model.graph.inputs if value.name not in initializers]
+
+
+def check_feeds(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """``feeds`` as contiguous arrays of the model's element types, in the model's input order."""
+    inputs = {str(value.name): value for value in model_inputs(model)}
+    unknown = [name for name in feeds if name not in inputs]
+    missing = [name for name in inputs if name not in feeds]
+    if unknown or missing:
+        raise DataError(
+            f"inputs do not fit the model: missing {missing}, unknown {unknown}; "
+            f"the model's inputs are {list(inputs)}"
+        )
+    return {name: check_array(value, feeds[name]) for name, value in inputs.items()}
+
+
+def check_array(value: ir.Value, data: Array) -> Array:
+    """``data`` in the input's element type; refuses conversions that would lose information."""
+    array = np.asarray(data)
+    dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else array.dtype
+    if array.dtype != dtype:
+        allowed = array.dtype.kind == dtype.kind == "f" or np.can_cast(array.dtype, dtype, "safe")
+        if not allowed:
+            raise DataError(
+                f"input {value.name!r} wants {dtype.name}, not {array.dtype.name}; convert it first"
+            )
+        array = array.astype(dtype)
+    if value.shape is not None:
+        _check_shape(value, array)
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def _check_shape(value: ir.Value, array: Array) -> None:
+    assert value.shape is not None
+    expected = tuple(value.shape.dims)
+    fits = len(expected) == array.ndim and all(
+        not isinstance(dim, int) or dim == size
+        for dim, size in zip(expected, array.shape, strict=False)
+    )
+    if not fits:
+        text = "x".join(str(dim if isinstance(dim, int) else dim.value or "?") for dim in expected)
+        given = "x".join(map(str, array.shape))
+        raise DataError(f"input {value.name!r} wants shape {text}, the data has {given}")
+
+

@@ -1,0 +1,317 @@
+"""Training: a step graph compiled for processors, its states resident there across steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.autodiff.losses import Loss
+from coexec.autodiff.optimizers import Optimizer
+from coexec.autodiff.step import (
+    StepGraph,
+    accumulator_name,
+    build_accumulation,
+    build_inference,
+    build_step,
+    build_update,
+)
+from coexec.base.errors import DataError, NonFiniteLoss
+from coexec.core.events import Trace
+from coexec.core.plan import Plan
+from coexec.core.processor import Buffer, Processor
+from coexec.core.program import Program
+from coexec.core.types import Array
+from coexec.diagnosis import first_offender
+from coexec.frontend.export import save_model
+from coexec.frontend.specialise import specialise
+from coexec.ops.node import type_of
+from coexec.ops.table import OPERATORS
+from coexec.passes.expand import expand
+from coexec.passes.training_mode import training_mode
+from coexec.placement.policies.first_that_can import place
+from coexec.runtime.executor import Executor
+from coexec.runtime.lower import Lowering, lower
+from coexec.session import check_array, check_feeds, legalise
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A step graph with its plan, its program and the executor over the shared states."""
+
+    graph: StepGraph
+    plan: Plan
+    executor: Executor
+
+
+class Trainer:
+    """Trains a model. Parameters, optimizer state and batch statistics stay on the device.
+
+    ``trainable`` are shell patterns of parameter names (all if empty). ``clip_norm`` bounds the
+    joint norm of all gradients. ``micro_batches`` splits each batch along its first axis, adds up
+    gradients and updates once. ``seed`` draws dropout masks. Steps are bit-exactly repeatable: the
+    same seed, data and device give the same parameters.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        loss: Loss,
+        optimizer: Optimizer,
+        processors: Mapping[str, Processor],
+        *,
+        trainable: Sequence[str] = (),
+        clip_norm: float | None = None,
+        micro_batches: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if micro_batches < 1:
+            raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.processors = processors
+        self.trainable = tuple(trainable)
+        self.clip_norm = clip_norm
+        self.micro_batches = micro_batches
+        self.seed = seed
+        self.steps = 0
+        self._compiled: dict[tuple[str, Shapes], Compiled] = {}
+        self._buffers: dict[str, Buffer] = {}
+        self._homes: dict[str, str] = {}
+        self._loaded: dict[str, Array] = {}
+        self._parameters: tuple[str, ...] = ()
+
+    def step(
+        self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None
+    ) -> float:
+        """One optimizer step on a batch; returns its loss (before the update).
+
+        Raises:
+            DataError: data or labels that do not fit.
+            NonFiniteLoss: the loss is NaN or infinite; parameters are as before the step.
+        """
+        arrays = check_feeds(self.model, feeds)
+        if self.micro_batches == 1:
+            compiled = self._step_program(arrays)
+            loss = self._run(compiled, arrays, labels, self.steps, trace)
+        else:
+            loss = self._accumulated_step(arrays, labels, trace)
+        self.steps += 1
+        return loss
+
+    def predict(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of the model in inference form with the current parameters."""
+        arrays = check_feeds(self.model, feeds)
+        compiled = self._get("inference", arrays)
+        return compiled.executor.run(_wanted(compiled, arrays))
+
+    def state(self) -> dict[str, Array]:
+        """Parameters, statistics and optimizer state by name, read from the device."""
+        if not self._homes:
+            return dict(self._loaded)
+        owner: dict[str, Executor] = {}
+        for compiled in self._compiled.values():
+            for name in compiled.executor.program.state:
+                owner.setdefault(name, compiled.executor)
+        return {name: executor.read_state(name) for name, executor in owner.items()}
+
+    def load_state(self, state: Mapping[str, Array], steps: int) -> None:
+        """Continue from a state that :meth:`state` gave after ``steps`` steps."""
+        self._loaded = dict(state)
+        self.steps = steps
+        for compiled in self._compiled.values():
+            for name in compiled.executor.program.state:
+                if name in state:
+                    compiled.executor.write_state(name, state[name])
+
+    def trained_model(self) -> ir.Model:
+        """A copy of the model with the current parameters and statistics."""
+        copy = self.model.clone()
+        state = self.state()
+        for name, value in copy.graph.initializers.items():
+            if name in state:
+                value.const_value = ir.tensor(state[name], name=name)
+        return copy
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained model as ONNX, atomically."""
+        save_model(self.trained_model(), Path(path))
+
+    @property
+    def plan(self) -> Plan:
+        """Plan of the training step compiled last."""
+        return self._training().plan
+
+    @property
+    def program(self) -> Program:
+        """Program of the training step compiled last."""
+        return self._training().executor.program
+
+    @property
+    def step_graph(self) -> StepGraph:
+        """The training step compiled last, as one ONNX graph."""
+        return self._training().graph
+
+    @property
+    def peak_bytes(self) -> int:
+        """Device memory of the training step: buffers and constants."""
+        constants = sum(executable.constant_bytes for executable in self.program.executables)
+        return self.program.planned_bytes + constants
+
+    def _training(self) -> Compiled:
+        kinds = [c for (kind, _), c in self._compiled.items() if kind in ("step", "accumulate")]
+        if not kinds:
+            raise DataError("nothing is compiled yet: make a step first")
+        return kinds[-1]
+
+    def _run(
+        self,
+        compiled: Compiled,
+        arrays: Mapping[str, Array],
+        labels: Array,
+        counter: int,
+        trace: Trace | None,
+    ) -> float:
+        """Run a graph with a loss; the gate keeps a bad loss from reaching the parameters."""
+        graph = compiled.graph
+        label_input = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
+        checked = check_array(label_input, labels)
+        self.loss.check_labels(checked, type_of(self._prediction(graph)))
+        feeds = {**arrays, graph.labels: checked, **self._scalars(graph, counter)}
+
+        def gate(host: Mapping[str, Array]) -> None:
+            if not np.isfinite(host[graph.loss]):
+                raise NonFiniteLoss(self._explain(compiled, feeds, float(host[graph.loss])))
+
+        wanted = _wanted(compiled, feeds)
+        results = compiled.executor.run(wanted, (graph.loss,), gate, trace)
+        return float(results[graph.loss])
+
+    def _accumulated_step(
+        self, arrays: Mapping[str, Array], labels: Array, trace: Trace | None
+    ) -> float:
+        count = self.micro_batches
+        pieces = {name: _split(name, array, count) for name, array in arrays.items()}
+        label_pieces = _split("labels", labels, count)
+        losses = []
+        try:
+            for i in range(count):
+                piece = {name: parts[i] for name, parts in pieces.items()}
+                compiled = self._get("accumulate", piece)
+                counter = self.steps * count + i
+                losses.append(self._run(compiled, piece, label_pieces[i], counter, trace))
+        except NonFiniteLoss:
+            self._clear_accumulators()
+            raise
+        update = self._get("update", {})
+        update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
+        return float(np.mean(losses))
+
+    def _clear_accumulators(self) -> None:
+        for compiled in self._compiled.values():
+            for name in compiled.graph.trainable:
+                gradient = accumulator_name(name)
+                if gradient in compiled.executor.program.state:
+                    kind = compiled.executor.program.types[gradient]
+                    zeros = np.zeros(kind.shape, kind.dtype)
+                    compiled.executor.write_state(gradient, zeros)
+
+    def _scalars(self, graph: StepGraph, counter: int) -> dict[str, Array]:
+        scalars: dict[str, Array] = {}
+        if graph.rate:
+            rate = self.optimizer.schedule.at(self.steps)
+            scalars[graph.rate] = np.array(rate, np.float32)
+        if graph.step:
+            scalars[graph.step] = np.array(counter, np.int64)
+        return scalars
+
+    def _step_program(self, arrays: Mapping[str, Array]) -> Compiled:
+        return self._get("step", arrays)
+
+    def _get(self, kind: str, arrays: Mapping[str, Array]) -> Compiled:
+        shapes = tuple(array.shape for array in arrays.values())
+        if (kind, shapes) not in self._compiled:
+            self._compiled[kind, shapes] = self._compile(self._build(kind, arrays))
+        return self._compiled[kind, shapes]
+
+    def _build(self, kind: str, arrays: Mapping[str, Array]) -> StepGraph:
+        if kind == "update":
+            return self._build_update()
+        model = specialise(self.model, {name: a.shape for name, a in arrays.items()}, {})
+        if kind == "inference":
+            return build_inference(model, self._state_names(arrays))
+        training_mode(model, self.seed)
+        while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
+            model = specialise(model, {}, {})
+        if kind == "accumulate":
+            return build_accumulation(model, self.loss, trainable=self.trainable)
+        return build_step(
+            model, self.loss, self.optimizer, trainable=self.trainable, clip_norm=self.clip_norm
+        )
+
+    def _build_update(self) -> StepGraph:
+        graph = self._training().graph
+        parameters = {name: graph.initial[name] for name in graph.trainable}
+        opset = graph.model.graph.opset_imports.get("", 21)
+        return build_update(parameters, self.optimizer, self.micro_batches, self.clip_norm, opset)
+
+    def _state_names(self, arrays: Mapping[str, Array]) -> tuple[str, ...]:
+        """Initializers that training changes; before any step, those that it would."""
+        if not self._parameters:
+            kind = "step" if self.micro_batches == 1 else "accumulate"
+            self._parameters = self._build(kind, arrays).parameters
+        return self._parameters
+
+    def _compile(self, graph: StepGraph) -> Compiled:
+        self._parameters = self._parameters or graph.parameters
+        model = legalise(graph.model, self.processors)
+        plan = place(model.graph, self.processors)
+        how = Lowering(
+            plan,
+            self.processors,
+            state=graph.state,
+            state_inputs=frozenset(graph.initial),
+            homes=self._homes,
+            gate=graph.loss,
+        )
+        executor = Executor(lower(model.graph, how), self.processors, self._buffers)
+        self._adopt(graph, executor)
+        return Compiled(graph, plan, executor)
+
+    def _adopt(self, graph: StepGraph, executor: Executor) -> None:
+        """Remember where states live, and fill those that are new."""
+        homes = {spec.name: spec.processor for spec in executor.program.buffers}
+        for name in executor.program.state:
+            if name not in self._homes:
+                self._homes[name] = homes[name]
+                executor.write_state(name, self._loaded.get(name, graph.initial[name]))
+        self._buffers.update(executor.buffers)
+
+    def _prediction(self, graph: StepGraph) -> ir.Value:
+        return next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
+
+    def _explain(self, compiled: Compiled, feeds: Mapping[str, Array], loss: float) -> str:
+        states = {n: compiled.executor.read_state(n) for n in compiled.executor.program.state}
+        offender = first_offender(compiled.graph.model.graph, {**feeds, **states})
+        return (
+            f"the loss is {loss} at step {self.steps}: {offender}; parameters are as before this "
+            "step. Try a smaller learning rate, or clip gradients"
+        )
+
+
+def _wanted(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: feeds[name] for name in compiled.executor.program.inputs}
+
+
+def _split(name: str, array: Array, count: int) -> list[Array]:
+    if array.ndim == 0 or len(array) % count:
+        raise DataError(
+            f"{name!r}: a batch of {array.shape[:1]} does not split into {count} micro-batches"
+        )
+    return np.split(array, count)
