@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from types import FrameType
 
 import numpy as np
 
 from coexec.base.errors import CheckpointError, DataError
+from coexec.core.events import Trace
 from coexec.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from coexec.data import Dataset, batches
 from coexec.ops.node import type_of
@@ -35,8 +40,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What :func:`fit` does: epochs, batches, checkpoints every so many steps."""
+class FitOptions:
+    """What :func:`fit` does: epochs, batches, checkpoints every so many steps (0: every epoch).
+
+    ``trace`` collects the events of the first ``traced_steps`` steps.
+    """
 
     epochs: int
     batch_size: int
@@ -44,13 +52,19 @@ class Schedule:
     checkpoint: Path | None = None
     checkpoint_every: int = 0
     resume: bool = False
+    trace: Trace | None = None
+    traced_steps: int = 10
 
 
 @dataclass(frozen=True)
 class Result:
-    """Outcome of a training. ``accuracy`` is that of the validation data, if there is any."""
+    """Outcome of a training: ``steps`` in all, ``steps_run`` of them in this process.
+
+    ``accuracy`` is that of the validation data, if there is any.
+    """
 
     steps: int
+    steps_run: int
     loss_first: float
     loss_last: float
     step_ms_median: float
@@ -65,13 +79,13 @@ def fit(
     trainer: Trainer,
     train: Dataset,
     validation: Dataset | None,
-    how: Schedule,
+    how: FitOptions,
     observer: Observer = lambda progress: None,
 ) -> Result:
     """Train; an interrupted run with the same arguments and ``resume`` continues bit-exactly.
 
-    On KeyboardInterrupt and on a non-finite loss the state before the step is saved (if there is a
-    checkpoint folder) and the exception goes on.
+    Ctrl-C takes effect between two steps: the state is saved (if there is a checkpoint folder) and
+    KeyboardInterrupt raised. On a non-finite loss the state before that step is saved.
     """
     return _Fit(trainer, train, validation, how, observer).run()
 
@@ -82,7 +96,7 @@ class _Fit:
         trainer: Trainer,
         train: Dataset,
         validation: Dataset | None,
-        how: Schedule,
+        how: FitOptions,
         observer: Observer,
     ) -> None:
         if how.batch_size > len(train):
@@ -94,21 +108,24 @@ class _Fit:
         self.per_epoch = len(train) // how.batch_size
         self.progress = Progress(total_steps=self.per_epoch * how.epochs)
         self.notes: list[str] = []
+        self.saved_at = -1
+        self.interrupted = threading.Event()
 
     def run(self) -> Result:
         if self.how.checkpoint is not None and self.how.resume:
             self._resume(self.how.checkpoint)
-        try:
-            for epoch in range(self.trainer.steps // self.per_epoch, self.how.epochs):
-                self._epoch(epoch)
-        except BaseException:
-            # Ctrl-C, a bad loss, a full disk: what was reached is kept.
-            self._save()
-            raise
-        self._save()
+        with _interrupts() as interrupted:
+            self.interrupted = interrupted
+            try:
+                for epoch in range(self.trainer.steps // self.per_epoch, self.how.epochs):
+                    self._epoch(epoch)
+            finally:
+                # Also after Ctrl-C and a bad loss: the state is that after the last whole step.
+                self._save()
         losses = self.progress.losses
         return Result(
             steps=self.trainer.steps,
+            steps_run=len(self.progress.step_ms),
             loss_first=losses[0] if losses else float("nan"),
             loss_last=losses[-1] if losses else float("nan"),
             step_ms_median=median(self.progress.step_ms) if self.progress.step_ms else float("nan"),
@@ -121,7 +138,7 @@ class _Fit:
         self.progress.epoch = epoch
         for batch in batches(self.train, self.how.batch_size, self.how.seed, epoch, done):
             start = time.perf_counter()
-            loss = self.trainer.step(batch.inputs, batch.labels)
+            loss = self.trainer.step(batch.inputs, batch.labels, self._trace())
             self.progress.step_ms.append((time.perf_counter() - start) * 1e3)
             self.progress.losses.append(loss)
             self.progress.loss = loss
@@ -130,15 +147,22 @@ class _Fit:
             every = self.how.checkpoint_every or self.per_epoch
             if self.trainer.steps % every == 0:
                 self._save()
+            if self.interrupted.is_set():
+                raise KeyboardInterrupt
+
+    def _trace(self) -> Trace | None:
+        return self.how.trace if len(self.progress.step_ms) < self.how.traced_steps else None
 
     def _save(self) -> None:
-        if self.how.checkpoint is None or not self.trainer.steps:
+        steps = self.trainer.steps
+        if self.how.checkpoint is None or not steps or steps == self.saved_at:
             return
         first = self.progress.losses[:1]
         checkpoint = Checkpoint(
             self.trainer.state(), self.trainer.steps, self._fingerprint(), {"loss_first": first}
         )
         save_checkpoint(self.how.checkpoint, checkpoint)
+        self.saved_at = steps
 
     def _resume(self, folder: Path) -> None:
         checkpoint, refused = latest_checkpoint(folder, self._fingerprint())
@@ -175,6 +199,26 @@ class _Fit:
         accuracy = evaluate(self.trainer, self.validation, self.how.batch_size)
         self.progress.accuracy = accuracy
         return accuracy
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets an event, so that no step is cut in half; a second Ctrl-C interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def evaluate(trainer: Trainer, dataset: Dataset, batch_size: int) -> float | None:

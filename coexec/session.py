@@ -19,8 +19,10 @@ from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import known_type
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
+from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
 from coexec.placement.policies.first_that_can import place
+from coexec.report.lines import watched
 from coexec.runtime.bundle import save_bundle
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
@@ -30,11 +32,20 @@ Key = tuple[tuple[str, tuple[int, ...], bytes], ...]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model at fixed shapes: its plan, its program and the executor that runs it."""
+    """A model at fixed shapes: its plan, its program and the executor that runs it.
+
+    ``outputs`` are the program's tensors behind the model's outputs, in order: an output that is
+    an input or stands twice has another name there.
+    """
 
     plan: Plan
     program: Program
     executor: Executor
+    outputs: tuple[str, ...]
+
+    def output(self, names: Sequence[str], name: str) -> str:
+        """The program's tensor behind output ``name`` of a model with outputs ``names``."""
+        return self.outputs[names.index(name)]
 
 
 class Session:
@@ -71,8 +82,11 @@ class Session:
             raise DataError(f"unknown outputs {unknown}; the model has {known}")
         prepared = self._prepare(arrays)
         wanted = {n: a for n, a in arrays.items() if n in prepared.program.inputs}
-        results = prepared.executor.run(wanted, outputs, trace=trace)
-        return {name: results[name] for name in (known if outputs is None else outputs)}
+        with watched(trace) as watching:
+            fetch = None if outputs is None else [prepared.output(known, name) for name in outputs]
+            results = prepared.executor.run(wanted, fetch, trace=watching)
+        produced = dict(zip(known, prepared.outputs, strict=True))
+        return {name: results[produced[name]] for name in (known if outputs is None else outputs)}
 
     @property
     def plan(self) -> Plan:
@@ -114,11 +128,15 @@ class Session:
         self._prepared[key] = self._last
 
     def _prepare(self, arrays: Mapping[str, Array]) -> Prepared:
-        try:
-            return self._lookup(arrays)
-        except ValuesNeeded as needed:
-            self._values = tuple(dict.fromkeys((*self._values, *needed.names)))
-            return self._lookup(arrays)
+        while True:
+            try:
+                return self._lookup(arrays)
+            except ValuesNeeded as needed:
+                # Each round learns of more inputs whose values decide shapes, at last of none.
+                new = [name for name in needed.names if name not in self._values]
+                if not new:
+                    raise
+                self._values += tuple(new)
 
     def _lookup(self, arrays: Mapping[str, Array]) -> Prepared:
         key = tuple(
@@ -142,7 +160,8 @@ def prepare(model: ir.Model, processors: Mapping[str, Processor]) -> Prepared:
     model = legalise(model, processors)
     plan = place(model.graph, processors)
     program = lower(model.graph, Lowering(plan, processors))
-    return Prepared(plan, program, Executor(program, processors))
+    outputs = tuple(str(value.name) for value in model.graph.outputs)
+    return Prepared(plan, program, Executor(program, processors), outputs)
 
 
 def legalise(model: ir.Model, processors: Mapping[str, Processor]) -> ir.Model:
@@ -156,6 +175,7 @@ def legalise(model: ir.Model, processors: Mapping[str, Processor]) -> ir.Model:
     while expand(model, unwanted):
         model = specialise(model, {}, {})
     clean(model)
+    produce_outputs(model.graph)
     schedule(model.graph)
     return model
 

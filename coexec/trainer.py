@@ -33,6 +33,7 @@ from coexec.ops.table import OPERATORS
 from coexec.passes.expand import expand
 from coexec.passes.training_mode import training_mode
 from coexec.placement.policies.first_that_can import place
+from coexec.report.lines import watched
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
 from coexec.session import check_array, check_feeds, legalise
@@ -97,11 +98,12 @@ class Trainer:
             NonFiniteLoss: the loss is NaN or infinite; parameters are as before the step.
         """
         arrays = check_feeds(self.model, feeds)
-        if self.micro_batches == 1:
-            compiled = self._step_program(arrays)
-            loss = self._run(compiled, arrays, labels, self.steps, trace)
-        else:
-            loss = self._accumulated_step(arrays, labels, trace)
+        with watched(trace) as watching:
+            if self.micro_batches == 1:
+                compiled = self._get("step", arrays)
+                loss = self._run(compiled, arrays, labels, self.steps, watching)
+            else:
+                loss = self._accumulated_step(arrays, labels, watching)
         self.steps += 1
         return loss
 
@@ -230,9 +232,6 @@ class Trainer:
         if graph.step:
             scalars[graph.step] = np.array(counter, np.int64)
         return scalars
-
-    def _step_program(self, arrays: Mapping[str, Array]) -> Compiled:
-        return self._get("step", arrays)
 
     def _get(self, kind: str, arrays: Mapping[str, Array]) -> Compiled:
         shapes = tuple(array.shape for array in arrays.values())

@@ -40,6 +40,30 @@ def bind_inputs(graph: ir.Graph, shapes: Mapping[str, Shape], values: Mapping[st
             _set_value(value, values[value.name])
 
 
+def declare_shapes(graph: ir.Graph, shapes: Mapping[str, Shape]) -> None:
+    """Write given shapes, and what they say about symbolic dimensions, into the graph inputs.
+
+    Inputs that stay open are left to be bound later. ``ShapeError`` as for :func:`bind_inputs`.
+    """
+    given = {name: tuple(int(d) for d in shape) for name, shape in shapes.items()}
+    _check_names(graph, given)
+    sizes: dict[str, tuple[int, str]] = {}
+    for value in graph.inputs:
+        if value.name is not None and value.name in given:
+            _unify(value, given[value.name], sizes)
+            value.shape = ir.Shape(given[value.name])
+    for value in graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([_size(dim, sizes) for dim in value.shape])
+
+
+def _size(dim: int | ir.SymbolicDim, sizes: Mapping[str, tuple[int, str]]) -> int | ir.SymbolicDim:
+    """What a dimension is bound to; itself where it is open."""
+    if isinstance(dim, int) or dim.value is None:
+        return dim
+    return sizes[dim.value][0] if dim.value in sizes else dim
+
+
 def is_bound(graph: ir.Graph, shapes: Mapping[str, Shape]) -> bool:
     """Whether ``shapes`` and the declared shapes leave no graph input open."""
     known = {
@@ -97,11 +121,8 @@ def _bound_shape(
         return tuple(given[value.name])
     if value.shape is None:
         return None
-    dims = [
-        dim if isinstance(dim, int) else sizes.get(dim.value or "", (None, ""))[0]
-        for dim in value.shape
-    ]
-    known = tuple(dim for dim in dims if dim is not None)
+    dims = [_size(dim, sizes) for dim in value.shape]
+    known = tuple(dim for dim in dims if isinstance(dim, int))
     return known if len(known) == len(dims) else None
 
 

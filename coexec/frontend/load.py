@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from coexec.frontend.bind import Shape, is_bound
+from coexec.frontend.bind import Shape, declare_shapes, is_bound
 from coexec.frontend.branches import inline_known_branches
 from coexec.frontend.clean import clean
 from coexec.frontend.functions import expand_definitions, inline_functions
@@ -22,7 +22,7 @@ def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.M
     ``source`` is a path, the bytes of a file, or a model in memory; ``shapes`` maps graph inputs
     to shapes. Every operator of the result is in modern (opset 21+) form and in coexec's table.
     Its types are static if the shapes of all inputs are declared or given and no shape hangs on
-    an input's value; otherwise it stays symbolic, to be given to ``specialise`` later.
+    an input's value; otherwise what is open stays open, to be bound by ``specialise`` later.
 
     ``ModelError`` says what is wrong with the file, ``UnsupportedOperators`` lists what coexec
     lacks, ``ShapeError`` names inputs or nodes whose shapes do not fit.
@@ -39,9 +39,9 @@ def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.M
 
 
 def _specialised(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
-    if not shapes and not is_bound(model.graph, shapes):
-        return model
+    bound = is_bound(model.graph, shapes)
+    declare_shapes(model.graph, shapes)
     try:
-        return specialise(model, shapes)
+        return specialise(model) if bound else model
     except ValuesNeeded:
         return model

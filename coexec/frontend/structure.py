@@ -39,6 +39,7 @@ def opset_versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]
     """Domain -> version with "ai.onnx" written as ""; a domain imported twice is refused."""
     versions: dict[str, int] = {}
     for entry in imports:
+        _readable([entry.domain], "an opset's domain")
         domain = "" if entry.domain in ONNX_DOMAINS else entry.domain
         if versions.setdefault(domain, entry.version) != entry.version:
             raise ModelError(
@@ -117,6 +118,7 @@ class Scope:
         return frozenset(producers)
 
     def _check_node(self, node: onnx.NodeProto, defined: frozenset[str], depth: int) -> None:
+        _readable((node.name, node.op_type, node.domain), "a node's name or operator")
         if not node.op_type:
             raise ModelError(f"node {node.name!r} has no operator type")
         if node.domain not in self.domains:
@@ -178,6 +180,7 @@ def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
 
 def _producers(nodes: list[onnx.NodeProto], given: frozenset[str]) -> dict[str, int]:
     producers: dict[str, int] = {}
+    _readable([name for node in nodes for name in (*node.input, *node.output)], "a value's name")
     for index, node in enumerate(nodes):
         for name in node.output:
             if not name:
@@ -207,7 +210,16 @@ def _acyclic(nodes: list[onnx.NodeProto], reads: Mapping[int, set[int]]) -> None
         raise ModelError(f"the graph has a cycle: {circle}") from error
 
 
+def _readable(texts: Iterable[str], what: str) -> None:
+    """Protobuf hands out bytes where a text is not UTF-8."""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ModelError(f"{what} is not readable text: {text!r}")
+
+
 def _unique(names: Iterable[str], what: str) -> None:
+    names = list(names)
+    _readable(names, f"a name of {what}")
     counts = Counter(names)
     if "" in counts:
         raise ModelError(f"{what} without a name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
@@ -55,19 +56,40 @@ def group_normalization(node: ir.Node, emit: Emitter) -> None:
 
 
 def upsample(node: ir.Node, emit: Emitter) -> None:
-    """Upsample (until 9) -> Resize: ``x_original = x_resized / scale``, nearest rounds down."""
+    """Upsample (until 9) -> Resize."""
     node.op_type = "Resize"
     resize(node, emit)
 
 
-def resize(node: ir.Node, _emit: Emitter) -> None:
-    """Resize (11): operands (X, scales) -> (X, roi, scales); the meaning was Upsample's."""
+def resize(node: ir.Node, emit: Emitter) -> None:
+    """Resize (11): operands (X, scales) -> (X, roi, scales), ``x_original = x_resized / scale``.
+
+    Nearest rounded down along axes that grow and up along those that shrink (as ONNX's cases for
+    opset 10 and ONNX Runtime have it); where both may happen that takes two steps.
+    """
     scales = node.inputs[1]
     put_input(node, 1, None)
     put_input(node, 2, scales)
-    mode = "coordinate_transformation_mode"
-    node.attributes[mode] = ir.AttrString(mode, "asymmetric")
-    node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
+    mode = node.attributes.get("mode")
+    nearest = mode is None or mode.as_string() == "nearest"
+    known = None if scales is None else constant_of(scales)
+    shrinks = nearest and (known is None or bool((known < 1).any()))
+    if shrinks and (known is None or (known > 1).any()):
+        one = emit.constant([1.0], np.float32)
+        grown = [node.inputs[0], None, emit.op("Max", [scales, one])]
+        put_input(node, 0, emit.op("Resize", grown, _asymmetric("floor")))
+        put_input(node, 2, emit.op("Min", [scales, one]))
+    for name, text in _asymmetric("ceil" if shrinks else "floor").items():
+        if name != "mode":
+            node.attributes[name] = ir.AttrString(name, text)
+
+
+def _asymmetric(rounding: str) -> dict[str, str]:
+    return {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": rounding,
+    }
 
 
 def resize_empty_operands(node: ir.Node, _emit: Emitter) -> None:

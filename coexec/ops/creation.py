@@ -110,7 +110,7 @@ def infer_range(call: OpCall) -> Sequence[TensorType]:
 def _steps(first: Any, last: Any, step: Any) -> int:
     """ceil((last - first) / step), exactly for integers of any size."""
     if isinstance(first, int):
-        return -((first - last) // step) if step > 0 else -((last - first) // -step)
+        return int(-((first - last) // step) if step > 0 else -((last - first) // -step))
     return int(np.ceil((float(last) - float(first)) / float(step)))
 
 

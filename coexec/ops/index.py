@@ -65,7 +65,7 @@ def gather_grad(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     wide = np.float32 if grad.dtype.itemsize == 2 else grad.dtype
     lanes = np.zeros((prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])), wide)
     parts = grad.reshape(lanes.shape[0], indices.size, lanes.shape[2]).astype(wide)
-    np.add.at(lanes, (slice(None), indices.reshape(-1)), parts)
+    np.add.at(lanes.swapaxes(0, 1), indices.reshape(-1), parts.swapaxes(0, 1))
     return (lanes.reshape(shape).astype(grad.dtype),)
 
 

@@ -102,14 +102,14 @@ def scan_grad_work(call: OpCall) -> Work:
     return Work(4 * call.input(0).size, 3 * call.input(0).nbytes)
 
 
-_FORMS = ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1})
+_FORMS: tuple[dict[str, int], ...] = ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1})
 _SECOND = np.array(-1)
 
 _SUM_EXAMPLES = (
     *(Example((Sample((4, 7)), _SECOND), form) for form in _FORMS),
     *(Example((Sample((3, 5, 2)), np.array(1)), form) for form in _FORMS),
     Example((Sample((6,)), np.array([0]))),
-    Example((Sample((2, 3000)), _SECOND), {"reverse": 1}, gradient=False),
+    Example((Sample((2, 3000), low=0.0), _SECOND), {"reverse": 1}, gradient=False),
     Example((Sample((3, 9), "int64", -9, 9), np.array(0)), gradient=False),
 )
 _PROD_EXAMPLES = (

@@ -39,6 +39,7 @@ def _call_function(model: ir.Model, node: ir.Node, function: ir.Function, number
     function.domain = "coexec.expanded"
     model.functions[function.identifier()] = function
     for inner in function:
+        inner.name = f"{node.name}/{inner.name or inner.op_type}"
         for key in (PHASE, SOURCE):
             inner.metadata_props.setdefault(key, node.metadata_props.get(key, ""))
     for domain, version in function.opset_imports.items():

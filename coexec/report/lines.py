@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coexec.base.knobs import DEBUG
 from coexec.base.units import bytes_text, rate_text
 from coexec.core.events import FREE, Event, Trace
 
@@ -23,3 +28,16 @@ def trace_lines(trace: Trace) -> list[str]:
     moved = sum(event.bytes for event in events if event.kind == "copy")
     summary = f"{len(events)} events, {total:.3f} ms, {bytes_text(moved)} copied"
     return [*map(event_line, events), summary]
+
+
+@contextmanager
+def watched(trace: Trace | None) -> Iterator[Trace | None]:
+    """The caller's trace, or one of our own whose lines go to stderr when ``DEBUG`` is 2 or more."""
+    if DEBUG.number < 2:
+        yield trace
+        return
+    watching = trace if trace is not None else Trace()
+    seen = len(watching.events)
+    yield watching
+    lines = trace_lines(Trace(watching.events[seen:]))
+    sys.stderr.write("\n".join((*lines, "")))

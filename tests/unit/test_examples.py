@@ -54,7 +54,8 @@ def test_the_digits_split_never_changes(digits_split: tuple[Split, Split]) -> No
 def test_basic_motions_keep_their_own_split(motions_split: tuple[Split, Split]) -> None:
     for x, labels in motions_split:
         assert x.shape == (40, 6, 100)
-        assert (x.dtype, labels.dtype) == (np.float32, np.int64)
+        assert x.dtype == np.float32
+        assert labels.dtype == np.int64
         assert Counter(labels) == dict.fromkeys(range(4), 10)
     train = motions_split[0][0]
     np.testing.assert_allclose(train.mean((0, 2)), 0, atol=1e-5)

@@ -266,7 +266,7 @@ def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
     is_cpu = bool(device.type & cl.device_type.CPU)
     return ProcessorSpec(
         name=name,
-        kind=cl.device_type.to_string(device.type & ~cl.device_type.DEFAULT).lower(),
+        kind=_kind(device),
         device=device.name.strip(),
         driver=f"{device.platform.name.strip()} {device.driver_version.strip()}",
         compute_units=device.max_compute_units,
@@ -280,6 +280,16 @@ def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
         },
         resources=("cpu",) if is_cpu else (f"{name}",),
     )
+
+
+def _kind(device: cl.Device) -> str:
+    """The device's type; a simulator that claims several is named after the first."""
+    kinds = {
+        "gpu": cl.device_type.GPU,
+        "accelerator": cl.device_type.ACCELERATOR,
+        "cpu": cl.device_type.CPU,
+    }
+    return next((name for name, bit in kinds.items() if device.type & bit), "custom")
 
 
 def _bind_kernel(

@@ -24,13 +24,13 @@ from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
     "LENGTH": (512, 256, 1024),
-    "WIDTH": (72, 36, 144),
+    "WIDTH": (90, 45, 180),
     "HEIGHT": (256, 64, 512),
     "SLOTS": (4, 2, 8),
 }
 """Positions in a panel, rows of B and of y in a task, tasks in work per compute unit."""
 
-TILE_ROWS, TILE_COLUMNS, TILE_SUMS = 4, 6, 32
+TILE_ROWS, TILE_COLUMNS, TILE_SUMS = 4, 5, 32
 
 
 def refuse(call: OpCall, facts: DeviceFacts) -> str | None:

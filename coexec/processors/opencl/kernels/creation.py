@@ -48,7 +48,7 @@ def _fill(call: OpCall, value: Array, local: int) -> Lowering:
     """Every element is ``value``, passed as the word that has its bits."""
     bits = value.reshape(()).view(f"uint{8 * value.dtype.itemsize}")
     word = Scalar(int(bits), bits.dtype.name)
-    args = (out(0), i32(call.output(0).size), word)
+    args: tuple[Argument, ...] = (out(0), i32(call.output(0).size), word)
     return _flat("fill", call, args, {"T": WORDS[bits.dtype.itemsize]}, local)
 
 
@@ -63,7 +63,7 @@ def lower_constant(call: OpCall, local: int) -> Lowering:
 
 def _integers(values: Sequence[int]) -> Lowering:
     padded = (*values, *(0,) * (MAX_INTEGERS - len(values)))
-    args = (out(0), i32(len(values)), *(Scalar(v, "int64") for v in padded))
+    args: tuple[Argument, ...] = (out(0), i32(len(values)), *(Scalar(v, "int64") for v in padded))
     kernel = KernelCall("creation", "integers", args, (1,), (1,))
     return Lowering((kernel,) if values else ())
 
@@ -81,7 +81,12 @@ def lower_range(call: OpCall, local: int) -> Lowering:
     # Half types accumulate in float32 (ONNX: stash_type 1).
     wide = "float32" if dtype.name == "float16" else dtype.name
     start, delta = (known(call, i, "bounds").reshape(()).item() for i in (0, 2))
-    args = (out(0), i32(call.output(0).size), Scalar(start, wide), Scalar(delta, wide))
+    args: tuple[Argument, ...] = (
+        out(0),
+        i32(call.output(0).size),
+        Scalar(start, wide),
+        Scalar(delta, wide),
+    )
     return _flat("range", call, args, {"T": c_type(dtype), "A": c_type(np.dtype(wide))}, local)
 
 
@@ -90,15 +95,18 @@ def lower_eye_like(call: OpCall, local: int) -> Lowering:
     rows, columns = result.shape
     # Beyond the matrix every diagonal is empty, so that any int64 fits the argument.
     k = max(-rows - 1, min(columns + 1, int(call.attribute("k", 0))))
-    args = (out(0), i32(result.size), i32(columns), i32(k))
+    args: tuple[Argument, ...] = (out(0), i32(result.size), i32(columns), i32(k))
     return _flat("eye", call, args, {"T": c_type(result.dtype)}, local)
 
 
 def lower_one_hot(call: OpCall, local: int) -> Lowering:
     result, axis = call.output(0), one_hot_axis(call)
     depth, inner = result.shape[axis], prod(result.shape[axis + 1 :])
-    args = (inp(0), inp(2), out(0), i32(result.size), i32(depth), i32(inner))
-    defines = {"T": WORDS[result.dtype.itemsize], "I": c_type(call.input(0).dtype)}
+    args: tuple[Argument, ...] = (inp(0), inp(2), out(0), i32(result.size), i32(depth), i32(inner))
+    defines: dict[str, str | int | float] = {
+        "T": WORDS[result.dtype.itemsize],
+        "I": c_type(call.input(0).dtype),
+    }
     return _flat("one_hot", call, args, defines, local)
 
 

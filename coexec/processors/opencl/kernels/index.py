@@ -70,8 +70,11 @@ def lower_gather(call: OpCall, local: int, limit: int) -> Lowering:
     outer, n, inner = prod(data.shape[:axis]), data.shape[axis], prod(data.shape[axis + 1 :])
     width = word_width(inner, data.dtype.itemsize, limit)
     inner, rows = inner // width, outer * indices.size
-    defines = {"T": WORDS[data.dtype.itemsize * width], "I": c_type(indices.dtype)}
-    args = (inp(0), inp(1), out(0), *map(i32, (inner, indices.size, n, rows)))
+    defines: dict[str, str | int | float] = {
+        "T": WORDS[data.dtype.itemsize * width],
+        "I": c_type(indices.dtype),
+    }
+    args: tuple[Argument, ...] = (inp(0), inp(1), out(0), *map(i32, (inner, indices.size, n, rows)))
     return _rows("gather", args, (inner, rows), defines, local)
 
 
@@ -85,12 +88,12 @@ def lower_gather_elements(call: OpCall, local: int, limit: int) -> Lowering:
     width, rows = move.dims[-1], prod(move.dims[:-1])
     scalars = (width, move.src_strides[-1], rows, data.shape[axis], strides[axis])
     outer = axis_pairs(move.dims[:-1], move.src_strides[:-1], MAX_RANK - 1)
-    defines = {
+    defines: dict[str, str | int | float] = {
         "T": WORDS[data.dtype.itemsize],
         "I": c_type(indices.dtype),
         "RANK": move.rank,
     }
-    args = (inp(0), inp(1), out(0), *map(i32, scalars), *outer)
+    args: tuple[Argument, ...] = (inp(0), inp(1), out(0), *map(i32, scalars), *outer)
     return _rows("gather_elements", args, (width, rows), defines, local)
 
 
@@ -104,12 +107,12 @@ def lower_gather_nd(call: OpCall, local: int, limit: int) -> Lowering:
     scalars = (inner // width, rows, rows // max(batches, 1), prod(data.shape[batch:]) // width)
     coordinates = slice(batch, batch + depth)
     pairs = axis_pairs(data.shape[coordinates], strides[coordinates], MAX_RANK)
-    defines = {
+    defines: dict[str, str | int | float] = {
         "T": WORDS[data.dtype.itemsize * width],
         "I": c_type(indices.dtype),
         "DEPTH": depth,
     }
-    args = (inp(0), inp(1), out(0), *map(i32, scalars), *pairs)
+    args: tuple[Argument, ...] = (inp(0), inp(1), out(0), *map(i32, scalars), *pairs)
     return _rows("gather_nd", args, (inner // width, rows), defines, local)
 
 

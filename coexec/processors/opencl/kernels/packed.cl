@@ -1,13 +1,15 @@
 /* Matrix products and convolutions as one blocked product Y = alpha * A * B + beta * bias.
  *
- * A (rows x depth) comes packed by pack.cl: tiles of MR rows, [batch][tile][depth][MR], type ACC.
+ * A (rows x depth) is read in place where its rows are contiguous, else it comes packed by pack.cl:
+ * tiles of MR rows, [batch][tile][depth][MR], type ACC.
  * B (depth x columns) is never stored whole. A column is a position of the result (image, o0, o1,
  * o2), a row of B a channel and a tap (t0, t1, t2) of the window, so B[row, column] is
  *     x[image, channel, o * s - p + t * d], zero outside x (extents i0, i1, i2).
  * A plain matrix B is the case of one tap and one image. Each work-item owns a slot of `panels`: it
  * gathers `block` rows (whole channels) of one panel of NR columns there, multiplies all tiles of A
  * with it, goes to the next block of rows, and then to its next panel: the panel stays in cache and
- * scratch is small whatever the sizes. Blocks after the first add to Y.
+ * scratch is small whatever the sizes. Blocks after the first add to Y. Where panels are too few to
+ * occupy the device, rows of A are divided among tasks too (row_block, whole tiles).
  *
  * Y: element (m, column) lies at m * y_row + image * y_image + (o * q + u) in a plane of extents w1,
  * w2: q is 1 and u 0 for a convolution; q is the stride and u the phase for its input's gradient.
@@ -166,11 +168,13 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
 #define ROWS_4(F) F(0) F(1) F(2) F(3)
 
 #if DOTS
-/* The gradient of weights: W[m, row] = sum over positions of y[m, position] * B[row, position].
+/* The gradient of weights: W[m, row] = alpha * sum over positions of y[m, position] * B[row,
+ * position] + beta * bias; with one tap and one image also the product of a matrix with a transposed
+ * matrix. bias[m * bias_row + row * bias_column].
  * Both operands are contiguous along positions, so vectors run there, and each sum is reduced over
  * its lanes once per LENGTH positions. A task is a block of rows of y (output channels of a group)
  * and a block of rows of B (whole channels with their taps). It walks through all positions, LENGTH
- * at a time: gathers its rows of B (and of y unless DIRECT), multiplies tiles of 4 x 6, and keeps
+ * at a time: gathers its rows of B (and of y unless DIRECT), multiplies tiles of 4 x 5, and keeps
  * the sums, 4 x 8 per tile, in its slot. Geometry as above: one work-item per slot. */
 #ifndef LENGTH
 #define LENGTH 512 /* positions in a panel */
@@ -181,8 +185,9 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
 #define STRIDE (LENGTH + V) /* of panel rows: no power of two, which caches dislike */
 #define STEPS (LENGTH / V)
 
-#define COLUMNS_6(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3) F(i, 4) F(i, 5)
-#define TILE(F) COLUMNS_6(F, 0) COLUMNS_6(F, 1) COLUMNS_6(F, 2) COLUMNS_6(F, 3)
+#define WIDE 5 /* rows of B in a tile: with 4 of y and their products all fit 32 registers */
+#define COLUMNS(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3) F(i, 4)
+#define TILE(F) COLUMNS(F, 0) COLUMNS(F, 1) COLUMNS(F, 2) COLUMNS(F, 3)
 #define ZERO(i, j) vec c##i##_##j = 0;
 #define DOT(i, j) c##i##_##j += e##i * f##j;
 #define LEFT_ROW(i) __global const LEFT *left##i = left + min(m + i, height - 1) * left_row;
@@ -190,21 +195,39 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
 #define LEFT_LANES(i) const vec e##i = *(__global const lanes *)(left##i + at[s]);
 #define RIGHT_LANES(i, j) const vec f##j = *(__global const vec *)(right##j + s * V);
 
-/* Sums of neighbouring lanes: those of a, then those of b. Three folds leave 2 lanes (V = 16) or
- * one (V = 8) of each of 8 sums. */
-#define FOLD(a, b) fold(a, b)
-#define FOLD_ROW(i)                                                                                \
-    FOLD(FOLD(FOLD(c##i##_0, c##i##_1), FOLD(c##i##_2, c##i##_3)),                                 \
-         FOLD(FOLD(c##i##_4, c##i##_5), (vec)0))
-
-inline vec fold(const vec a, const vec b)
+/* Adding halves, quarters and so on of lanes: those of a, then those of b. Not neighbours first: that
+ * becomes vhaddps, which cannot address the upper 16 registers and so spills all the sums. */
+inline vec fold_halves(const vec a, const vec b) { return (vec)(a.lo, b.lo) + (vec)(a.hi, b.hi); }
+inline vec fold_pairs(const vec a, const vec b)
 {
     return (vec)(a.even, b.even) + (vec)(a.odd, b.odd);
 }
+#if V == 16
+inline vec fold_quarters(const vec a, const vec b)
+{
+    return (vec)(a.s0123, a.s89ab, b.s0123, b.s89ab) + (vec)(a.s4567, a.scdef, b.s4567, b.scdef);
+}
+inline vec fold_last(const vec a, const vec b)
+{
+    return (vec)(a.s01, a.s45, a.s89, a.scd, b.s01, b.s45, b.s89, b.scd) +
+           (vec)(a.s23, a.s67, a.sab, a.sef, b.s23, b.s67, b.sab, b.sef);
+}
+#else
+inline vec fold_quarters(const vec a, const vec b)
+{
+    return (vec)(a.s01, a.s45, b.s01, b.s45) + (vec)(a.s23, a.s67, b.s23, b.s67);
+}
+#define fold_last fold_pairs
+#endif
+/* Eight sums of a row, each in 2 lanes (V = 16) or one (V = 8). */
+#define FOLD_ROW(i)                                                                                \
+    fold_last(fold_quarters(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3)),     \
+              fold_quarters(fold_halves(c##i##_4, (vec)0), (vec)0))
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void dots(
-    __global const T *x, __global const T *y, __global T *w, __global ACC *panels, const int rows,
-    const int row_block, const int channels, const int block, const int columns, const int x_size,
+    __global const T *x, __global const T *y, __global const T *bias, __global T *w,
+    __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
+    const int bias_column, const int rows, const int row_block, const int channels, const int block, const int columns, const int x_size,
     const int y_size, const int x_image, const int y_image, const int slot_size, const int tasks,
     WINDOW)
 {
@@ -249,19 +272,20 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void dots(
             typedef vec lanes;
 #endif
             __global ACC *sum = sums;
-            for (int n = 0; n < width; n += 6)
+            for (int n = 0; n < width; n += WIDE)
                 for (int m = 0; m < height; m += 4) {
                     ROWS_4(LEFT_ROW)
-                    COLUMNS_6(RIGHT_ROW, 0)
+                    COLUMNS(RIGHT_ROW, 0)
                     TILE(ZERO)
                     for (int s = 0; s < steps; ++s) {
                         ROWS_4(LEFT_LANES)
-                        COLUMNS_6(RIGHT_LANES, 0)
+                        COLUMNS(RIGHT_LANES, 0)
                         TILE(DOT)
                     }
                     __global vec *to = (__global vec *)sum;
 #if V == 16
-                    const vec r0 = fold(FOLD_ROW(0), FOLD_ROW(1)), r1 = fold(FOLD_ROW(2), FOLD_ROW(3));
+                    const vec r0 = fold_pairs(FOLD_ROW(0), FOLD_ROW(1));
+                    const vec r1 = fold_pairs(FOLD_ROW(2), FOLD_ROW(3));
                     to[0] = start ? to[0] + r0 : r0;
                     to[1] = start ? to[1] + r1 : r1;
 #else
@@ -275,13 +299,17 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void dots(
                 }
             start += LENGTH;
         } while (start < columns);
-        __global T *out = w + ((group * rows + first) * channels + channel) * taps;
         __global const ACC *sum = sums;
-        for (int n = 0; n < width; n += 6)
+        for (int n = 0; n < width; n += WIDE)
             for (int m = 0; m < height; m += 4, sum += 32)
                 for (int i = 0; i < 4 && m + i < height; ++i)
-                    for (int j = 0; j < 6 && n + j < width; ++j)
-                        out[(m + i) * channels * taps + n + j] = (T)sum[i * 8 + j];
+                    for (int j = 0; j < WIDE && n + j < width; ++j) {
+                        const int row = group * rows + first + m + i, column = channel * taps + n + j;
+                        ACC value = alpha * sum[i * 8 + j];
+                        if (has_bias)
+                            value += beta * (ACC)bias[row * bias_row + column * bias_column];
+                        w[row * channels * taps + column] = (T)value;
+                    }
     }
 }
 #else
@@ -348,14 +376,14 @@ inline int find_places(int *place, const int column, const int columns, const in
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
     __global const LEFT *a, __global const T *x, __global const T *bias, __global T *y,
     __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
-    const int bias_column, const int rows, const int channels, const int columns, const int block,
-    const int tasks, const int inner, const int a_row, const int a_outer, const int a_inner, const int x_outer,
+    const int bias_column, const int rows, const int row_block, const int channels,
+    const int columns, const int block, const int tasks, const int inner, const int a_row, const int a_outer, const int a_inner, const int x_outer,
     const int x_inner, const int y_batch, const int bias_batch, const int x_size, const int x_image,
     const int x_channel, const int y_row, const int y_image, const int w1, const int w2,
     const int q0, const int q1, const int q2, const int u0, const int u1, const int u2, WINDOW)
 {
     const int taps = k0 * k1 * k2;
-    const int width = (columns + NR - 1) / NR;
+    const int width = (columns + NR - 1) / NR, row_blocks = (rows + row_block - 1) / row_block;
     const int slot = get_global_id(0), slots = get_global_size(0);
     __global ACC *panel = panels + slot * ((block * taps + MR) * NR);
     __global ACC *tile = panel + block * taps * NR;
@@ -364,7 +392,9 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
     __global T *y_first = y;
     const int end = (int)((long)tasks * (slot + 1) / slots);
     for (int task = (int)((long)tasks * slot / slots); task < end; ++task) {
-        const int batch = task / width, column = task % width * NR;
+        const int batch = task / width / row_blocks, column = task % width * NR;
+        const int first = task / width % row_blocks * row_block;
+        const int last = min(first + row_block, rows);
         const int outer = batch / inner, x_at = outer * x_outer + batch % inner * x_inner;
         a = a_first + outer * a_outer + batch % inner * a_inner;
         x = x_first + x_at;
@@ -383,7 +413,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void packed(
                 gather(x, panel + v * V, NR, column + v * V, columns, x_size - x_at, x_image, x_channel,
                        r, count, WINDOW_VALUES);
 #endif
-            for (int m = 0; m < rows; m += MR) {
+            for (int m = first; m < last; m += MR) {
 #if PACKED
                 __global const ACC *pa = a + (m * channels + r * MR) * taps;
 #else

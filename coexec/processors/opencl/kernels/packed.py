@@ -27,9 +27,8 @@ MASKS = {"float32": "int", "float64": "long"}
 SPACE: Mapping[str, tuple[int, ...]] = {
     "MR": (8, 12, 4),
     "NV": (3, 2, 4),
-    "DEPTH": (256, 128, 512),
+    "DEPTH": (512, 256, 128),
     "SLOTS": (4, 2, 8),
-    "PACKED": (1, 0),
 }
 """Register tile (MR rows, NV vectors), depth of a panel in cache, panels in work per compute unit."""
 
@@ -120,13 +119,23 @@ class BlockedProduct:
     def depth(self) -> int:
         return self.channels * prod(self.taps)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether rows of A are contiguous, so that it needs no packing."""
+        k0, k1, k2 = self.taps
+        contiguous = (self.left.channel, *self.left.taps) == (k0 * k1 * k2, k1 * k2, k2, 1)
+        plain = self.taps == ONES and self.left.channel == 1
+        return contiguous or plain or self.depth <= 1
+
     def tiles(self, params: Mapping[str, int]) -> int:
         return -(-self.rows // params["MR"])
 
     def packed_bytes(self, params: Mapping[str, int]) -> int:
-        """Size of the packed left operand."""
+        """Size of the packed left operand; 0 where it is read in place."""
+        if self.in_place:
+            return 0
         elements = self.left.count * self.tiles(params) * params["MR"] * self.depth
-        return max(elements, 1) * np.dtype(accumulator(self.dtype)).itemsize
+        return elements * np.dtype(accumulator(self.dtype)).itemsize
 
     def block(self, params: Mapping[str, int]) -> int:
         """Whole channels in a panel, evenly divided among the panels of a column."""
@@ -137,12 +146,20 @@ class BlockedProduct:
     def lanes(self) -> int:
         return VECTOR_BYTES // np.dtype(accumulator(self.dtype)).itemsize
 
-    def tasks(self, params: Mapping[str, int]) -> int:
+    def row_block(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        """Rows of A in a task: all unless the panels alone leave compute units idle."""
+        wanted = -(-facts.compute_units // max(1, self.panels(params)))
+        return ceil_to(-(-self.rows // min(wanted, self.tiles(params))), params["MR"])
+
+    def panels(self, params: Mapping[str, int]) -> int:
         width = -(-self.columns // (params["NV"] * self.lanes()))
         return width * self.batch.outer * self.batch.inner
 
+    def tasks(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        return self.panels(params) * -(-self.rows // self.row_block(facts, params))
+
     def slots(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        return min(self.tasks(params), facts.compute_units * params["SLOTS"])
+        return min(self.tasks(facts, params), facts.compute_units * params["SLOTS"])
 
     def panel_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Size of all panels in work."""
@@ -159,7 +176,8 @@ class BlockedProduct:
             "SAME": int(sums == self.dtype.name),
             "MR": params["MR"],
             "NV": params["NV"],
-"PACKED": params["PACKED"],            "TRANSPOSED": int(self.right.transposed),
+"PACKED": int(not self.in_place),
+            "TRANSPOSED": int(self.right.transposed),
         }
 
 
@@ -189,19 +207,19 @@ def product_call(
     sums = accumulator(p.dtype)
     x, y, batch = p.right, p.result, p.batch
     bias = p.bias or Bias(x.operand, 0, 0)
-    packing = bool(params["PACKED"])
-    matrix = p.tiles(params) * params["MR"] * p.depth if packing else p.left.batch
+    matrix = p.left.batch if p.in_place else p.tiles(params) * params["MR"] * p.depth
     numbers = (
         int(p.bias is not None),
         bias.row,
         bias.column,
         p.rows,
+        p.row_block(facts, params),
         p.channels,
         p.columns,
         p.block(params),
-        p.tasks(params),
+        p.tasks(facts, params),
         batch.inner,
-        0 if packing else p.left.row,
+        p.left.row if p.in_place else 0,
         *(steps * matrix for steps in batch.a),
         *batch.x,
         batch.y,
@@ -221,7 +239,7 @@ def product_call(
         *x.pads,
         *x.dilations,
     )
-    operands = (packed if packing else p.left.operand, x.operand, bias.operand, y.operand, panels)
+    operands = (p.left.operand if p.in_place else packed, x.operand, bias.operand, y.operand, panels)
     factors = (Scalar(p.alpha, sums), Scalar(p.beta, sums))
     return KernelCall(
         family="packed",
@@ -240,9 +258,9 @@ def product_calls(
     facts: DeviceFacts,
     params: Mapping[str, int],
 ) -> tuple[KernelCall, ...]:
-    """Pack the left operand, then multiply; without any depth only the bias is written."""
+    """Pack the left operand where need be, then multiply."""
     product = product_call(p, packed, panels, facts, params)
-    return (pack_call(p, packed, params), product) if p.depth and params["PACKED"] else (product,)
+    return (product,) if p.in_place else (pack_call(p, packed, params), product)
 
 
 def matches(dtype: np.dtype[np.generic]) -> str | None:

@@ -115,7 +115,7 @@ def _locate(rows: Rows, local: int) -> KernelCall:
         "scatter",
         "locate",
         (
-            rows.indices,
+            rows.indices if rows.index_type.size else scratch(0),
             scratch(0),
             i32(rows.count),
             *axis_pairs(rows.dims, rows.strides, MAX_RANK),
@@ -132,15 +132,13 @@ def _scatter_rows(
     columns = -(-rows.inner // width)
     segment = segments(rows.n, columns * rows.outer, facts, per_unit)
     grid_x = min(local, 1 << (columns - 1).bit_length())
-    # An absent operand (zeros instead) or no located index still needs some buffer to point at.
-    data = rows.data or rows.updates
-    located = scratch(0) if rows.count else rows.updates
     return KernelCall(
         "scatter",
         "scatter_rows",
         (
-            data if rows.kind.size and rows.data else out(0),
-            located if rows.count else out(0),
+            # What is absent (zeros for data, no index at all) is never read.
+            rows.data or out(0),
+            scratch(0) if rows.count else out(0),
             rows.updates if rows.count else out(0),
             out(0),
             *map(i32, (rows.inner, rows.count, rows.n, segment)),
@@ -155,9 +153,7 @@ def _scatter_rows(
     )
 
 
-def _lower_rows(
-    rows: Rows, facts: DeviceFacts, width: int, per_unit: int, local: int
-) -> Lowering:
+def _lower_rows(rows: Rows, facts: DeviceFacts, width: int, per_unit: int, local: int) -> Lowering:
     if not rows.kind.size:
         return Lowering(())
     kernel = _scatter_rows(rows, facts, width, per_unit, local)
@@ -194,9 +190,7 @@ def lane_axes(
     return result or [(1, 1, 0, 0)]
 
 
-def lower_scatter_elements(
-    call: OpCall, facts: DeviceFacts, per_unit: int, local: int
-) -> Lowering:
+def lower_scatter_elements(call: OpCall, facts: DeviceFacts, per_unit: int, local: int) -> Lowering:
     data, indices, axis = call.input(0), call.input(1), gather_axis(call)
     axes = lane_axes(data.shape, indices.shape, axis)
     lanes, n, count = prod(a[0] for a in axes), data.shape[axis], indices.shape[axis]
@@ -261,7 +255,9 @@ def _lower(call: OpCall, facts: DeviceFacts, width: int, per_unit: int, local: i
     if call.op_type == "ScatterElements":
         return lower_scatter_elements(call, facts, per_unit, local)
     rows = ROWS[call.op_type](call)
-    return _lower_rows(rows, facts, min(width, rows.inner), per_unit, local)
+    while width > max(rows.inner, 1):
+        width //= 2
+    return _lower_rows(rows, facts, width, per_unit, local)
 
 
 def lower_shared(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:

@@ -1,1 +1,209 @@
-/* Softmax, LogSoftmax and their gradients. */
+/* Softmax, LogSoftmax, Hardmax and the gradients of the first two along one axis.
+ * Layout: outer x length x inner, dense; a line is the `length` elements of one (outer, inner).
+ *
+ * rows:  inner = 1; one work-item per line, in vectors of W elements.
+ * lines: any inner; one work-item per line, consecutive items along inner.
+ *
+ * y may be the storage of an operand. KIND: 0 Softmax, 1 LogSoftmax, 2 Hardmax (lines only). */
+
+#ifndef T
+#define T float /* element type */
+#endif
+#ifndef C
+#define C float /* type to compute in: float for half, T else */
+#endif
+#ifndef W
+#define W 16 /* elements of a vector: 1, 2, 4, 8 or 16 */
+#endif
+#ifndef KIND
+#define KIND 0 /* see above */
+#endif
+/* WIDEN: defined where C is not T. */
+
+#define CAT_(a, b) a##b
+#define CAT(a, b) CAT_(a, b)
+#if W == 1
+#define VEC(t) t
+#define CONVERT(t, v) ((t)(v))
+#else
+#define VEC(t) CAT(t, W)
+#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
+#endif
+typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
+#define HINT __attribute__((vec_type_hint(VEC(C))))
+
+#ifdef WIDEN
+#define LOAD(v) CONVERT(C, v)
+#define STORE(v) CONVERT(T, v)
+#else
+#define LOAD(v) (v)
+#define STORE(v) (v)
+#endif
+#define LARGER(a, b) ((a) < (b) ? (b) : (a))
+
+/* Sum or maximum of the elements of a vector, pairwise. */
+#if W == 16
+#define HALVES(v, OP) CAT(C, 8) h8 = OP(v.lo, v.hi); CAT(C, 4) h4 = OP(h8.lo, h8.hi); \
+    CAT(C, 2) h2 = OP(h4.lo, h4.hi); return OP(h2.x, h2.y);
+#elif W == 8
+#define HALVES(v, OP) CAT(C, 4) h4 = OP(v.lo, v.hi); CAT(C, 2) h2 = OP(h4.lo, h4.hi); \
+    return OP(h2.x, h2.y);
+#elif W == 4
+#define HALVES(v, OP) CAT(C, 2) h2 = OP(v.lo, v.hi); return OP(h2.x, h2.y);
+#elif W == 2
+#define HALVES(v, OP) return OP(v.x, v.y);
+#else
+#define HALVES(v, OP) return v;
+#endif
+#define PLUS(a, b) ((a) + (b))
+inline C sum_all(const VEC(C) v) { HALVES(v, PLUS) }
+inline C max_all(const VEC(C) v) { HALVES(v, LARGER) }
+
+__kernel HINT void rows(__global const T *x, __global T *y, const int outer, const int length)
+{
+    const int o = get_global_id(0);
+    if (o >= outer) return;
+    x += o * length;
+    y += o * length;
+    const int full = length - length % W;
+    C top = -INFINITY;
+    if (full > 0) {
+        VEC(C) tops = (VEC(C))(C)(-INFINITY);
+        for (int i = 0; i < full; i += W) {
+            const VEC(C) v = LOAD(*(__global const TV *)(x + i));
+            tops = LARGER(tops, v);
+        }
+        top = max_all(tops);
+    }
+    for (int i = full; i < length; i++) {
+        const C v = (C)x[i];
+        top = LARGER(top, v);
+    }
+    VEC(C) sums = (VEC(C))(C)0;
+    C rest = 0;
+#if KIND == 0
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) v = LOAD(*(__global const TV *)(x + i));
+        const VEC(C) e = exp(v - (VEC(C))top);
+        sums += e;
+        *(__global TV *)(y + i) = STORE(e);
+    }
+    for (int i = full; i < length; i++) {
+        const C e = exp((C)x[i] - top);
+        rest += e;
+        y[i] = (T)e;
+    }
+    const C scale = (C)1 / (sum_all(sums) + rest);
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) e = LOAD(*(__global const TV *)(y + i));
+        *(__global TV *)(y + i) = STORE(e * (VEC(C))scale);
+    }
+    for (int i = full; i < length; i++) y[i] = (T)((C)y[i] * scale);
+#else
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) v = LOAD(*(__global const TV *)(x + i));
+        sums += exp(v - (VEC(C))top);
+    }
+    for (int i = full; i < length; i++) rest += exp((C)x[i] - top);
+    const C shift = log(sum_all(sums) + rest);
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) v = LOAD(*(__global const TV *)(x + i));
+        *(__global TV *)(y + i) = STORE(v - (VEC(C))top - (VEC(C))shift);
+    }
+    for (int i = full; i < length; i++) y[i] = (T)((C)x[i] - top - shift);
+#endif
+}
+
+__kernel void lines(__global const T *x, __global T *y, const int count, const int inner,
+                    const int length)
+{
+    const int o = get_global_id(0);
+    if (o >= count) return;
+    const int start = (o / inner) * length * inner + o % inner;
+    x += start;
+    y += start;
+    C top = (C)x[0];
+    int where = 0;
+    for (int i = 1; i < length; i++) {
+        const C v = (C)x[i * inner];
+        if (v > top) {
+            top = v;
+            where = i;
+        }
+    }
+#if KIND == 2
+    for (int i = 0; i < length; i++) y[i * inner] = (T)(i == where);
+#else
+    C sum = 0;
+    for (int i = 0; i < length; i++) sum += exp((C)x[i * inner] - top);
+#if KIND == 0
+    const C scale = (C)1 / sum;
+    for (int i = 0; i < length; i++) y[i * inner] = (T)(exp((C)x[i * inner] - top) * scale);
+#else
+    const C shift = log(sum);
+    for (int i = 0; i < length; i++) y[i * inner] = (T)((C)x[i * inner] - top - shift);
+#endif
+#endif
+}
+
+/* Gradients. KIND 0: dx = y * (dy - sum(dy * y)); 1: dx = dy - exp(y) * sum(dy). */
+#if KIND == 0
+#define TERM(d, v) ((d) * (v))
+#define RESULT(V, d, v, s) ((v) * ((d) - (V)(s)))
+#else
+#define TERM(d, v) (d)
+#define RESULT(V, d, v, s) ((d) - exp(v) * (V)(s))
+#endif
+
+__kernel HINT void grad_rows(__global const T *dy, __global const T *y, __global T *dx,
+                             const int outer, const int length)
+{
+    const int o = get_global_id(0);
+    if (o >= outer) return;
+    dy += o * length;
+    y += o * length;
+    dx += o * length;
+    const int full = length - length % W;
+    VEC(C) sums = (VEC(C))(C)0;
+    C rest = 0;
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) d = LOAD(*(__global const TV *)(dy + i));
+        const VEC(C) v = LOAD(*(__global const TV *)(y + i));
+        sums += TERM(d, v);
+    }
+    for (int i = full; i < length; i++) {
+        const C d = (C)dy[i];
+        const C v = (C)y[i];
+        rest += TERM(d, v);
+    }
+    const C s = sum_all(sums) + rest;
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) d = LOAD(*(__global const TV *)(dy + i));
+        const VEC(C) v = LOAD(*(__global const TV *)(y + i));
+        *(__global TV *)(dx + i) = STORE(RESULT(VEC(C), d, v, s));
+    }
+    for (int i = full; i < length; i++) {
+        const C d = (C)dy[i];
+        const C v = (C)y[i];
+        dx[i] = (T)RESULT(C, d, v, s);
+    }
+}
+
+__kernel void grad_lines(__global const T *dy, __global const T *y, __global T *dx,
+                         const int count, const int inner, const int length)
+{
+    const int o = get_global_id(0);
+    if (o >= count) return;
+    const int start = (o / inner) * length * inner + o % inner;
+    C s = 0;
+    for (int i = 0; i < length; i++) {
+        const C d = (C)dy[start + i * inner];
+        const C v = (C)y[start + i * inner];
+        s += TERM(d, v);
+    }
+    for (int i = 0; i < length; i++) {
+        const C d = (C)dy[start + i * inner];
+        const C v = (C)y[start + i * inner];
+        dx[start + i * inner] = (T)RESULT(C, d, v, s);
+    }
+}

@@ -1,7 +1,113 @@
-"""Softmax, LogSoftmax and their gradients."""
+"""Softmax, LogSoftmax, Hardmax and the gradients of the first two."""
 
 from __future__ import annotations
 
-from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+from collections.abc import Mapping
+from math import prod
 
-FAMILY = KernelFamily("softmax", (), (Variant("naive", lambda call, facts, params: Lowering(())),))
+import numpy as np
+
+from coexec.core.types import OpCall
+from coexec.ops.softmax import softmax_axis
+from coexec.processors.opencl.cnumbers import compute_type
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    KernelFamily,
+    Lowering,
+    Variant,
+    c_type,
+    ceil_to,
+    i32,
+    inp,
+    out,
+    refuse_types,
+)
+
+KINDS: Mapping[str, int] = {
+    "Softmax": 0,
+    "LogSoftmax": 1,
+    "Hardmax": 2,
+    "coexec::SoftmaxGrad": 0,
+    "coexec::LogSoftmaxGrad": 1,
+}
+"""``KIND`` of each operator in ``softmax.cl``."""
+
+
+def applies(call: OpCall, facts: DeviceFacts) -> str | None:
+    return refuse_types((*call.inputs, *call.outputs), facts)
+
+
+def inner_size(call: OpCall) -> int:
+    return prod(call.input(0).shape[softmax_axis(call) + 1 :])
+
+
+def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.op_type == "Hardmax":
+        return "Hardmax has one kernel only"
+    if inner_size(call) != 1:
+        return "the axis is not the innermost one"
+    return applies(call, facts)
+
+
+def kernel_call(
+    call: OpCall, entry: str, sizes: tuple[int, ...], items: int, width: int, local: int
+) -> KernelCall:
+    dtype = call.input(0).dtype
+    defines: dict[str, str | int | float] = {
+        "T": c_type(dtype),
+        "C": compute_type(dtype),
+        "W": width,
+        "KIND": KINDS[call.identifier],
+    }
+    if dtype == np.float16:
+        defines["WIDEN"] = 1
+    operands = [inp(i) for i in range(len(call.inputs))]
+    prefix = "grad_" if len(operands) == 2 else ""
+    return KernelCall(
+        family="softmax",
+        entry=prefix + entry,
+        args=(*operands, out(0), *map(i32, sizes)),
+        global_size=(ceil_to(items, local),),
+        local_size=(local,),
+        defines=defines,
+    )
+
+
+def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One work-item per contiguous line."""
+    x = call.input(0)
+    if x.size == 0:
+        return Lowering(())
+    length = x.shape[softmax_axis(call)]
+    rows = x.size // length
+    return Lowering(
+        (kernel_call(call, "rows", (rows, length), rows, params["WIDTH"], params["LOCAL"]),)
+    )
+
+
+def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One work-item per line, one element at a time."""
+    x = call.input(0)
+    if x.size == 0:
+        return Lowering(())
+    length, inner = x.shape[softmax_axis(call)], inner_size(call)
+    count = x.size // length
+    return Lowering(
+        (kernel_call(call, "lines", (count, inner, length), count, 1, params["LOCAL"]),)
+    )
+
+
+FAMILY = KernelFamily(
+    "softmax",
+    tuple(KINDS),
+    (
+        Variant(
+            "rows",
+            lower_rows,
+            applies_rows,
+            space={"WIDTH": (16, 8, 4), "LOCAL": (8, 16, 64)},
+        ),
+        Variant("naive", lower_lines, applies, space={"LOCAL": (16, 64, 256)}),
+    ),
+)

@@ -1,0 +1,33 @@
+"""All commands under one name, and how errors and Ctrl-C become exit statuses."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from coexec.base.errors import CoexecError
+from coexec.cli import devices, run, train, zoo
+from coexec.cli.output import fail
+
+app = typer.Typer(
+    name="coexec",
+    help="Train and run ONNX models on every processor of one device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+for module in (devices, run, train, zoo):
+    module.register(app)
+
+
+def main() -> None:
+    """Entry point of the ``coexec`` command. Exit status: 0, 1 error, 2 usage, 130 Ctrl-C."""
+    try:
+        app()
+    except CoexecError as error:
+        sys.exit(fail(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)

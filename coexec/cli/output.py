@@ -1,0 +1,89 @@
+"""What commands print: tables and progress for people on stderr or stdout, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from coexec.base.errors import CoexecError, UsageError
+
+console = Console()
+notes = Console(stderr=True)
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+]
+ProcessorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--processor",
+        "-p",
+        metavar="SPEC",
+        help="Processor by preference, may be repeated: opencl, opencl:pocl, reference, ...",
+    ),
+]
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """One JSON object on stdout; NaN, which JSON lacks, becomes null."""
+    sys.stdout.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+
+
+def fail(error: CoexecError) -> int:
+    """Report an error the way the user asked for; returns the exit status."""
+    if "--json" in sys.argv:
+        print_json({"error": str(error), "kind": type(error).__name__})
+    else:
+        notes.print("[bold red]error:[/]", end=" ")
+        notes.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    return error.exit_status
+
+
+def parse_pairs(values: list[str] | None, flag: str) -> dict[str, str]:
+    """``["x=a.npy"]`` -> ``{"x": "a.npy"}``.
+
+    Raises:
+        UsageError: an item without ``=`` or a name given twice.
+    """
+    pairs: dict[str, str] = {}
+    for item in values or []:
+        name, separator, value = item.partition("=")
+        if not (separator and name and value):
+            raise UsageError(f"{flag} {item!r}: write it as {flag} NAME=VALUE")
+        if name in pairs:
+            raise UsageError(f"{flag} names {name!r} twice")
+        pairs[name] = value
+    return pairs
+
+
+def parse_shapes(values: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """``["x=1x3x224x224"]`` -> ``{"x": (1, 3, 224, 224)}``."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, text in parse_pairs(values, "--shape").items():
+        try:
+            shapes[name] = tuple(int(dim) for dim in text.lower().split("x"))
+        except ValueError as error:
+            raise UsageError(f"--shape {name}={text}: write it as {name}=1x3x224x224") from error
+    return shapes
+
+
+def require_writable(path: Path | None, flag: str) -> None:
+    """Fail before a long run, not after it, when an output's folder does not exist."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise UsageError(f"{flag} {path}: the folder {path.absolute().parent} does not exist")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return str(value) if isinstance(value, Path) else value

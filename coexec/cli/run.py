@@ -1,0 +1,152 @@
+"""``coexec run``: run a model and say how long it takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import onnx_ir as ir
+import typer
+from rich.table import Table
+
+from coexec.api import compile as compile_model
+from coexec.api import load
+from coexec.base.disk import write_atomically
+from coexec.base.errors import DataError, UsageError
+from coexec.base.units import bytes_text
+from coexec.cli.output import (
+    JsonFlag,
+    ProcessorOption,
+    console,
+    notes,
+    parse_pairs,
+    parse_shapes,
+    print_json,
+    require_writable,
+)
+from coexec.core.events import Trace
+from coexec.core.types import Array
+from coexec.report.perfetto_trace import write_perfetto
+from coexec.session import Session, model_inputs
+
+SEED = 0
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "run",
+        epilog="Example: coexec run resnet18.onnx --shape x=1x3x32x32 --processor opencl --repeat 10",
+    )(run)
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=FILE.npy", help="Data of an input; else random."),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", metavar="NAME=1x3x224x224", help="Shape of an input left open."),
+    ] = None,
+    processor: ProcessorOption = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Timed runs, after one warm-up.")] = 1,
+    save_outputs: Annotated[Path | None, typer.Option(help="Write outputs to this .npz.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of one run.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a model on files or on random data; report its outputs, time and memory."""
+    require_writable(save_outputs, "--save-outputs")
+    require_writable(trace, "--trace")
+    shapes = parse_shapes(shape)
+    arrays = _read_arrays(parse_pairs(inputs, "--input"))
+    loaded = load(model, {**{name: a.shape for name, a in arrays.items()}, **shapes})
+    feeds, made_up = _feeds(loaded, arrays, shapes)
+    session = compile_model(loaded, processor or ())
+    outputs = session.run(feeds)
+    times = [_timed(session, feeds) for _ in range(repeat)]
+    if save_outputs is not None:
+        results: dict[str, Any] = dict(outputs)
+        write_atomically(save_outputs, lambda file: np.savez(file, **results))
+    if trace is not None:
+        events = Trace()
+        session.run(feeds, trace=events)
+        write_perfetto(events, trace)
+    record = {
+        "model": model,
+        "processor": next(iter(session.processors)),
+        "median_ms": median(times),
+        "min_ms": min(times),
+        "repeat": repeat,
+        "peak_bytes": session.peak_bytes,
+        "naive_bytes": session.program.naive_bytes,
+        "outputs": {
+            name: {"shape": list(array.shape), "dtype": array.dtype.name}
+            for name, array in outputs.items()
+        },
+        "random_inputs": made_up,
+        "fallbacks": session.fallbacks.splitlines(),
+    }
+    print_json(record) if as_json else _show(record)
+
+
+def _show(record: dict[str, Any]) -> None:
+    for line in record["fallbacks"]:
+        notes.print(f"[yellow]fallback:[/] {line}")
+    if record["random_inputs"]:
+        notes.print(f"random data for: {', '.join(record['random_inputs'])}")
+    table = Table(title=f"{record['model']} on {record['processor']}", show_header=False)
+    table.add_row("median of runs", f"{record['median_ms']:.3f} ms ({record['repeat']} runs)")
+    table.add_row("fastest run", f"{record['min_ms']:.3f} ms")
+    table.add_row("device memory", bytes_text(record["peak_bytes"]))
+    for name, kind in record["outputs"].items():
+        table.add_row(f"output {name}", f"{kind['dtype']}[{'x'.join(map(str, kind['shape']))}]")
+    console.print(table)
+
+
+def _timed(session: Session, feeds: dict[str, Array]) -> float:
+    start = time.perf_counter()
+    session.run(feeds)
+    return (time.perf_counter() - start) * 1e3
+
+
+def _read_arrays(files: dict[str, str]) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for name, file in files.items():
+        try:
+            arrays[name] = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"--input {name}={file}: not a readable .npy file: {error}") from error
+        if not isinstance(arrays[name], np.ndarray):
+            raise DataError(f"--input {name}={file}: an archive; give one .npy file per input")
+    return arrays
+
+
+def _feeds(
+    model: ir.Model, arrays: dict[str, Array], shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Array], list[str]]:
+    """Data for every input: from files, or seeded random data where none is given."""
+    rng = np.random.default_rng(SEED)
+    names = [str(value.name) for value in model_inputs(model)]
+    unknown = [name for name in (*arrays, *shapes) if name not in names]
+    if unknown:
+        raise UsageError(f"the model has no input {unknown}; its inputs are {names}")
+    made_up = [name for name in names if name not in arrays]
+    feeds = {
+        str(v.name): arrays[str(v.name)] if v.name in arrays else _random(v, rng)
+        for v in model_inputs(model)
+    }
+    return feeds, made_up
+
+
+def _random(value: ir.Value, rng: np.random.Generator) -> Array:
+    if value.shape is None or not value.shape.is_static() or value.dtype is None:
+        raise UsageError(f"input {value.name!r} has an open shape; give --shape {value.name}=...")
+    dtype = np.dtype(value.dtype.numpy())
+    shape = tuple(value.shape.numpy())
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)

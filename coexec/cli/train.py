@@ -1,0 +1,202 @@
+"""``coexec train``: train a model on a .npz file, with checkpoints and exact resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from coexec.api import Trainer, load
+from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import OPTIMIZERS, SGD, Optimizer
+from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
+from coexec.base.errors import UsageError
+from coexec.base.units import bytes_text
+from coexec.cli.output import (
+    JsonFlag,
+    ProcessorOption,
+    console,
+    notes,
+    print_json,
+    require_writable,
+)
+from coexec.core.events import Trace
+from coexec.data import Dataset, load_npz
+from coexec.fit import FitOptions, Result, fit
+from coexec.fit import Progress as FitProgress
+from coexec.report.perfetto_trace import write_perfetto
+from coexec.report.sparkline import sparkline
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "train",
+        epilog="Example: coexec train lenet.onnx --data train.npz --validation test.npz "
+        "--optimizer sgd --learning-rate 0.01 --epochs 10 --out trained.onnx",
+    )(train)
+
+
+def train(
+    model: Annotated[Path, typer.Argument(help="ONNX file to start from.")],
+    data: Annotated[Path, typer.Option(help=".npz with an array per model input and 'labels'.")],
+    validation: Annotated[Path | None, typer.Option(help="Held-out .npz for accuracy.")] = None,
+    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
+    label_smoothing: Annotated[float, typer.Option(help="For cross-entropy, in [0, 1).")] = 0.0,
+    class_axis: Annotated[int, typer.Option(help="Axis of classes in the output.")] = 1,
+    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.01,
+    momentum: Annotated[float, typer.Option(help="For sgd.")] = 0.9,
+    weight_decay: Annotated[float | None, typer.Option(help="Default: the optimizer's own.")] = None,
+    schedule: Annotated[str, typer.Option(help="constant, step or cosine.")] = "constant",
+    warmup_steps: Annotated[int, typer.Option(min=0, help="Linear warm-up.")] = 0,
+    clip_norm: Annotated[float | None, typer.Option(help="Bound of the gradients' norm.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 32,
+    micro_batches: Annotated[int, typer.Option(min=1, help="Parts of a batch in memory.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
+    trainable: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Parameters to train; default all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Order of samples, dropout masks.")] = 0,
+    processor: ProcessorOption = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Folder of checkpoints.")] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=0, help="Steps; 0: every epoch.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from --checkpoint.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Trained ONNX file to write.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Perfetto trace of the first steps.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a model from an ONNX file on an OpenCL device and write the trained ONNX file."""
+    require_writable(out, "--out")
+    require_writable(trace, "--trace")
+    if resume and checkpoint is None:
+        raise UsageError("--resume needs --checkpoint DIR: the folder to continue from")
+    train_data = load_npz(data)
+    held_out = load_npz(validation) if validation is not None else None
+    steps = epochs * (len(train_data) // batch_size)
+    rate = _schedule(schedule, learning_rate, steps, warmup_steps)
+    trainer = Trainer(
+        load(model, _shapes(train_data, batch_size // micro_batches)),
+        _loss(loss, label_smoothing, class_axis),
+        _optimizer(optimizer, rate, momentum, weight_decay),
+        processor or (),
+        trainable=tuple(trainable or ()),
+        clip_norm=clip_norm,
+        micro_batches=micro_batches,
+        seed=seed,
+    )
+    events = Trace() if trace is not None else None
+    options = FitOptions(
+        epochs, batch_size, seed, checkpoint, checkpoint_every, resume, trace=events
+    )
+    result, losses = _fit(trainer, train_data, held_out, options)
+    if out is not None:
+        trainer.save(out)
+    if trace is not None and events is not None:
+        write_perfetto(events, trace)
+    record = _record(trainer, result, out)
+    print_json(record) if as_json else _show(record, losses)
+
+
+def _fit(
+    trainer: Trainer, data: Dataset, validation: Dataset | None, options: FitOptions
+) -> tuple[Result, list[float]]:
+    """Train under a progress bar on stderr."""
+    losses: list[float] = []
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[step_ms]:.1f} ms/step"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes) as bar:
+        task = bar.add_task("train", epoch=1, loss=float("nan"), step_ms=float("nan"))
+
+        def observe(progress: FitProgress) -> None:
+            losses.append(progress.loss)
+            bar.update(
+                task,
+                total=progress.total_steps,
+                completed=progress.step,
+                epoch=progress.epoch + 1,
+                loss=progress.loss,
+                step_ms=progress.step_ms[-1],
+            )
+
+        return fit(trainer, data, validation, options, observe), losses
+
+
+def _record(trainer: Trainer, result: Result, out: Path | None) -> dict[str, Any]:
+    trained = result.steps_run > 0
+    return {
+        "steps": result.steps,
+        "loss_first": result.loss_first,
+        "loss_last": result.loss_last,
+        "accuracy": result.accuracy,
+        "step_ms_median": result.step_ms_median,
+        "peak_bytes": trainer.peak_bytes if trained else None,
+        "naive_bytes": trainer.program.naive_bytes if trained else None,
+        "processor": next(iter(trainer.processors)),
+        "fallbacks": trainer.plan.table().splitlines() if trained else [],
+        "notes": list(result.notes),
+        "out": out,
+    }
+
+
+def _show(record: dict[str, Any], losses: list[float]) -> None:
+    for line in record["fallbacks"]:
+        notes.print(f"[yellow]fallback:[/] {line}")
+    for note in record["notes"]:
+        notes.print(f"[yellow]note:[/] {note}", markup=True)
+    if losses:
+        console.print(f"loss      {sparkline(losses, 60)}  {losses[0]:.4f} -> {losses[-1]:.4f}")
+    if record["accuracy"] is not None:
+        console.print(f"accuracy  [bold green]{record['accuracy']:.2%}[/] on held-out data")
+    console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms")
+    if record["peak_bytes"] is not None:
+        planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
+        console.print(f"memory    {planned} planned ({naive} without reuse)")
+    if record["out"] is not None:
+        console.print(f"written   {record['out']}")
+
+
+def _shapes(data: Dataset, batch: int) -> dict[str, tuple[int, ...]]:
+    return {name: (batch, *array.shape[1:]) for name, array in data.inputs.items()}
+
+
+def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
+    if name not in LOSSES:
+        raise UsageError(f"--loss {name!r} is unknown; known: {', '.join(LOSSES)}")
+    if name == "cross-entropy":
+        if not 0.0 <= label_smoothing < 1.0:
+            raise UsageError(f"--label-smoothing must be in [0, 1), not {label_smoothing}")
+        return SoftmaxCrossEntropy(label_smoothing, class_axis=class_axis)
+    return LOSSES[name]()
+
+
+def _optimizer(
+    name: str, rate: Schedule, momentum: float, weight_decay: float | None
+) -> Optimizer:
+    if name not in OPTIMIZERS:
+        raise UsageError(f"--optimizer {name!r} is unknown; known: {', '.join(OPTIMIZERS)}")
+    decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+    if name == "sgd":
+        return SGD(rate, momentum=momentum, **decay)
+    return OPTIMIZERS[name](rate, **decay)
+
+
+def _schedule(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule:
+    """Step decay divides by ten after each third of the training."""
+    if rate <= 0:
+        raise UsageError(f"--learning-rate must be above 0, not {rate}")
+    known: dict[str, Schedule] = {
+        "constant": Constant(rate),
+        "step": StepDecay(rate, every=max(steps // 3, 1)),
+        "cosine": Cosine(rate, steps=max(steps - warmup_steps, 1)),
+    }
+    if name not in known:
+        raise UsageError(f"--schedule {name!r} is unknown; known: {', '.join(known)}")
+    return Warmup(known[name], warmup_steps) if warmup_steps else known[name]

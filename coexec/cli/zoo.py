@@ -1,0 +1,65 @@
+"""``coexec zoo``: models built in code, written as ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from coexec.base.units import bytes_text
+from coexec.base.errors import UsageError
+from coexec.cli.output import JsonFlag, console, print_json, require_writable
+from coexec.frontend.export import save_model
+from coexec.zoo.catalog import CATALOG, build
+
+
+def register(app: typer.Typer) -> None:
+    app.command(
+        "zoo", epilog="Example: coexec zoo resnet18 --out resnet18.onnx --batch 32 --classes 10"
+    )(zoo)
+
+
+def zoo(
+    name: Annotated[str | None, typer.Argument(help="Model to build; none lists them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="ONNX file to write.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Fixed batch size; symbolic if absent.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the models of the zoo, or write one with seeded initial weights."""
+    if name is None:
+        _list(as_json)
+        return
+    if out is None:
+        raise UsageError(f"--out is missing: name the file to write, e.g. --out {name}.onnx")
+    require_writable(out, "--out")
+    model = build(name, batch=batch, classes=classes, seed=seed)
+    save_model(model, out)
+    parameters = sum(
+        v.const_value.size for v in model.graph.initializers.values() if v.const_value is not None
+    )
+    size = out.stat().st_size
+    if as_json:
+        print_json({"name": name, "out": out, "parameters": parameters, "bytes": size})
+        return
+    console.print(f"{name}: {parameters:,} parameters, {bytes_text(size)} -> {out}")
+
+
+def _list(as_json: bool) -> None:
+    if as_json:
+        models = {
+            name: {"description": e.description, "input_shape": e.input_shape, "classes": e.classes}
+            for name, e in CATALOG.items()
+        }
+        print_json({"models": models})
+        return
+    table = Table(title="Zoo")
+    for column in ("name", "input x", "classes", "description"):
+        table.add_column(column)
+    for name, entry in CATALOG.items():
+        shape = "x".join(("N", *map(str, entry.input_shape)))
+        table.add_row(f"[bold]{name}[/]", shape, str(entry.classes), entry.description)
+    console.print(table)
