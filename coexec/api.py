@@ -81,5 +81,3 @@ def open_all(specs: Sequence[str]) -> dict[str, Processor]:
         raise UsageError(f"processors is a list of specs: [{specs!r}], not {specs!r}")
     opened = [open_processor(spec) for spec in (*(specs or (PROCESSOR.text,)), LAST_RESORT)]
     return {processor.describe().name: processor for processor in opened}
-
-

@@ -23,7 +23,9 @@ class Dataset:
     labels: Array
 
     def __post_init__(self) -> None:
-        lengths = {name: len(array) for name, array in (*self.inputs.items(), (LABELS, self.labels))}
+        lengths = {
+            name: len(array) for name, array in (*self.inputs.items(), (LABELS, self.labels))
+        }
         if len(set(lengths.values())) > 1:
             raise DataError(f"arrays differ in length: {lengths}")
         if not len(self.labels):
@@ -34,7 +36,9 @@ class Dataset:
 
     def take(self, rows: Array) -> Dataset:
         """The samples at ``rows``."""
-        return Dataset({name: array[rows] for name, array in self.inputs.items()}, self.labels[rows])
+        return Dataset(
+            {name: array[rows] for name, array in self.inputs.items()}, self.labels[rows]
+        )
 
 
 def load_npz(path: Path) -> Dataset:
@@ -58,11 +62,13 @@ def load_npz(path: Path) -> Dataset:
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Array:
-    """Order of samples in an epoch: a function of seed and epoch only, so that it can be resumed."""
+    """Order of samples in an epoch: a function of seed and epoch only, so it can be resumed."""
     return np.random.default_rng((seed, epoch)).permutation(samples)
 
 
-def batches(dataset: Dataset, batch_size: int, seed: int, epoch: int, skip: int) -> Iterator[Dataset]:
+def batches(
+    dataset: Dataset, batch_size: int, seed: int, epoch: int, skip: int
+) -> Iterator[Dataset]:
     """Full batches of an epoch in its order, without the first ``skip``.
 
     Samples that do not fill a batch are left out of this epoch; the next epoch's order is another.

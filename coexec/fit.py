@@ -17,8 +17,8 @@ from types import FrameType
 import numpy as np
 
 from coexec.base.errors import CheckpointError, DataError
-from coexec.core.events import Trace
 from coexec.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from coexec.core.events import Trace
 from coexec.data import Dataset, batches
 from coexec.ops.node import type_of
 from coexec.trainer import Trainer
@@ -210,7 +210,7 @@ def _interrupts() -> Iterator[threading.Event]:
         return
     previous = signal.getsignal(signal.SIGINT)
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         event.set()
         signal.signal(signal.SIGINT, previous)
 

@@ -226,5 +226,3 @@ def _check_shape(value: ir.Value, array: Array) -> None:
         text = "x".join(str(dim if isinstance(dim, int) else dim.value or "?") for dim in expected)
         given = "x".join(map(str, array.shape))
         raise DataError(f"input {value.name!r} wants shape {text}, the data has {given}")
-
-

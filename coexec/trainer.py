@@ -88,9 +88,7 @@ class Trainer:
         self._loaded: dict[str, Array] = {}
         self._parameters: tuple[str, ...] = ()
 
-    def step(
-        self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None
-    ) -> float:
+    def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
         """One optimizer step on a batch; returns its loss (before the update).
 
         Raises:

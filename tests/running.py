@@ -33,9 +33,9 @@ def run_region(
     processor: Processor, region: Region, executable: Executable, values: dict[str, Array]
 ) -> list[Array]:
     """Run a compiled region on fresh buffers filled with a poison pattern."""
-    buffers: list[Buffer] = []
-    for name in executable.inputs:
-        buffers.append(_filled(processor, np.ascontiguousarray(values[name])))
+    buffers: list[Buffer] = [
+        _filled(processor, np.ascontiguousarray(values[name])) for name in executable.inputs
+    ]
     for name in executable.outputs:
         kind = region.types[name]
         buffers.append(_filled(processor, np.full(kind.nbytes, 0xA5, np.uint8)))
@@ -51,9 +51,7 @@ def run_region(
     ]
 
 
-def run_call(
-    processor: Processor, call: OpCall, operands: Sequence[Array | None]
-) -> list[Array]:
+def run_call(processor: Processor, call: OpCall, operands: Sequence[Array | None]) -> list[Array]:
     """Outputs of ``call`` on ``processor``."""
     region = region_of(call)
     values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}

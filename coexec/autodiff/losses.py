@@ -142,9 +142,7 @@ class SoftmaxCrossEntropy(Loss):
         targets = self._smooth(g, one_hot, kind.shape[1])
         log_probability = g.op("LogSoftmax", [logits], {"axis": 1})
         axes = g.constant(np.array([1], np.int64), "int64")
-        losses = g.op(
-            "ReduceSum", [g.op("Mul", [targets, log_probability]), axes], {"keepdims": 0}
-        )
+        losses = g.op("ReduceSum", [g.op("Mul", [targets, log_probability]), axes], {"keepdims": 0})
         if self.ignore_index is None:
             count = kind.size // kind.shape[1]
             return g.op("Mul", [_sum(g, losses), g.constant(-1.0 / count, kind.dtype)])

@@ -128,9 +128,7 @@ class _NodeScope(GradientScope):
         return type_of(value)
 
 
-def _nodes_between(
-    graph: ir.Graph, sources: Iterable[ir.Value], target: ir.Value
-) -> list[ir.Node]:
+def _nodes_between(graph: ir.Graph, sources: Iterable[ir.Value], target: ir.Value) -> list[ir.Node]:
     """Nodes that depend on a source and on which the target depends, in graph order."""
     forward = set(sources)
     dependent: list[ir.Node] = []

@@ -39,7 +39,7 @@ class StepDecay(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """From ``rate`` to ``final`` along half a cosine in ``steps`` steps (Loshchilov, Hutter 2017)."""
+    """From ``rate`` to ``final`` in ``steps`` steps along half a cosine (Loshchilov, 2017)."""
 
     rate: float
     steps: int

@@ -44,7 +44,7 @@ class StepGraph:
 
 
 def trainable_initializers(model: ir.Model, patterns: Sequence[str]) -> list[ir.Value]:
-    """Weights (rank >= 1) that match a pattern, without batch statistics and constants of the graph.
+    """Weights (rank >= 1) that match a pattern, without batch statistics and graph constants.
 
     Raises:
         GradientError: a pattern that matches no initializer (the known names are listed).
@@ -86,9 +86,7 @@ def build_step(
     return work.finish()
 
 
-def build_accumulation(
-    model: ir.Model, loss: Loss, *, trainable: Sequence[str] = ()
-) -> StepGraph:
+def build_accumulation(model: ir.Model, loss: Loss, *, trainable: Sequence[str] = ()) -> StepGraph:
     """Forward and backward of a micro-batch; gradients are added to states, nothing is updated."""
     work = _Step(model, loss, trainable)
     work.append_accumulators()
@@ -164,9 +162,7 @@ class _States:
             slot: self.add_state(f"{name}#{slot}", np.zeros(kind.shape, kind.dtype))
             for slot in optimizer.slots()
         }
-        update = optimizer.update(
-            self.builder, parameter, gradient, inputs.__getitem__, rate, step
-        )
+        update = optimizer.update(self.builder, parameter, gradient, inputs.__getitem__, rate, step)
         self.replace_state(parameter, update.parameter)
         for slot, value in update.slots.items():
             self.replace_state(inputs[slot], value)
@@ -185,7 +181,8 @@ class _States:
     def as_state(self, initializer: ir.Value) -> ir.Value:
         """Turn an initializer into a state input of the same name."""
         graph = self.model.graph
-        assert initializer.const_value is not None and initializer.name is not None
+        assert initializer.const_value is not None
+        assert initializer.name is not None
         self.initial[initializer.name] = initializer.const_value.numpy()
         del graph.initializers[initializer.name]
         initializer.const_value = None
@@ -298,10 +295,8 @@ class _Update(_States):
         )
 
 
-def _clip(
-    g: GraphBuilder, grads: Mapping[str, ir.Value], clip_norm: float
-) -> dict[str, ir.Value]:
-    """Scale all gradients so that their joint norm is at most ``clip_norm`` (Pascanu et al. 2013)."""
+def _clip(g: GraphBuilder, grads: Mapping[str, ir.Value], clip_norm: float) -> dict[str, ir.Value]:
+    """Scale all gradients so that their joint norm is at most ``clip_norm`` (Pascanu, 2013)."""
     squares = [g.op("ReduceSumSquare", [value], {"keepdims": 0}) for value in grads.values()]
     norm = g.op("Sqrt", [g.op("Sum", squares) if len(squares) > 1 else squares[0]])
     dtype = type_of(norm).dtype

@@ -29,7 +29,9 @@ class Knob:
 
 DEBUG = Knob("DEBUG", "0", "1 prints each stage, 2 prints one line per kernel launch and copy")
 CACHE_DIR = Knob(
-    "COEXEC_CACHE_DIR", "", "folder of compiled programs; empty: ~/.cache/coexec (or XDG_CACHE_HOME)"
+    "COEXEC_CACHE_DIR",
+    "",
+    "folder of compiled programs; empty: ~/.cache/coexec (or XDG_CACHE_HOME)",
 )
 XDG_CACHE_HOME = Knob("XDG_CACHE_HOME", "", "the user's cache folder (read, never written)")
 OCL_ICD_VENDORS = Knob(

@@ -13,6 +13,7 @@ from coexec.processors.find import list_processors
 
 
 def register(app: typer.Typer) -> None:
+    """Add the command."""
     app.command("devices", epilog="Example: coexec devices --json")(devices)
 
 

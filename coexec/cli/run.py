@@ -36,9 +36,10 @@ SEED = 0
 
 
 def register(app: typer.Typer) -> None:
+    """Add the command."""
     app.command(
         "run",
-        epilog="Example: coexec run resnet18.onnx --shape x=1x3x32x32 --processor opencl --repeat 10",
+        epilog="Example: coexec run resnet18.onnx --shape x=1x3x32x32 -p opencl --repeat 10",
     )(run)
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coexec.api import Trainer, load
 from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
-from coexec.autodiff.optimizers import OPTIMIZERS, SGD, Optimizer
+from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
@@ -31,6 +31,7 @@ from coexec.report.sparkline import sparkline
 
 
 def register(app: typer.Typer) -> None:
+    """Add the command."""
     app.command(
         "train",
         epilog="Example: coexec train lenet.onnx --data train.npz --validation test.npz "
@@ -48,7 +49,9 @@ def train(
     optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.01,
     momentum: Annotated[float, typer.Option(help="For sgd.")] = 0.9,
-    weight_decay: Annotated[float | None, typer.Option(help="Default: the optimizer's own.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Default: the optimizer's own.")
+    ] = None,
     schedule: Annotated[str, typer.Option(help="constant, step or cosine.")] = "constant",
     warmup_steps: Annotated[int, typer.Option(min=0, help="Linear warm-up.")] = 0,
     clip_norm: Annotated[float | None, typer.Option(help="Bound of the gradients' norm.")] = None,
@@ -174,18 +177,18 @@ def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
         if not 0.0 <= label_smoothing < 1.0:
             raise UsageError(f"--label-smoothing must be in [0, 1), not {label_smoothing}")
         return SoftmaxCrossEntropy(label_smoothing, class_axis=class_axis)
-    return LOSSES[name]()
+    chosen: Loss = LOSSES[name]()
+    return chosen
 
 
-def _optimizer(
-    name: str, rate: Schedule, momentum: float, weight_decay: float | None
-) -> Optimizer:
+def _optimizer(name: str, rate: Schedule, momentum: float, weight_decay: float | None) -> Optimizer:
     if name not in OPTIMIZERS:
         raise UsageError(f"--optimizer {name!r} is unknown; known: {', '.join(OPTIMIZERS)}")
-    decay = {} if weight_decay is None else {"weight_decay": weight_decay}
+    options: dict[str, Any] = {} if weight_decay is None else {"weight_decay": weight_decay}
     if name == "sgd":
-        return SGD(rate, momentum=momentum, **decay)
-    return OPTIMIZERS[name](rate, **decay)
+        options["momentum"] = momentum
+    chosen: Optimizer = OPTIMIZERS[name](rate, **options)
+    return chosen
 
 
 def _schedule(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule:

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from coexec.base.units import bytes_text
 from coexec.base.errors import UsageError
+from coexec.base.units import bytes_text
 from coexec.cli.output import JsonFlag, console, print_json, require_writable
 from coexec.frontend.export import save_model
 from coexec.zoo.catalog import CATALOG, build
 
 
 def register(app: typer.Typer) -> None:
+    """Add the command."""
     app.command(
         "zoo", epilog="Example: coexec zoo resnet18 --out resnet18.onnx --batch 32 --classes 10"
     )(zoo)

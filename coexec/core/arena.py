@@ -21,7 +21,7 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class ArenaPlan:
-    """Offsets in bytes by name; ``nbytes`` is the size of the arena, ``naive_bytes`` without reuse."""
+    """Offsets in bytes by name; ``nbytes`` is the arena's size, ``naive_bytes`` without reuse."""
 
     offsets: Mapping[str, int]
     nbytes: int

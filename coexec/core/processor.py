@@ -1,4 +1,4 @@
-"""The processor protocol: seven methods behind which a CPU, a GPU, an NPU or a simulation stands."""
+"""The processor protocol: seven methods behind which stands a CPU, GPU, NPU or a simulation."""
 
 from __future__ import annotations
 

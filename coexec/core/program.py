@@ -47,7 +47,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Wait:
-    """Wait for all reads so far. ``gate``: let the caller look at them and stop the program here."""
+    """Wait for all reads so far. ``gate``: the caller looks at them and may stop the program."""
 
     gate: bool = False
 

@@ -1,1 +1,1 @@
-"""What operators mean: one OpDef each (shape rule, reference, gradient, work, tolerance, examples)."""
+"""What operators mean: one OpDef each, with shape rule, reference, gradient, work, examples."""

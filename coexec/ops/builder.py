@@ -17,7 +17,8 @@ PHASE = "coexec.phase"
 SOURCE = "coexec.source"
 ROLE = "coexec.role"
 STEP = "step"
-"""Metadata keys of a node: forward, backward or optimizer; and the forward node it belongs to; and of an input."""
+"""Metadata keys: a node's phase (forward, backward, optimizer), the forward node it belongs to, and an
+input's role."""
 
 
 class GraphBuilder:

@@ -1,4 +1,4 @@
-"""Between the ONNX graph and operator calls: ``ir.Node`` -> ``OpCall``, ``ir.Value`` <-> ``TensorType``.
+"""Between graph and operator calls: ``ir.Node`` -> ``OpCall``, ``ir.Value`` <-> ``TensorType``.
 
 Only what stands in the graph is read here; nothing is inferred (see ``OpDef.infer`` for that).
 """
@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
-
 
 CONSTANT_MARK = "coexec.constant"
 """Key in ``Value.metadata_props`` of initializers that are constants of the graph, not weights.

@@ -12,7 +12,7 @@ from coexec.ops.node import set_type, type_of
 
 
 def produce_outputs(graph: ir.Graph) -> None:
-    """Put an Identity in front of every output that no node produces, or that stands there twice."""
+    """Put an Identity in front of every output that no node produces or that stands there twice."""
     seen: set[ir.Value] = set()
     for index, value in enumerate(list(graph.outputs)):
         if value.producer() is not None and value not in seen:

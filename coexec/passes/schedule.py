@@ -1,4 +1,4 @@
-"""Order nodes: topologically, optimizer nodes last, so that states are updated after every reader."""
+"""Order nodes: topologically, optimizer nodes last: states are updated after every reader."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Processors: each a folder behind the protocol of ``coexec.core.processor``; ``find`` opens them."""
+"""Processors: each a folder behind the protocol of ``core.processor``; ``find`` opens them."""

@@ -2,7 +2,7 @@
 
 A spec is ``kind[:device][?option=value&...]``: ``opencl``, ``opencl:pocl``, ``opencl:intel``,
 ``opencl:nvidia:1`` (second device of that platform), ``reference``. A kind is a folder with a
-module ``plugin`` that has ``candidates() -> list[Candidate]`` and ``open_device(name) -> Processor``.
+module ``plugin`` (see :class:`Plugin`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLUGINS = {
 
 
 RUN_ONLY = {"opencl": "coexec.processors.opencl.run_only"}
-"""Modules that run saved programs without the compiling half: ``open_runner``, ``load_executable``."""
+"""Modules that run saved programs without the compiling half (see :class:`RunOnly`)."""
 
 
 class RunOnly(Protocol):

@@ -32,7 +32,7 @@ def trace_lines(trace: Trace) -> list[str]:
 
 @contextmanager
 def watched(trace: Trace | None) -> Iterator[Trace | None]:
-    """The caller's trace, or one of our own whose lines go to stderr when ``DEBUG`` is 2 or more."""
+    """The caller's trace; with ``DEBUG`` at 2 or more, its lines go to stderr afterwards."""
     if DEBUG.number < 2:
         yield trace
         return

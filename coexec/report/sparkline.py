@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -11,9 +12,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     """``values`` as bars of eight heights, averaged down to ``width`` characters."""
     count = min(width, len(values))
     edges = [i * len(values) // count for i in range(count + 1)] if count else []
-    means = [
-        sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
     if not means:
         return ""
     low, high = min(means), max(means)

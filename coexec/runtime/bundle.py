@@ -22,7 +22,7 @@ from coexec.core.program import BufferSpec, Instruction, Program
 from coexec.core.types import Array, TensorType
 
 FORMAT = 1
-INSTRUCTIONS = {
+INSTRUCTIONS: Mapping[str, Callable[..., Instruction]] = {
     cls.__name__: cls
     for cls in (programs.Write, programs.Read, programs.Launch, programs.Wait, programs.Free)
 }
@@ -105,8 +105,7 @@ def _program(
 
 def _instruction(kind: str, fields: Mapping[str, Any]) -> Instruction:
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    instruction: Instruction = INSTRUCTIONS[kind](**values)
-    return instruction
+    return INSTRUCTIONS[kind](**values)
 
 
 def _write_archive(

@@ -35,7 +35,9 @@ class Executor:
             known = (shared or {}).get(spec.name) if spec.role in (STATE, SCRATCH) else None
             reusable = known is not None and known.nbytes >= spec.nbytes
             self.buffers[spec.name] = (
-                known if known is not None and reusable else runners[spec.processor].alloc(spec.nbytes)
+                known
+                if known is not None and reusable
+                else runners[spec.processor].alloc(spec.nbytes)
             )
 
     def run(
@@ -120,7 +122,7 @@ class Executor:
         self, tickets: Sequence[tuple[str, Ticket]], trace: Trace | None, wait: bool
     ) -> None:
         """Wait for the last launch of each processor, so that its failure is not lost."""
-        last = {processor: ticket for processor, ticket in tickets}
+        last = dict(tickets)
         if wait or trace is not None:
             self._redeem(list(last.items()), trace)
 

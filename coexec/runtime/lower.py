@@ -74,7 +74,7 @@ class _Lowerer:
         self.homes = self._state_homes()
         # Which processors hold the current value of a tensor, and in which buffer.
         self.held: dict[tuple[str, str], str] = {}
-        self.staged: set[str] = set()
+        self.feeds: set[str] = set()
         self.last_read = self._last_reads()
 
     def run(self) -> Program:
@@ -86,7 +86,7 @@ class _Lowerer:
                 home = self.homes[name]
                 self.held[name, home] = self._buffer(name, home, self.types[name].nbytes, STATE)
             else:
-                self.staged.add(name)
+                self.feeds.add(name)
         gated = False
         for index, part in enumerate(self.parts):
             if part.gated and not gated and self.how.gate:
@@ -149,7 +149,6 @@ class _Lowerer:
         self.instructions.append(Launch(len(self.executables), inputs + outputs + scratch))
         self.executables.append(executable)
         for name in executable.outputs:
-            self.staged.discard(name)
             self._store_state(name, part.processor)
         self._free_dead(index)
 
@@ -178,15 +177,13 @@ class _Lowerer:
         return Region(nodes, tuple(inputs), tuple(outputs), types, constants, aliases)
 
     def _obtain(self, name: str, processor: str) -> str:
-        """Buffer with the tensor's value on ``processor``, copied there through the host if need be."""
+        """Buffer with the tensor's value on ``processor``, copied through the host if need be."""
         if (name, processor) not in self.held:
-            role = INPUT if name in self.staged else BOUNDARY
-            if name not in self.staged:
-                self._fetch(name)
-                self.instructions.append(Wait())
-                self.staged.add(name)
+            fed = name in self.feeds
+            role = INPUT if fed else BOUNDARY
+            source = name if fed else self._stage(name)
             buffer = self._buffer(f"{name}@{processor}", processor, self.types[name].nbytes, role)
-            self.instructions.append(Write(name, buffer))
+            self.instructions.append(Write(source, buffer))
             self.held[name, processor] = buffer
         return self.held[name, processor]
 
@@ -208,19 +205,27 @@ class _Lowerer:
         old = self.how.state.get(name)
         if old is None or self.homes[old] == processor:
             return
-        self._fetch(name)
-        self.instructions.append(Wait())
-        self.instructions.append(Write(name, self.held[old, self.homes[old]]))
+        self.instructions.append(Write(self._stage(name), self.held[old, self.homes[old]]))
+
+    def _stage(self, name: str) -> str:
+        """Bring a tensor to the host on its way to another processor, once; its name there."""
+        staged = f"{name}#staged"
+        if staged not in self.types:
+            self.types[staged] = self.types[name]
+            self.instructions.append(Read(staged, self._holder(name)))
+            self.instructions.append(Wait())
+        return staged
 
     def _fetch(self, name: str) -> None:
-        """Read a tensor to the host from any processor that holds it."""
+        """Read an output to the host from any processor that holds it."""
         value = next((v for v in self.graph.outputs if v.name == name), None)
         if value is not None:
             self.types[name] = type_of(value)
-        for (held, _), buffer in self.held.items():
-            if held == name:
-                self.instructions.append(Read(name, buffer))
-                return
+        self.instructions.append(Read(name, self._holder(name)))
+
+    def _holder(self, name: str) -> str:
+        """A buffer that holds a tensor."""
+        return next(buffer for (held, _), buffer in self.held.items() if held == name)
 
     def _free_dead(self, index: int) -> None:
         for (name, _), buffer in self.held.items():

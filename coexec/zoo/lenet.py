@@ -54,8 +54,8 @@ def digits_cnn(
 ) -> ir.Model:
     """(N, 1, 8, 8) -> (N, classes): three 3 x 3 convolutions and two poolings, for 8 x 8 digits.
 
-    With BatchNormalization four random splits of scikit-learn's digits all ended above 99 % of
-    held-out accuracy (Adam, 15 epochs); without it the same network ended at 98.0 to 99.7 %.
+    BatchNormalization buys margin on scikit-learn's digits: eight runs in PyTorch (Adam, 15 to 20
+    epochs, several seeds and splits) held out 98.9 to 99.7 %; eight without it 98.1 to 99.7 %.
     """
     require(width > 0, f"width must be positive, not {width}")
     net = Net("digits_cnn", (batch, 1, 8, 8), seed=seed)

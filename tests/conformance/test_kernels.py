@@ -54,9 +54,7 @@ def test_other_float_types_agree_with_the_reference(
     check_variants(runtime, op, example, operands)
 
 
-def check_variants(
-    runtime: str, op: OpDef, example: Example, operands: list[Array | None]
-) -> None:
+def check_variants(runtime: str, op: OpDef, example: Example, operands: list[Array | None]) -> None:
     processor = open_processor(runtime)
     assert isinstance(processor, OpenCLProcessor)
     call = example.call(op, operands)

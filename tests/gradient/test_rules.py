@@ -11,7 +11,7 @@ import pytest
 from coexec.autodiff.reverse import gradients
 from coexec.core.types import Array, TensorType
 from coexec.ops.builder import GraphBuilder
-from coexec.ops.node import call_of, set_type
+from coexec.ops.node import call_of
 from coexec.ops.opdef import Example, OpDef, Sample
 from coexec.ops.table import OPERATORS
 
@@ -35,7 +35,7 @@ def test_rule_agrees_with_central_differences(
     if not wanted:
         pytest.fail(f"{op.identifier}: a gradient example needs a float operand")
     found = gradients(graph, target, wanted, builder)
-    feeds = {name: value for name, value in zip(inputs, _data(example, operands), strict=True)}
+    feeds = dict(zip(inputs, _data(example, operands), strict=True))
     values = evaluate(graph, feeds)
     for value in wanted:
         gradient = found[value]
@@ -99,9 +99,7 @@ def _scalar_graph(
     return graph, inputs, target, builder
 
 
-def _central_difference(
-    graph: ir.Graph, feeds: dict[str, Array], name: str, target: str
-) -> Array:
+def _central_difference(graph: ir.Graph, feeds: dict[str, Array], name: str, target: str) -> Array:
     x = feeds[name]
     result = np.zeros_like(x)
     for index in np.ndindex(*x.shape):

@@ -44,8 +44,10 @@ OLD_FORMS = {
     "dropout-9-mask": (9, f"{ROW} {{ a, mask = Dropout<ratio = 0.3>(x) y = Mul(a, mask) }}"),
     "scatter-9": (
         9,
-        f"{ROW} <int64[1,2,1] i = {{0, 1}}, float[1,2,1] u = {{7, 8}}> "
-        "{ y = Scatter<axis = 1>(x, i, u) }",
+        (
+            f"{ROW} <int64[1,2,1] i = {{0, 1}}, float[1,2,1] u = {{7, 8}}> "
+            "{ y = Scatter<axis = 1>(x, i, u) }"
+        ),
     ),
     "upsample-9-nearest": (
         9,
@@ -65,9 +67,11 @@ OLD_FORMS = {
     ),
     "resize-10-nearest-computed": (
         10,
-        f"{MAP} <float[4] s = {{1, 1, 0.3, 1.25}}> "
-        "{ t = Add(s, s) o = Constant<value = float[4] {1, 1, 0, 0}>() r = Sub(t, o) "
-        'y = Resize<mode = "nearest">(x, r) }',
+        (
+            f"{MAP} <float[4] s = {{1, 1, 0.3, 1.25}}> "
+            "{ t = Add(s, s) o = Constant<value = float[4] {1, 1, 0, 0}>() r = Sub(t, o) "
+            'y = Resize<mode = "nearest">(x, r) }'
+        ),
     ),
     "resize-10-linear": (
         10,
@@ -75,14 +79,18 @@ OLD_FORMS = {
     ),
     "resize-11-empty-scales": (
         11,
-        f"{MAP} <float[0] roi = {{}}, float[0] s = {{}}, int64[4] n = {{1, 2, 10, 7}}> "
-        '{ y = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">'
-        "(x, roi, s, n) }",
+        (
+            f"{MAP} <float[0] roi = {{}}, float[0] s = {{}}, int64[4] n = {{1, 2, 10, 7}}> "
+            '{ y = Resize<mode = "linear", coordinate_transformation_mode = "align_corners">'
+            "(x, roi, s, n) }"
+        ),
     ),
     "batch-norm-9": (
         9,
-        f"{MAP} <float[2] a = {{1, 2}}, float[2] b = {{3, 4}}, float[2] m = {{0.5, -0.5}}, "
-        "float[2] v = {1, 2}> { y = BatchNormalization<epsilon = 0.01>(x, a, b, m, v) }",
+        (
+            f"{MAP} <float[2] a = {{1, 2}}, float[2] b = {{3, 4}}, float[2] m = {{0.5, -0.5}}, "
+            "float[2] v = {1, 2}> { y = BatchNormalization<epsilon = 0.01>(x, a, b, m, v) }"
+        ),
     ),
 }
 
@@ -116,16 +124,12 @@ def test_modernised_model_is_valid_onnx_of_the_target_opset(name: str) -> None:
 def test_one_network_in_every_opset(opset: int, rng: np.random.Generator) -> None:
     """The same small CNN loads from each opset and computes the same."""
     squeeze = "Squeeze(p, axes)" if opset >= 13 else "Squeeze<axes = [2, 3]>(p)"
+    weights = ", ".join(f"{v:.4f}" for v in np.random.default_rng(0).normal(size=108))
     graph = (
         "g (float[N,3,8,8] x) => (float[N,4] y) "
-        "<float[4,3,3,3] w, float[2] unused = {1, 2}, int64[2] axes = {2, 3}> "
+        f"<float[4,3,3,3] w = {{{weights}}}, int64[2] axes = {{2, 3}}> "
         "{ a = Conv<pads = [1, 1, 1, 1]>(x, w) b = Relu(a) p = GlobalAveragePool(b) "
         f"q = {squeeze} y = Softmax<axis = 1>(q) }}"
-    )
-    graph = graph.replace(
-        "float[4,3,3,3] w,",
-        "float[4,3,3,3] w = {%s},"
-        % ", ".join(str(round(float(v), 4)) for v in np.random.default_rng(0).normal(size=108)),
     )
     model = specialise(load(parse(graph, opset)), {"x": (2, 3, 8, 8)})
     newest = specialise(

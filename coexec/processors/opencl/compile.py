@@ -197,14 +197,13 @@ class Storage:
         blocks: dict[str, Lifetime] = dict(lifetimes)
         for index, lowering in enumerate(lowerings):
             for number, nbytes in enumerate(lowering.scratch if lowering else ()):
-                blocks[f"#{index}.{number}"] = Lifetime(nbytes, index, index)
+                blocks[_scratch_name(index, number)] = Lifetime(nbytes, index, index)
         plan = plan_arena(blocks, alignment)
         self.arena_bytes, self.naive_bytes = plan.nbytes, plan.naive_bytes
         for name, block in blocks.items():
             slot = Slot(ARENA, offset=plan.offsets[name], nbytes=block.nbytes)
             if name.startswith("#") and name not in lifetimes:
-                index, number = name[1:].split(".")
-                self.scratch[int(index), int(number)] = slot
+                self.scratch[_scratch_key(name)] = slot
             else:
                 self.places[name] = slot
 
@@ -219,6 +218,15 @@ class Storage:
             if old
             else Lifetime(nbytes, index, index)
         )
+
+
+def _scratch_name(node: int, number: int) -> str:
+    return f"#{node}.{number}"
+
+
+def _scratch_key(name: str) -> tuple[int, int]:
+    node, number = name[1:].split(".")
+    return int(node), int(number)
 
 
 class _Default(dict[str, int]):
@@ -247,7 +255,8 @@ class Emitter:
             if prod(call.global_size) == 0:
                 continue
             args = tuple(
-                arg if isinstance(arg, Scalar) else self._slot(index, node, arg) for arg in call.args
+                arg if isinstance(arg, Scalar) else self._slot(index, node, arg)
+                for arg in call.args
             )
             self.steps.append(
                 KernelStep(
@@ -316,5 +325,3 @@ def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:
             )
         )
     return labels
-
-

@@ -16,7 +16,7 @@ from coexec.processors.opencl.family import Scalar
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a tensor lives: argument ``index``, or ``offset`` in the arena, or constant ``name``."""
+    """Where a tensor lives: argument ``index``, ``offset`` in the arena, or constant ``name``."""
 
     kind: str
     index: int = 0

@@ -53,22 +53,27 @@ Argument = Operand | Scalar
 
 
 def inp(index: int) -> Operand:
+    """Input ``index`` of the call."""
     return Operand("input", index)
 
 
 def out(index: int) -> Operand:
+    """Output ``index`` of the call."""
     return Operand("output", index)
 
 
 def scratch(index: int) -> Operand:
+    """Scratch block ``index`` of the lowering."""
     return Operand("scratch", index)
 
 
 def i32(value: int) -> Scalar:
+    """A kernel argument of type ``int``."""
     return Scalar(int(value), "int32")
 
 
 def f32(value: float) -> Scalar:
+    """A kernel argument of type ``float``."""
     return Scalar(float(value), "float32")
 
 
@@ -102,7 +107,7 @@ Applies = Callable[[OpCall, DeviceFacts], str | None]
 Lower = Callable[[OpCall, DeviceFacts, Mapping[str, int]], Lowering]
 
 
-def always(call: OpCall, facts: DeviceFacts) -> str | None:
+def always(_call: OpCall, _facts: DeviceFacts) -> str | None:
     """A variant without assumptions of its own."""
     return None
 

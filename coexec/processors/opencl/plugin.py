@@ -11,6 +11,7 @@ from coexec.processors.opencl.processor import OpenCLProcessor
 
 
 def candidates() -> list[Candidate]:
+    """OpenCL devices that are here, then the runtimes that could be, with how to get them."""
     found = [Candidate(name, spec_of(name, device)) for name, device in devices().items()]
     if not found:
         return [Candidate("opencl", None, NO_RUNTIME)]
@@ -19,6 +20,7 @@ def candidates() -> list[Candidate]:
 
 
 def open_device(name: str) -> Processor:
+    """Open a device once."""
     chosen, _ = choose_device(name)
     return _opened(chosen)
 

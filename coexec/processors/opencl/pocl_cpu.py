@@ -64,8 +64,10 @@ def _return_constant(function: int, text: bytes) -> None:
     libc.strdup.restype = ctypes.c_void_p
     kept: int = libc.strdup(text)  # lives as long as the process
     code = (
-        b"\x48\xbf" + kept.to_bytes(8, "little")  # mov rdi, text
-        + b"\x48\xb8" + strdup.to_bytes(8, "little")  # mov rax, strdup
+        b"\x48\xbf"
+        + kept.to_bytes(8, "little")  # mov rdi, text
+        + b"\x48\xb8"
+        + strdup.to_bytes(8, "little")  # mov rax, strdup
         + b"\xff\xe0"  # jmp rax
     )
     page = mmap.PAGESIZE

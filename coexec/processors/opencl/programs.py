@@ -1,4 +1,4 @@
-"""Building OpenCL programs, with binaries cached on disk so that a second start does not compile."""
+"""Building OpenCL programs; binaries are cached on disk: a second start does not compile."""
 
 from __future__ import annotations
 
@@ -55,9 +55,12 @@ class ProgramCache:
     def _compile(self, source: ProgramSource) -> cl.Program:
         try:
             # PyOpenCL's own cache would pickle next to ours; one cache is enough.
-            return cl.Program(self.context, source.text).build(
-                list(OPTIONS), devices=[self.device], cache_dir=False
+            program: cl.Program = cl.Program(self.context, source.text).build(
+                list(OPTIONS),
+                devices=[self.device],
+                cache_dir=False,  # type: ignore[arg-type]  # documented, but not in its types
             )
+            return program
         except cl.Error as error:
             raise ProcessorError(
                 f"kernel family {source.family!r} does not build on {self.device.name}:\n{error}"
@@ -70,13 +73,16 @@ class ProgramCache:
     def _load(self, file: Path) -> cl.Program | None:
         """The program of a cached binary; a binary that the driver refuses is compiled again."""
         try:
-            return cl.Program(self.context, [self.device], [file.read_bytes()]).build()
+            binary = [file.read_bytes()]
+            program: cl.Program = cl.Program(self.context, [self.device], binary).build()
+            return program
         except (cl.Error, OSError) as error:
             log.warning("cached program %s is unusable (%s); compiling it again", file, error)
             return None
 
     def _store(self, file: Path, program: cl.Program) -> None:
-        binary = program.get_info(cl.program_info.BINARIES)[0]
+        binaries: list[bytes] = program.get_info(cl.program_info.BINARIES)  # type: ignore[assignment]
+        binary = binaries[0]
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, lambda f: f.write(binary))

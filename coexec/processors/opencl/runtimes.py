@@ -15,6 +15,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from coexec.base.disk import write_atomically
 from coexec.base.knobs import OCL_ICD_VENDORS, cache_dir
@@ -39,7 +40,7 @@ def prepare_loader() -> None:
 
 
 def _user_chose_vendors() -> bool:
-    """Whether ``OCL_ICD_VENDORS`` names a folder that is not ours (a parent process may set ours)."""
+    """Whether ``OCL_ICD_VENDORS`` names a folder not ours (a parent process may set ours)."""
     chosen = OCL_ICD_VENDORS.text
     return bool(chosen) and not Path(chosen).is_relative_to(cache_dir() / "icd")
 
@@ -52,8 +53,12 @@ def _vendor_folder(drivers: list[str]) -> Path:
     for index, driver in enumerate(drivers):
         file = folder / f"{index}.icd"
         if not file.exists():
-            write_atomically(file, lambda f, text=driver: f.write(text.encode() + b"\n"))
+            write_atomically(file, functools.partial(_write_line, driver))
     return folder
+
+
+def _write_line(text: str, file: BinaryIO) -> None:
+    file.write(text.encode() + b"\n")
 
 
 def _wheel_drivers() -> list[str]:

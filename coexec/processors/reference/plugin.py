@@ -7,8 +7,10 @@ from coexec.processors.reference.processor import ReferenceProcessor
 
 
 def candidates() -> list[Candidate]:
+    """The one reference processor."""
     return [Candidate("reference", ReferenceProcessor().describe())]
 
 
-def open_device(name: str) -> Processor:
+def open_device(_name: str) -> Processor:
+    """Open it."""
     return ReferenceProcessor()

@@ -18,15 +18,14 @@ from coexec.processors.opencl.family import (
     i32,
     inp,
     out,
-    scratch,
 )
-from coexec.processors.opencl.kernels import conv_weight
+from coexec.processors.opencl.kernels import dots
 from coexec.processors.opencl.kernels.conv_products import (
     forward_product,
     input_products,
     phase_count,
 )
-from coexec.processors.opencl.kernels.packed import SPACE, product_calls
+from coexec.processors.opencl.kernels.packed import SPACE, lower_products
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
@@ -91,10 +90,24 @@ def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     window = Window.of(call)
     forward = call.identifier == "Conv"
     products = [forward_product(call, window)] if forward else list(input_products(call, window))
-    calls = [c for p in products for c in product_calls(p, scratch(0), scratch(1), facts, params)]
-    tiles = max(p.packed_bytes(params) for p in products)
-    panels = max(p.panel_bytes(facts, params) for p in products)
-    return Lowering(tuple(calls), (tiles, panels))
+    return lower_products(products, facts, params)
+
+
+def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why vectors along output positions do not fit, else ``None``."""
+    if call.identifier != "coexec::ConvWeightGrad":
+        return "only the gradient of the weights sums over positions"
+    return refuse_convolution(call, facts) or refuse_packing(call.output(0).dtype)
+
+
+def lower_weight(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Sums of products along output positions."""
+    result = call.output(0)
+    if result.size == 0:
+        return Lowering(())
+    sizes = (call.input(0).size, call.input(1).size)
+    product = dots.Dots(result.dtype, Window.of(call), inp(0), inp(1), out(0), sizes)
+    return dots.lower_dots(product, facts, params)
 
 
 FAMILY = KernelFamily(
@@ -102,7 +115,7 @@ FAMILY = KernelFamily(
     tuple(ENTRIES),
     (
         Variant("packed", lower_packed, refuse_packed, space=SPACE),
-        Variant("dots", conv_weight.lower, conv_weight.refuse, space=conv_weight.SPACE),
+        Variant("dots", lower_weight, refuse_dots, space=dots.SPACE),
         Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),
     ),
 )

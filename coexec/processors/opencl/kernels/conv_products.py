@@ -24,7 +24,7 @@ from coexec.processors.opencl.kernels.window import Window
 
 def forward_product(call: OpCall, w: Window) -> BlockedProduct:
     """Y = W * im2col(X): rows are output channels, columns output positions of all images."""
-    k0, k1, k2 = w.kernel
+    _, k1, k2 = w.kernel
     return BlockedProduct(
         dtype=call.output(0).dtype,
         rows=w.outer,
@@ -50,9 +50,7 @@ def forward_product(call: OpCall, w: Window) -> BlockedProduct:
             w.pads,
             w.dilations,
         ),
-        result=Result(
-            out(0), w.pixels, w.out_channels * w.pixels, w.out_size, w.out_size[1:]
-        ),
+        result=Result(out(0), w.pixels, w.out_channels * w.pixels, w.out_size, w.out_size[1:]),
         bias=Bias(inp(2), 1, 0) if call.has_input(2) else None,
         batch=_groups(w, w.inner * w.in_pixels, w.outer * w.pixels, w.outer),
     )
@@ -106,9 +104,7 @@ def phase_count(w: Window) -> int:
     return prod(min(stride, size) for stride, size in zip(w.strides, w.in_size, strict=True))
 
 
-def _phase_product(
-    call: OpCall, w: Window, phases: tuple[Phase, Phase, Phase]
-) -> BlockedProduct:
+def _phase_product(call: OpCall, w: Window, phases: tuple[Phase, Phase, Phase]) -> BlockedProduct:
     a, b, c = phases
     empty = min(a.taps, b.taps, c.taps) == 0
     _, k1, k2 = w.kernel

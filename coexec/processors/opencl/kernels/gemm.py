@@ -19,18 +19,19 @@ from coexec.processors.opencl.family import (
     i32,
     inp,
     out,
-    scratch,
 )
+from coexec.processors.opencl.kernels import dots
 from coexec.processors.opencl.kernels.packed import (
     ONES,
     SPACE,
+    ZEROS,
     Batch,
     Bias,
     BlockedProduct,
     LeftSource,
     Result,
     RightSource,
-    product_calls,
+    lower_products,
 )
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import (
@@ -41,6 +42,7 @@ from coexec.processors.opencl.kernels.products import (
     padded_levels,
     refuse_product,
 )
+from coexec.processors.opencl.kernels.window import Window
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -86,10 +88,39 @@ def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     """Pack A into tiles, then multiply with panels of B."""
     if call.output(0).size == 0:
         return Lowering(())
-    blocked = blocked_product(call, Product.of(call))
-    calls = product_calls(blocked, scratch(0), scratch(1), facts, params)
-    sizes = (blocked.packed_bytes(params), blocked.panel_bytes(facts, params))
-    return Lowering(calls, sizes)
+    return lower_products([blocked_product(call, Product.of(call))], facts, params)
+
+
+def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why vectors along the sum do not fit, else ``None``."""
+    refusal = refuse_product(call, facts) or refuse_packing(call.output(0).dtype)
+    if refusal:
+        return refusal
+    p = Product.of(call)
+    if p.batch or p.a[1] != 1 or p.b[0] != 1:
+        return "operands are not both contiguous along the sum"
+    return None
+
+
+def lower_dots(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Rows of A times rows of the transposed B: a weight gradient of one image and one tap."""
+    y = call.output(0)
+    if y.size == 0:
+        return Lowering(())
+    p = Product.of(call)
+    line = (1, 1, p.depth)
+    product = dots.Dots(
+        y.dtype,
+        Window(1, p.columns, p.rows, 1, line, line, ONES, ONES, ZEROS, ONES),
+        inp(1),
+        inp(0),
+        out(0),
+        (call.input(1).size, call.input(0).size),
+        None if p.c is None else Bias(inp(2), *p.c),
+        p.alpha,
+        p.beta,
+    )
+    return dots.lower_dots(product, facts, params)
 
 
 def blocked_product(call: OpCall, p: Product) -> BlockedProduct:
@@ -132,6 +163,7 @@ FAMILY = KernelFamily(
     "gemm",
     ("Gemm", "MatMul"),
     (
+        Variant("dots", lower_dots, refuse_dots, space=dots.SPACE),
         Variant("packed", lower_packed, refuse_packed, space=SPACE),
         Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
     ),

@@ -1,7 +1,247 @@
-"""Loss operators."""
+"""Losses on class labels, and the fused gradient of softmax with cross-entropy."""
 
 from __future__ import annotations
 
-from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+from collections.abc import Mapping
+from math import prod
 
-FAMILY = KernelFamily("loss", (), (Variant("naive", lambda call, facts, params: Lowering(())),))
+import numpy as np
+
+from coexec.core.types import OpCall, TensorType
+from coexec.ops.loss import ignored_label, reduction_of
+from coexec.processors.opencl.cnumbers import compute_type
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    KernelFamily,
+    Lowering,
+    Operand,
+    Scalar,
+    Variant,
+    c_type,
+    ceil_to,
+    i32,
+    inp,
+    out,
+    refuse_types,
+    scratch,
+)
+from coexec.processors.opencl.kernels.reduce import ADD
+from coexec.processors.opencl.kernels.reducing import Formula, Problem, accumulator, reduce_calls
+
+BACKWARD = "coexec::SoftmaxCrossEntropyLossGrad"
+REDUCE_PARAMS: Mapping[str, int] = {"WIDTH": 16, "LOCAL": 16, "INTERLEAVE": 0}
+SUM = Formula("0", ADD)
+MEAN = Formula("0", ADD, finish="((a) / (V)count)")
+
+
+def applies(call: OpCall, facts: DeviceFacts) -> str | None:
+    return refuse_types((*call.inputs, *call.outputs), facts)
+
+
+def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.identifier != BACKWARD:
+        return "the forward pass has one kernel only"
+    if call.input(1).rank != 2:
+        return "scores have spatial dimensions"
+    return applies(call, facts)
+
+
+def scores_of(call: OpCall) -> tuple[TensorType, TensorType, int]:
+    """Scores (or log probabilities), labels, and the position of the weights."""
+    first = 1 if call.identifier == BACKWARD else 0
+    return call.input(first), call.input(first + 1), first + 2
+
+
+def weighs(call: OpCall) -> bool:
+    """Whether labels have weights of their own: a mean then divides by their sum."""
+    return call.has_input(scores_of(call)[2]) or ignored_label(call) is not None
+
+
+def base_defines(call: OpCall, width: int) -> dict[str, str | int | float]:
+    x, labels, weights = scores_of(call)
+    found: dict[str, str | int | float] = {
+        "T": c_type(x.dtype),
+        "C": compute_type(x.dtype),
+        "U": c_type(x.dtype),
+        "L": c_type(labels.dtype),
+        "W": width,
+    }
+    if x.dtype == np.float16:
+        found["WIDEN"] = 1
+    if ignored_label(call) is not None:
+        found["IGNORES"] = 1
+    if call.has_input(weights):
+        found["WEIGHTED"] = 1
+    return found
+
+
+def ignored_argument(call: OpCall) -> Scalar:
+    return Scalar(ignored_label(call) or 0, scores_of(call)[1].dtype.name)
+
+
+def weights_operand(call: OpCall) -> Operand:
+    """The weights, or any tensor where there are none."""
+    position = scores_of(call)[2]
+    return inp(position if call.has_input(position) else position - 2)
+
+
+def total(
+    call: OpCall, formula: Formula, source: int, target: Operand, target_type: TensorType, base: int
+) -> tuple[list[KernelCall], list[int]]:
+    """Reduction of scratch block ``source`` (one value per label) to one element."""
+    x, labels, _ = scores_of(call)
+    acc = accumulator(x.dtype)
+    dims = (1, 1, 1, labels.size)
+    problem = Problem(formula, dims, scratch(source), acc, target, target_type.dtype, acc)
+    return reduce_calls(problem, REDUCE_PARAMS, base)
+
+
+def forward_call(call: OpCall, losses: Operand, own: Operand, params: Mapping[str, int]) -> KernelCall:
+    x, labels, _ = scores_of(call)
+    defines = base_defines(call, 1)
+    if call.op_type == "SoftmaxCrossEntropyLoss":
+        defines["SCORES"] = 1
+    log_prob = losses
+    if call.has_output(1):
+        defines["LOG_PROB"] = 1
+        log_prob = out(1)
+    if losses.kind == "scratch":
+        defines["U"] = compute_type(x.dtype)
+        if weighs(call):
+            defines["WEIGHS"] = 1
+    inner = prod(x.shape[2:])
+    return KernelCall(
+        family="loss",
+        entry="forward",
+        args=(
+            inp(0),
+            inp(1),
+            weights_operand(call),
+            losses,
+            own,
+            log_prob,
+            *map(i32, (labels.size, inner, x.shape[1])),
+            ignored_argument(call),
+        ),
+        global_size=(ceil_to(labels.size, params["LOCAL"]),),
+        local_size=(params["LOCAL"],),
+        defines=defines,
+    )
+
+
+def lower_forward(call: OpCall, params: Mapping[str, int]) -> Lowering:
+    """Losses of all labels; then their sum, mean, or quotient with the weights' sum."""
+    x, labels, _ = scores_of(call)
+    if labels.size == 0:
+        raise ValueError(f"{call.identifier}: no labels")
+    how = reduction_of(call)
+    if how == "none":
+        return Lowering((forward_call(call, out(0), out(0), params),))
+    size = accumulator(x.dtype).itemsize
+    blocks = [labels.size * size]
+    result = call.output(0)
+    if how == "sum" or not weighs(call):
+        formula = SUM if how == "sum" else MEAN
+        calls, more = total(call, formula, 0, out(0), result, 1)
+        first = forward_call(call, scratch(0), scratch(0), params)
+        return Lowering((first, *calls), (*blocks, *more))
+    first = forward_call(call, scratch(0), scratch(1), params)
+    wide = TensorType((), accumulator(x.dtype))
+    blocks = [*blocks, labels.size * size, size, size]
+    sums, some = total(call, SUM, 0, scratch(2), wide, 4)
+    weights, more = total(call, SUM, 1, scratch(3), wide, 4 + len(some))
+    quotient = KernelCall(
+        family="loss",
+        entry="divide",
+        args=(scratch(2), scratch(3), out(0)),
+        global_size=(1,),
+        local_size=(1,),
+        defines=base_defines(call, 1),
+    )
+    return Lowering((first, *sums, *weights, quotient), (*blocks, *some, *more))
+
+
+def divisor_calls(
+    call: OpCall, params: Mapping[str, int]
+) -> tuple[list[KernelCall], tuple[int, ...]]:
+    """Sum of the labels' weights in scratch block 1; block 0 holds the weights."""
+    x, labels, _ = scores_of(call)
+    size, local = accumulator(x.dtype).itemsize, params["LOCAL"]
+    weigh = KernelCall(
+        family="loss",
+        entry="weigh",
+        args=(
+            inp(2),
+            weights_operand(call),
+            scratch(0),
+            *map(i32, (labels.size, x.shape[1])),
+            ignored_argument(call),
+        ),
+        global_size=(ceil_to(labels.size, local),),
+        local_size=(local,),
+        defines=base_defines(call, 1),
+    )
+    wide = TensorType((), accumulator(x.dtype))
+    calls, more = total(call, SUM, 0, scratch(1), wide, 2)
+    return [weigh, *calls], (labels.size * size, size, *more)
+
+
+def lower_backward(call: OpCall, params: Mapping[str, int], rows: bool) -> Lowering:
+    x, labels, _ = scores_of(call)
+    if x.size == 0:
+        return Lowering(())
+    how, local = reduction_of(call), params["LOCAL"]
+    calls: list[KernelCall] = []
+    blocks: tuple[int, ...] = ()
+    defines = base_defines(call, params.get("WIDTH", 1))
+    divisor = inp(1)
+    if how == "none":
+        defines["EACH"] = 1
+    elif how == "mean" and weighs(call):
+        defines["DIVIDED"] = 1
+        calls, blocks = divisor_calls(call, params)
+        divisor = scratch(1)
+    share = 1 / labels.size if how == "mean" else 1.0
+    sizes = (labels.size, x.shape[1]) if rows else (labels.size, prod(x.shape[2:]), x.shape[1])
+    kernel = KernelCall(
+        family="loss",
+        entry="backward_rows" if rows else "backward",
+        args=(
+            inp(0),
+            inp(1),
+            inp(2),
+            weights_operand(call),
+            divisor,
+            out(0),
+            *map(i32, sizes),
+            ignored_argument(call),
+            Scalar(share, accumulator(x.dtype).name),
+        ),
+        global_size=(ceil_to(labels.size, local),),
+        local_size=(local,),
+        defines=defines,
+    )
+    return Lowering((*calls, kernel), blocks)
+
+
+def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """The gradient of (N, C) scores by vectors of classes."""
+    return lower_backward(call, params, rows=True)
+
+
+def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One work-item per label."""
+    if call.identifier == BACKWARD:
+        return lower_backward(call, params, rows=False)
+    return lower_forward(call, params)
+
+
+FAMILY = KernelFamily(
+    "loss",
+    ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", BACKWARD),
+    (
+        Variant("rows", lower_rows, applies_rows, space={"WIDTH": (16, 8, 4), "LOCAL": (8, 64)}),
+        Variant("naive", lower, applies, space={"LOCAL": (16, 64, 256)}),
+    ),
+)

@@ -262,41 +262,31 @@ __kernel void group_sums(
 }
 
 /* y = (x - mean) / sqrt(variance + epsilon) * scale + bias per channel, statistics given.
- * Geometry: (inner / CHUNK, images * channels); each item does up to `chunk` neighbours. */
+ * Geometry: (inner, images * channels). */
 __kernel void batch_apply(
     __global const T *x, __global const TP *scale, __global const TP *bias,
     __global const TS *means, __global const TS *variances, __global T *y, const int rows,
-    const int channels, const int inner, const int chunk, const float epsilon)
+    const int channels, const int inner, const float epsilon)
 {
-    const int row = get_global_id(1), first = get_global_id(0) * chunk;
-    if (row >= rows || first >= inner) return;
+    const int row = get_global_id(1), i = get_global_id(0);
+    if (row >= rows || i >= inner) return;
     const int channel = row % channels;
     const ACC mean = means[channel], shift = bias[channel];
     const ACC factor = (ACC)scale[channel] / sqrt((ACC)variances[channel] + (ACC)epsilon);
-    const int at = row * inner, last = min(inner, first + chunk);
-    for (int i = first; i < last; ++i) y[at + i] = (T)(((ACC)x[at + i] - mean) * factor + shift);
+    const int at = row * inner + i;
+    y[at] = (T)(((ACC)x[at] - mean) * factor + shift);
 }
 
-#define FOR_SLICE(image)                                                                        \
-    for (int image = first_image + get_local_id(1); image < last_image; image += ROWS)
 #define SLICE                                                                                   \
     const int lane = get_local_id(0), channel = get_group_id(2), slice = get_group_id(1);       \
     const int first_image = slice * images_per_slice;                                           \
     const int last_image = min(images, first_image + images_per_slice)
 
-/* Sum of an expression over the slice; `at` is an element's place. */
-#define SUM_SLICE(total, expression)                                                            \
-    ACC total = 0;                                                                              \
-    FOR_SLICE(image)                                                                            \
-    {                                                                                           \
-        const int base = (image * channels + channel) * inner;                                  \
-        FOR_INNER(i)                                                                            \
-        {                                                                                       \
-            const int at = base + i;                                                            \
-            total += (expression);                                                              \
-        }                                                                                       \
-    }                                                                                           \
-    total = sum_group(total, partial)
+/* All elements of the slice that are this work-item's; `at` is an element's place. */
+#define FOR_SLICE(at)                                                                           \
+    for (int image = first_image + get_local_id(1); image < last_image; image += ROWS)          \
+        for (int i = lane, at = (image * channels + channel) * inner + lane; i < inner;         \
+             i += LANES, at += LANES)
 
 #define CENTRED(at) ((ACC)x[at] - mean)
 
@@ -308,9 +298,12 @@ __kernel void batch_statistics(
 {
     __local ACC partial[LANES * ROWS];
     SLICE;
-    SUM_SLICE(total, (ACC)x[at]);
-    const ACC mean = total / ((last_image - first_image) * inner);
-    SUM_SLICE(squares, CENTRED(at) * CENTRED(at));
+    ACC total = 0;
+    FOR_SLICE(at) total += x[at];
+    const ACC mean = sum_group(total, partial) / ((last_image - first_image) * inner);
+    ACC squares = 0;
+    FOR_SLICE(at) squares += CENTRED(at) * CENTRED(at);
+    squares = sum_group(squares, partial);
     if (lane == 0 && get_local_id(1) == 0) {
         statistics[2 * (slice * channels + channel)] = mean;
         statistics[2 * (slice * channels + channel) + 1] = squares;
@@ -324,11 +317,20 @@ __kernel void batch_grad_statistics(
 {
     __local ACC partial[LANES * ROWS];
     SLICE;
-    SUM_SLICE(total, (ACC)x[at]);
-    const ACC mean = total / ((last_image - first_image) * inner);
-    SUM_SLICE(squares, CENTRED(at) * CENTRED(at));
-    SUM_SLICE(along, (ACC)dy[at] * CENTRED(at));
-    SUM_SLICE(plain, (ACC)dy[at]);
+    ACC total = 0;
+    FOR_SLICE(at) total += x[at];
+    const ACC mean = sum_group(total, partial) / ((last_image - first_image) * inner);
+    ACC squares = 0, along = 0, plain = 0;
+    FOR_SLICE(at)
+    {
+        const ACC centred = CENTRED(at), flow = dy[at];
+        squares += centred * centred;
+        along += flow * centred;
+        plain += flow;
+    }
+    squares = sum_group(squares, partial);
+    along = sum_group(along, partial);
+    plain = sum_group(plain, partial);
     if (lane == 0 && get_local_id(1) == 0) {
         __global ACC *to = statistics + 4 * (slice * channels + channel);
         to[0] = mean;
@@ -391,14 +393,14 @@ __kernel void batch_join(
 /* y = (x - mean) * factor + bias with a table of mean and factor. Geometry as batch_apply. */
 __kernel void batch_apply_table(
     __global const T *x, __global const TP *bias, __global const ACC *table, __global T *y,
-    const int rows, const int channels, const int inner, const int chunk)
+    const int rows, const int channels, const int inner)
 {
-    const int row = get_global_id(1), first = get_global_id(0) * chunk;
-    if (row >= rows || first >= inner) return;
+    const int row = get_global_id(1), i = get_global_id(0);
+    if (row >= rows || i >= inner) return;
     const int channel = row % channels;
     const ACC mean = table[2 * channel], factor = table[2 * channel + 1], shift = bias[channel];
-    const int at = row * inner, last = min(inner, first + chunk);
-    for (int i = first; i < last; ++i) y[at + i] = (T)(((ACC)x[at + i] - mean) * factor + shift);
+    const int at = row * inner + i;
+    y[at] = (T)(((ACC)x[at] - mean) * factor + shift);
 }
 
 /* Joins slices of the gradient: dscale, dbias, and a table (channels, 4) with mean, factor,
@@ -429,21 +431,15 @@ __kernel void batch_grad_join(
 /* dx = factor * (dy - mean of dy - coefficient * (x - mean)). Geometry as batch_apply. */
 __kernel void batch_grad_apply(
     __global const T *x, __global const T *dy, __global const ACC *table, __global T *dx,
-    const int rows, const int channels, const int inner, const int chunk)
+    const int rows, const int channels, const int inner)
 {
-    const int row = get_global_id(1), first = get_global_id(0) * chunk;
-    if (row >= rows || first >= inner) return;
+    const int row = get_global_id(1), i = get_global_id(0);
+    if (row >= rows || i >= inner) return;
     __global const ACC *from = table + 4 * (row % channels);
     const ACC mean = from[0], factor = from[1], plain = from[2], along = from[3];
-    const int at = row * inner, last = min(inner, first + chunk);
-    for (int i = first; i < last; ++i)
-        dx[at + i] = (T)(factor * ((ACC)dy[at + i] - plain - along * ((ACC)x[at + i] - mean)));
+    const int at = row * inner + i;
+    dx[at] = (T)(factor * ((ACC)dy[at] - plain - along * ((ACC)x[at] - mean)));
 }
-
-#define FOR_CHANNEL(at)                                                                         \
-    FOR_SLICE(image)                                                                            \
-    for (int i = lane, at = (image * channels + channel) * inner + lane; i < inner;             \
-         i += LANES, at += LANES)
 
 /* The whole of a channel by one work-group, which reads x again while it is still in the cache.
  * Geometry of this and the next: (LANES, ROWS, channels), work-group (LANES, ROWS, 1). */
@@ -456,12 +452,15 @@ __kernel void batch_fused(
     __local ACC partial[LANES * ROWS];
     SLICE;
     const ACC count = (ACC)images * inner;
-    SUM_SLICE(total, (ACC)x[at]);
-    const ACC mean = total / count;
-    SUM_SLICE(squares, CENTRED(at) * CENTRED(at));
+    ACC total = 0;
+    FOR_SLICE(at) total += x[at];
+    const ACC mean = sum_group(total, partial) / count;
+    ACC squares = 0;
+    FOR_SLICE(at) squares += CENTRED(at) * CENTRED(at);
+    squares = sum_group(squares, partial);
     const ACC variance = squares / count, shift = bias[channel];
     const ACC factor = (ACC)scale[channel] / sqrt(variance + (ACC)epsilon);
-    FOR_CHANNEL(at) y[at] = (T)(CENTRED(at) * factor + shift);
+    FOR_SLICE(at) y[at] = (T)(CENTRED(at) * factor + shift);
     if (lane == 0 && get_local_id(1) == 0) {
         WRITE_MEAN(mean);
         WRITE_VARIANCE(variance);
@@ -476,15 +475,24 @@ __kernel void batch_grad_fused(
     __local ACC partial[LANES * ROWS];
     SLICE;
     const ACC count = (ACC)images * inner;
-    SUM_SLICE(total, (ACC)x[at]);
-    const ACC mean = total / count;
-    SUM_SLICE(squares, CENTRED(at) * CENTRED(at));
-    SUM_SLICE(along, (ACC)dy[at] * CENTRED(at));
-    SUM_SLICE(plain, (ACC)dy[at]);
+    ACC total = 0;
+    FOR_SLICE(at) total += x[at];
+    const ACC mean = sum_group(total, partial) / count;
+    ACC squares = 0, along = 0, plain = 0;
+    FOR_SLICE(at)
+    {
+        const ACC centred = CENTRED(at), flow = dy[at];
+        squares += centred * centred;
+        along += flow * centred;
+        plain += flow;
+    }
+    squares = sum_group(squares, partial);
+    along = sum_group(along, partial);
+    plain = sum_group(plain, partial);
     const ACC inverse = 1 / sqrt(squares / count + (ACC)epsilon);
     const ACC factor = (ACC)scale[channel] * inverse, level = plain / count;
     const ACC slope = along * inverse * inverse / count;
-    FOR_CHANNEL(at) dx[at] = (T)(factor * ((ACC)dy[at] - level - slope * CENTRED(at)));
+    FOR_SLICE(at) dx[at] = (T)(factor * ((ACC)dy[at] - level - slope * CENTRED(at)));
     if (lane == 0 && get_local_id(1) == 0) {
         dscale[channel] = (TP)(along * inverse);
         dbias[channel] = (TP)plain;

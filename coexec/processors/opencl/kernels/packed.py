@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,11 +11,13 @@ import numpy as np
 from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
+    Lowering,
     Operand,
     Scalar,
     c_type,
     ceil_to,
     i32,
+    scratch,
 )
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Triple
@@ -30,7 +32,7 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "DEPTH": (512, 256, 128),
     "SLOTS": (4, 2, 8),
 }
-"""Register tile (MR rows, NV vectors), depth of a panel in cache, panels in work per compute unit."""
+"""Register tile (MR rows, NV vectors), depth of a panel, panels in work per compute unit."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class BlockedProduct:
         k0, k1, k2 = self.taps
         contiguous = (self.left.channel, *self.left.taps) == (k0 * k1 * k2, k1 * k2, k2, 1)
         plain = self.taps == ONES and self.left.channel == 1
-        return contiguous or plain or self.depth <= 1
+        return self.left.base == 0 and (contiguous or plain or self.depth <= 1)
 
     def tiles(self, params: Mapping[str, int]) -> int:
         return -(-self.rows // params["MR"])
@@ -176,7 +178,7 @@ class BlockedProduct:
             "SAME": int(sums == self.dtype.name),
             "MR": params["MR"],
             "NV": params["NV"],
-"PACKED": int(not self.in_place),
+            "PACKED": int(not self.in_place),
             "TRANSPOSED": int(self.right.transposed),
         }
 
@@ -239,7 +241,13 @@ def product_call(
         *x.pads,
         *x.dilations,
     )
-    operands = (p.left.operand if p.in_place else packed, x.operand, bias.operand, y.operand, panels)
+    operands = (
+        p.left.operand if p.in_place else packed,
+        x.operand,
+        bias.operand,
+        y.operand,
+        panels,
+    )
     factors = (Scalar(p.alpha, sums), Scalar(p.beta, sums))
     return KernelCall(
         family="packed",
@@ -251,16 +259,19 @@ def product_call(
     )
 
 
-def product_calls(
-    p: BlockedProduct,
-    packed: Operand,
-    panels: Operand,
-    facts: DeviceFacts,
-    params: Mapping[str, int],
-) -> tuple[KernelCall, ...]:
-    """Pack the left operand where need be, then multiply."""
-    product = product_call(p, packed, panels, facts, params)
-    return (product,) if p.in_place else (pack_call(p, packed, params), product)
+def lower_products(
+    products: Sequence[BlockedProduct], facts: DeviceFacts, params: Mapping[str, int]
+) -> Lowering:
+    """Products one after another: each packs its left operand where need be, then multiplies."""
+    panels, packed = scratch(0), scratch(1)
+    calls: list[KernelCall] = []
+    for p in products:
+        if not p.in_place:
+            calls.append(pack_call(p, packed, params))
+        calls.append(product_call(p, packed, panels, facts, params))
+    packed_bytes = max(p.packed_bytes(params) for p in products)
+    blocks = (max(p.panel_bytes(facts, params) for p in products),)
+    return Lowering(tuple(calls), (*blocks, packed_bytes) if packed_bytes else blocks)
 
 
 def matches(dtype: np.dtype[np.generic]) -> str | None:

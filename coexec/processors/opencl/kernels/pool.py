@@ -105,7 +105,7 @@ def _lp_expressions(call: OpCall) -> dict[str, str]:
     p = int(call.attribute("p", 2))
     if p == 1:
         return {"TAP(v)": "fabs(v)", "FINISH(sum, count)": "(sum)"}
-    if p == 2:  # noqa: PLR2004 - the Euclidean norm
+    if p == 2:
         return {"TAP(v)": "((v) * (v))", "FINISH(sum, count)": "sqrt(sum)"}
     root = literal(1.0 / p, call.input(0).dtype)
     return {"TAP(v)": f"pown(fabs(v), {p})", "FINISH(sum, count)": f"pow(sum, {root})"}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from coexec.processors.opencl.family import KernelFamily, Variant, Lowering
+from coexec.processors.opencl.family import KernelFamily, Lowering, Variant
 
 FAMILY = KernelFamily("random", (), (Variant("naive", lambda call, facts, params: Lowering(())),))

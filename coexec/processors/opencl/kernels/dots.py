@@ -1,26 +1,30 @@
-"""The gradient of a convolution's weights by vectors along output positions (packed.cl: dots)."""
+"""Products whose operands are both contiguous along the sum (packed.cl: dots).
+
+The gradient of a convolution's weights sums over output positions, along which X and the gradient
+of Y are contiguous; a matrix times a transposed matrix is the same with one image and one tap.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from coexec.core.types import OpCall
 from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
     Lowering,
+    Operand,
+    Scalar,
     c_type,
     ceil_to,
     i32,
-    inp,
-    out,
     scratch,
 )
-from coexec.processors.opencl.kernels.packed import MASKS, VECTOR_BYTES, matches
+from coexec.processors.opencl.kernels.packed import MASKS, VECTOR_BYTES, Bias
 from coexec.processors.opencl.kernels.products import accumulator
-from coexec.processors.opencl.kernels.window import Window, refuse_convolution
+from coexec.processors.opencl.kernels.window import Window
 
 SPACE: Mapping[str, tuple[int, ...]] = {
     "LENGTH": (512, 256, 1024),
@@ -33,37 +37,48 @@ SPACE: Mapping[str, tuple[int, ...]] = {
 TILE_ROWS, TILE_COLUMNS, TILE_SUMS = 4, 5, 32
 
 
-def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
-    """Why this variant does not fit, else ``None``."""
-    if call.identifier != "coexec::ConvWeightGrad":
-        return "only for the gradient of the weights"
-    return refuse_convolution(call, facts) or matches(call.output(0).dtype)
+@dataclass(frozen=True)
+class Dots:
+    """W[m, (c, tap)] = alpha * sum over positions of y[m] * (x[c] shifted by the tap) + beta * bias.
+
+    ``sizes`` are the elements of the operands x and y.
+    """
+
+    dtype: np.dtype[np.generic]
+    window: Window
+    x: Operand
+    y: Operand
+    result: Operand
+    sizes: tuple[int, int]
+    bias: Bias | None = None
+    alpha: float = 1.0
+    beta: float = 1.0
 
 
-def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One kernel over blocks of output channels and of input channels."""
-    result = call.output(0)
-    if result.size == 0:
-        return Lowering(())
-    w, sums = Window.of(call), np.dtype(accumulator(result.dtype))
+    w, sums = d.window, np.dtype(accumulator(d.dtype))
     lanes = VECTOR_BYTES // sums.itemsize
-    direct = result.dtype == sums and w.pixels % lanes == 0
+    direct = d.dtype == sums and w.pixels % lanes == 0
     block = even_block(w.inner, max(1, params["WIDTH"] // w.taps))
     height = even_block(w.outer, params["HEIGHT"])
-    tasks = w.groups * -(-w.inner // block) * -(-w.outer // height)
-    while tasks < facts.compute_units and height > TILE_ROWS:
+    column_tasks = w.groups * -(-w.inner // block)
+    while column_tasks * -(-w.outer // height) < facts.compute_units and height > TILE_ROWS:
         height = ceil_to(-(-height // 2), TILE_ROWS)
-        tasks = w.groups * -(-w.inner // block) * -(-w.outer // height)
+    tasks = column_tasks * -(-w.outer // height)
     slot = slot_elements(block * w.taps, height, params["LENGTH"] + lanes, direct)
     slots = min(tasks, facts.compute_units * params["SLOTS"])
+    bias = d.bias or Bias(d.x, 0, 0)
     numbers = (
+        int(d.bias is not None),
+        bias.row,
+        bias.column,
         w.outer,
         height,
         w.inner,
         block,
         w.batch * w.pixels,
-        call.input(0).size,
-        call.input(1).size,
+        *d.sizes,
         w.in_channels * w.in_pixels,
         w.out_channels * w.pixels,
         slot,
@@ -75,18 +90,20 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         *w.pads,
         *w.dilations,
     )
+    operands = (d.x, d.y, bias.operand, d.result, scratch(0))
+    factors = (Scalar(d.alpha, sums.name), Scalar(d.beta, sums.name))
     kernel = KernelCall(
         family="packed",
         entry="dots",
-        args=(inp(0), inp(1), out(0), scratch(0), *map(i32, numbers)),
+        args=(*operands, *factors, *map(i32, numbers)),
         global_size=(slots,),
         local_size=(1,),
         defines={
-            "T": c_type(result.dtype),
+            "T": c_type(d.dtype),
             "ACC": c_type(sums),
             "V": lanes,
             "MASK": MASKS[sums.name],
-            "SAME": int(result.dtype == sums),
+            "SAME": int(d.dtype == sums),
             "DOTS": 1,
             "DIRECT": int(direct),
             "LENGTH": params["LENGTH"],
