@@ -24,9 +24,6 @@ MAX_FLOP = 10**9
 SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators that look at the shape of their operand, not at its values."""
 
-INITIALISERS = frozenset({"ConstantOfShape"})
-"""Old exporters wrote weights this way: a floating-point result counts as a weight."""
-
 
 class Folder:
     """Decides what is known ahead. ``parameters`` lets results of weights count as known too."""
@@ -36,7 +33,11 @@ class Folder:
 
     def results(self, node: ir.Node, op: OpDef, call: OpCall) -> dict[ir.Value, Array] | None:
         """Values of a node's outputs if they should be computed now, else ``None``."""
-        if not self._eager(node, call) or not _affordable(op, call):
+        if not self._eager(node, call):
+            return None
+        if _generates_weight(call):
+            return {node.outputs[0]: _filled(call)}
+        if not _affordable(op, call):
             return None
         return _evaluate(node, op, call, [_known(value) for value in node.inputs])
 
@@ -61,14 +62,14 @@ class Folder:
         Results are marked as constants, but for weights that an old exporter generated.
         """
         graph = graph_of(node)
-        weight = node.op_type in INITIALISERS and node.domain == ""
+        weight = _generates_weight(call_of(node))
         for old, array in results.items():
             new = ir.Value(name=None, type=old.type, shape=old.shape)
             name, old.name = old.name, None
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             new.name = name
             new.const_value = ir.Tensor(array, name=name)
-            if not (weight and array.dtype.kind == "f"):
+            if not weight:
                 new.metadata_props[CONSTANT_MARK] = "1"
             graph.register_initializer(new)
         if not any(v.uses() or v.is_graph_output() for v in node.outputs):
@@ -89,6 +90,18 @@ class Folder:
 
 def _known(value: ir.Value | None) -> Array | None:
     return None if value is None else constant_of(value)
+
+
+def _generates_weight(call: OpCall) -> bool:
+    """Old exporters wrote weights this way, as the ``light_*`` models of the onnx package do."""
+    generated = call.op_type == "ConstantOfShape" and call.domain == ""
+    return generated and bool(call.outputs) and call.output(0).dtype.kind == "f"
+
+
+def _filled(call: OpCall) -> Array:
+    """Of any size and yet without memory: every element is the same one."""
+    value = np.asarray(call.attribute("value", np.zeros(1, np.float32)))
+    return np.broadcast_to(value.reshape(()), call.output(0).shape)
 
 
 def _affordable(op: OpDef, call: OpCall) -> bool:

@@ -138,8 +138,8 @@ def _edited(edit: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
         (
             lambda m: m.opset_import[0].__setattr__("version", 8),
             (
-                "the model is in opset 8; coexec reads 9 and newer, and these operators changed until "
-                "then: MatMul (onnx.version_converter.convert_version upgrades it)"
+                "the model is in opset 8; coexec reads 9 and newer, and these operators changed "
+                "until then: MatMul (onnx.version_converter.convert_version upgrades it)"
             ),
         ),
         (

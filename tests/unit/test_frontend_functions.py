@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from coexec.core.types import Array
 from coexec.frontend import functions, load, unsupported
 from coexec.frontend.specialise import OPERATORS as TABLE
 from tests.graphs import evaluate, parse
@@ -20,7 +22,10 @@ def test_function_with_attribute_and_older_opset(rng: np.random.Generator) -> No
         '<domain: "f", opset_import: ["": 11]> Center <axes> (a) => (b) '
         "{ m = ReduceMean<axes: ints = @axes, keepdims = 1>(a) b = Sub(a, m) }"
     )
-    graph = "g (float[2,3] x) => (float[2,3] y) { c = f.Center<axes = [0]>(x) y = f.Center<axes = [1]>(c) }"
+    graph = (
+        "g (float[2,3] x) => (float[2,3] y) "
+        "{ c = f.Center<axes = [0]>(x) y = f.Center<axes = [1]>(c) }"
+    )
     model = load(parse(graph, domains='"f": 1', functions=body))
     assert [node.op_type for node in model.graph] == ["ReduceMean", "Sub"] * 2
     x = rng.normal(size=(2, 3)).astype(np.float32)
@@ -67,12 +72,12 @@ def test_nested_functions_and_unique_names(rng: np.random.Generator) -> None:
 )
 def test_operators_without_opdef_are_expanded_from_their_schema(
     operator: str,
-    expected: "np.ufunc",
+    expected: Callable[[Array], Array],
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Fixed bodies (Shrink) and bodies that depend on types and attributes alike."""
-    name = operator.split("<")[0].split("(")[0]
+    name = operator[: min(operator.index(c) for c in "<(" if c in operator)]
     fewer = MappingProxyType({key: op for key, op in TABLE.items() if key != name})
     monkeypatch.setattr(functions, "OPERATORS", fewer)
     monkeypatch.setattr(unsupported, "OPERATORS", fewer)

@@ -19,13 +19,13 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import dots
+from coexec.processors.opencl.kernels import depthwise, dots
 from coexec.processors.opencl.kernels.conv_products import (
     forward_product,
     input_products,
     phase_count,
 )
-from coexec.processors.opencl.kernels.packed import SPACE, lower_products
+from coexec.processors.opencl.kernels.packed import MOST_PHASES, SPACE, lower_products
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
@@ -38,9 +38,6 @@ ENTRIES = {
 }
 
 """Kernel of each operator in conv.cl."""
-
-MOST_PHASES = 16
-"""Beyond this the products of single phases are too small to be worth their launches."""
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -114,6 +111,7 @@ FAMILY = KernelFamily(
     "conv",
     tuple(ENTRIES),
     (
+        Variant("depthwise", depthwise.lower, depthwise.refuse, space=depthwise.SPACE),
         Variant("packed", lower_packed, refuse_packed, space=SPACE),
         Variant("dots", lower_weight, refuse_dots, space=dots.SPACE),
         Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),

@@ -64,7 +64,7 @@ def input_products(call: OpCall, w: Window) -> Iterator[BlockedProduct]:
     inserted zeros. A phase without taps only writes the bias or zeros.
     """
     axes = [
-        _phases(*numbers)
+        stride_phases(*numbers)
         for numbers in zip(w.in_size, w.kernel, w.strides, w.pads, w.dilations, strict=True)
     ]
     for axis_0, axis_1, axis_2 in product(*axes):
@@ -87,7 +87,8 @@ class Phase:
     dilation: int
 
 
-def _phases(size: int, kernel: int, stride: int, pad: int, dilation: int) -> list[Phase]:
+def stride_phases(size: int, kernel: int, stride: int, pad: int, dilation: int) -> list[Phase]:
+    """The phases of an axis of X; one whose positions no tap reaches has ``taps`` 0."""
     step = stride // gcd(stride, dilation)
     phases = []
     for first in range(min(stride, size)):

@@ -39,7 +39,7 @@ TILE_ROWS, TILE_COLUMNS, TILE_SUMS = 4, 5, 32
 
 @dataclass(frozen=True)
 class Dots:
-    """W[m, (c, tap)] = alpha * sum over positions of y[m] * (x[c] shifted by the tap) + beta * bias.
+    """W[m, (c, tap)] = alpha * sum over positions of y[m] * (x[c] moved by the tap) + beta * bias.
 
     ``sizes`` are the elements of the operands x and y.
     """

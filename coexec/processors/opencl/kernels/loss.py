@@ -108,7 +108,7 @@ def forward_call(call: OpCall, losses: Operand, own: Operand, params: Mapping[st
         log_prob = out(1)
     if losses.kind == "scratch":
         defines["U"] = compute_type(x.dtype)
-        if weighs(call):
+        if own != losses:
             defines["WEIGHS"] = 1
     inner = prod(x.shape[2:])
     return KernelCall(

@@ -1,9 +1,11 @@
 /* Moves of elements whose meaning does not matter: Transpose, Slice, Concat, Split, Expand, Tile,
- * DepthToSpace, SpaceToDepth (copy, swap), Trilu and ReverseSequence.
- * Layout: any, given by dimensions and strides in elements; the last of RANK dimensions is the
- * innermost of the target. Geometry: copy (innermost dimension, product of all others);
- * swap (tiles of the source's innermost, tiles of the target's innermost, all other dimensions);
- * trilu, reverse: flat. All padded to the work-group size. */
+ * DepthToSpace, SpaceToDepth (copy, copy_narrow, swap), Trilu and ReverseSequence.
+ * Layout: any, given by dimensions and strides in elements; the last dimension is the innermost of
+ * the target. A work-item moves SPAN neighbours, so that addresses are computed once for all.
+ * Geometry: copy (innermost dimension / SPAN, product of all others); copy_narrow (the one before
+ * it / SPAN, product of all others); swap (tiles of the source's innermost, tiles of the target's
+ * innermost, all other dimensions); trilu and reverse (innermost / SPAN, product of all others).
+ * All padded to the work-group size. */
 
 #ifndef T
 #define T uint /* a word as wide as an element (or as several, where runs allow) */
@@ -11,8 +13,20 @@
 #ifndef RANK
 #define RANK 3 /* dimensions of the move, 1 to 8 */
 #endif
-#ifndef T4
-#define T4 uint4 /* swap: four of them (T itself is scalar there) */
+#ifndef SPAN
+#define SPAN 16 /* elements of a work-item */
+#endif
+#ifndef SRC_STEP
+#define SRC_STEP src_step /* copy: source stride of the innermost dimension, where it is fixed */
+#endif
+#ifndef DST_STEP
+#define DST_STEP dst_step /* copy: target stride of it */
+#endif
+#ifndef NARROW
+#define NARROW 3 /* copy_narrow: size of the innermost dimension */
+#endif
+#ifndef TILE
+#define TILE 16 /* swap: rows and columns of the tile that a work-group carries */
 #endif
 #ifndef UPPER
 #define UPPER 1 /* trilu: keep the upper triangle (else the lower one) */
@@ -37,70 +51,89 @@
     }
 #define STEPS STEP(6) STEP(5) STEP(4) STEP(3) STEP(2) STEP(1) STEP(0)
 
-__kernel void copy(__global const T *src, __global T *dst, const int src_offset,
+/* Does `body` for each k of a span that starts at `first` of `n`; whole spans can be unrolled. */
+#define FOR_SPAN(first, n, body)                                  \
+    if ((first) + SPAN <= (n)) {                                  \
+        for (int k = 0; k < SPAN; ++k) body;                      \
+    } else {                                                      \
+        const int count = (n) - (first);                          \
+        for (int k = 0; k < count; ++k) body;                     \
+    }
+
+__kernel void copy(__global const T *restrict src, __global T *restrict dst, const int src_offset,
                    const int dst_offset, const int n, const int src_step, const int dst_step,
                    const int rows, AXES)
 {
-    const int i = get_global_id(0);
+    const int i = get_global_id(0) * SPAN;
     int outer = get_global_id(1);
     if (i >= n || outer >= rows) return;
-    int from = src_offset, to = dst_offset;
+    int from = src_offset + i * SRC_STEP, to = dst_offset + i * DST_STEP;
     STEPS
-    dst[to + i * dst_step] = src[from + i * src_step];
+    __global const T *restrict s = src + from;
+    __global T *restrict t = dst + to;
+    FOR_SPAN(i, n, t[k * DST_STEP] = s[k * SRC_STEP])
 }
 
-/* dst[b * dst_step + a] = src[a * src_step + b]: a work-item carries a tile of 4 x 4 elements
- * through registers, so that it reads and writes runs of 4 and a work-group whole lines. */
-typedef T4 Run __attribute__((aligned(sizeof(T))));
-
-__kernel void swap(__global const T *src, __global T *dst, const int src_offset,
-                   const int dst_offset, const int na, const int nb, const int src_step,
-                   const int dst_step, const int rows, AXES)
+/* The innermost dimension has NARROW elements only; the span runs along the one before it. */
+__kernel void copy_narrow(__global const T *restrict src, __global T *restrict dst,
+                          const int src_offset, const int dst_offset, const int n,
+                          const int src_step, const int dst_step, const int rows,
+                          const int src_narrow, const int dst_narrow, AXES)
 {
-    const int b = get_global_id(0) * 4, a = get_global_id(1) * 4;
-    int outer = get_global_id(2);
-    if (a >= na || b >= nb || outer >= rows) return;
-    int from = src_offset + a * src_step + b, to = dst_offset + b * dst_step + a;
+    const int i = get_global_id(0) * SPAN;
+    int outer = get_global_id(1);
+    if (i >= n || outer >= rows) return;
+    int from = src_offset + i * SRC_STEP, to = dst_offset + i * DST_STEP;
     STEPS
-    __global const T *s = src + from;
-    __global T *t = dst + to;
-    if (a + 4 <= na && b + 4 <= nb) {
-        const T4 r0 = *(__global const Run *)s;
-        const T4 r1 = *(__global const Run *)(s + src_step);
-        const T4 r2 = *(__global const Run *)(s + 2 * src_step);
-        const T4 r3 = *(__global const Run *)(s + 3 * src_step);
-        *(__global Run *)t = (T4)(r0.x, r1.x, r2.x, r3.x);
-        *(__global Run *)(t + dst_step) = (T4)(r0.y, r1.y, r2.y, r3.y);
-        *(__global Run *)(t + 2 * dst_step) = (T4)(r0.z, r1.z, r2.z, r3.z);
-        *(__global Run *)(t + 3 * dst_step) = (T4)(r0.w, r1.w, r2.w, r3.w);
-        return;
-    }
-    const int ea = min(4, na - a), eb = min(4, nb - b);
-    for (int i = 0; i < eb; ++i)
-        for (int j = 0; j < ea; ++j) t[i * dst_step + j] = s[j * src_step + i];
+    __global const T *restrict s = src + from;
+    __global T *restrict t = dst + to;
+    FOR_SPAN(i, n,
+             for (int j = 0; j < NARROW; ++j)
+                 t[k * DST_STEP + j * dst_narrow] = s[k * SRC_STEP + j * src_narrow])
 }
 
-__kernel void trilu(__global const T *x, __global T *y, const int size, const int rows,
-                    const int columns, const int k)
+/* dst[b * dst_step + a] = src[a * src_step + b]: a work-group of TILE x TILE carries a tile through
+ * local memory, so that both sides run along their own lines. */
+__kernel __attribute__((reqd_work_group_size(TILE, TILE, 1)))
+void swap(__global const T *restrict src, __global T *restrict dst, const int src_offset,
+          const int dst_offset, const int na, const int nb, const int src_step,
+          const int dst_step, AXES)
 {
-    const int i = get_global_id(0);
-    if (i >= size) return;
-    const int row = i / columns % rows, above = i % columns - row;
-    y[i] = (UPPER ? above >= k : above <= k) ? x[i] : (T)0;
+    __local T tile[TILE][TILE + 1];
+    const int x = get_local_id(0), y = get_local_id(1);
+    const int a = get_group_id(1) * TILE, b = get_group_id(0) * TILE;
+    int outer = get_global_id(2), from = src_offset, to = dst_offset;
+    STEPS
+    if (a + y < na && b + x < nb) tile[y][x] = src[from + (a + y) * src_step + b + x];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (b + y < nb && a + x < na) dst[to + (b + y) * dst_step + a + x] = tile[x][y];
+}
+
+/* x and y are (matrices, rows, columns); `all` counts the rows of all matrices. */
+__kernel void trilu(__global const T *restrict x, __global T *restrict y, const int columns,
+                    const int rows, const int all, const int diagonal)
+{
+    const int i = get_global_id(0) * SPAN, row = get_global_id(1);
+    if (i >= columns || row >= all) return;
+    const int border = row % rows + diagonal - i;
+    __global const T *restrict s = x + row * columns + i;
+    __global T *restrict t = y + row * columns + i;
+    FOR_SPAN(i, columns, t[k] = (UPPER ? k >= border : k <= border) ? s[k] : (T)0)
 }
 
 /* x and y are (first, second, inner); the time dimension is the first where time_first is set and
  * the second otherwise; the other one is the batch, which has a length for each entry. */
-__kernel void reverse(__global const T *x, __global const L *lengths, __global T *y,
-                      const int size, const int inner, const int first, const int second,
+__kernel void reverse(__global const T *restrict x, __global const L *lengths,
+                      __global T *restrict y, const int inner, const int first, const int second,
                       const int time_first)
 {
-    const int i = get_global_id(0);
-    if (i >= size) return;
-    const int p = i / inner / second, q = i / inner % second;
-    const int time = time_first ? p : q, batch = time_first ? q : p;
-    const int length = (int)lengths[batch];
+    const int i = get_global_id(0) * SPAN, row = get_global_id(1);
+    if (i >= inner || row >= first * second) return;
+    const int p = row / second, q = row % second;
+    const int time = time_first ? p : q, length = (int)lengths[time_first ? q : p];
     const int source = time < length ? length - 1 - time : time;
-    const int step = time_first ? second * inner : inner;
-    y[i] = x[i + (source - time) * step];
+    __global const T *restrict s =
+        x + (row + (source - time) * (time_first ? second : 1)) * inner + i;
+    __global T *restrict t = y + row * inner + i;
+    FOR_SPAN(i, inner, t[k] = s[k])
 }

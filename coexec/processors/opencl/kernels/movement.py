@@ -107,6 +107,9 @@ def tile_moves(call: OpCall) -> list[Move]:
     return [Move(inp(0), out(0), data.dtype.itemsize, tuple(dims), tuple(src), row_major(dims))]
 
 
+NARROW = 8
+"""Rows of fewer elements are not worth a work-item each."""
+
 MOVES: Mapping[str, Callable[[OpCall], list[Move]]] = {
     "Transpose": transpose_moves,
     "Slice": slice_moves,
@@ -127,61 +130,98 @@ def _outer_axes(move: Move, axes: Sequence[int]) -> tuple[Scalar, ...]:
     return tuple(i32(value) for triple in triples for value in triple)
 
 
-def _copy(move: Move, local: int) -> KernelCall:
+def _span(n: int, limit: int) -> int:
+    """Elements per work-item: a power of two, no more than there are."""
+    return min(limit, 1 << (max(n, 1).bit_length() - 1))
+
+
+def _grid(n: int, rows: int, span: int, local: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Global and local size for ``rows`` of ``n`` elements; short rows share a work-group."""
+    items = -(-n // span)
+    width = min(local, 1 << (items - 1).bit_length())
+    height = min(local // width, 1 << (rows - 1).bit_length())
+    return (ceil_to(items, width), ceil_to(rows, height)), (width, height)
+
+
+def _steps(src_step: int, dst_step: int) -> dict[str, str | int | float]:
+    """Defines for strides that let a compiler vectorise (others stay run-time arguments)."""
+    fixed: dict[str, str | int | float] = {}
+    if src_step in (0, 1):
+        fixed["SRC_STEP"] = src_step
+    if dst_step == 1:
+        fixed["DST_STEP"] = 1
+    return fixed
+
+
+def _copy(move: Move, params: Mapping[str, int]) -> KernelCall:
     n, rows = move.dims[-1], prod(move.dims[:-1])
-    # Narrow rows share a work-group.
-    width = min(local, 1 << max(n - 1, 0).bit_length())
-    height = local // width
-    scalars = (
-        move.src_offset,
-        move.dst_offset,
-        n,
-        move.src_strides[-1],
-        move.dst_strides[-1],
-        rows,
-    )
+    src_step, dst_step = move.src_strides[-1], move.dst_strides[-1]
+    scalars = (move.src_offset, move.dst_offset, n, src_step, dst_step, rows)
+    span = _span(n, params["SPAN"])
+    sizes = _grid(n, rows, span, params["LOCAL"])
     return KernelCall(
         "movement",
         "copy",
         (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, range(move.rank - 1))),
-        (ceil_to(n, width), ceil_to(rows, height)),
-        (width, height),
-        {"T": WORDS[move.itemsize], "RANK": move.rank},
+        *sizes,
+        {
+            "T": WORDS[move.itemsize],
+            "RANK": move.rank,
+            "SPAN": span,
+            **_steps(src_step, dst_step),
+        },
         bytes=2 * move.size * move.itemsize,
     )
 
 
-def _swap(move: Move, axis: int, side: int) -> KernelCall:
+def _copy_narrow(move: Move, params: Mapping[str, int]) -> KernelCall:
+    n, rows = move.dims[-2], prod(move.dims[:-2])
+    src_step, dst_step = move.src_strides[-2], move.dst_strides[-2]
+    narrow = (move.src_strides[-1], move.dst_strides[-1])
+    scalars = (move.src_offset, move.dst_offset, n, src_step, dst_step, rows, *narrow)
+    span = _span(n, params["SPAN"])
+    sizes = _grid(n, rows, span, params["LOCAL"])
+    return KernelCall(
+        "movement",
+        "copy_narrow",
+        (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, range(move.rank - 2))),
+        *sizes,
+        {
+            "T": WORDS[move.itemsize],
+            "RANK": move.rank - 1,
+            "SPAN": span,
+            "NARROW": move.dims[-1],
+            **_steps(src_step, dst_step),
+        },
+        bytes=2 * move.size * move.itemsize,
+    )
+
+
+def _swap(move: Move, axis: int, tile: int) -> KernelCall:
     outer = [a for a in range(move.rank - 1) if a != axis]
     na, nb, rows = move.dims[-1], move.dims[axis], prod(move.dims[a] for a in outer)
-    scalars = (
-        move.src_offset,
-        move.dst_offset,
-        na,
-        nb,
-        move.src_strides[-1],
-        move.dst_strides[axis],
-        rows,
-    )
-    word = WORDS[move.itemsize]
+    steps = (move.src_strides[-1], move.dst_strides[axis])
+    scalars = (move.src_offset, move.dst_offset, na, nb, *steps)
     return KernelCall(
         "movement",
         "swap",
         (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, outer)),
-        (ceil_to(-(-nb // 4), side), ceil_to(-(-na // 4), side), rows),
-        (side, side, 1),
-        {"T": word, "T4": f"{word}4", "RANK": len(outer) + 1},
+        (ceil_to(nb, tile), ceil_to(na, tile), rows),
+        (tile, tile, 1),
+        {"T": WORDS[move.itemsize], "RANK": len(outer) + 1, "TILE": tile},
         bytes=2 * move.size * move.itemsize,
     )
 
 
 def _fast(move: Move, facts: DeviceFacts, params: Mapping[str, int]) -> KernelCall:
-    """Wide words where runs allow, register tiles where the two sides run along other axes."""
-    wide = widened(move, min(16, facts.alignment))
+    """Wide words where runs allow, tiles where the two sides run along other axes."""
+    wide = widened(move, min(params["WORD"], facts.alignment))
+    if wide.dims[-1] < NARROW and wide.rank > 1:
+        return _copy_narrow(wide, params)
     axis = swapped_axis(wide)
-    if axis is not None and min(wide.dims[axis], wide.dims[-1]) >= 4:
-        return _swap(wide, axis, params["SIDE"])
-    return _copy(wide, params["LOCAL"])
+    if axis is not None and wide.dims[axis] >= NARROW:
+        return _swap(wide, axis, params["TILE"])
+    return _copy(wide, params)
 
 
 def _moves(call: OpCall) -> list[Move]:
@@ -191,48 +231,64 @@ def _moves(call: OpCall) -> list[Move]:
 
 def lower_fast(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     if call.op_type in ARRANGED:
-        return ARRANGED[call.op_type](call, params["LOCAL"])
+        return ARRANGED[call.op_type](call, params)
     return Lowering(tuple(_fast(move, facts, params) for move in _moves(call)))
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One element per work-item."""
+    single = {**params, "SPAN": 1}
     if call.op_type in ARRANGED:
-        return ARRANGED[call.op_type](call, params["LOCAL"])
-    return Lowering(tuple(_copy(move, params["LOCAL"]) for move in _moves(call)))
+        return ARRANGED[call.op_type](call, single)
+    return Lowering(tuple(_copy(move, single) for move in _moves(call)))
 
 
-def lower_trilu(call: OpCall, local: int) -> Lowering:
+def lower_trilu(call: OpCall, params: Mapping[str, int]) -> Lowering:
     data = call.input(0)
+    if not data.size:
+        return Lowering(())
     rows, columns = data.shape[-2:]
     # Beyond the matrix every diagonal acts alike, so that any int64 fits the argument.
-    k = max(-rows - 1, min(columns + 1, trilu_diagonal(call)))
+    diagonal = max(-rows - 1, min(columns + 1, trilu_diagonal(call)))
+    span, lines = _span(columns, params["SPAN"]), data.size // columns
+    sizes = _grid(columns, lines, span, params["LOCAL"])
     kernel = KernelCall(
         "movement",
         "trilu",
-        (inp(0), out(0), i32(data.size), i32(rows), i32(columns), i32(k)),
-        (ceil_to(data.size, local),),
-        (local,),
-        {"T": WORDS[data.dtype.itemsize], "UPPER": int(bool(call.attribute("upper", 1)))},
+        (inp(0), out(0), *map(i32, (columns, rows, lines, diagonal))),
+        *sizes,
+        {
+            "T": WORDS[data.dtype.itemsize],
+            "UPPER": int(bool(call.attribute("upper", 1))),
+            "SPAN": span,
+        },
     )
-    return Lowering((kernel,) if data.size else ())
+    return Lowering((kernel,))
 
 
-def lower_reverse_sequence(call: OpCall, local: int) -> Lowering:
+def lower_reverse_sequence(call: OpCall, params: Mapping[str, int]) -> Lowering:
     data, (_, time) = call.input(0), sequence_axes(call)
+    if not data.size:
+        return Lowering(())
     first, second = data.shape[:2]
     inner = prod(data.shape[2:])
+    span = _span(inner, params["SPAN"])
+    sizes = _grid(inner, first * second, span, params["LOCAL"])
     kernel = KernelCall(
         "movement",
         "reverse",
-        (inp(0), inp(1), out(0), *map(i32, (data.size, inner, first, second, int(time == 0)))),
-        (ceil_to(data.size, local),),
-        (local,),
-        {"T": WORDS[data.dtype.itemsize], "L": c_type(call.input(1).dtype)},
+        (inp(0), inp(1), out(0), *map(i32, (inner, first, second, int(time == 0)))),
+        *sizes,
+        {
+            "T": WORDS[data.dtype.itemsize],
+            "L": c_type(call.input(1).dtype),
+            "SPAN": span,
+        },
     )
-    return Lowering((kernel,) if data.size else ())
+    return Lowering((kernel,))
 
 
-ARRANGED: Mapping[str, Callable[[OpCall, int], Lowering]] = {
+ARRANGED: Mapping[str, Callable[[OpCall, Mapping[str, int]], Lowering]] = {
     "Trilu": lower_trilu,
     "ReverseSequence": lower_reverse_sequence,
 }
@@ -247,7 +303,12 @@ FAMILY = KernelFamily(
     "movement",
     (*MOVES, *ARRANGED),
     (
-        Variant("streaming", lower_fast, applies, {"LOCAL": (64, 16, 256), "SIDE": (8, 4)}),
-        Variant("naive", lower_naive, applies, {"LOCAL": (64, 16, 256)}),
+        Variant(
+            "streaming",
+            lower_fast,
+            applies,
+            {"SPAN": (16, 64, 4, 1), "WORD": (4, 16), "LOCAL": (16, 64, 4), "TILE": (16, 8)},
+        ),
+        Variant("naive", lower_naive, applies, {"LOCAL": (64,)}),
     ),
 )

@@ -81,7 +81,7 @@ def widened(move: Move, limit: int) -> Move:
     """A collapsed move in the widest words (at most ``limit`` bytes) that divide its runs."""
     if move.src_strides[-1] != 1 or move.dst_strides[-1] != 1:
         return move
-    width = limit // move.itemsize
+    width = max(limit // move.itemsize, 1)
     multiples = (
         move.dims[-1],
         move.src_offset,

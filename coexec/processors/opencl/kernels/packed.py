@@ -25,6 +25,9 @@ from coexec.processors.opencl.kernels.window import Triple
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
 VECTOR_BYTES = 64
+MOST_PHASES = 16
+"""Phases of a stride; beyond, the products of single phases are not worth their launches."""
+
 MASKS = {"float32": "int", "float64": "long"}
 SPACE: Mapping[str, tuple[int, ...]] = {
     "MR": (8, 12, 4),

@@ -1,7 +1,98 @@
-"""Counter-based random masks."""
+"""Dropout and random masks."""
 
 from __future__ import annotations
 
-from coexec.processors.opencl.family import KernelFamily, Lowering, Variant
+from collections.abc import Mapping
 
-FAMILY = KernelFamily("random", (), (Variant("naive", lambda call, facts, params: Lowering(())),))
+import numpy as np
+
+from coexec.core.types import OpCall
+from coexec.ops.philox import keep_threshold
+from coexec.ops.random import in_training, mask_ratio, ratio_of, seed_of
+from coexec.processors.opencl.cnumbers import compute_type
+from coexec.processors.opencl.family import (
+    Argument,
+    DeviceFacts,
+    KernelCall,
+    KernelFamily,
+    Lowering,
+    Scalar,
+    Variant,
+    c_type,
+    ceil_to,
+    i32,
+    inp,
+    out,
+    refuse_types,
+)
+from coexec.processors.opencl.kernels import unary
+
+MASK = "coexec::BernoulliMask"
+
+
+def applies(call: OpCall, facts: DeviceFacts) -> str | None:
+    return refuse_types((call.input(0), *call.outputs), facts)
+
+
+def key_arguments(seed: int) -> tuple[Scalar, Scalar]:
+    """The two words of the key."""
+    return Scalar(seed % 2**32, "uint32"), Scalar((seed % 2**64) >> 32, "uint32")
+
+
+def lower_mask(call: OpCall, params: Mapping[str, int]) -> KernelCall:
+    size, local = call.output(0).size, params["LOCAL"]
+    threshold = keep_threshold(mask_ratio(call))
+    return KernelCall(
+        family="random",
+        entry="mask",
+        args=(
+            inp(0),
+            out(0),
+            i32(size),
+            *key_arguments(seed_of(call)),
+            Scalar(min(threshold, 2**32 - 1), "uint32"),
+            i32(threshold == 2**32),
+        ),
+        global_size=(ceil_to(-(-size // 4), local),),
+        local_size=(local,),
+    )
+
+
+def lower_dropout(call: OpCall, params: Mapping[str, int]) -> KernelCall:
+    kind, local = call.output(0), params["LOCAL"]
+    ratio = ratio_of(call)
+    drops = in_training(call) and ratio > 0
+    has_mask = call.has_output(1)
+    if not drops and not has_mask:
+        return unary.elementwise(call, unary.IDENTITY, {"WIDTH": 1, **params})
+    defines: dict[str, str | int | float] = {"T": c_type(kind.dtype), "C": compute_type(kind.dtype)}
+    if has_mask:
+        defines["MASK"] = 1
+    args: list[Argument] = [inp(0), out(0), out(1 if has_mask else 0), i32(kind.size)]
+    if drops:
+        compute = "float64" if kind.dtype == np.float64 else "float32"
+        args += key_arguments(seed_of(call))
+        args += [Scalar(keep_threshold(ratio), "uint32"), Scalar(1 / (1 - ratio), compute)]
+    items = -(-kind.size // 4) if drops else kind.size
+    return KernelCall(
+        family="random",
+        entry="dropout" if drops else "identity",
+        args=tuple(args),
+        global_size=(ceil_to(items, local),),
+        local_size=(local,),
+        defines=defines,
+    )
+
+
+def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    if call.output(0).size == 0:
+        return Lowering(())
+    make = lower_mask if call.identifier == MASK else lower_dropout
+    return Lowering((make(call, params),))
+
+
+FAMILY = KernelFamily(
+    "random",
+    ("Dropout", MASK),
+    (Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),),
+)

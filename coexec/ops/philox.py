@@ -1,0 +1,53 @@
+"""Philox4x32-10: random bits as a pure function of a counter and a key.
+
+Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Any element can
+be computed alone, so a device and this reference agree bit for bit whatever the order of work.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coexec.core.types import Array
+
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+MASK = np.uint64(0xFFFFFFFF)
+SHIFT = np.uint64(32)
+
+
+def philox_blocks(blocks: int, counter: int, seed: int) -> Array:
+    """Random words, uint32 of shape (blocks, 4).
+
+    Block ``b`` of stream ``counter`` under ``seed``: the 128-bit counter of the paper is
+    (b low, b high, counter low, counter high), the key (seed low, seed high).
+    """
+    index = np.arange(blocks, dtype=np.uint64)
+    stream = np.uint64(counter % 2**64)
+    words = [index & MASK, index >> SHIFT]
+    words += [np.full_like(index, stream & MASK), np.full_like(index, stream >> SHIFT)]
+    key = [seed % 2**32, (seed % 2**64) >> 32]
+    for _ in range(ROUNDS):
+        first, second = (words[0] * np.uint64(MULTIPLIERS[0]), words[2] * np.uint64(MULTIPLIERS[1]))
+        words = [
+            (second >> SHIFT) ^ words[1] ^ np.uint64(key[0]),
+            second & MASK,
+            (first >> SHIFT) ^ words[3] ^ np.uint64(key[1]),
+            first & MASK,
+        ]
+        key = [(k + step) % 2**32 for k, step in zip(key, KEY_STEPS, strict=True)]
+    return np.stack(words, axis=1).astype(np.uint32)
+
+
+def keep_threshold(ratio: float) -> int:
+    """A word not below this is kept: the share 1 - ratio of all words, as near as 32 bits allow."""
+    if not 0.0 <= ratio <= 1.0:
+        raise ValueError(f"ratio must be in [0, 1], got {ratio}")
+    return round(ratio * 2**32)
+
+
+def bernoulli(size: int, ratio: float, counter: int, seed: int) -> Array:
+    """``size`` booleans, each true with probability 1 - ratio; element i is word i of the stream."""
+    words = philox_blocks(-(-size // 4), counter, seed).reshape(-1)[:size]
+    return np.asarray(words.astype(np.uint64) >= np.uint64(keep_threshold(ratio)))
