@@ -203,6 +203,8 @@ def check_array(value: ir.Value, data: Array) -> Array:
     """``data`` in the input's element type; refuses conversions that would lose information."""
     array = np.asarray(data)
     dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else array.dtype
+    if array.dtype.kind in "OSU":
+        raise DataError(f"input {value.name!r} is {array.dtype.name}; coexec computes on numbers")
     if array.dtype != dtype:
         allowed = array.dtype.kind == dtype.kind == "f" or np.can_cast(array.dtype, dtype, "safe")
         if not allowed:

@@ -27,9 +27,9 @@ def from_torch(
 
     ``example_inputs`` is a tensor or a tuple of tensors: the module's positional arguments.
     ``dynamic_batch`` leaves the first dimension of every input open (named "batch"); the example
-    should then have a batch of at least 2, because PyTorch specialises on 1. The module's mode is
-    kept: ``module.eval()`` before gives inference, ``module.train()`` active dropout and batch
-    statistics. Parameters keep their PyTorch names (``0.weight``) and are copied.
+    should then have a batch of at least 2, because PyTorch specialises on 1. To train the result,
+    export after ``module.train()``: in evaluation mode PyTorch leaves dropout out of the graph.
+    Parameters keep their PyTorch names (``0.weight``) and are copied.
 
     ``ModelError`` if PyTorch is not installed or cannot export the module; as :func:`load` else.
     """

@@ -16,6 +16,18 @@ from coexec.ops.node import version_of
 OLDEST_OPSET = 9
 """Oldest operator forms that ``modernise`` knows."""
 
+SAME_SINCE_1 = {
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow"), ("axis",)),
+    **dict.fromkeys(("And", "Or", "Xor", "Equal", "Greater", "Less"), ("axis",)),
+    **dict.fromkeys(("Max", "Mean", "Min", "Sum", "MatMul", "Gemm"), ()),
+    **dict.fromkeys(("AveragePool", "MaxPool", "Constant", "Flatten"), ()),
+}
+"""Operators whose older forms mean the same where they lack these attributes.
+
+Their schemas changed before opset 9 only by wider types, wider broadcasting (``axis`` aligned
+operands in a way that is gone) or optional additions.
+"""
+
 Formal = defs.OpSchema.FormalParameter
 
 
@@ -80,7 +92,8 @@ def check_age(nodes: Iterable[ir.Node]) -> None:
         if node.domain == "" and version < OLDEST_OPSET:
             old = find_schema(node.op_type, "", version)
             new = find_schema(node.op_type, "", OLDEST_OPSET)
-            if old is None or new is None or old.since_version != new.since_version:
+            same = old is not None and new is not None and old.since_version == new.since_version
+            if not same and not _means_the_same(node):
                 changed[node.op_type] = version
     if changed:
         raise ModelError(
@@ -88,6 +101,11 @@ def check_age(nodes: Iterable[ir.Node]) -> None:
             f"newer, and these operators changed until then: {', '.join(sorted(changed))} "
             "(onnx.version_converter.convert_version upgrades it)"
         )
+
+
+def _means_the_same(node: ir.Node) -> bool:
+    gone = SAME_SINCE_1.get(node.op_type)
+    return gone is not None and not any(name in node.attributes for name in gone)
 
 
 def label(node: ir.Node) -> str:

@@ -44,7 +44,7 @@ def keep_threshold(ratio: float) -> int:
     """A word not below this is kept: the share 1 - ratio of all words, as near as 32 bits allow."""
     if not 0.0 <= ratio <= 1.0:
         raise ValueError(f"ratio must be in [0, 1], got {ratio}")
-    return round(ratio * 2**32)
+    return round(ratio * 2**32) if ratio == 1 else min(round(ratio * 2**32), 2**32 - 1)
 
 
 def bernoulli(size: int, ratio: float, counter: int, seed: int) -> Array:

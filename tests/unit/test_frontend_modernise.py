@@ -41,7 +41,6 @@ OLD_FORMS = {
     "split-13-even": (13, f"{ROW} {{ a, b = Split<axis = 2>(x) y = Sub(a, b) }}"),
     "top-k-9": (9, f"{ROW} {{ y, i = TopK<axis = 1, k = 2>(x) }}"),
     "dropout-9": (9, f"{ROW} {{ y = Dropout<ratio = 0.3>(x) }}"),
-    "dropout-9-mask": (9, f"{ROW} {{ a, mask = Dropout<ratio = 0.3>(x) y = Mul(a, mask) }}"),
     "scatter-9": (
         9,
         (
@@ -169,6 +168,15 @@ def test_batch_normalization_9_with_statistics_trains(rng: np.random.Generator) 
     deviation = np.sqrt(x.var(axis=(0, 2)) + 1e-5)[:, None]
     normal = (x - mean[:, None]) / deviation * np.array([[1], [2]]) + np.array([[3], [4]])
     np.testing.assert_allclose(result["y"], normal, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_9_mask_has_the_type_of_the_data(rng: np.random.Generator) -> None:
+    """Until opset 9 it was a tensor to multiply with (ONNX Runtime leaves it zero: no oracle)."""
+    graph = "g (float[3] x) => (float[3] y, float[3] m) { a, m = Dropout(x) y = Mul(a, m) }"
+    x = rng.normal(size=3).astype(np.float32)
+    result = evaluate(load(parse(graph, 9)), {"x": x})
+    np.testing.assert_array_equal(result["m"], np.ones(3, np.float32))
+    np.testing.assert_array_equal(result["y"], x)
 
 
 def test_saved_statistics_of_batch_normalization_9_are_refused() -> None:

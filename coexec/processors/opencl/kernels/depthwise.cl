@@ -80,17 +80,23 @@ inline void spread(__global ACC *grid, __global const T *x, const int i1, const 
         if (s2 == 1)
             widen(to + first + p2, from + first, last - first);
         else
-            for (int c = first; c < last; ++c)
-                to[(c + p2) % s2 * h1 * h2 + (c + p2) / s2] = (ACC)from[c];
+            for (int sheet = 0; sheet < s2; ++sheet, to += h1 * h2) {
+                /* The first column from `first` on whose remainder is `sheet`. */
+                const int c = first + (sheet - (first + p2) % s2 + s2) % s2;
+                __global ACC *t = to + (c + p2) / s2;
+                for (int j = c; j < last; j += s2) *t++ = (ACC)from[j];
+            }
     }
 }
 
-/* Where the element that tap t adds to result 0 lies on the grid. */
-inline int tap_offset(const int t, const int k2, const int s1, const int s2, const int d1,
-                      const int d2, const int h1, const int h2)
+/* Where the element that each tap adds to result 0 lies on the grid. */
+inline void find_taps(__global int *at, const int k1, const int k2, const int s1, const int s2,
+                      const int d1, const int d2, const int h1, const int h2)
 {
-    const int r = t / k2 * d1, c = t % k2 * d2;
-    return (r % s1 * s2 + c % s2) * h1 * h2 + r / s1 * h2 + c / s2;
+    for (int t = 0; t < k1 * k2; ++t) {
+        const int r = t / k2 * d1, c = t % k2 * d2;
+        at[t] = (r % s1 * s2 + c % s2) * h1 * h2 + r / s1 * h2 + c / s2;
+    }
 }
 
 #define WINDOW                                                                                     \
@@ -116,6 +122,8 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise(
     const int slot = get_global_id(0), count = get_global_size(0);
     __global ACC *grid = slots + slot * slot_size;
     __global ACC *sums = grid + grid_size;
+    __global int *at = (__global int *)(sums + o1 * h2 + SLACK);
+    find_taps(at, k1, k2, s1, s2, d1, d2, h1, h2);
     clear(grid, grid_size);
     const int end = (int)((long)tasks * (slot + 1) / count);
     for (int task = (int)((long)tasks * slot / count); task < end; ++task) {
@@ -126,11 +134,11 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise(
         __global const T *weights = w + channel * w_channel + w_base;
         for (int f = 0; f < flat; f += CHUNKS * V) {
             EACH_CHUNK(START)
+            __global const int *tap = at;
             for (int t1 = 0; t1 < k1; ++t1)
                 for (int t2 = 0; t2 < k2; ++t2) {
                     const ACC weight = (ACC)weights[t1 * w_1 + t2 * w_2];
-                    __global const ACC *from =
-                        grid + f + tap_offset(t1 * k2 + t2, k2, s1, s2, d1, d2, h1, h2);
+                    __global const ACC *from = grid + f + *tap++;
                     EACH_CHUNK(ADD)
                 }
             EACH_CHUNK(KEEP)
@@ -148,8 +156,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise(
 #else
 #define EACH_TAP(F) F(0) F(1) F(2) F(3) F(4)
 #define POINT(j)                                                                                   \
-    __global const ACC *from##j =                                                                  \
-        grid + tap_offset(min(t + j, taps - 1), k2, s1, s2, d1, d2, h1, h2);                       \
+    __global const ACC *from##j = grid + at[min(t + j, taps - 1)];                                 \
     vec c##j = 0;
 #define ADD(j) c##j += e * *(__global const vec *)(from##j + f);
 #define KEEP(j)                                                                                    \
@@ -168,6 +175,8 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise_weight(
     __global ACC *grid = slots + slot * slot_size;
     __global ACC *right = grid + grid_size;
     __global ACC *sums = right + o1 * h2 + SLACK;
+    __global int *at = (__global int *)(sums + taps * V);
+    find_taps(at, k1, k2, s1, s2, d1, d2, h1, h2);
     clear(grid, grid_size + o1 * h2 + SLACK);
     const int end = (int)((long)tasks * (slot + 1) / count);
     for (int channel = (int)((long)tasks * slot / count); channel < end; ++channel) {

@@ -173,7 +173,7 @@ def _kernel(
     y = call.output(0)
     bias = call.has_input(2)
     slack = SLACK_VECTORS * _lanes(y.dtype)
-    slot = plane.grid_elements + slack + plane.out_size[0] * plane.sheet[1] + slack
+    slot = plane.grid_elements + slack + plane.out_size[0] * plane.sheet[1] + slack + w.taps
     numbers = (
         int(bias),
         y.shape[0] * y.shape[1],
@@ -202,7 +202,7 @@ def _weight(call: OpCall, w: Window, slots: int) -> Lowering:
     result, plane = call.output(0), forward_plane(w)
     slack = SLACK_VECTORS * _lanes(result.dtype)
     slot = plane.grid_elements + slack + plane.out_size[0] * plane.sheet[1] + slack
-    slot += w.taps * _lanes(result.dtype)
+    slot += w.taps * (_lanes(result.dtype) + 1)
     numbers = (w.batch, w.out_channels, w.outer, slot, *plane.scalars())
     kernel = KernelCall(
         family="depthwise",
