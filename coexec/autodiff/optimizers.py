@@ -109,7 +109,7 @@ class SGD(Optimizer):
         if self.weight_decay:
             decay = g.constant(self.weight_decay, type_of(parameter).dtype)
             gradient = g.op("Add", [gradient, g.op("Mul", [parameter, decay])])
-        return g.op("Sub", [parameter, g.op("Mul", [gradient, rate])])
+        return g.op("Sub", [parameter, g.op("Mul", [gradient, _like(g, rate, parameter)])])
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,17 @@ class AdamW(Adam):
         rate: ir.Value,
         step: ir.Value,
     ) -> Update:
-        dtype = type_of(parameter).dtype
         shrink = g.op("Mul", [rate, g.constant(self.weight_decay, "float32")])
         keep = g.op("Sub", [g.constant(1.0, "float32"), shrink])
-        if dtype != np.float32:
-            keep = g.op("CastLike", [keep, parameter])
-        decayed = g.op("Mul", [parameter, keep])
+        decayed = g.op("Mul", [parameter, _like(g, keep, parameter)])
         plain = Adam(self.learning_rate, self.beta1, self.beta2, self.epsilon)
         return plain.update(g, decayed, gradient, slot, rate, step)
+
+
+def _like(g: GraphBuilder, scalar: ir.Value, parameter: ir.Value) -> ir.Value:
+    """A float32 scalar in the parameter's element type."""
+    same = type_of(scalar).dtype == type_of(parameter).dtype
+    return scalar if same else g.op("CastLike", [scalar, parameter])
 
 
 OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}

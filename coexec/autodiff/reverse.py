@@ -139,7 +139,8 @@ def _nodes_between(graph: ir.Graph, sources: Iterable[ir.Value], target: ir.Valu
     backward = {target}
     path: list[ir.Node] = []
     for node in reversed(dependent):
-        if any(value in backward for value in node.outputs):
+        # A boolean or an index may lead on to the target, but nothing flows back through it.
+        if any(value in backward and value in forward for value in node.outputs):
             backward.update(value for value in node.inputs if value is not None)
             path.append(node)
     return path[::-1]

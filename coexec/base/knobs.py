@@ -37,9 +37,12 @@ XDG_CACHE_HOME = Knob("XDG_CACHE_HOME", "", "the user's cache folder (read, neve
 OCL_ICD_VENDORS = Knob(
     "OCL_ICD_VENDORS", "", "folder of OpenCL .icd files (standard); set: coexec leaves it alone"
 )
+OCLGRIND = Knob(
+    "COEXEC_OCLGRIND", "0", "1 loads the checking interpreter oclgrind as opencl:oclgrind (slow)"
+)
 PROCESSOR = Knob("COEXEC_PROCESSOR", "opencl", "processor used where none is named")
 
-KNOBS = (DEBUG, CACHE_DIR, XDG_CACHE_HOME, OCL_ICD_VENDORS, PROCESSOR)
+KNOBS = (DEBUG, CACHE_DIR, XDG_CACHE_HOME, OCL_ICD_VENDORS, OCLGRIND, PROCESSOR)
 
 
 def cache_dir() -> Path:

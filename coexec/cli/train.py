@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +81,8 @@ def train(
     steps = epochs * (len(train_data) // batch_size)
     rate = _schedule(schedule, learning_rate, steps, warmup_steps)
     trainer = Trainer(
-        load(model, _shapes(train_data, batch_size // micro_batches)),
+        # Shapes stay as open as the file has them: the trained file serves any batch again.
+        load(model),
         _loss(loss, label_smoothing, class_axis),
         _optimizer(optimizer, rate, momentum, weight_decay),
         processor or (),
@@ -155,7 +157,9 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
     for note in record["notes"]:
         notes.print(f"[yellow]note:[/] {note}", markup=True)
     if losses:
-        console.print(f"loss      {sparkline(losses, 60)}  {losses[0]:.4f} -> {losses[-1]:.4f}")
+        # Losses fall by orders of magnitude: the curve is that of their logarithm.
+        curve = sparkline([math.log(max(loss, 1e-12)) for loss in losses], 50)
+        console.print(f"loss      {curve}  {losses[0]:.4f} -> {losses[-1]:.4f} (log scale)")
     if record["accuracy"] is not None:
         console.print(f"accuracy  [bold green]{record['accuracy']:.2%}[/] on held-out data")
     console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms")
@@ -164,10 +168,6 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         console.print(f"memory    {planned} planned ({naive} without reuse)")
     if record["out"] is not None:
         console.print(f"written   {record['out']}")
-
-
-def _shapes(data: Dataset, batch: int) -> dict[str, tuple[int, ...]]:
-    return {name: (batch, *array.shape[1:]) for name, array in data.inputs.items()}
 
 
 def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:

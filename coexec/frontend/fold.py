@@ -25,10 +25,6 @@ SHAPE_ONLY = frozenset({"Shape", "Size"})
 """Operators that look at the shape of their operand, not at its values."""
 
 
-DRAWING = frozenset({"Dropout"})
-"""Operators that draw random numbers once training turns them on, though not marked random."""
-
-
 class Folder:
     """Decides what is known ahead. ``parameters`` lets results of weights count as known too."""
 
@@ -53,9 +49,7 @@ class Folder:
             return found
         call = call_of(producer)
         op = opdef(call)
-        if op.random or call.identifier in DRAWING or not call.outputs:
-            return None
-        if not _affordable(op, call):
+        if op.random or not call.outputs or not _affordable(op, call):
             return None
         operands = [None if v is None else self.value(v) for v in producer.inputs]
         if any(v is not None and a is None for v, a in zip(producer.inputs, operands, strict=True)):
@@ -83,7 +77,7 @@ class Folder:
 
     def _eager(self, node: ir.Node, call: OpCall) -> bool:
         """Whether a node should be computed ahead though no shape asks for it."""
-        if opdef(call).random or call.identifier in DRAWING:
+        if opdef(call).random:
             return False
         if node.op_type in SHAPE_ONLY:
             return True

@@ -79,6 +79,17 @@ def check_node(node: ir.Node) -> None:
                 f"{label(node)}: attribute {name!r} is {found.type.name} "
                 f"where the operator has {wanted}"
             )
+    _check_parts(node)
+
+
+def _check_parts(node: ir.Node) -> None:
+    """Split says how many outputs it has; a shape rule would count up to any number."""
+    parts = node.attributes.get("num_outputs")
+    if node.op_type == "Split" and parts is not None and not parts.is_ref():
+        if parts.as_int() != len(node.outputs):
+            raise ModelError(
+                f"{label(node)} has {len(node.outputs)} outputs and num_outputs {parts.value}"
+            )
 
 
 def check_age(nodes: Iterable[ir.Node]) -> None:

@@ -39,7 +39,7 @@ def sigmoid_of(x: Array) -> Array:
 
 def softplus_of(x: Array) -> Array:
     """log(1 + exp(x)) without overflow."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
 def relu(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
@@ -61,7 +61,8 @@ def selu(call: OpCall, x: Array) -> Array:
 
 def celu(call: OpCall, x: Array) -> Array:
     alpha = call.attribute("alpha", 1.0)
-    return np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(np.minimum(x, 0) / alpha))
+    negative = np.minimum(0, alpha * np.expm1(np.minimum(x, 0) / alpha))
+    return np.asarray(np.maximum(x, 0) + negative)
 
 
 def thresholded_relu(call: OpCall, x: Array) -> Array:
@@ -74,7 +75,8 @@ def clip(call: OpCall, x: Array, low: Array | None = None, high: Array | None = 
 
 
 def hard_sigmoid(call: OpCall, x: Array) -> Array:
-    return np.clip(call.attribute("alpha", 0.2) * x + call.attribute("beta", 0.5), 0, 1)
+    alpha, beta = call.attribute("alpha", 0.2), call.attribute("beta", 0.5)
+    return np.asarray(np.clip(alpha * x + beta, 0, 1))
 
 
 def swish(call: OpCall, x: Array) -> Array:

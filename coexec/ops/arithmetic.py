@@ -31,7 +31,7 @@ BOTH = ((0, 0), (0, 1))
 def divide(a: Array, b: Array) -> Array:
     """Quotient; integers truncate towards zero, and give 0 for a divisor of 0."""
     if a.dtype.kind not in "iu":
-        return np.divide(a, b)
+        return np.asarray(np.divide(a, b))
     floor = np.asarray(np.floor_divide(a, b))
     inexact = (a - floor * b != 0) & ((a < 0) != (b < 0)) & (b != 0)
     return floor + inexact.astype(floor.dtype)
@@ -40,10 +40,10 @@ def divide(a: Array, b: Array) -> Array:
 def power(a: Array, b: Array) -> Array:
     """a to the power b; integer bases with other exponents go through float64."""
     if a.dtype.kind == "f":
-        return np.power(a, b.astype(a.dtype))
+        return np.asarray(np.power(a, b.astype(a.dtype)))
     if b.dtype.kind in "iu" and not np.any(b < 0):
-        return np.power(a, b.astype(a.dtype))
-    return np.power(a.astype(np.float64), b.astype(np.float64))
+        return np.asarray(np.power(a, b.astype(a.dtype)))
+    return np.asarray(np.power(a.astype(np.float64), b.astype(np.float64)))
 
 
 def mod(call: OpCall, a: Array, b: Array) -> Array:
@@ -71,13 +71,6 @@ def folded(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
 def infer_power(call: OpCall) -> Sequence[TensorType]:
     """Result in the type of the base; the exponent's may differ."""
     return (TensorType(broadcast_shape(call), call.input(0).dtype),)
-
-
-def infer_mod(call: OpCall) -> Sequence[TensorType]:
-    (kind,) = infer_broadcast(call)
-    if is_float(kind.dtype) and not call.attribute("fmod", 0):
-        raise ValueError(f"Mod of {kind.dtype.name} needs fmod=1")
-    return (kind,)
 
 
 def infer_integer(call: OpCall) -> Sequence[TensorType]:
@@ -186,6 +179,11 @@ NONZERO = (
     Example((Sample((67,), "uint8", 0, 255), Sample((67,), "uint8", 1, 9)), gradient=False),
     Example((Sample((7,), "int64", -9, 9), np.array([2], np.int64)), gradient=False),
 )
+MODS = (
+    Example((Sample((3, 5), low=-9, high=9), Sample((3, 5), low=1, high=3))),
+    Example((Sample((67,), low=-9, high=9), Sample((), low=-3, high=-1))),
+    Example((Sample((2, 1, 5), low=-9, high=9), Sample((3, 1), low=-3, high=-1))),
+)
 VARIADIC = (
     Example((Sample((3, 5)), Sample((3, 5)), Sample((3, 5)))),
     Example((Sample((2, 3, 7)),)),
@@ -260,11 +258,13 @@ OPS = (
     ),
     OpDef(
         "Mod",
-        infer_mod,
+        infer_broadcast,
         computed(mod),
         gradient=mod_gradient,
         examples=(
             *(Example(e.inputs, {"fmod": 1}) for e in binary_examples(0.5, 9)[:4]),
+            *(Example(e.inputs) for e in MODS),
+            *(Example(e.inputs, {"fmod": 1}) for e in MODS),
             *NONZERO,
             *(Example(e.inputs, {"fmod": 1}, gradient=False) for e in NONZERO),
         ),

@@ -35,7 +35,7 @@ class BodyBuilder:
         self.nodes.append(node)
         return node.outputs[0]
 
-    def constant(self, value: Any, dtype: np.dtype[Any] | str) -> ir.Value:
+    def constant(self, value: Any, dtype: np.dtype[Any] | type[np.generic] | str) -> ir.Value:
         """A ``Constant`` node of a fixed element type."""
         return self.op("Constant", [], {"value": ir.tensor(np.asarray(value, dtype))})
 

@@ -49,9 +49,10 @@ def convert(x: Array, dtype: np.dtype[Any], saturate: bool = True, mode: str = "
 
 
 def to_e8m0(x: Array, saturate: bool, mode: str) -> Array:
-    """Powers of two 2^-127 .. 2^127 (OCP microscaling formats), rounded ``up``, ``down``, ``nearest``.
+    """Powers of two from 2^-127 to 2^127 (OCP microscaling formats).
 
-    Out of range values go to the limits, or to NaN without ``saturate``.
+    ``mode`` is ``up``, ``down`` or ``nearest`` (ties up). Out of range values go to the
+    limits, or to NaN without ``saturate``.
     """
     wide = np.asarray(x).astype(np.float64)
     mantissa, exponent = np.frexp(wide)  # wide = mantissa * 2^exponent, mantissa in [0.5, 1)

@@ -52,7 +52,7 @@ def gelu_slope(call: OpCall, dy: Array, x: Array) -> Array:
         inner = TANH_SCALE * (1 + 3 * TANH_CUBE * x * x)
         return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
     density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    return dy * (normal_cdf(x) + x * density)
+    return np.asarray(dy * (normal_cdf(x) + x * density))
 
 
 def infer_gelu(call: OpCall) -> Sequence[TensorType]:

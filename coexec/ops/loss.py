@@ -213,17 +213,18 @@ def loss_examples(low: float, high: float, outputs: int) -> tuple[Example, ...]:
         kind = "int64" if index % 2 == 0 else "int32"
         labels = Sample(labels_shape, kind, 0, shape[1])
         scores = Sample(shape, low=low, high=high)
-        for how in REDUCTIONS:
-            found.append(Example((scores, labels), {"reduction": how}, outputs=outputs))
+        found += [
+            Example((scores, labels), {"reduction": how}, outputs=outputs) for how in REDUCTIONS
+        ]
         attributes = {"reduction": REDUCTIONS[index % 3], "ignore_index": 1}
         found.append(Example((scores, labels, _weights(shape[1])), attributes))
         found.append(Example((scores, labels, _weights(shape[1])), {"reduction": "mean"}))
     masked = np.array([[-1, 0, 2], [1, -1, 4]], np.int64)
+    found.append(Example((Sample((2, 5, 3), low=low, high=high), masked), {"ignore_index": -1}))
     found.append(
-        Example((Sample((2, 5, 3), low=low, high=high), masked), {"ignore_index": -1})
-    )
-    found.append(
-        Example((Sample((2100, 3), low=low, high=high), Sample((2100,), "int64", 0, 3)), gradient=False)
+        Example(
+            (Sample((2100, 3), low=low, high=high), Sample((2100,), "int64", 0, 3)), gradient=False
+        )
     )
     return tuple(found)
 

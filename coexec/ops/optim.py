@@ -162,12 +162,18 @@ def examples(states: int, *attributes: dict[str, Any]) -> tuple[Example, ...]:
     return tuple(found)
 
 
-MOMENTUM = (
+MOMENTUM: tuple[dict[str, Any], ...] = (
     {"alpha": 0.9, "beta": 0.8, "norm_coefficient": 0.01, "mode": "standard"},
     {"alpha": 0.9, "beta": 0.8, "norm_coefficient": 0.01, "mode": "nesterov"},
 )
-ADAM = ({}, {"norm_coefficient": 0.01, "norm_coefficient_post": 0.02, "epsilon": 1e-3})
-ADAGRAD = ({}, {"norm_coefficient": 0.01, "decay_factor": 0.1, "epsilon": 1e-3})
+ADAM: tuple[dict[str, Any], ...] = (
+    {},
+    {"norm_coefficient": 0.01, "norm_coefficient_post": 0.02, "epsilon": 1e-3},
+)
+ADAGRAD: tuple[dict[str, Any], ...] = (
+    {},
+    {"norm_coefficient": 0.01, "decay_factor": 0.1, "epsilon": 1e-3},
+)
 
 OPS = (
     OpDef(

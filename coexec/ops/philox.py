@@ -48,6 +48,6 @@ def keep_threshold(ratio: float) -> int:
 
 
 def bernoulli(size: int, ratio: float, counter: int, seed: int) -> Array:
-    """``size`` booleans, each true with probability 1 - ratio; element i is word i of the stream."""
+    """``size`` booleans, true with probability 1 - ratio; element i is word i of the stream."""
     words = philox_blocks(-(-size // 4), counter, seed).reshape(-1)[:size]
     return np.asarray(words.astype(np.uint64) >= np.uint64(keep_threshold(ratio)))

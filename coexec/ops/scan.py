@@ -102,7 +102,12 @@ def scan_grad_work(call: OpCall) -> Work:
     return Work(4 * call.input(0).size, 3 * call.input(0).nbytes)
 
 
-_FORMS: tuple[dict[str, int], ...] = ({}, {"exclusive": 1}, {"reverse": 1}, {"exclusive": 1, "reverse": 1})
+_FORMS: tuple[dict[str, int], ...] = (
+    {},
+    {"exclusive": 1},
+    {"reverse": 1},
+    {"exclusive": 1, "reverse": 1},
+)
 _SECOND = np.array(-1)
 
 _SUM_EXAMPLES = (

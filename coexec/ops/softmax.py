@@ -158,4 +158,3 @@ OPS = (
     backward("SoftmaxGrad", softmax_grad, softmax_grad_body, 0.01, 0.5),
     backward("LogSoftmaxGrad", log_softmax_grad, log_softmax_grad_body, -4, -0.1),
 )
-

@@ -20,9 +20,7 @@ from coexec.processors.opencl.table import KERNELS
 from tests.running import assert_close, region_of, run_region
 
 RUNTIMES = [
-    c.name
-    for c in list_processors()
-    if c.spec is not None and c.name.startswith("opencl:") and c.name != "opencl:oclgrind"
+    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
 ]
 CASES = [
     pytest.param(op, example, id=f"{op.identifier}-{i}")

@@ -7,6 +7,7 @@ arithmetic, against ONNX Runtime, at the logits.
 
 from __future__ import annotations
 
+import functools
 import warnings
 import zlib
 from math import prod, sqrt
@@ -65,19 +66,25 @@ def test_shipped_output_on_the_reference(name: str) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", MODELS)
 def test_random_weights_agree_with_onnxruntime(name: str, runtime: str) -> None:
-    model = without_softmax(with_random_weights(onnx.load(_file(name))))
-    image = model_input(model)
-    shape = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-    feeds = {image.name: np.random.default_rng(0).standard_normal(shape, np.float32)}
-    expected = onnxruntime_output(model, feeds)
+    model, feeds, expected = random_case(name)
     session = coexec.compile(coexec.load(model), [runtime])
     assert not session.fallbacks
     (actual,) = session.run(feeds).values()
     assert actual.shape == expected.shape
     # Random weights must make the thousand logits differ, or the comparison would be blind.
     assert expected.std() > 0.02 * np.abs(expected).max()
-    assert len(np.unique(expected)) > 900
+    assert len(np.unique(expected)) > 500  # squeezenet rectifies its logits
     assert np.abs(actual - expected).max() <= LOGITS * np.abs(expected).max()
+
+
+@functools.lru_cache(maxsize=1)
+def random_case(name: str) -> tuple[onnx.ModelProto, dict[str, Array], Array]:
+    """A model with random weights, an image, ONNX Runtime's logits; kept for the next runtime."""
+    model = without_softmax(with_random_weights(onnx.load(_file(name))))
+    image = model_input(model)
+    shape = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
+    feeds = {image.name: np.random.default_rng(0).standard_normal(shape, np.float32)}
+    return model, feeds, onnxruntime_output(model, feeds)
 
 
 def check_shipped_output(name: str, processor: str) -> None:
@@ -129,8 +136,10 @@ def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 
 def onnxruntime_output(model: onnx.ModelProto, feeds: dict[str, Array]) -> Array:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of every shape that no longer has a reader
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return np.asarray(session.run(None, feeds)[0])
 

@@ -82,9 +82,7 @@ def _array(value: Any) -> Array:
     return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
-def _print_table(
-    processor: str, left_out: Mapping[str, str], counts: tuple[str, str]
-) -> None:
+def _print_table(processor: str, left_out: Mapping[str, str], counts: tuple[str, str]) -> None:
     print(f"\nONNX node cases on {processor}: {counts[0]} of {counts[1]} pass; left out:")
     reasons = sorted(set(left_out.values()))
     for reason in reasons:

@@ -130,7 +130,8 @@ def mutate_fields(start: bytes, rng: random.Random) -> bytes:
             _mutate_node(node, rng)
         else:
             proto.opset_import[0].version = rng.choice(OPSETS)
-    return proto.SerializeToString()
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def _mutate_attribute(attribute: onnx.AttributeProto, rng: random.Random) -> None:

@@ -74,7 +74,8 @@ def _shortened(data: bytes, missing: int) -> bytes:
     proto = onnx.ModelProto.FromString(data)
     graph = onnx.ModelProto(graph=proto.graph).SerializeToString()
     proto.ClearField("graph")
-    return (proto.SerializeToString() + graph)[:-missing]
+    whole: bytes = proto.SerializeToString() + graph
+    return whole[:-missing]
 
 
 def test_model_without_graph_or_nodes() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from coexec.core.types import Array
 from coexec.frontend import functions, load, unsupported
-from coexec.frontend.specialise import OPERATORS as TABLE
+from coexec.ops.table import OPERATORS
 from tests.graphs import evaluate, parse
 
 
@@ -78,7 +78,7 @@ def test_operators_without_opdef_are_expanded_from_their_schema(
 ) -> None:
     """Fixed bodies (Shrink) and bodies that depend on types and attributes alike."""
     name = operator[: min(operator.index(c) for c in "<(" if c in operator)]
-    fewer = MappingProxyType({key: op for key, op in TABLE.items() if key != name})
+    fewer = MappingProxyType({key: op for key, op in OPERATORS.items() if key != name})
     monkeypatch.setattr(functions, "OPERATORS", fewer)
     monkeypatch.setattr(unsupported, "OPERATORS", fewer)
     graph = f"g (float[2,4] x) => (float[2,4] y) <float[4] s = {{1, 1, 1, 1}}> {{ y = {operator} }}"
@@ -99,7 +99,7 @@ def test_absent_optional_outputs_stay_absent(rng: np.random.Generator) -> None:
 
 def test_unsorted_nodes_are_sorted() -> None:
     proto = parse("g (float[3] x) => (float[3] y) { a = Exp(x) y = Neg(a) }")
-    proto.graph.node.reverse()  # type: ignore[attr-defined]
+    proto.graph.node.reverse()
     assert [node.op_type for node in load(proto).graph] == ["Exp", "Neg"]
 
 

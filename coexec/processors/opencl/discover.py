@@ -25,7 +25,8 @@ ABSENT = {
     "opencl:pocl": "not installed: pip install pocl-binary-distribution (Linux x86-64), "
     "else your system's PoCL package (Debian: pocl-opencl-icd)",
     "opencl:intel": "not installed: pip install 'coexec[intel]' (Linux x86-64)",
-    "opencl:oclgrind": "not installed: Debian package oclgrind (it checks kernels, slowly)",
+    "opencl:oclgrind": "not loaded: install Debian's oclgrind and set COEXEC_OCLGRIND=1 "
+    "(it checks kernels, slowly)",
 }
 NO_RUNTIME = (
     "no OpenCL runtime on this machine: pip install pocl-binary-distribution (Linux x86-64), "

@@ -24,6 +24,8 @@ class ProgramCache:
     def __init__(self, context: cl.Context, device: cl.Device) -> None:
         self.context = context
         self.device = device
+        # oclgrind's compiler is not safe for threads.
+        self._workers = 1 if device.platform.name == "Oclgrind" else 4
         self.compiled = 0
         self.loaded = 0
         self._programs: dict[str, cl.Program] = {}
@@ -33,7 +35,7 @@ class ProgramCache:
     def build(self, sources: tuple[ProgramSource, ...]) -> list[cl.Program]:
         """Programs in the order of ``sources``; missing ones are built side by side."""
         missing = {s.text: s for s in sources if s.text not in self._programs}
-        with ThreadPoolExecutor(max_workers=4) as pool:
+        with ThreadPoolExecutor(self._workers) as pool:
             for source, program in zip(
                 missing.values(), pool.map(self._build, missing.values()), strict=True
             ):

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coexec.base.disk import write_atomically
-from coexec.base.knobs import OCL_ICD_VENDORS, cache_dir
+from coexec.base.knobs import OCL_ICD_VENDORS, OCLGRIND, cache_dir
 from coexec.processors.opencl.pocl_cpu import name_unknown_cpu
 
 SYSTEM_VENDORS = (Path("/etc/OpenCL/vendors"), Path(sys.prefix) / "etc" / "OpenCL" / "vendors")
 INTEL_NEEDS = ("libintlc.so.5", "libimf.so", "libirng.so", "libsvml.so")
-OCLGRIND = Path("/usr/lib/oclgrind/liboclgrind-rt-icd.so")
+OCLGRIND_DRIVER = Path("/usr/lib/oclgrind/liboclgrind-rt-icd.so")
 
 
 @functools.cache
@@ -88,11 +88,11 @@ def _intel_drivers() -> list[str]:
 
 
 def _oclgrind() -> list[str]:
-    """The checking interpreter, with data races on: it is there to find them."""
-    if not OCLGRIND.exists():
+    """The checking interpreter, with data races on; only if asked for: it brings another LLVM."""
+    if not (OCLGRIND.number and OCLGRIND_DRIVER.exists()):
         return []
     os.environ.setdefault("OCLGRIND_DATA_RACES", "1")
-    return [str(OCLGRIND)]
+    return [str(OCLGRIND_DRIVER)]
 
 
 def _lines(file: Path) -> list[str]:

@@ -71,6 +71,10 @@ typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
 #define STORE1(v) (v)
 #endif
 
+/* Remainder of floats with the sign of the divisor. */
+#define FLOOR_MOD(V, a, b) \
+    (fmod(a, b) + (((fmod(a, b) != (V)0) & ((fmod(a, b) < (V)0) != ((b) < (V)0))) ? (b) : (V)0))
+
 #ifdef INTEGERS /* defined where a is of integers */
 /* Integer helpers: no division by zero and no overflow of MIN / -1, both of which trap on CPUs. */
 #define QUOTIENT(a, b) ((b) == 0 ? (T)0 : ((T)((b) + 1) == 0 ? (T)(0 - (a)) : (T)((a) / (b))))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coexec.core.types import OpCall
+from coexec.ops.arithmetic import shifts_left
 from coexec.processors.opencl.broadcast import (
     MAX_RANK,
     Loops,
@@ -70,7 +71,7 @@ def divide(call: OpCall) -> str:
 def mod(call: OpCall) -> str:
     kind = call.input(0).dtype.kind
     if kind == "f":
-        return "fmod(a, b)"
+        return "fmod(a, b)" if call.attribute("fmod", 0) else "FLOOR_MOD(V, a, b)"
     if kind == "u":
         return "UREMAINDER(a, b)"
     return "REMAINDER(a, b)" if call.attribute("fmod", 0) else "floor_remainder(a, b)"
@@ -85,10 +86,12 @@ def power(call: OpCall) -> str:
 
 
 def shift(call: OpCall) -> str:
-    """A shift by the width or more gives 0; C leaves it undefined."""
+    """C leaves a shift by the width or more, or by a negative number, undefined: all bits go."""
     bits = call.input(0).dtype.itemsize * 8
-    sign = "<<" if call.attribute("direction") == "LEFT" else ">>"
-    return f"((b) >= (V){bits} ? (V)0 : (V)((a) {sign} (b)))"
+    outside = f"((ulong)(b) >= {bits})"
+    if shifts_left(call):
+        return f"({outside} ? (V)0 : (V)((a) << (b)))"
+    return f"({outside} ? (V)((a) < 0 ? -1 : 0) : (V)((a) >> (b)))"
 
 
 def gelu_grad(call: OpCall) -> str:

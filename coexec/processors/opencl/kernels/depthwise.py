@@ -29,6 +29,9 @@ SPACE: Mapping[str, tuple[int, ...]] = {"SLOTS": (4, 2, 8)}
 """Planes in work per compute unit."""
 
 MOST_GRID_BYTES = 1 << 20
+MOST_SHARED = 32
+"""Output channels of a single input channel; beyond, a matrix product does better."""
+
 SLACK_VECTORS = 5
 Pair = tuple[int, int]
 
@@ -82,6 +85,8 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
         return f"{call.output(0).dtype.name}: grids hold float32 and float64"
     if w.inner != 1:
         return "a group has more than one input channel"
+    if w.groups == 1 and w.outer > MOST_SHARED:
+        return f"more than {MOST_SHARED} results of one channel: a product"
     if w.in_size[0] != 1 or w.kernel[0] != 1 or w.out_size[0] != 1:
         return "three spatial axes"
     if 8 * forward_plane(w).grid_elements > MOST_GRID_BYTES:

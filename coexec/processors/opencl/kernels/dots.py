@@ -22,7 +22,7 @@ from coexec.processors.opencl.family import (
     i32,
     scratch,
 )
-from coexec.processors.opencl.kernels.packed import MASKS, VECTOR_BYTES, Bias
+from coexec.processors.opencl.kernels.packed import MASKS, VECTOR_BYTES, Bias, bounded_slots
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window
 
@@ -59,7 +59,9 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     """One kernel over blocks of output channels and of input channels."""
     w, sums = d.window, np.dtype(accumulator(d.dtype))
     lanes = VECTOR_BYTES // sums.itemsize
-    direct = d.dtype == sums and w.pixels % lanes == 0
+    direct = int(d.dtype == sums and w.pixels % lanes == 0)
+    if direct and w.pointwise:
+        direct = 2
     block = even_block(w.inner, max(1, params["WIDTH"] // w.taps))
     height = even_block(w.outer, params["HEIGHT"])
     column_tasks = w.groups * -(-w.inner // block)
@@ -67,7 +69,7 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         height = ceil_to(-(-height // 2), TILE_ROWS)
     tasks = column_tasks * -(-w.outer // height)
     slot = slot_elements(block * w.taps, height, params["LENGTH"] + lanes, direct)
-    slots = min(tasks, facts.compute_units * params["SLOTS"])
+    slots = bounded_slots(tasks, slot * sums.itemsize, facts, params)
     bias = d.bias or Bias(d.x, 0, 0)
     numbers = (
         int(d.bias is not None),
@@ -105,7 +107,7 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
             "MASK": MASKS[sums.name],
             "SAME": int(d.dtype == sums),
             "DOTS": 1,
-            "DIRECT": int(direct),
+            "DIRECT": direct,
             "LENGTH": params["LENGTH"],
         },
     )
@@ -117,7 +119,8 @@ def even_block(size: int, most: int) -> int:
     return -(-size // max(1, -(-size // most)))
 
 
-def slot_elements(width: int, height: int, stride: int, direct: bool) -> int:
-    """Elements of a slot: panel of B, panel of y unless read in place, sums of all tiles."""
+def slot_elements(width: int, height: int, stride: int, direct: int) -> int:
+    """Elements of a slot: panels of B and y unless read in place, sums of all tiles."""
     tiles = -(-width // TILE_COLUMNS) * -(-height // TILE_ROWS)
-    return (width + (0 if direct else height)) * stride + tiles * TILE_SUMS
+    rows = (width if direct < 2 else 0) + (height if direct < 1 else 0)
+    return rows * stride + tiles * TILE_SUMS

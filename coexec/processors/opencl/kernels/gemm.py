@@ -44,6 +44,9 @@ from coexec.processors.opencl.kernels.products import (
 )
 from coexec.processors.opencl.kernels.window import Window
 
+MOST_DOT_ROWS = 128
+"""Beyond, a panel of B is used often enough to be worth transposing."""
+
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     p, y = Product.of(call), call.output(0)
@@ -99,6 +102,8 @@ def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
     p = Product.of(call)
     if p.batch or p.a[1] != 1 or p.b[0] != 1:
         return "operands are not both contiguous along the sum"
+    if p.rows > MOST_DOT_ROWS:
+        return f"more than {MOST_DOT_ROWS} rows: packing B pays"
     return None
 
 

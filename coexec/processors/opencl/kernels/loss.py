@@ -97,7 +97,9 @@ def total(
     return reduce_calls(problem, REDUCE_PARAMS, base)
 
 
-def forward_call(call: OpCall, losses: Operand, own: Operand, params: Mapping[str, int]) -> KernelCall:
+def forward_call(
+    call: OpCall, losses: Operand, own: Operand, params: Mapping[str, int]
+) -> KernelCall:
     x, labels, _ = scores_of(call)
     defines = base_defines(call, 1)
     if call.op_type == "SoftmaxCrossEntropyLoss":

@@ -3,8 +3,8 @@
  * Layout: any, given by dimensions and strides in elements; the last dimension is the innermost of
  * the target. A work-item moves SPAN neighbours, so that addresses are computed once for all.
  * Geometry: copy (innermost dimension / SPAN, product of all others); copy_narrow (the one before
- * it / SPAN, product of all others); swap (tiles of the source's innermost, tiles of the target's
- * innermost, all other dimensions); trilu and reverse (innermost / SPAN, product of all others).
+ * it / SPAN, product of all others); swap (source's innermost / BLOCK, target's innermost / BLOCK,
+ * all other dimensions); trilu and reverse (innermost / SPAN, product of all others).
  * All padded to the work-group size. */
 
 #ifndef T
@@ -25,8 +25,11 @@
 #ifndef NARROW
 #define NARROW 3 /* copy_narrow: size of the innermost dimension */
 #endif
-#ifndef TILE
-#define TILE 16 /* swap: rows and columns of the tile that a work-group carries */
+#ifndef T4
+#define T4 uint4 /* swap: four words (T itself is scalar there) */
+#endif
+#ifndef BLOCK
+#define BLOCK 32 /* swap: rows and columns of a work-item, a multiple of 4 */
 #endif
 #ifndef UPPER
 #define UPPER 1 /* trilu: keep the upper triangle (else the lower one) */
@@ -92,21 +95,38 @@ __kernel void copy_narrow(__global const T *restrict src, __global T *restrict d
                  t[k * DST_STEP + j * dst_narrow] = s[k * SRC_STEP + j * src_narrow])
 }
 
-/* dst[b * dst_step + a] = src[a * src_step + b]: a work-group of TILE x TILE carries a tile through
- * local memory, so that both sides run along their own lines. */
-__kernel __attribute__((reqd_work_group_size(TILE, TILE, 1)))
-void swap(__global const T *restrict src, __global T *restrict dst, const int src_offset,
-          const int dst_offset, const int na, const int nb, const int src_step,
-          const int dst_step, AXES)
+/* dst[b * dst_step + a] = src[a * src_step + b]: a work-item carries a block in tiles of 4 x 4
+ * through registers, so that reads and writes are runs of 4 and lines are finished soon. */
+typedef T4 Run __attribute__((aligned(sizeof(T))));
+
+__kernel void swap(__global const T *restrict src, __global T *restrict dst, const int src_offset,
+                   const int dst_offset, const int na, const int nb, const int src_step,
+                   const int dst_step, AXES)
 {
-    __local T tile[TILE][TILE + 1];
-    const int x = get_local_id(0), y = get_local_id(1);
-    const int a = get_group_id(1) * TILE, b = get_group_id(0) * TILE;
+    const int b0 = get_global_id(0) * BLOCK, a0 = get_global_id(1) * BLOCK;
+    if (a0 >= na || b0 >= nb) return;
     int outer = get_global_id(2), from = src_offset, to = dst_offset;
     STEPS
-    if (a + y < na && b + x < nb) tile[y][x] = src[from + (a + y) * src_step + b + x];
-    barrier(CLK_LOCAL_MEM_FENCE);
-    if (b + y < nb && a + x < na) dst[to + (b + y) * dst_step + a + x] = tile[x][y];
+    const int a1 = min(a0 + BLOCK, na), b1 = min(b0 + BLOCK, nb);
+    for (int b = b0; b < b1; b += 4)
+        for (int a = a0; a < a1; a += 4) {
+            __global const T *s = src + from + a * src_step + b;
+            __global T *t = dst + to + b * dst_step + a;
+            if (a + 4 > a1 || b + 4 > b1) {
+                for (int i = 0; i < min(4, b1 - b); ++i)
+                    for (int j = 0; j < min(4, a1 - a); ++j)
+                        t[i * dst_step + j] = s[j * src_step + i];
+                continue;
+            }
+            const T4 r0 = *(__global const Run *)s;
+            const T4 r1 = *(__global const Run *)(s + src_step);
+            const T4 r2 = *(__global const Run *)(s + 2 * src_step);
+            const T4 r3 = *(__global const Run *)(s + 3 * src_step);
+            *(__global Run *)t = (T4)(r0.x, r1.x, r2.x, r3.x);
+            *(__global Run *)(t + dst_step) = (T4)(r0.y, r1.y, r2.y, r3.y);
+            *(__global Run *)(t + 2 * dst_step) = (T4)(r0.z, r1.z, r2.z, r3.z);
+            *(__global Run *)(t + 3 * dst_step) = (T4)(r0.w, r1.w, r2.w, r3.w);
+        }
 }
 
 /* x and y are (matrices, rows, columns); `all` counts the rows of all matrices. */

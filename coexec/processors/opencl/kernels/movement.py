@@ -36,7 +36,9 @@ from coexec.processors.opencl.kernels.moves import (
     Move,
     collapsed,
     refuse_moves,
+    row_grid,
     row_major,
+    span_of,
     swapped_axis,
     unrolled,
     widened,
@@ -130,19 +132,6 @@ def _outer_axes(move: Move, axes: Sequence[int]) -> tuple[Scalar, ...]:
     return tuple(i32(value) for triple in triples for value in triple)
 
 
-def _span(n: int, limit: int) -> int:
-    """Elements per work-item: a power of two, no more than there are."""
-    return min(limit, 1 << (max(n, 1).bit_length() - 1))
-
-
-def _grid(n: int, rows: int, span: int, local: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Global and local size for ``rows`` of ``n`` elements; short rows share a work-group."""
-    items = -(-n // span)
-    width = min(local, 1 << (items - 1).bit_length())
-    height = min(local // width, 1 << (rows - 1).bit_length())
-    return (ceil_to(items, width), ceil_to(rows, height)), (width, height)
-
-
 def _steps(src_step: int, dst_step: int) -> dict[str, str | int | float]:
     """Defines for strides that let a compiler vectorise (others stay run-time arguments)."""
     fixed: dict[str, str | int | float] = {}
@@ -157,8 +146,8 @@ def _copy(move: Move, params: Mapping[str, int]) -> KernelCall:
     n, rows = move.dims[-1], prod(move.dims[:-1])
     src_step, dst_step = move.src_strides[-1], move.dst_strides[-1]
     scalars = (move.src_offset, move.dst_offset, n, src_step, dst_step, rows)
-    span = _span(n, params["SPAN"])
-    sizes = _grid(n, rows, span, params["LOCAL"])
+    span = span_of(n, params["SPAN"])
+    sizes = row_grid(n, rows, span, params["LOCAL"])
     return KernelCall(
         "movement",
         "copy",
@@ -179,8 +168,8 @@ def _copy_narrow(move: Move, params: Mapping[str, int]) -> KernelCall:
     src_step, dst_step = move.src_strides[-2], move.dst_strides[-2]
     narrow = (move.src_strides[-1], move.dst_strides[-1])
     scalars = (move.src_offset, move.dst_offset, n, src_step, dst_step, rows, *narrow)
-    span = _span(n, params["SPAN"])
-    sizes = _grid(n, rows, span, params["LOCAL"])
+    span = span_of(n, params["SPAN"])
+    sizes = row_grid(n, rows, span, params["LOCAL"])
     return KernelCall(
         "movement",
         "copy_narrow",
@@ -197,18 +186,21 @@ def _copy_narrow(move: Move, params: Mapping[str, int]) -> KernelCall:
     )
 
 
-def _swap(move: Move, axis: int, tile: int) -> KernelCall:
+def _swap(move: Move, axis: int, block: int) -> KernelCall:
     outer = [a for a in range(move.rank - 1) if a != axis]
     na, nb, rows = move.dims[-1], move.dims[axis], prod(move.dims[a] for a in outer)
     steps = (move.src_strides[-1], move.dst_strides[axis])
     scalars = (move.src_offset, move.dst_offset, na, nb, *steps)
+    # Small blocks are for devices that want many work-items together, large ones for others.
+    side = 8 if block == 4 else 1
+    word = WORDS[move.itemsize]
     return KernelCall(
         "movement",
         "swap",
         (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, outer)),
-        (ceil_to(nb, tile), ceil_to(na, tile), rows),
-        (tile, tile, 1),
-        {"T": WORDS[move.itemsize], "RANK": len(outer) + 1, "TILE": tile},
+        (ceil_to(-(-nb // block), side), ceil_to(-(-na // block), side), rows),
+        (side, side, 1),
+        {"T": word, "T4": f"{word}4", "RANK": len(outer) + 1, "BLOCK": block},
         bytes=2 * move.size * move.itemsize,
     )
 
@@ -220,7 +212,7 @@ def _fast(move: Move, facts: DeviceFacts, params: Mapping[str, int]) -> KernelCa
         return _copy_narrow(wide, params)
     axis = swapped_axis(wide)
     if axis is not None and wide.dims[axis] >= NARROW:
-        return _swap(wide, axis, params["TILE"])
+        return _swap(wide, axis, params["BLOCK"])
     return _copy(wide, params)
 
 
@@ -250,8 +242,8 @@ def lower_trilu(call: OpCall, params: Mapping[str, int]) -> Lowering:
     rows, columns = data.shape[-2:]
     # Beyond the matrix every diagonal acts alike, so that any int64 fits the argument.
     diagonal = max(-rows - 1, min(columns + 1, trilu_diagonal(call)))
-    span, lines = _span(columns, params["SPAN"]), data.size // columns
-    sizes = _grid(columns, lines, span, params["LOCAL"])
+    span, lines = span_of(columns, params["SPAN"]), data.size // columns
+    sizes = row_grid(columns, lines, span, params["LOCAL"])
     kernel = KernelCall(
         "movement",
         "trilu",
@@ -272,8 +264,8 @@ def lower_reverse_sequence(call: OpCall, params: Mapping[str, int]) -> Lowering:
         return Lowering(())
     first, second = data.shape[:2]
     inner = prod(data.shape[2:])
-    span = _span(inner, params["SPAN"])
-    sizes = _grid(inner, first * second, span, params["LOCAL"])
+    span = span_of(inner, params["SPAN"])
+    sizes = row_grid(inner, first * second, span, params["LOCAL"])
     kernel = KernelCall(
         "movement",
         "reverse",
@@ -307,7 +299,7 @@ FAMILY = KernelFamily(
             "streaming",
             lower_fast,
             applies,
-            {"SPAN": (16, 64, 4, 1), "WORD": (4, 16), "LOCAL": (16, 64, 4), "TILE": (16, 8)},
+            {"SPAN": (16, 64, 4, 1), "WORD": (4, 16), "LOCAL": (16, 64, 4), "BLOCK": (32, 16, 4)},
         ),
         Variant("naive", lower_naive, applies, {"LOCAL": (64,)}),
     ),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from coexec.core.types import TensorType
-from coexec.processors.opencl.family import Operand
+from coexec.processors.opencl.family import Operand, ceil_to
 
 MAX_RANK = 8
 """Dimensions the kernels take; more are unrolled into several moves."""
@@ -130,3 +130,19 @@ def swapped_axis(move: Move) -> int | None:
     if move.dst_strides[-1] != 1 or move.src_strides[-1] in (0, 1):
         return None
     return next((i for i in range(move.rank - 1) if move.src_strides[i] == 1), None)
+
+
+def span_of(n: int, limit: int) -> int:
+    """Neighbouring elements of a work-item: a power of two, at most ``limit`` and ``n``."""
+    return min(limit, 1 << (max(n, 1).bit_length() - 1))
+
+
+def row_grid(n: int, rows: int, span: int, local: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Global and local size for ``rows`` of ``n`` elements, ``span`` of them per work-item.
+
+    About ``local`` work-items form a group; short rows share one.
+    """
+    items = max(-(-n // span), 1)
+    width = min(local, 1 << (items - 1).bit_length())
+    height = min(local // width, 1 << (max(rows, 1) - 1).bit_length())
+    return (ceil_to(items, width), ceil_to(rows, height)), (width, height)

@@ -44,6 +44,15 @@
 #ifndef RUNNING
 #define RUNNING 0 /* batch: 1 writes the running mean, 2 the running variance, 3 both */
 #endif
+#ifndef WIDTH
+#define WIDTH 16 /* batch: elements that an item reads at once: 4, 8 or 16 */
+#endif
+#ifndef WIDEN
+#define WIDEN(v) (v) /* batch: WIDTH elements as ACC, convert_float16(v) for half */
+#endif
+#ifndef NARROW
+#define NARROW(v) (v) /* batch: the reverse */
+#endif
 #ifndef POWER
 #define POWER(base, beta) pow(base, -(beta)) /* LRN */
 #endif
@@ -282,13 +291,81 @@ __kernel void batch_apply(
     const int first_image = slice * images_per_slice;                                           \
     const int last_image = min(images, first_image + images_per_slice)
 
-/* All elements of the slice that are this work-item's; `at` is an element's place. */
-#define FOR_SLICE(at)                                                                           \
-    for (int image = first_image + get_local_id(1); image < last_image; image += ROWS)          \
-        for (int i = lane, at = (image * channels + channel) * inner + lane; i < inner;         \
-             i += LANES, at += LANES)
+#define JOIN_TOKENS(a, b) a##b
+#define VECTOR(type, width) JOIN_TOKENS(type, width)
+typedef VECTOR(ACC, WIDTH) wide;
+/* Unaligned on purpose; a plain load, since PoCL does not inline vloadn. */
+typedef VECTOR(T, WIDTH) narrow __attribute__((aligned(sizeof(T))));
 
+static ACC add_up(const wide v)
+{
+#if WIDTH == 16
+    const VECTOR(ACC, 8) a = v.lo + v.hi;
+    const VECTOR(ACC, 4) b = a.lo + a.hi;
+#elif WIDTH == 8
+    const VECTOR(ACC, 4) b = v.lo + v.hi;
+#else
+    const VECTOR(ACC, 4) b = v;
+#endif
+    return (b.x + b.y) + (b.z + b.w);
+}
+
+/* All elements of the slice that are this work-item's, WIDTH at a time; `at` is a place. */
+#define FOR_WIDE(at)                                                                            \
+    for (int image = first_image + get_local_id(1); image < last_image; image += ROWS)          \
+        for (int i = lane * WIDTH, at = (image * channels + channel) * inner + i;               \
+             i + WIDTH <= inner; i += LANES * WIDTH, at += LANES * WIDTH)
+/* And those that are left at the end of each image. */
+#define FOR_REST(at)                                                                            \
+    for (int image = first_image + get_local_id(1); image < last_image; image += ROWS)          \
+        for (int i = inner / WIDTH * WIDTH + lane,                                              \
+                 at = (image * channels + channel) * inner + i;                                 \
+             i < inner; i += LANES, at += LANES)
+
+#define LOAD(p, at) WIDEN(*(__global const narrow *)((p) + (at)))
+#define STORE(p, at, v) (*(__global narrow *)((p) + (at)) = NARROW(v))
 #define CENTRED(at) ((ACC)x[at] - mean)
+
+/* Mean of the slice, and the sum of squares around it. */
+#define SLICE_MEAN(count)                                                                       \
+    wide wide_total = 0;                                                                        \
+    ACC total = 0;                                                                              \
+    FOR_WIDE(at) wide_total += LOAD(x, at);                                                     \
+    FOR_REST(at) total += x[at];                                                                \
+    const ACC mean = sum_group(add_up(wide_total) + total, partial) / (count)
+
+#define SLICE_SQUARES                                                                           \
+    wide wide_squares = 0;                                                                      \
+    ACC squares = 0;                                                                            \
+    FOR_WIDE(at)                                                                                \
+    {                                                                                           \
+        const wide v = LOAD(x, at) - mean;                                                      \
+        wide_squares += v * v;                                                                  \
+    }                                                                                           \
+    FOR_REST(at) squares += CENTRED(at) * CENTRED(at);                                          \
+    squares = sum_group(add_up(wide_squares) + squares, partial)
+
+/* Sums of squares, of dy * (x - mean), and of dy. */
+#define SLICE_FLOWS                                                                             \
+    wide wide_squares = 0, wide_along = 0, wide_plain = 0;                                      \
+    ACC squares = 0, along = 0, plain = 0;                                                      \
+    FOR_WIDE(at)                                                                                \
+    {                                                                                           \
+        const wide v = LOAD(x, at) - mean, flow = LOAD(dy, at);                                 \
+        wide_squares += v * v;                                                                  \
+        wide_along += flow * v;                                                                 \
+        wide_plain += flow;                                                                     \
+    }                                                                                           \
+    FOR_REST(at)                                                                                \
+    {                                                                                           \
+        const ACC v = CENTRED(at), flow = dy[at];                                               \
+        squares += v * v;                                                                       \
+        along += flow * v;                                                                      \
+        plain += flow;                                                                          \
+    }                                                                                           \
+    squares = sum_group(add_up(wide_squares) + squares, partial);                               \
+    along = sum_group(add_up(wide_along) + along, partial);                                     \
+    plain = sum_group(add_up(wide_plain) + plain, partial)
 
 /* Statistics of slices: (slices, channels, 2) mean and sum of squares around it.
  * Geometry of this and the next: (LANES, ROWS * slices, channels), work-group (LANES, ROWS, 1). */
@@ -298,12 +375,8 @@ __kernel void batch_statistics(
 {
     __local ACC partial[LANES * ROWS];
     SLICE;
-    ACC total = 0;
-    FOR_SLICE(at) total += x[at];
-    const ACC mean = sum_group(total, partial) / ((last_image - first_image) * inner);
-    ACC squares = 0;
-    FOR_SLICE(at) squares += CENTRED(at) * CENTRED(at);
-    squares = sum_group(squares, partial);
+    SLICE_MEAN(((last_image - first_image) * inner));
+    SLICE_SQUARES;
     if (lane == 0 && get_local_id(1) == 0) {
         statistics[2 * (slice * channels + channel)] = mean;
         statistics[2 * (slice * channels + channel) + 1] = squares;
@@ -317,20 +390,8 @@ __kernel void batch_grad_statistics(
 {
     __local ACC partial[LANES * ROWS];
     SLICE;
-    ACC total = 0;
-    FOR_SLICE(at) total += x[at];
-    const ACC mean = sum_group(total, partial) / ((last_image - first_image) * inner);
-    ACC squares = 0, along = 0, plain = 0;
-    FOR_SLICE(at)
-    {
-        const ACC centred = CENTRED(at), flow = dy[at];
-        squares += centred * centred;
-        along += flow * centred;
-        plain += flow;
-    }
-    squares = sum_group(squares, partial);
-    along = sum_group(along, partial);
-    plain = sum_group(plain, partial);
+    SLICE_MEAN(((last_image - first_image) * inner));
+    SLICE_FLOWS;
     if (lane == 0 && get_local_id(1) == 0) {
         __global ACC *to = statistics + 4 * (slice * channels + channel);
         to[0] = mean;
@@ -452,15 +513,12 @@ __kernel void batch_fused(
     __local ACC partial[LANES * ROWS];
     SLICE;
     const ACC count = (ACC)images * inner;
-    ACC total = 0;
-    FOR_SLICE(at) total += x[at];
-    const ACC mean = sum_group(total, partial) / count;
-    ACC squares = 0;
-    FOR_SLICE(at) squares += CENTRED(at) * CENTRED(at);
-    squares = sum_group(squares, partial);
+    SLICE_MEAN(count);
+    SLICE_SQUARES;
     const ACC variance = squares / count, shift = bias[channel];
     const ACC factor = (ACC)scale[channel] / sqrt(variance + (ACC)epsilon);
-    FOR_SLICE(at) y[at] = (T)(CENTRED(at) * factor + shift);
+    FOR_WIDE(at) STORE(y, at, (LOAD(x, at) - mean) * factor + shift);
+    FOR_REST(at) y[at] = (T)(CENTRED(at) * factor + shift);
     if (lane == 0 && get_local_id(1) == 0) {
         WRITE_MEAN(mean);
         WRITE_VARIANCE(variance);
@@ -475,24 +533,17 @@ __kernel void batch_grad_fused(
     __local ACC partial[LANES * ROWS];
     SLICE;
     const ACC count = (ACC)images * inner;
-    ACC total = 0;
-    FOR_SLICE(at) total += x[at];
-    const ACC mean = sum_group(total, partial) / count;
-    ACC squares = 0, along = 0, plain = 0;
-    FOR_SLICE(at)
-    {
-        const ACC centred = CENTRED(at), flow = dy[at];
-        squares += centred * centred;
-        along += flow * centred;
-        plain += flow;
-    }
-    squares = sum_group(squares, partial);
-    along = sum_group(along, partial);
-    plain = sum_group(plain, partial);
+    SLICE_MEAN(count);
+    SLICE_FLOWS;
     const ACC inverse = 1 / sqrt(squares / count + (ACC)epsilon);
     const ACC factor = (ACC)scale[channel] * inverse, level = plain / count;
     const ACC slope = along * inverse * inverse / count;
-    FOR_SLICE(at) dx[at] = (T)(factor * ((ACC)dy[at] - level - slope * CENTRED(at)));
+    FOR_WIDE(at)
+    {
+        const wide v = LOAD(x, at) - mean, flow = LOAD(dy, at);
+        STORE(dx, at, factor * (flow - level - slope * v));
+    }
+    FOR_REST(at) dx[at] = (T)(factor * ((ACC)dy[at] - level - slope * CENTRED(at)));
     if (lane == 0 && get_local_id(1) == 0) {
         dscale[channel] = (TP)(along * inverse);
         dbias[channel] = (TP)plain;

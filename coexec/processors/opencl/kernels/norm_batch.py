@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from coexec.processors.opencl.family import (
 
 GROUPS_PER_UNIT = 8
 """Work-groups per compute unit that keep a device busy."""
+
+WIDTH = 16
+"""Elements that an item reads at once."""
 
 FUSED_BYTES = 1 << 20
 """A channel of this size is still in a cache when it is read again."""
@@ -53,7 +57,7 @@ class _Batch:
         inner = kind.size // max(images * channels, 1)
         wanted = max(1, min(images, -(-groups // max(channels, 1))))
         per_slice = max(-(-images // wanted), 1)
-        lanes = min(local, power_of_two(inner))
+        lanes = min(local, power_of_two(max(inner // WIDTH, 1 if inner >= WIDTH else inner)))
         rows = min(local // lanes, power_of_two(per_slice))
         slices = -(-images // per_slice)
         return cls(images, channels, inner, lanes, rows, slices, per_slice)
@@ -88,9 +92,21 @@ def _defines(call: OpCall, b: _Batch) -> Defines:
         "ACC": compute_type(x),
         "LANES": b.lanes,
         "ROWS": b.rows,
+        "WIDTH": WIDTH,
+        **_conversions(x),
         "RUNNING": int(call.has_output(1)) + 2 * int(call.has_output(2))
         if call.op_type == "BatchNormalization"
         else 0,
+    }
+
+
+def _conversions(dtype: np.dtype[Any]) -> Defines:
+    """Wide elements to the type of arithmetic and back, where those differ."""
+    if c_type(dtype) == compute_type(dtype):
+        return {}
+    return {
+        "WIDEN(v)": f"convert_{compute_type(dtype)}{WIDTH}(v)",
+        "NARROW(v)": f"convert_{c_type(dtype)}{WIDTH}(v)",
     }
 
 

@@ -180,7 +180,7 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
 #define LENGTH 512 /* positions in a panel */
 #endif
 #ifndef DIRECT
-#define DIRECT 1 /* 1: planes of y are whole vectors and of type ACC: y is read in place */
+#define DIRECT 1 /* 1: planes of y are whole vectors and of type ACC: y is read in place; 2: x too */
 #endif
 #define STRIDE (LENGTH + V) /* of panel rows: no power of two, which caches dislike */
 #define STEPS (LENGTH / V)
@@ -191,9 +191,16 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
 #define ZERO(i, j) vec c##i##_##j = 0;
 #define DOT(i, j) c##i##_##j += e##i * f##j;
 #define LEFT_ROW(i) __global const LEFT *left##i = left + min(m + i, height - 1) * left_row;
-#define RIGHT_ROW(i, j) __global const ACC *right##j = b_panel + min(n + j, width - 1) * STRIDE;
-#define LEFT_LANES(i) const vec e##i = *(__global const lanes *)(left##i + at[s]);
+#define RIGHT_ROW(i, j)                                                                            \
+    __global const RIGHT *right##j = right + min(n + j, width - 1) * right_row;
+#define LEFT_LANES(i) const vec e##i = *(__global const lanes *)(left##i + y_at[s]);
+#if DIRECT == 2
+#define RIGHT T
+#define RIGHT_LANES(i, j) const vec f##j = *(__global const stored *)(right##j + x_at[s]);
+#else
+#define RIGHT ACC
 #define RIGHT_LANES(i, j) const vec f##j = *(__global const vec *)(right##j + s * V);
+#endif
 
 /* Adding halves, quarters and so on of lanes: those of a, then those of b. Not neighbours first: that
  * becomes vhaddps, which cannot address the upper 16 registers and so spills all the sums. */
@@ -236,7 +243,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void dots(
     const int channel_blocks = (channels + block - 1) / block;
     const int slot = get_global_id(0), slots = get_global_size(0);
     __global ACC *b_panel = panels + slot * slot_size;
-    __global ACC *y_panel = b_panel + block * taps * STRIDE;
+    __global ACC *y_panel = b_panel + (DIRECT == 2 ? 0 : block * taps * STRIDE);
     __global ACC *sums = y_panel + (DIRECT ? 0 : row_block * STRIDE);
     const int end = (int)((long)tasks * (slot + 1) / slots);
     for (int task = (int)((long)tasks * slot / slots); task < end; ++task) {
@@ -245,31 +252,41 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void dots(
         const int group = task / row_blocks / channel_blocks;
         const int height = min(row_block, rows - first);
         const int count = min(block, channels - channel), width = count * taps;
-        const int x_at = group * channels * x_channel, y_at = (group * rows + first) * y_row;
+        __global const T *xs = x + group * channels * x_channel;
+        __global const T *ys = y + (group * rows + first) * y_row;
         int start = 0;
         do {
-            int at[STEPS];
+            int x_at[STEPS], y_at[STEPS];
             const int steps = min(STEPS, (columns - start + V - 1) / V);
             for (int s = 0; s < steps; ++s) {
                 const int column = start + s * V;
-                gather(x + x_at, b_panel + s * V, STRIDE, column, columns, x_size - x_at, x_image,
+                const int image = column / y_row, pixel = column % y_row;
+                x_at[s] = image * x_image + pixel;
+                y_at[s] = DIRECT ? image * y_image + pixel : s * V;
+#if DIRECT < 2
+                gather(xs, b_panel + s * V, STRIDE, column, columns, x_size - (int)(xs - x), x_image,
                        x_channel, channel, count, WINDOW_VALUES);
-#if DIRECT
-                at[s] = column / y_row * y_image + column % y_row;
-#else
-                at[s] = s * V;
-                gather(y + y_at, y_panel + s * V, STRIDE, column, columns, y_size - y_at, y_image,
+#endif
+#if DIRECT < 1
+                gather(ys, y_panel + s * V, STRIDE, column, columns, y_size - (int)(ys - y), y_image,
                        y_row, 0, height, o0, o1, o2, o0, o1, o2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1);
 #endif
             }
 #if DIRECT
-            __global const T *left = y + y_at;
+            __global const T *left = ys;
             const int left_row = y_row;
             typedef stored lanes;
 #else
             __global const ACC *left = y_panel;
             const int left_row = STRIDE;
             typedef vec lanes;
+#endif
+#if DIRECT == 2
+            __global const T *right = xs + channel * x_channel;
+            const int right_row = x_channel;
+#else
+            __global const ACC *right = b_panel;
+            const int right_row = STRIDE;
 #endif
             __global ACC *sum = sums;
             for (int n = 0; n < width; n += WIDE)

@@ -25,6 +25,12 @@ from coexec.processors.opencl.kernels.window import Triple
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
 VECTOR_BYTES = 64
+MOST_SLOT_BYTES = 4 << 20
+"""Scratch for all slots, unless one per compute unit takes more."""
+
+SPAN = 16
+"""Channels that one work-item packs."""
+
 MOST_PHASES = 16
 """Phases of a stride; beyond, the products of single phases are not worth their launches."""
 
@@ -164,7 +170,10 @@ class BlockedProduct:
         return self.panels(params) * -(-self.rows // self.row_block(facts, params))
 
     def slots(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        return min(self.tasks(facts, params), facts.compute_units * params["SLOTS"])
+        """Panels in work at a time."""
+        rows = self.block(params) * prod(self.taps) + params["MR"]
+        slot = rows * params["NV"] * VECTOR_BYTES
+        return bounded_slots(self.tasks(facts, params), slot, facts, params)
 
     def panel_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Size of all panels in work."""
@@ -186,18 +195,25 @@ class BlockedProduct:
         }
 
 
+def bounded_slots(
+    tasks: int, slot_bytes: int, facts: DeviceFacts, params: Mapping[str, int]
+) -> int:
+    """Slots for ``tasks``: SLOTS per compute unit, fewer where they would take much memory."""
+    affordable = max(facts.compute_units, MOST_SLOT_BYTES // slot_bytes)
+    return min(tasks, facts.compute_units * params["SLOTS"], affordable)
+
+
 def pack_call(p: BlockedProduct, packed: Operand, params: Mapping[str, int]) -> KernelCall:
     """The kernel that packs the left operand."""
     a = p.left
-    numbers = (a.base, a.batch, a.row, a.channel, *a.taps, p.rows, p.depth, *p.taps)
+    numbers = (a.base, a.batch, a.row, a.channel, *a.taps, p.rows, p.channels, *p.taps)
     defines = p.defines(params)
     return KernelCall(
         family="pack",
         entry="pack",
         args=(a.operand, packed, *map(i32, numbers)),
-        global_size=(ceil_to(p.depth, 16), p.tiles(params), a.count),
-        local_size=(16, 1, 1),
-        defines={name: defines[name] for name in ("T", "ACC", "MR")},
+        global_size=(-(-p.channels // SPAN), p.tiles(params), a.count),
+        defines={**{name: defines[name] for name in ("T", "ACC", "MR")}, "SPAN": SPAN},
     )
 
 

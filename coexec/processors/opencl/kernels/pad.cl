@@ -3,13 +3,16 @@
  * element `at` of the source, by MODE: 0 at = o - before where it lies in [0, n), else `value`;
  * 1 reflect; 2 edge; 3 wrap (of o - before into [0, n)); 4 at = (o - before) / step where that is
  * whole and in [0, n), else zero.
- * Geometry: (innermost dimension, product of the others), padded to the work-group size. */
+ * Geometry: (innermost dimension / SPAN, product of the others), padded to the work-group size. */
 
 #ifndef T
 #define T uint /* a word as wide as an element */
 #endif
 #ifndef RANK
 #define RANK 3 /* dimensions, 1 to 8 */
+#endif
+#ifndef SPAN
+#define SPAN 16 /* neighbouring elements of a work-item, so that rows are located once for all */
 #endif
 #ifndef MODE
 #define MODE 0 /* see above */
@@ -50,13 +53,24 @@ __kernel void window(__global const T *x, __global const T *value, __global T *y
                      const int before, const int step, AXIS(0), AXIS(1), AXIS(2), AXIS(3),
                      AXIS(4), AXIS(5), AXIS(6))
 {
-    const int i = get_global_id(0), row = get_global_id(1);
+    const int i = get_global_id(0) * SPAN, row = get_global_id(1);
     if (i >= width || row >= rows) return;
     int outer = row, from = offset;
     bool inside = true;
     STEP(6) STEP(5) STEP(4) STEP(3) STEP(2) STEP(1) STEP(0)
-    const int at = place(i, n, before, step);
-    T result = HAS_VALUE ? value[0] : (T)0;
-    if (inside && at >= 0) result = x[from + at];
-    y[row * width + i] = result;
+    const T border = HAS_VALUE ? value[0] : (T)0;
+    __global const T *restrict s = x + from;
+    __global T *restrict t = y + row * width + i;
+    const int last = min(SPAN, width - i);
+    if (!inside) {
+        for (int k = 0; k < last; ++k) t[k] = border;
+    } else if (i >= before && i + SPAN <= before + n && MODE != 4) {
+        /* All of the span lies in the source. */
+        for (int k = 0; k < SPAN; ++k) t[k] = s[i - before + k];
+    } else {
+        for (int k = 0; k < last; ++k) {
+            const int at = place(i + k, n, before, step);
+            t[k] = at < 0 ? border : s[at];
+        }
+    }
 }

@@ -15,12 +15,18 @@ from coexec.processors.opencl.family import (
     KernelFamily,
     Lowering,
     Variant,
-    ceil_to,
     i32,
     inp,
     out,
 )
-from coexec.processors.opencl.kernels.moves import MAX_RANK, WORDS, refuse_moves, row_major
+from coexec.processors.opencl.kernels.moves import (
+    MAX_RANK,
+    WORDS,
+    refuse_moves,
+    row_grid,
+    row_major,
+    span_of,
+)
 
 MODES = {"constant": 0, "reflect": 1, "edge": 2, "wrap": 3}
 DILATED = 4
@@ -97,14 +103,17 @@ def _plan(call: OpCall) -> tuple[int, int, list[Window]]:
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     mode, offset, windows = _plan(call)
-    return _window(call, mode, offset, merged(windows, mode == MODES["constant"]), params["LOCAL"])
+    return _window(call, mode, offset, merged(windows, mode == MODES["constant"]), params)
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    return _window(call, *_plan(call), params["LOCAL"])
+    """One element per work-item, every dimension on its own."""
+    return _window(call, *_plan(call), {**params, "SPAN": 1})
 
 
-def _window(call: OpCall, mode: int, offset: int, windows: list[Window], local: int) -> Lowering:
+def _window(
+    call: OpCall, mode: int, offset: int, windows: list[Window], params: Mapping[str, int]
+) -> Lowering:
     windows = windows or [Window(1, 1, 0, 1)]
     *outer, last = windows
     rows = prod(w.size for w in outer)
@@ -115,19 +124,18 @@ def _window(call: OpCall, mode: int, offset: int, windows: list[Window], local: 
     scalars = [offset, rows, last.size, last.count, last.before, last.step]
     for w in padded:
         scalars += [w.size, w.count, w.before, w.stride, w.step]
-    width = min(local, 1 << (last.size - 1).bit_length())
-    height = local // width
+    span = span_of(last.size, params["SPAN"])
     kernel = KernelCall(
         "pad",
         "window",
         (inp(0), inp(2) if has_value else inp(0), out(0), *map(i32, scalars)),
-        (ceil_to(last.size, width), ceil_to(rows, height)),
-        (width, height),
+        *row_grid(last.size, rows, span, params["LOCAL"]),
         {
             "T": WORDS[call.output(0).dtype.itemsize],
             "RANK": len(windows),
             "MODE": mode,
             "HAS_VALUE": int(has_value),
+            "SPAN": span,
         },
     )
     return Lowering((kernel,))
@@ -143,7 +151,7 @@ FAMILY = KernelFamily(
     "pad",
     ("Pad", "CenterCropPad", "coexec::SliceGrad"),
     (
-        Variant("merged", lower, applies, {"LOCAL": (64, 16, 256)}),
-        Variant("naive", lower_naive, applies, {"LOCAL": (64, 16, 256)}),
+        Variant("merged", lower, applies, {"SPAN": (16, 64, 4, 1), "LOCAL": (16, 64, 4)}),
+        Variant("naive", lower_naive, applies, {"LOCAL": (64,)}),
     ),
 )

@@ -200,7 +200,12 @@ def clip(call: OpCall, params: Mapping[str, int]) -> KernelCall:
         ),
         global_size=(ceil_to(max(-(-kind.size // width), 1), local),),
         local_size=(local,),
-        defines={"T": c_type(kind.dtype), "U": c_type(kind.dtype), "C": c_type(kind.dtype), "W": width},
+        defines={
+            "T": c_type(kind.dtype),
+            "U": c_type(kind.dtype),
+            "C": c_type(kind.dtype),
+            "W": width,
+        },
     )
 
 
