@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from coexec.base.disk import write_atomically
-from coexec.base.errors import CheckpointError
+from coexec.base.errors import CheckpointError, DataError, SaveError
+from coexec.base.npz import read_npz
 from coexec.core.types import Array
 
 HEADER = "#header"
@@ -41,8 +41,15 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write ``checkpoint-<steps>.npz`` atomically, then drop all but the newest two."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``checkpoint-<steps>.npz`` atomically, then drop all but the newest two.
+
+    Raises:
+        SaveError: the folder cannot be made or the file not be written; older ones are intact.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     header = {
         "steps": checkpoint.steps,
         "fingerprint": checkpoint.fingerprint,
@@ -65,13 +72,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: truncated, altered or not a checkpoint; the message names the file.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_npz(path)
         header = json.loads(arrays.pop(HEADER).tobytes())
         if header["digest"] != _digest(arrays):
             raise CheckpointError(f"checkpoint {path} is damaged: its digest does not match")
         return Checkpoint(arrays, header["steps"], header["fingerprint"], header["progress"])
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (DataError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is truncated or damaged: {error}") from error
 
 

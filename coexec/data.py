@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from coexec.base.errors import DataError
+from coexec.base.npz import read_npz
 from coexec.core.types import Array
 
 LABELS = "labels"
@@ -47,11 +47,7 @@ def load_npz(path: Path) -> Dataset:
     Raises:
         DataError: not such a file, or arrays of different lengths.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise DataError(f"{path} is not a readable .npz file: {error}") from error
+    arrays = read_npz(path)
     if LABELS not in arrays:
         raise DataError(f"{path} has no array {LABELS!r}; it has {sorted(arrays)}")
     labels = arrays.pop(LABELS)

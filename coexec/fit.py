@@ -21,6 +21,7 @@ from coexec.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from coexec.core.events import Trace
 from coexec.data import Dataset, batches
 from coexec.ops.node import type_of
+from coexec.session import check_feeds
 from coexec.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,9 @@ class _Fit:
             raise DataError(
                 f"--batch-size {how.batch_size} exceeds the {len(train)} samples of the data"
             )
+        if validation is not None:
+            # A held-out set that does not fit must not come to light after hours of training.
+            check_feeds(trainer.model, validation.take(np.zeros(how.batch_size, int)).inputs)
         self.trainer, self.train, self.validation = trainer, train, validation
         self.how, self.observer = how, observer
         self.per_epoch = len(train) // how.batch_size
@@ -189,6 +193,9 @@ class _Fit:
         digest.update(repr(numbers).encode())
         for name, value in sorted(trainer.model.graph.initializers.items()):
             digest.update(f"{name}|{type_of(value)}".encode())
+        for node in trainer.model.graph:
+            operands = [value.name if value is not None else "" for value in node.inputs]
+            digest.update(f"{node.op_identifier()}|{operands}".encode())
         for name, array in sorted(self.train.inputs.items()):
             digest.update(f"{name}|{array.dtype}|{array.shape}".encode())
         return digest.hexdigest()

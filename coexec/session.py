@@ -104,8 +104,7 @@ class Session:
     @property
     def peak_bytes(self) -> int:
         """Device memory of the program: buffers and constants."""
-        constants = sum(executable.constant_bytes for executable in self.program.executables)
-        return self.program.planned_bytes + constants
+        return self.program.peak_bytes
 
     def save(self, path: str | Path) -> None:
         """Save program and weights as a bundle that runs with NumPy and PyOpenCL alone."""
@@ -151,7 +150,7 @@ class Session:
     def _compile(self, arrays: Mapping[str, Array]) -> Prepared:
         shapes = {name: array.shape for name, array in arrays.items()}
         values = {name: arrays[name] for name in self._values if name in arrays}
-        model = specialise(self.model, shapes, values)
+        model = specialise(self.model, shapes, values, fold_parameters=True)
         return prepare(model, self.processors)
 
 

@@ -161,8 +161,7 @@ class Trainer:
     @property
     def peak_bytes(self) -> int:
         """Device memory of the training step: buffers and constants."""
-        constants = sum(executable.constant_bytes for executable in self.program.executables)
-        return self.program.planned_bytes + constants
+        return self.program.peak_bytes
 
     def _training(self) -> Compiled:
         kinds = [c for (kind, _), c in self._compiled.items() if kind in ("step", "accumulate")]

@@ -6,6 +6,7 @@ Run `make demo` first, then: python examples/training_picture.py
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import subprocess
 import sys
@@ -26,11 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/training.svg"))
     out = parser.parse_args().out
-    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
+    terminal = {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
     program = Path(sys.executable).parent / "coexec"
-    finished = subprocess.run(
+    finished = subprocess.run(  # noqa: S603  our own command
         [program, *COMMAND.split()[1:]],
-        env=environment,
+        env={**os.environ, **terminal},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -39,7 +40,7 @@ def main() -> None:
     # A live progress bar is redrawn over itself: its last state is what stays on a terminal.
     lines = [line.rsplit("\r", 1)[-1] for line in finished.stdout.splitlines()]
     last_bar = max(index for index, line in enumerate(lines) if "epoch" in line)
-    console = Console(record=True, width=WIDTH, file=open(os.devnull, "w", encoding="utf-8"))
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text(f"$ {COMMAND}", style="bold"))
     for line in lines[last_bar:]:
         console.print(Text.from_ansi(line))

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from coexec.base.errors import GradientError
 from coexec.core.types import TensorType
 from coexec.ops.builder import GraphBuilder
+from coexec.ops.elementwise import is_float
 from coexec.ops.node import call_of, type_of
 from coexec.ops.opdef import GradientScope
 from coexec.ops.table import OPERATORS
@@ -134,7 +135,7 @@ def _nodes_between(graph: ir.Graph, sources: Iterable[ir.Value], target: ir.Valu
     dependent: list[ir.Node] = []
     for node in graph:
         if any(value in forward for value in node.inputs):
-            forward.update(value for value in node.outputs if type_of(value).dtype.kind == "f")
+            forward.update(value for value in node.outputs if is_float(type_of(value).dtype))
             dependent.append(node)
     backward = {target}
     path: list[ir.Node] = []

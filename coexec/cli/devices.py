@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
+from rich.markup import escape
 
 from coexec.base.units import bytes_text
 from coexec.cli.output import JsonFlag, console, print_json
@@ -31,17 +32,18 @@ def _show(candidate: Candidate) -> None:
     """Two lines each: they fit the narrow terminal of a phone, where a table would not."""
     spec = candidate.spec
     if spec is None:
-        console.print(f"[dim]{candidate.name}[/]  [yellow]not available[/]")
-        console.print(f"    {candidate.reason}", highlight=False)
+        console.print(f"[dim]{escape(candidate.name)}[/]  [yellow]not available[/]")
+        console.print(f"    {escape(candidate.reason)}", highlight=False)
         return
     memory = f", {bytes_text(spec.memory_bytes)}" if spec.memory_bytes else ""
-    console.print(f"[bold green]{candidate.name}[/]  {spec.device}", highlight=False)
+    console.print(f"[bold green]{candidate.name}[/]  {escape(spec.device)}", highlight=False)
     console.print(
-        f"    {spec.kind}, {spec.compute_units} compute units{memory}, driver {spec.driver}",
+        f"    {spec.kind}, {spec.compute_units} compute units{memory}, "
+        f"driver {escape(spec.driver)}",
         highlight=False,
     )
     features = {**spec.features, "unified memory": spec.unified_memory}
-    marks = [f"[green]{name}[/]" if has else f"[dim]no {name}[/]" for name, has in features.items()]
+    marks = [f"[green]{n}[/]" if has else f"[dim]no {n}[/]" for n, has in features.items()]
     console.print(f"    {', '.join(marks)}", highlight=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -75,9 +76,37 @@ def parse_shapes(values: list[str] | None) -> dict[str, tuple[int, ...]]:
 
 
 def require_writable(path: Path | None, flag: str) -> None:
-    """Fail before a long run, not after it, when an output's folder does not exist."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise UsageError(f"{flag} {path}: the folder {path.absolute().parent} does not exist")
+    """Fail before a long run, not after it, when an output's folder takes no file."""
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder; name a file")
+    if not folder.is_dir():
+        raise UsageError(f"{flag} {path}: the folder {folder} does not exist")
+    _try_file(folder, f"{flag} {path}")
+
+
+def require_folder(path: Path | None, flag: str) -> None:
+    """Make the folder now, and fail before a long run when it cannot be made or takes no file."""
+    if path is None:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{flag} {path}: cannot make the folder: {error.strerror or error}"
+        ) from error
+    _try_file(path, f"{flag} {path}")
+
+
+def _try_file(folder: Path, what: str) -> None:
+    """Permissions do not tell of read-only and special file systems: making a file does."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{what}: cannot write in {folder}: {error.strerror or error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,14 @@ from typing import Annotated, Any
 import numpy as np
 import onnx_ir as ir
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from coexec.api import compile as compile_model
 from coexec.api import load
 from coexec.base.disk import write_atomically
 from coexec.base.errors import DataError, UsageError
+from coexec.base.npz import read_npy
 from coexec.base.units import bytes_text
 from coexec.cli.output import (
     JsonFlag,
@@ -96,15 +98,17 @@ def run(
 
 def _show(record: dict[str, Any]) -> None:
     for line in record["fallbacks"]:
-        notes.print(f"[yellow]fallback:[/] {line}")
+        notes.print(f"[yellow]fallback:[/] {escape(line)}")
     if record["random_inputs"]:
-        notes.print(f"random data for: {', '.join(record['random_inputs'])}")
-    table = Table(title=f"{record['model']} on {record['processor']}", show_header=False)
+        notes.print(f"random data for: {escape(', '.join(record['random_inputs']))}")
+    title = escape(f"{record['model']} on {record['processor']}")
+    table = Table(title=title, show_header=False)
     table.add_row("median of runs", f"{record['median_ms']:.3f} ms ({record['repeat']} runs)")
     table.add_row("fastest run", f"{record['min_ms']:.3f} ms")
     table.add_row("device memory", bytes_text(record["peak_bytes"]))
     for name, kind in record["outputs"].items():
-        table.add_row(f"output {name}", f"{kind['dtype']}[{'x'.join(map(str, kind['shape']))}]")
+        shape = "x".join(map(str, kind["shape"]))
+        table.add_row(escape(f"output {name}"), escape(f"{kind['dtype']}[{shape}]"))
     console.print(table)
 
 
@@ -118,11 +122,9 @@ def _read_arrays(files: dict[str, str]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for name, file in files.items():
         try:
-            arrays[name] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"--input {name}={file}: not a readable .npy file: {error}") from error
-        if not isinstance(arrays[name], np.ndarray):
-            raise DataError(f"--input {name}={file}: an archive; give one .npy file per input")
+            arrays[name] = read_npy(Path(file))
+        except DataError as error:
+            raise DataError(f"--input {name}={file}: {error}") from error
     return arrays
 
 

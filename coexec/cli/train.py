@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coexec.api import Trainer, load
@@ -21,6 +22,7 @@ from coexec.cli.output import (
     console,
     notes,
     print_json,
+    require_folder,
     require_writable,
 )
 from coexec.core.events import Trace
@@ -76,6 +78,7 @@ def train(
     require_writable(trace, "--trace")
     if resume and checkpoint is None:
         raise UsageError("--resume needs --checkpoint DIR: the folder to continue from")
+    require_folder(checkpoint, "--checkpoint")
     train_data = load_npz(data)
     held_out = load_npz(validation) if validation is not None else None
     steps = epochs * (len(train_data) // batch_size)
@@ -153,9 +156,9 @@ def _record(trainer: Trainer, result: Result, out: Path | None) -> dict[str, Any
 
 def _show(record: dict[str, Any], losses: list[float]) -> None:
     for line in record["fallbacks"]:
-        notes.print(f"[yellow]fallback:[/] {line}")
+        notes.print(f"[yellow]fallback:[/] {escape(line)}")
     for note in record["notes"]:
-        notes.print(f"[yellow]note:[/] {note}", markup=True)
+        notes.print(f"[yellow]note:[/] {escape(note)}")
     if losses:
         # Losses fall by orders of magnitude: the curve is that of their logarithm.
         curve = sparkline([math.log(max(loss, 1e-12)) for loss in losses], 50)
@@ -167,7 +170,7 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
         console.print(f"memory    {planned} planned ({naive} without reuse)")
     if record["out"] is not None:
-        console.print(f"written   {record['out']}")
+        console.print(f"written   {escape(str(record['out']))}")
 
 
 def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from coexec.base.errors import UsageError
@@ -46,7 +47,7 @@ def zoo(
     if as_json:
         print_json({"name": name, "out": out, "parameters": parameters, "bytes": size})
         return
-    console.print(f"{name}: {parameters:,} parameters, {bytes_text(size)} -> {out}")
+    console.print(f"{name}: {parameters:,} parameters, {bytes_text(size)} -> {escape(str(out))}")
 
 
 def _list(as_json: bool) -> None:

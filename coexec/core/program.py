@@ -84,7 +84,17 @@ class Program:
         return sum(buffer.nbytes for buffer in self.buffers)
 
     @property
+    def constant_bytes(self) -> int:
+        """Bytes of weights and tables that travel with the executables."""
+        return sum(executable.constant_bytes for executable in self.executables)
+
+    @property
+    def peak_bytes(self) -> int:
+        """All device memory that the program takes: buffers and constants."""
+        return self.planned_bytes + self.constant_bytes
+
+    @property
     def naive_bytes(self) -> int:
-        """The same if no two intermediate tensors shared memory."""
+        """:attr:`peak_bytes` if no two intermediate tensors shared memory."""
         scratch = sum(b.nbytes for b in self.buffers if b.role == SCRATCH)
-        return self.planned_bytes - scratch + sum(e.naive_bytes for e in self.executables)
+        return self.peak_bytes - scratch + sum(e.naive_bytes for e in self.executables)

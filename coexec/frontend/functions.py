@@ -16,7 +16,7 @@ from onnx_ir.passes import common
 from coexec.base.errors import ModelError
 from coexec.frontend.elements import propagate_elements
 from coexec.frontend.modernise import modernise
-from coexec.frontend.rewrite import stamp_versions
+from coexec.frontend.rewrite import default_name, stamp_versions
 from coexec.frontend.schema import has_body, label, schema_of
 from coexec.frontend.tensors import all_nodes
 from coexec.ops.node import version_of
@@ -61,6 +61,7 @@ def _inline(model: ir.Model) -> None:
             model.opset_imports.setdefault(domain, function.opset_imports[domain])
             function.opset_imports[domain] = model.opset_imports[domain]
     for node in all_nodes(model):
+        node.name = node.name or default_name(node)  # the pass would call it "node"
         called = model.functions.get(node.op_identifier())
         if called is not None and len(node.outputs) < len(called.outputs):
             node.resize_outputs(len(called.outputs))  # the pass wants all, read or not

@@ -102,14 +102,18 @@ def unique_names(graph: ir.Graph) -> None:
         value.name = _fresh(value.name or "value", taken)
     nodes: set[str | None] = set()
     for node in ir.traversal.RecursiveGraphIterator(graph):
-        first = next((v.name for v in node.outputs if v.name), "")
-        node.name = _fresh(node.name or f"{node.op_type}_{first}", nodes)
+        node.name = _fresh(node.name or default_name(node), nodes)
         for value in node.outputs:
             if value.name != "" and value not in kept:
                 value.name = _fresh(value.name or f"{node.name}_out", taken)
     for inner in graph.subgraphs():
         for value in [*inner.inputs, *inner.initializers.values()]:
             value.name = _fresh(value.name or "value", taken)
+
+
+def default_name(node: ir.Node) -> str:
+    """What a node without a name is called: its operator and what it makes."""
+    return f"{node.op_type}_{next((v.name for v in node.outputs if v.name), '')}"
 
 
 def _fresh(wanted: str, taken: set[str | None]) -> str:

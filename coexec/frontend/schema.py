@@ -85,11 +85,12 @@ def check_node(node: ir.Node) -> None:
 def _check_parts(node: ir.Node) -> None:
     """Split says how many outputs it has; a shape rule would count up to any number."""
     parts = node.attributes.get("num_outputs")
-    if node.op_type == "Split" and parts is not None and not parts.is_ref():
-        if parts.as_int() != len(node.outputs):
-            raise ModelError(
-                f"{label(node)} has {len(node.outputs)} outputs and num_outputs {parts.value}"
-            )
+    if node.op_type != "Split" or parts is None or parts.is_ref():
+        return
+    if parts.as_int() != len(node.outputs):
+        raise ModelError(
+            f"{label(node)} has {len(node.outputs)} outputs and num_outputs {parts.value}"
+        )
 
 
 def check_age(nodes: Iterable[ir.Node]) -> None:

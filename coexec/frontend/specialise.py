@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -14,9 +15,9 @@ from coexec.frontend.branches import inline_branch, is_if
 from coexec.frontend.clean import clean
 from coexec.frontend.fold import Folder
 from coexec.frontend.rewrite import replace_value
-from coexec.frontend.schema import check_types, label
+from coexec.frontend.schema import check_node, check_types, label
 from coexec.frontend.tensors import MAX_TENSOR_BYTES
-from coexec.frontend.unsupported import check_supported
+from coexec.frontend.unsupported import check_supported, identifier
 from coexec.ops.node import call_of, constant_of, present_outputs, set_type, type_of
 from coexec.ops.opdef import OpDef
 from coexec.ops.table import OPERATORS, opdef
@@ -80,10 +81,10 @@ class _Walker:
         if is_if(node):
             self._branch(node)
             return
-        call = self._call(node)
-        op = OPERATORS.get(call.identifier)
-        if op is None:
+        if identifier(node) not in OPERATORS:
             check_supported(self.graph, branches=True)
+        check_node(node)  # again: a function's attributes are known only where it is called
+        call = self._call(node)
         call = _infer(opdef(call), call, node)
         for value, kind in zip(present_outputs(node), call.outputs, strict=True):
             if value is not None and kind is not None:
@@ -112,13 +113,11 @@ class _Walker:
             call = call_of(node)
         except ValueError as error:
             raise ModelError(f"{label(node)}: {error}") from error
-        op = OPERATORS.get(call.identifier)
-        wanted = () if op is None else op.value_inputs
         constants = dict(call.constants)
-        for index in wanted:
+        for index in opdef(call).value_inputs:
             if call.has_input(index) and index not in constants:
                 constants[index] = self._value(node, index)
-        return OpCall(**{**call.__dict__, "constants": constants})
+        return replace(call, constants=constants)
 
     def _value(self, node: ir.Node, index: int) -> Array:
         """Value of an operand that decides shapes; from then on it is an initializer."""

@@ -56,7 +56,8 @@ def elu(call: OpCall, x: Array) -> Array:
 
 def selu(call: OpCall, x: Array) -> Array:
     alpha, gamma = call.attribute("alpha", SELU_ALPHA), call.attribute("gamma", SELU_GAMMA)
-    return np.where(x > 0, gamma * x, gamma * alpha * np.expm1(np.minimum(x, 0)))
+    negative = gamma * alpha * np.expm1(np.minimum(x, 0))
+    return np.asarray(np.where(x > 0, gamma * x, negative))
 
 
 def celu(call: OpCall, x: Array) -> Array:

@@ -34,7 +34,7 @@ def divide(a: Array, b: Array) -> Array:
         return np.asarray(np.divide(a, b))
     floor = np.asarray(np.floor_divide(a, b))
     inexact = (a - floor * b != 0) & ((a < 0) != (b < 0)) & (b != 0)
-    return floor + inexact.astype(floor.dtype)
+    return np.asarray(floor + inexact.astype(floor.dtype))
 
 
 def power(a: Array, b: Array) -> Array:
@@ -126,8 +126,14 @@ def pow_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
     if not is_float(dtype):
         return None, None
     raw = input_term(g, 1)
-    b = raw.cast(dtype)
-    da = (dy * (b * a.op("Pow", b - 1))).value if g.wanted[0] else None
+    known = g.call.constant(1)
+    if known is None:
+        b = raw.cast(dtype)
+        lowered = b - 1
+    else:  # constants stay constants: kernels do better on a^1 than on a general power
+        b = Term(g, g.constant(np.asarray(known).astype(dtype), dtype))
+        lowered = Term(g, g.constant(np.asarray(known).astype(dtype) - dtype.type(1), dtype))
+    da = (dy * (b * a.op("Pow", lowered))).value if g.wanted[0] else None
     if not (g.wanted[1] and is_float(raw.type.dtype)):
         return da, None
     logarithm = (a > 0).where(a, 1).op("Log")

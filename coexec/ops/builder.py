@@ -17,8 +17,8 @@ PHASE = "coexec.phase"
 SOURCE = "coexec.source"
 ROLE = "coexec.role"
 STEP = "step"
-"""Metadata keys: a node's phase (forward, backward, optimizer), the forward node it belongs to, and an
-input's role."""
+"""Metadata keys: a node's phase (forward, backward, optimizer), the forward node it belongs to,
+and an input's role."""
 
 
 class GraphBuilder:

@@ -42,7 +42,7 @@ def uses_tanh(call: OpCall) -> bool:
 
 
 def gelu(call: OpCall, x: Array) -> Array:
-    return x * (0.5 * (1 + _tanh_part(x)) if uses_tanh(call) else normal_cdf(x))
+    return np.asarray(x * (0.5 * (1 + _tanh_part(x)) if uses_tanh(call) else normal_cdf(x)))
 
 
 def gelu_slope(call: OpCall, dy: Array, x: Array) -> Array:
@@ -50,7 +50,7 @@ def gelu_slope(call: OpCall, dy: Array, x: Array) -> Array:
     if uses_tanh(call):
         t = _tanh_part(x)
         inner = TANH_SCALE * (1 + 3 * TANH_CUBE * x * x)
-        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+        return np.asarray(dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner))
     density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
     return np.asarray(dy * (normal_cdf(x) + x * density))
 

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.axes import int64s, normalize_axis
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample
 
 
@@ -67,6 +68,28 @@ def gather_grad(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     parts = grad.reshape(lanes.shape[0], indices.size, lanes.shape[2]).astype(wide)
     np.add.at(lanes.swapaxes(0, 1), indices.reshape(-1), parts.swapaxes(0, 1))
     return (lanes.reshape(shape).astype(grad.dtype),)
+
+
+def gather_grad_body(call: OpCall) -> ir.Function:
+    """ScatterND adds rows of axis 0: bring the gathered axis there and back."""
+    build = FunctionBuilder(call)
+    indices, grad = build.inputs
+    shape, axis = call.output(0).shape, gather_grad_axis(call)
+    depth, rank = call.input(0).rank, call.input(1).rank
+    front = (axis, *(i for i in range(len(shape)) if i != axis))
+    # The gradient has the indices' dimensions where the data has its axis.
+    picked = range(axis, axis + depth)
+    to_front = (*picked, *(i for i in range(rank) if i not in picked))
+    sizes = build.shape([shape[i] for i in front])
+    zero = ir.tensor(np.zeros(1, call.output(0).dtype))
+    zeros = build.op("ConstantOfShape", [sizes], {"value": zero})
+    # ScatterND takes int64 indices only.
+    wide = build.op("Cast", [indices], {"to": ir.DataType.INT64.value})
+    where = build.op("Unsqueeze", [wide, build.shape([-1])])
+    rows = build.op("Transpose", [grad], {"perm": to_front})
+    summed = build.op("ScatterND", [zeros, where, rows], {"reduction": "add"})
+    back = tuple(front.index(i) for i in range(len(shape)))
+    return build.function([build.op("Transpose", [summed], {"perm": back})])
 
 
 def gather_grad_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
@@ -173,6 +196,7 @@ OPS = (
         gather_grad,
         domain=COEXEC,
         gradient=gather_grad_gradient,
+        body=gather_grad_body,
         examples=(
             Example((_ROWS, Sample((2, 3, 4))), {"axis": 0, "shape": (5, 4)}),
             Example(

@@ -48,6 +48,12 @@ def keep_threshold(ratio: float) -> int:
 
 
 def bernoulli(size: int, ratio: float, counter: int, seed: int) -> Array:
-    """``size`` booleans, true with probability 1 - ratio; element i is word i of the stream."""
-    words = philox_blocks(-(-size // 4), counter, seed).reshape(-1)[:size]
-    return np.asarray(words.astype(np.uint64) >= np.uint64(keep_threshold(ratio)))
+    """``size`` booleans, each true with probability 1 - ratio.
+
+    Groups of 64 elements come from 16 blocks: first the blocks' first words, then their second
+    ones and so on, so that a device computes blocks in the lanes of a vector and stores lanes.
+    """
+    groups = -(-size // 64)
+    words = philox_blocks(groups * 16, counter, seed).reshape(groups, 16, 4)
+    ordered = words.transpose(0, 2, 1).reshape(-1)[:size].astype(np.uint64)
+    return np.asarray(ordered >= np.uint64(keep_threshold(ratio)))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.axes import int64s, known_ints, normalize_axes, normalize_axis
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample
 
 
@@ -179,6 +180,30 @@ def slice_grad(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     return (result,)
 
 
+def slice_grad_body(call: OpCall) -> ir.Function:
+    """Axis by axis: turn round where the step is negative, put zeros between, then around."""
+    build = FunctionBuilder(call)
+    value, shape = build.inputs[0], list(call.input(0).shape)
+    cuts_and_sizes = zip(scattered_cuts(call), call.output(0).shape, strict=True)
+    for axis, (cut, size) in enumerate(cuts_and_sizes):
+        step, first = abs(cut.step), cut.start
+        if cut.step < 0:
+            first = cut.start + (cut.count - 1) * cut.step
+            bounds = [build.shape([v]) for v in (-1, -(2**62), axis, -1)]
+            value = build.op("Slice", [value, *bounds])
+        if step > 1:
+            apart = build.op("Unsqueeze", [value, build.shape([axis + 1])])
+            pads = build.shape([0, step - 1])
+            apart = build.op("Pad", [apart, pads, None, build.shape([axis + 1])])
+            shape[axis] *= step
+            value = build.op("Reshape", [apart, build.shape(shape)], {"allowzero": 1})
+        # The zeros behind the last element may reach too far: then this takes them off.
+        around = build.shape([first, size - first - shape[axis]])
+        value = build.op("Pad", [value, around, None, build.shape([axis])])
+        shape[axis] = size
+    return build.function([value])
+
+
 def slice_grad_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
     """SliceGrad is linear: its transpose is the Slice."""
     parts = scattered_cuts(g.call)
@@ -256,6 +281,7 @@ OPS = (
         slice_grad,
         domain=COEXEC,
         gradient=slice_grad_gradient,
+        body=slice_grad_body,
         examples=(
             Example((Sample((4, 3)),), {"shape": (7, 8), "starts": (0, 1), "steps": (2, 3)}),
             Example((Sample((5,)),), {"shape": (5,), "starts": (4,), "steps": (-1,)}),

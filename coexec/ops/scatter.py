@@ -244,7 +244,7 @@ OPS = (
                 for how in _REDUCTIONS
             ),
             Example(
-                (Sample((3, 4, 40)), Sample((9, 2), "int32", 0, 3), Sample((9, 40))),
+                (Sample((3, 4, 40)), Sample((9, 2), "int64", 0, 3), Sample((9, 40))),
                 {"reduction": "add"},
             ),
             Example(
@@ -258,6 +258,7 @@ OPS = (
         infer_tensor_scatter,
         tensor_scatter,
         not_differentiable="it updates the key-value cache of inference",
+        in_place=((0, 0),),
         examples=(
             Example((Sample((2, 3, 6, 4)), Sample((2, 3, 2, 4)), np.array([1, 4]))),
             Example(

@@ -16,6 +16,7 @@ import numpy as np
 
 from coexec.base.disk import write_atomically
 from coexec.base.errors import ModelError, ProcessorError
+from coexec.base.npz import DAMAGED
 from coexec.core import program as programs
 from coexec.core.processor import Executable
 from coexec.core.program import BufferSpec, Instruction, Program
@@ -77,7 +78,7 @@ def load_bundle(path: Path, load_executable: LoadExecutable) -> Program:
                 for name, member in document["arrays"].items()
             }
             return _program(document, arrays, load_executable)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except (*DAMAGED, AttributeError) as error:
         raise ModelError(f"{path} is not a coexec bundle or is damaged: {error}") from error
 
 

@@ -76,5 +76,9 @@ EVERYWHERE: Mapping[str, str] = {
 }
 """Cases that pass on no processor."""
 
-OPENCL: Mapping[str, str] = {}
+OPENCL: Mapping[str, str] = {
+    "attention_4d_causal_fp16": (
+        "float16 between its operators: two of 192 values differ by one float16 step"
+    ),
+}
 """Cases that pass on the reference but not on OpenCL."""

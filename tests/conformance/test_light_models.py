@@ -131,8 +131,9 @@ def without_softmax(model: onnx.ModelProto) -> onnx.ModelProto:
 def model_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
     """The one input that is data: models of this age list their weights as inputs too."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    (image,) = [value for value in model.graph.input if value.name not in weights]
-    return image
+    images: list[onnx.ValueInfoProto] = [v for v in model.graph.input if v.name not in weights]
+    assert len(images) == 1
+    return images[0]
 
 
 def onnxruntime_output(model: onnx.ModelProto, feeds: dict[str, Array]) -> Array:

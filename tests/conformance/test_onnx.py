@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,8 +84,10 @@ def _array(value: Any) -> Array:
 
 
 def _print_table(processor: str, left_out: Mapping[str, str], counts: tuple[str, str]) -> None:
-    print(f"\nONNX node cases on {processor}: {counts[0]} of {counts[1]} pass; left out:")
+    lines = [f"\nONNX node cases on {processor}: {counts[0]} of {counts[1]} pass; left out:"]
     reasons = sorted(set(left_out.values()))
     for reason in reasons:
         names = [name for name, why in left_out.items() if why == reason]
-        print(f"  {len(names):4d}  {reason} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})")
+        shown = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        lines.append(f"  {len(names):4d}  {reason} ({shown})")
+    sys.stdout.write("\n".join((*lines, "")))

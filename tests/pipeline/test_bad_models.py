@@ -206,6 +206,17 @@ def test_functions_that_double_at_every_level() -> None:
     assert _message(proto) == f"inlining its functions would make {2**40} nodes of the model"
 
 
+def test_split_into_more_parts_than_outputs() -> None:
+    """Given through a function's attribute, it shows only where the function is called."""
+    body = (
+        '<domain: "f", opset_import: ["": 21]> Cut <n> (a) => (b, c) '
+        "{ b, c = Split<num_outputs: int = @n>(a) }"
+    )
+    graph = f"g (float[4] x) => (float[2] b, float[2] c) {{ b, c = f.Cut<n = {2**62}>(x) }}"
+    found = _message(parse(graph, domains='"f": 1', functions=body))
+    assert found == f"node 'Split_b' (Split) has 2 outputs and num_outputs {2**62}"
+
+
 # External data
 
 

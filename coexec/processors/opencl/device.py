@@ -138,8 +138,11 @@ class OpenCLDevice(Runner):
         if key not in self._bound:
             self._bind(key, executable, buffers)
         region = self._bound[key]
-        events = [step.enqueue(self.queue) for step in region.steps]
-        self.queue.flush()
+        try:
+            events = [step.enqueue(self.queue) for step in region.steps]
+            self.queue.flush()
+        except cl.Error as error:
+            raise ProcessorError(f"{self.name}: a kernel could not be launched: {error}") from error
         if not events:
             marker = cl.enqueue_marker(self.queue)
             return OpenCLTicket("empty region", LAUNCH, [marker], (Label("empty region"),))

@@ -1,8 +1,8 @@
 /* Elementwise operators of two operands with broadcasting: y = F(a, b).
  *
- * binary:  y is outer x middle x inner, dense. An operand's element (k, j, i) lies at
- *          k * outer stride + j * middle stride + i * step, step 0 (one value a line) or 1.
- *          Geometry: (inner / W, middle, outer); a work-item does W elements of a line, the last
+ * binary:  y is o0 x o1 x o2 x middle x inner, dense. An operand's elements lie by one stride for
+ *          each dimension, that of inner (step) being 0 (one value a line) or 1.
+ *          Geometry: (inner / W, middle, o0 o1 o2); a work-item does W elements of a line, the last
  *          one of a line does the rest one by one.
  * strided: y is d0 x ... x d7, dense; a and b have any strides. One work-item per element.
  *
@@ -103,16 +103,22 @@ inline T integer_power(T a, const long exponent)
 
 #ifndef MIXED
 __kernel HINT void binary(__global const T *a, __global const T *b, __global U *y,
-                          const int inner, const int middle,
-                          const int a_outer, const int a_middle, const int a_step,
-                          const int b_outer, const int b_middle, const int b_step)
+                          const int o0, const int o1, const int o2,
+                          const int middle, const int inner,
+                          const int a0, const int a1, const int a2,
+                          const int a_middle, const int a_step,
+                          const int b0, const int b1, const int b2,
+                          const int b_middle, const int b_step)
 {
     const int start = (int)get_global_id(0) * W;
     const int j = get_global_id(1);
     const int k = get_global_id(2);
     if (start >= inner || j >= middle) return;
-    a += k * a_outer + j * a_middle;
-    b += k * b_outer + j * b_middle;
+    const int k2 = k % o2;
+    const int k1 = (k / o2) % o1;
+    const int k0 = k / (o2 * o1);
+    a += k0 * a0 + k1 * a1 + k2 * a2 + j * a_middle;
+    b += k0 * b0 + k1 * b1 + k2 * b2 + j * b_middle;
     y += (k * middle + j) * inner;
     if (start + W <= inner) {
         VEC(C) p;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from coexec.processors.opencl.broadcast import (
     line_geometry,
     stride_arguments,
 )
-from coexec.processors.opencl.cnumbers import compute_type, literal
+from coexec.processors.opencl.cnumbers import compute_type, erf_text, literal
 from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
@@ -85,6 +86,42 @@ def power(call: OpCall) -> str:
     return "integer_power(a, b)" if exponent.kind in "iu" else "(V)pow((float)(a), (float)(b))"
 
 
+KNOWN_POWERS: Mapping[float, str] = {
+    -1.0: "((V)1 / x)",
+    -0.5: "((V)1 / sqrt(x))",
+    0.5: "sqrt(x)",
+    1.0: "x",
+    2.0: "(x * x)",
+    3.0: "(x * x * x)",
+    4.0: "((x * x) * (x * x))",
+}
+"""Powers of floats that need no pow()."""
+
+
+def known_power(call: OpCall) -> str | None:
+    """Expression in ``x`` where the exponent is one of :data:`KNOWN_POWERS`."""
+    exponent = call.constant(1)
+    if exponent is None or np.size(exponent) != 1 or call.input(0).dtype.kind != "f":
+        return None
+    if call.output(0).shape != call.input(0).shape:
+        return None
+    return KNOWN_POWERS.get(float(np.asarray(exponent).reshape(())))
+
+
+def applies_known(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.op_type != "Pow" or known_power(call) is None:
+        return "no power by a known exponent of -1, -1/2, 1/2, 1, 2, 3, 4"
+    return applies(call, facts)
+
+
+def lower_known(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """A power as a few multiplications."""
+    text = known_power(call)
+    if text is None or call.output(0).size == 0:
+        return Lowering(())
+    return Lowering((unary.elementwise(call, text, params),))
+
+
 def shift(call: OpCall) -> str:
     """C leaves a shift by the width or more, or by a negative number, undefined: all bits go."""
     bits = call.input(0).dtype.itemsize * 8
@@ -102,7 +139,7 @@ def gelu_grad(call: OpCall) -> str:
         return f"(V){literal(value, dtype)}"
 
     if call.attribute("approximate", "none") == "none":
-        cdf = f"({num(0.5)} * ({num(1)} + erf((b) * {num(0.5**0.5)})))"
+        cdf = f"({num(0.5)} * ({num(1)} + {erf_text(f'((b) * {num(0.5**0.5)})', dtype)}))"
         density = f"({num(1 / (2 * np.pi) ** 0.5)} * exp({num(-0.5)} * (b) * (b)))"
         return f"((a) * ({cdf} + (b) * {density}))"
     scale = (2 / np.pi) ** 0.5
@@ -121,6 +158,9 @@ TYPED: Mapping[str, Callable[[OpCall], str]] = {
     "coexec::GeluGrad": gelu_grad,
 }
 """Operators whose expression depends on element types or attributes."""
+
+LINE_RANK = 5
+"""Loops of the kernel ``binary``."""
 
 SCALAR_ONLY = frozenset({"Div", "Mod", "Pow", "BitShift"})
 """Operators whose integer expressions take no vectors."""
@@ -191,29 +231,28 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 
 
 def applies_lines(call: OpCall, facts: DeviceFacts) -> str | None:
-    """At most three loops; integer division, power and shift have no vector form."""
+    """At most five loops; integer division, power and shift have no vector form."""
     refusal = applies(call, facts)
     if refusal is not None or len(call.inputs) == 1:
         return refusal
     if is_mixed(call):
         return "operands of two element types"
-    if call.op_type in SCALAR_ONLY and call.input(0).dtype.kind != "f":
-        return f"{call.op_type} of integers has no vector form"
     rank = max(len(step.loops.dims) for step in steps(call))
-    return None if rank <= 3 else f"broadcast over {rank} loops, more than 3"
+    return None if rank <= LINE_RANK else f"broadcast over {rank} loops, more than {LINE_RANK}"
 
 
 def line_call(call: OpCall, step: Step, params: Mapping[str, int]) -> KernelCall:
     """``width`` elements of a line per work-item."""
-    loops = step.loops.padded(3)
-    outer, middle, inner = loops.dims
-    width = params["WIDTH"]
-    sizes, local = line_geometry(inner, middle, outer, width, params["LOCAL"])
+    loops = step.loops.padded(LINE_RANK)
+    *outer, middle, inner = loops.dims
+    scalar_only = call.op_type in SCALAR_ONLY and call.input(0).dtype.kind != "f"
+    width = 1 if scalar_only else params["WIDTH"]
+    sizes, local = line_geometry(inner, middle, prod(outer), width, params["LOCAL"])
     strides = [i32(s) for operand in loops.strides for s in operand]
     return KernelCall(
         family="binary",
         entry="binary",
-        args=(step.left, step.right, out(0), i32(inner), i32(middle), *strides),
+        args=(step.left, step.right, out(0), *map(i32, loops.dims), *strides),
         global_size=sizes,
         local_size=local,
         defines=defines(call, step.text, width),
@@ -253,6 +292,7 @@ FAMILY = KernelFamily(
     "binary",
     (*EXPRESSIONS, *TYPED),
     (
+        Variant("known_power", lower_known, applies_known, space=unary.WIDE_SPACE),
         Variant("lines", lower_with(line_call), applies_lines, space=unary.WIDE_SPACE),
         Variant("naive", lower_with(strided_call), applies, space={"LOCAL": (64, 16, 256)}),
     ),

@@ -1,6 +1,6 @@
 /* Convolution and its gradients, one element at a time, up to three spatial axes.
  * Layout: x (batch, in_channels, i0, i1, i2), w (out_channels, in_channels / groups, k0, k1, k2),
- * y (batch, out_channels, o0, o1, o2); missing axes have extent 1, stride and dilation 1, padding 0.
+ * y (batch, out_channels, o0, o1, o2); missing axes have extent, stride and dilation 1, padding 0.
  * y[o] reads x[o * s - p + k * d], zero outside.
  * Geometry: one work-item per element of the result, padded to the work-group size. */
 

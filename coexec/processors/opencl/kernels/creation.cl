@@ -42,14 +42,26 @@ __kernel void eye(__global T *y, const int size, const int columns, const int k)
     if (i < size) y[i] = (T)(i % columns - i / columns == k);
 }
 
-/* y is (outer, depth, inner), indices (outer, inner), values (off, on); T is a word here. */
+/* y is (outer, depth, inner), indices (outer, inner), values (off, on); T is a word here.
+ * Geometry: (depth * inner / SPAN, outer). INNER is the inner size, fixed where it is 1. */
+#ifndef SPAN
+#define SPAN 16 /* one_hot: neighbouring elements of a work-item */
+#endif
+#ifndef INNER
+#define INNER inner
+#endif
 __kernel void one_hot(__global const I *indices, __global const T *values, __global T *y,
-                      const int size, const int depth, const int inner)
+                      const int outer, const int depth, const int inner)
 {
-    const int i = get_global_id(0);
-    if (i >= size) return;
-    const int at = i / inner % depth;
-    const I index = indices[i / inner / depth * inner + i % inner];
-    /* In the index type's own comparison: wide and fractional indices must not be cut to int. */
-    y[i] = values[index == (I)at || (index < 0 && index + (I)depth == (I)at)];
+    const int i = get_global_id(0) * SPAN, row = get_global_id(1);
+    if (i >= depth * inner || row >= outer) return;
+    const int last = min(i + SPAN, depth * inner);
+    const T off = values[0], on = values[1];
+    __global T *to = y + row * depth * inner;
+    for (int k = i; k < last; ++k) {
+        const int at = k / INNER;
+        const I index = indices[row * inner + k % INNER];
+        /* In the index type's own comparison: wide or fractional indices must not be cut. */
+        to[k] = index == (I)at || (index < 0 && index + (I)depth == (I)at) ? on : off;
+    }
 }

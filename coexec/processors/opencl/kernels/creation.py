@@ -25,7 +25,7 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
-from coexec.processors.opencl.kernels.moves import WORDS, refuse_moves
+from coexec.processors.opencl.kernels.moves import WORDS, refuse_moves, row_grid, span_of
 
 MAX_INTEGERS = 8
 
@@ -101,13 +101,21 @@ def lower_eye_like(call: OpCall, local: int) -> Lowering:
 
 def lower_one_hot(call: OpCall, local: int) -> Lowering:
     result, axis = call.output(0), one_hot_axis(call)
-    depth, inner = result.shape[axis], prod(result.shape[axis + 1 :])
-    args: tuple[Argument, ...] = (inp(0), inp(2), out(0), i32(result.size), i32(depth), i32(inner))
+    if not result.size:
+        return Lowering(())
+    outer, depth = prod(result.shape[:axis]), result.shape[axis]
+    inner = prod(result.shape[axis + 1 :])
+    span = span_of(depth * inner, 16)
     defines: dict[str, str | int | float] = {
         "T": WORDS[result.dtype.itemsize],
         "I": c_type(call.input(0).dtype),
+        "SPAN": span,
     }
-    return _flat("one_hot", call, args, defines, local)
+    if inner == 1:
+        defines["INNER"] = 1
+    args = (inp(0), inp(2), out(0), i32(outer), i32(depth), i32(inner))
+    sizes = row_grid(depth * inner, outer, span, local)
+    return Lowering((KernelCall("creation", "one_hot", args, *sizes, defines),))
 
 
 LOWERINGS: Mapping[str, Callable[[OpCall, int], Lowering]] = {

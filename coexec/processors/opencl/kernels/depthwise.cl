@@ -3,7 +3,8 @@
  * (o * q + u) are written, o < (o1, o2); channel m reads channel m / multiplier of x:
  *     y[m, o] = bias[m] + sum over taps of w[m, t] * x[o * s - p + t * d], zero outside x,
  * where w[m, t] lies at m * w_channel + w_base + t1 * w_1 + t2 * w_2 (taps may run backwards).
- * depthwise_weight is its gradient: w[m, t] = sum over images and o of y[m, o] * x[o * s - p + t * d].
+ * depthwise_weight is its gradient:
+ *     w[m, t] = sum over images and o of y[m, o] * x[o * s - p + t * d].
  *
  * A work-item owns a slot. It spreads a plane of x over a grid there: padded, and with rows and
  * columns sorted by their remainder modulo the stride, so that for a given tap all positions of the
@@ -32,6 +33,10 @@
 #define JOIN(a, b) JOIN_(a, b)
 typedef JOIN(ACC, V) vec __attribute__((aligned(sizeof(ACC))));  /* anywhere in a grid */
 typedef JOIN(T, V) stored __attribute__((aligned(sizeof(T)))); /* anywhere in a tensor */
+
+/* One work-item a group, vectors written out: a compiler that vectorises across work-items need not
+ * try (and takes a sixth of the time to build). */
+#define ALONE __attribute__((reqd_work_group_size(1, 1, 1), vec_type_hint(JOIN(ACC, V))))
 
 /* Conversions are calls on some runtimes: none where the types agree. */
 #if SAME
@@ -69,9 +74,9 @@ inline void clear(__global ACC *to, const int count)
     for (int i = 0; i < count; ++i) to[i] = 0;
 }
 
-/* A plane of x on a grid of s1 * s2 sheets of h1 rows with pitch h2; the margins stay as they are. */
-inline void spread(__global ACC *grid, __global const T *x, const int i1, const int i2, const int s1,
-                   const int s2, const int p1, const int p2, const int h1, const int h2)
+/* A plane of x on a grid of s1 * s2 sheets of h1 rows with pitch h2; margins stay as they are. */
+inline void spread(__global ACC *grid, __global const T *x, const int i1, const int i2,
+                   const int s1, const int s2, const int p1, const int p2, const int h1, const int h2)
 {
     const int first = max(0, -p2), last = min(i2, h2 * s2 - p2);
     for (int row = max(0, -p1); row < i1 && row + p1 < h1 * s1; ++row) {
@@ -110,7 +115,7 @@ inline void find_taps(__global int *at, const int k1, const int k2, const int s1
 #define ADD(j) c##j += weight * *(__global const vec *)(from + j * V);
 #define KEEP(j) *(__global vec *)(sums + f + j * V) = c##j;
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise(
+__kernel ALONE void depthwise(
     __global const T *x, __global const T *w, __global const T *bias, __global T *y,
     __global ACC *slots, const int has_bias, const int tasks, const int channels,
     const int multiplier, const int slot_size, const int w_channel, const int w_base, const int w_1,
@@ -165,7 +170,7 @@ __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise(
         *sum = image ? *sum + c##j : c##j;                                                         \
     }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void depthwise_weight(
+__kernel ALONE void depthwise_weight(
     __global const T *x, __global const T *y, __global T *w, __global ACC *slots, const int images,
     const int tasks, const int multiplier, const int slot_size, WINDOW)
 {

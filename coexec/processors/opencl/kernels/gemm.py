@@ -132,7 +132,9 @@ def blocked_product(call: OpCall, p: Product) -> BlockedProduct:
     """A product in the terms of packed.cl: B is one image whose channels are its rows."""
     outer, inner = ((1, 0, 0),) * (2 - len(p.batch)) + p.batch
     count, a_batch, a_steps = left_batches(outer, inner)
-    transposed = p.b[1] != 1
+    # B stored by columns: every column is an image of one element per channel.
+    by_columns = p.b[1] != 1
+    line = ONES if by_columns else (1, 1, p.columns)
     return BlockedProduct(
         dtype=call.output(0).dtype,
         rows=p.rows,
@@ -141,14 +143,9 @@ def blocked_product(call: OpCall, p: Product) -> BlockedProduct:
         columns=p.columns,
         left=LeftSource(inp(0), 0, a_batch, *p.a, count=count),
         right=RightSource(
-            inp(1),
-            call.input(1).size,
-            0,
-            p.b[1] if transposed else p.b[0],
-            extents=(1, 1, p.columns),
-            transposed=transposed,
+            inp(1), call.input(1).size, p.b[1] if by_columns else 0, p.b[0], extents=line
         ),
-        result=Result(out(0), p.columns, 0, (1, 1, p.columns), (1, p.columns)),
+        result=Result(out(0), p.columns, int(by_columns), line, (1, line[2])),
         bias=None if p.c is None else Bias(inp(2), *p.c),
         alpha=p.alpha,
         beta=p.beta,

@@ -40,10 +40,15 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 
 
 def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
-    if call.identifier != BACKWARD:
-        return "the forward pass has one kernel only"
-    if call.input(1).rank != 2:
+    if call.op_type == "NegativeLogLikelihoodLoss":
+        return "log probabilities need no pass over the classes"
+    x = scores_of(call)[0]
+    if prod(x.shape[2:]) != 1:
         return "scores have spatial dimensions"
+    if call.identifier != BACKWARD and not call.has_output(1):
+        return "no log probabilities wanted"
+    if call.identifier != BACKWARD and x.dtype == np.float16:
+        return "the loss would be read from rounded log probabilities"
     return applies(call, facts)
 
 
@@ -98,14 +103,15 @@ def total(
 
 
 def forward_call(
-    call: OpCall, losses: Operand, own: Operand, params: Mapping[str, int]
+    call: OpCall, losses: Operand, own: Operand, params: Mapping[str, int], given: bool
 ) -> KernelCall:
+    """Losses of all labels; from log probabilities that output 1 holds already if ``given``."""
     x, labels, _ = scores_of(call)
     defines = base_defines(call, 1)
-    if call.op_type == "SoftmaxCrossEntropyLoss":
+    if call.op_type == "SoftmaxCrossEntropyLoss" and not given:
         defines["SCORES"] = 1
     log_prob = losses
-    if call.has_output(1):
+    if call.has_output(1) and not given:
         defines["LOG_PROB"] = 1
         log_prob = out(1)
     if losses.kind == "scratch":
@@ -117,7 +123,7 @@ def forward_call(
         family="loss",
         entry="forward",
         args=(
-            inp(0),
+            out(1) if given else inp(0),
             inp(1),
             weights_operand(call),
             losses,
@@ -132,23 +138,23 @@ def forward_call(
     )
 
 
-def lower_forward(call: OpCall, params: Mapping[str, int]) -> Lowering:
+def lower_forward(call: OpCall, params: Mapping[str, int], given: bool = False) -> Lowering:
     """Losses of all labels; then their sum, mean, or quotient with the weights' sum."""
     x, labels, _ = scores_of(call)
     if labels.size == 0:
         raise ValueError(f"{call.identifier}: no labels")
     how = reduction_of(call)
     if how == "none":
-        return Lowering((forward_call(call, out(0), out(0), params),))
+        return Lowering((forward_call(call, out(0), out(0), params, given),))
     size = accumulator(x.dtype).itemsize
     blocks = [labels.size * size]
     result = call.output(0)
     if how == "sum" or not weighs(call):
         formula = SUM if how == "sum" else MEAN
         calls, more = total(call, formula, 0, out(0), result, 1)
-        first = forward_call(call, scratch(0), scratch(0), params)
+        first = forward_call(call, scratch(0), scratch(0), params, given)
         return Lowering((first, *calls), (*blocks, *more))
-    first = forward_call(call, scratch(0), scratch(1), params)
+    first = forward_call(call, scratch(0), scratch(1), params, given)
     wide = TensorType((), accumulator(x.dtype))
     blocks = [*blocks, labels.size * size, size, size]
     sums, some = total(call, SUM, 0, scratch(2), wide, 4)
@@ -228,8 +234,21 @@ def lower_backward(call: OpCall, params: Mapping[str, int], rows: bool) -> Lower
 
 
 def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """The gradient of (N, C) scores by vectors of classes."""
-    return lower_backward(call, params, rows=True)
+    """Scores (N, C) by vectors of classes; forward, log probabilities come first."""
+    if call.identifier == BACKWARD:
+        return lower_backward(call, params, rows=True)
+    x, labels, _ = scores_of(call)
+    width, local = params["WIDTH"], params["LOCAL"]
+    log_prob = KernelCall(
+        family="softmax",
+        entry="rows",
+        args=(inp(0), out(1), i32(labels.size), i32(x.shape[1])),
+        global_size=(ceil_to(labels.size, local),),
+        local_size=(local,),
+        defines={"T": c_type(x.dtype), "C": compute_type(x.dtype), "W": width, "KIND": 1},
+    )
+    rest = lower_forward(call, params, given=True)
+    return Lowering((log_prob, *rest.calls), rest.scratch)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:

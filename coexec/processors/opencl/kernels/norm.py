@@ -13,6 +13,7 @@ from coexec.ops.norm import lrn_reach, lrn_scalars
 from coexec.processors.opencl.broadcast import power_of_two
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
+    Argument,
     DeviceFacts,
     KernelCall,
     KernelFamily,
@@ -131,10 +132,11 @@ def _rows(call: OpCall, local: int) -> Lowering:
     return sums(call, main, defines, local)
 
 
-def _forward_operands(call: OpCall) -> tuple[tuple, dict[str, str | int | float]]:  # type: ignore[type-arg]
+def _forward_operands(call: OpCall) -> tuple[tuple[Argument, ...], dict[str, str | int | float]]:
     """Tensor arguments of ``row_norm`` and the defines that they imply."""
     bias, mean, inverse = call.has_input(2), call.has_output(1), call.has_output(2)
-    args = [inp(0), inp(1)] + [inp(2)] * bias + [out(0)] + [out(1)] * mean + [out(2)] * inverse
+    args: list[Argument] = [inp(0), inp(1)]
+    args += [inp(2)] * bias + [out(0)] + [out(1)] * mean + [out(2)] * inverse
     more: dict[str, str | int | float] = {
         "BIAS": int(bias),
         "STORE_MEAN": int(mean),

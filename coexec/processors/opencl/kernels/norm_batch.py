@@ -1,4 +1,4 @@
-"""Geometry of the batch normalisation kernels in ``norm.cl``."""
+"""Geometry of the batch normalisation kernels in ``norm_batch.cl``."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def lower_batch_fused(call: OpCall, facts: DeviceFacts, params: Mapping[str, int
         tensors = (inp(0), inp(1), inp(2), out(0), *_grad_targets(call, 0))
         scalars = (*b.sizes, _epsilon(call))
     kernel = KernelCall(
-        family="norm",
+        family="norm_batch",
         entry=entry,
         args=(*tensors, *scalars),
         global_size=(b.lanes, b.rows, b.channels),
@@ -164,7 +164,8 @@ def lower_batch(call: OpCall, facts: DeviceFacts, local: int) -> Lowering:
     joined = (*b.sizes, i32(b.slices), _epsilon(call))
     if call.op_type == "BatchNormalization":
         names = ("batch_statistics", "batch_join", "batch_apply_table")
-        read, fields = (inp(0),), 2
+        read: tuple[Argument, ...] = (inp(0),)
+        fields = 2
         join = (scratch(0), inp(1), scratch(1), *_running(call), *joined, _momentum(call))
         apply = (inp(0), inp(2), scratch(1), out(0))
     else:
@@ -175,14 +176,14 @@ def lower_batch(call: OpCall, facts: DeviceFacts, local: int) -> Lowering:
     first = min(local, power_of_two(b.channels))
     calls = (
         KernelCall(
-            "norm",
+            "norm_batch",
             names[0],
             (*read, scratch(0), *b.sizes),
             (b.lanes, b.rows * b.slices, b.channels),
             (b.lanes, b.rows, 1),
             defines,
         ),
-        KernelCall("norm", names[1], join, (ceil_to(b.channels, first),), (first,), defines),
+        KernelCall("norm_batch", names[1], join, (ceil_to(b.channels, first),), (first,), defines),
         _elementwise(call, b, names[2], apply, local),
     )
     size = b.channels * (8 if call.input(0).dtype == np.float64 else 4)
@@ -199,13 +200,14 @@ def _elementwise(
     *more: Argument,
 ) -> KernelCall:
     rows = b.images * b.channels
-    first = min(local, power_of_two(b.inner))
+    items = -(-b.inner // WIDTH)
+    first = min(local, power_of_two(items))
     second = min(local // first, power_of_two(rows))
     return KernelCall(
-        family="norm",
+        family="norm_batch",
         entry=entry,
         args=(*tensors, i32(rows), i32(b.channels), i32(b.inner), *more),
-        global_size=(ceil_to(b.inner, first), ceil_to(rows, second)),
+        global_size=(ceil_to(items, first), ceil_to(rows, second)),
         local_size=(first, second),
         defines=_defines(call, b),
     )

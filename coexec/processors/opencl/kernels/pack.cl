@@ -30,10 +30,12 @@ __kernel void pack(__global const T *a, __global ACC *packed, const int base, co
         for (int t0 = 0; t0 < k0; ++t0)
             for (int t1 = 0; t1 < k1; ++t1)
                 for (int t2 = 0; t2 < k2; ++t2, to += MR) {
-                    __global const T *from = a + channel * a_channel + t0 * a_0 + t1 * a_1 + t2 * a_2;
+                    __global const T *from =
+                        a + channel * a_channel + t0 * a_0 + t1 * a_1 + t2 * a_2;
                     if (height == MR)
                         for (int i = 0; i < MR; ++i) to[i] = (ACC)from[i * a_row];
                     else
-                        for (int i = 0; i < MR; ++i) to[i] = i < height ? (ACC)from[i * a_row] : (ACC)0;
+                        for (int i = 0; i < MR; ++i)
+                            to[i] = i < height ? (ACC)from[i * a_row] : (ACC)0;
                 }
 }

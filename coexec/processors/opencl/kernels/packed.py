@@ -74,7 +74,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class RightSource:
-    """B as columns gathered from x (see packed.cl); ``transposed``: a matrix stored by columns."""
+    """B as columns gathered from x (see packed.cl)."""
 
     operand: Operand
     size: int
@@ -84,7 +84,6 @@ class RightSource:
     strides: Triple = ONES
     pads: Triple = ZEROS
     dilations: Triple = ONES
-    transposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,6 @@ class BlockedProduct:
             "MR": params["MR"],
             "NV": params["NV"],
             "PACKED": int(not self.in_place),
-            "TRANSPOSED": int(self.right.transposed),
         }
 
 

@@ -23,12 +23,16 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
+from coexec.processors.opencl.kernels.pool_fixed import geometry, lower_fixed, small_window
 
 SPATIAL_RANK = 3
 """Spatial axes that the window kernels loop over; fewer are padded in front."""
 
 MAXIMA = ("MaxPool", "MaxPoolGrad", "GlobalMaxPool")
 GLOBAL = ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+
+
+Defines = dict[str, str | int | float]
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -40,11 +44,15 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     return refuse_types(kinds, facts)
 
 
+def applies_fixed(call: OpCall, facts: DeviceFacts) -> str | None:
+    refusal = applies(call, facts)
+    return refusal or small_window(call, facts)
+
+
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     if call.op_type in GLOBAL:
         return Lowering((_global_pool(call, params["LOCAL"]),))
-    shape = call.attribute("input_shape")
-    g = PoolGeometry.of(call, tuple(shape) if shape else None)
+    g = geometry(call)
     entry, args, defines = _window_kernel(call)
     result = call.output(0).shape
     width, rows = result[-1], prod(result[:-1])
@@ -66,7 +74,7 @@ def _tile(width: int, rows: int, local: int) -> tuple[int, int]:
     return first, min(local // first, power_of_two(rows))
 
 
-def _types(kind: TensorType) -> dict[str, str]:
+def _types(kind: TensorType) -> Defines:
     return {
         "T": c_type(kind.dtype),
         "ACC": compute_type(kind.dtype),
@@ -83,9 +91,9 @@ def _axes(g: PoolGeometry) -> tuple[Argument, ...]:
     return tuple(map(i32, trivial + own))
 
 
-def _window_kernel(call: OpCall) -> tuple[str, tuple[Argument, ...], dict[str, str | int]]:
+def _window_kernel(call: OpCall) -> tuple[str, tuple[Argument, ...], Defines]:
     """Entry point, tensor arguments and defines of a call."""
-    include = {"INCLUDE_PAD": int(call.attribute("count_include_pad", 0))}
+    include: Defines = {"INCLUDE_PAD": int(call.attribute("count_include_pad", 0))}
     if call.op_type == "MaxPool":
         if not call.has_output(1):
             return "max_pool", (inp(0), out(0)), {}
@@ -94,13 +102,13 @@ def _window_kernel(call: OpCall) -> tuple[str, tuple[Argument, ...], dict[str, s
     if call.op_type == "MaxPoolGrad":
         return "max_pool_grad", (inp(0), inp(1), out(0)), {}
     if call.op_type == "AveragePool":
-        return "sum_pool", (inp(0), out(0)), {**include}
+        return "sum_pool", (inp(0), out(0)), include
     if call.op_type == "AveragePoolGrad":
-        return "average_pool_grad", (inp(0), out(0)), {**include}
-    return "sum_pool", (inp(0), out(0)), {**_lp_expressions(call)}
+        return "average_pool_grad", (inp(0), out(0)), include
+    return "sum_pool", (inp(0), out(0)), _lp_expressions(call)
 
 
-def _lp_expressions(call: OpCall) -> dict[str, str]:
+def _lp_expressions(call: OpCall) -> Defines:
     """Power of an element and root of the sum for the Lp norm."""
     p = int(call.attribute("p", 2))
     if p == 1:
@@ -117,7 +125,7 @@ def _global_pool(call: OpCall, local: int) -> KernelCall:
     size = kind.size // max(planes, 1)
     lanes = min(local, power_of_two(max(size // 4, 1)))
     group = max(local // lanes, 1)
-    expressions: dict[str, str] = {}
+    expressions: Defines = {}
     if call.op_type == "GlobalMaxPool":
         lowest = lowest_literal(kind.dtype)
         expressions = {
@@ -147,5 +155,8 @@ FAMILY = KernelFamily(
         "LpPool",
         *GLOBAL,
     ),
-    (Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),),
+    (
+        Variant("fixed", lower_fixed, applies_fixed, space={"LOCAL": (256, 64, 16)}),
+        Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
+    ),
 )

@@ -1,6 +1,11 @@
 /* Quantisation and its inverse.
  * Layout: the tensor is outer x axis x inner, dense; element (o, a, i) has the scale and zero
- * point number o * s_outer + (a / block) * s_axis + i * s_inner. One work-item per element. */
+ * point number o * s_outer + (a / block) * s_axis + i * s_inner.
+ *
+ * quantize, dequantize:             one work-item per element.
+ * quantize_lines, dequantize_lines: s_inner is 0 (one scale a line) or 1; geometry
+ *          (inner / W, axis, outer), W elements of a line per work-item, the last one of a line
+ *          does the rest one by one. */
 
 #ifndef T
 #define T float /* element type of x */
@@ -24,7 +29,28 @@
 #define LOW 0 /* range of U */
 #define HIGH 255
 #endif
+#ifndef W
+#define W 16 /* elements of a work-item: 1, 2, 4, 8 or 16 */
+#endif
 /* ZEROS: defined where zero points are given. */
+
+#define CAT_(a, b) a##b
+#define CAT(a, b) CAT_(a, b)
+#if W == 1
+#define VEC(t) t
+#define CONVERT(t, v) ((t)(v))
+#else
+#define VEC(t) CAT(t, W)
+#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
+#endif
+typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
+typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
+typedef VEC(S) SV __attribute__((aligned(sizeof(S))));
+typedef VEC(Z) ZV __attribute__((aligned(sizeof(Z))));
+#define HINT __attribute__((vec_type_hint(VEC(float))))
+
+/* Integers of 16 bits are exact in float; what is not exact is out of range anyway. */
+#define LIMIT(V, q) ((q) < (V)LOW ? (V)LOW : ((q) > (V)HIGH ? (V)HIGH : (q)))
 
 #define SCALE_INDEX(n)                                                  \
     const int o = (n) / (axis * inner);                                 \
@@ -42,9 +68,7 @@ __kernel void quantize(__global const T *x, __global const S *scales, __global c
 #ifdef ZEROS
     q += (float)zeros[at];
 #endif
-    /* Integers of 16 bits are exact in float; what is not exact is out of range anyway. */
-    q = q < (float)LOW ? (float)LOW : (q > (float)HIGH ? (float)HIGH : q);
-    y[n] = (U)q;
+    y[n] = (U)LIMIT(float, q);
 }
 
 __kernel void dequantize(__global const T *x, __global const S *scales, __global const T *zeros,
@@ -59,6 +83,69 @@ __kernel void dequantize(__global const T *x, __global const S *scales, __global
     value -= (I)zeros[at];
 #endif
     y[n] = (U)((C)value * (C)scales[at]);
+}
+
+#define PLACE                                                      \
+    const int start = (int)get_global_id(0) * W;                   \
+    const int a = get_global_id(1);                                \
+    const int o = get_global_id(2);                                \
+    if (start >= inner || a >= axis) return;                       \
+    const int line = (o * axis + a) * inner;                       \
+    const int at = o * s_outer + (a / block) * s_axis;
+
+__kernel HINT void quantize_lines(__global const T *x, __global const S *scales,
+                                  __global const Z *zeros, __global U *y, const int axis,
+                                  const int inner, const int block, const int s_outer,
+                                  const int s_axis, const int s_inner)
+{
+    PLACE
+    if (start + W <= inner) {
+        VEC(C) scale = (VEC(C))(C)scales[at];
+        if (s_inner) scale = CONVERT(C, *(__global const SV *)(scales + at + start));
+        const VEC(C) v = CONVERT(C, *(__global const TV *)(x + line + start));
+        VEC(float) q = CONVERT(float, rint(v / scale));
+#ifdef ZEROS
+        VEC(float) zero = (VEC(float))(float)zeros[at];
+        if (s_inner) zero = CONVERT(float, *(__global const ZV *)(zeros + at + start));
+        q += zero;
+#endif
+        *(__global UV *)(y + line + start) = CONVERT(U, LIMIT(VEC(float), q));
+        return;
+    }
+    for (int i = start; i < inner; i++) {
+        float q = (float)rint((C)x[line + i] / (C)scales[at + i * s_inner]);
+#ifdef ZEROS
+        q += (float)zeros[at + i * s_inner];
+#endif
+        y[line + i] = (U)LIMIT(float, q);
+    }
+}
+
+__kernel HINT void dequantize_lines(__global const T *x, __global const S *scales,
+                                    __global const T *zeros, __global U *y, const int axis,
+                                    const int inner, const int block, const int s_outer,
+                                    const int s_axis, const int s_inner)
+{
+    PLACE
+    if (start + W <= inner) {
+        VEC(C) scale = (VEC(C))(C)scales[at];
+        if (s_inner) scale = CONVERT(C, *(__global const SV *)(scales + at + start));
+        VEC(I) value = CONVERT(I, *(__global const TV *)(x + line + start));
+#ifdef ZEROS
+        VEC(I) zero = (VEC(I))(I)zeros[at];
+        if (s_inner) zero = CONVERT(I, *(__global const TV *)(zeros + at + start));
+        value -= zero;
+#endif
+        *(__global UV *)(y + line + start) = CONVERT(U, CONVERT(C, value) * scale);
+        return;
+    }
+    for (int i = start; i < inner; i++) {
+        I value = (I)x[line + i];
+#ifdef ZEROS
+        value -= (I)zeros[at + i * s_inner];
+#endif
+        y[line + i] = (U)((C)value * (C)scales[at + i * s_inner]);
+    }
 }
 
 /* Scale and zero point that map [min(low, 0), max(high, 0)] to 0 .. 255. One work-item. */

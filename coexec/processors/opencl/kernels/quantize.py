@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from coexec.core.types import OpCall
-from coexec.ops.quantize import division_type, granularity, integer_range
+from coexec.ops.quantize import Granularity, division_type, granularity, integer_range
+from coexec.processors.opencl.broadcast import line_geometry
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     DeviceFacts,
@@ -26,6 +27,7 @@ from coexec.processors.opencl.family import (
 )
 from coexec.processors.opencl.kernels.reduce import formula_of
 from coexec.processors.opencl.kernels.reducing import Problem, accumulator, reduce_calls
+from coexec.processors.opencl.kernels.unary import WIDE_SPACE
 
 REDUCE_PARAMS: Mapping[str, int] = {"WIDTH": 16, "LOCAL": 16, "INTERLEAVE": 0}
 
@@ -42,64 +44,80 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     return refuse_types((*call.inputs, *call.outputs), facts)
 
 
-def scale_arguments(call: OpCall) -> list[int]:
-    """Dimensions and steps by which an element finds its scale."""
+def parts_of(call: OpCall) -> Granularity:
+    """How elements find their scales; scales along the innermost axis become lines of scales."""
     g = granularity(call)
-    return [g.axis, g.inner, g.block, *g.steps]
+    if g.inner == 1 and g.steps == (0, 1, 0):
+        return Granularity(1, g.outer, g.axis, 1, (0, 0, 1))
+    return g
 
 
-def quantize_call(call: OpCall, params: Mapping[str, int]) -> KernelCall:
-    x, y, local = call.input(0), call.output(0), params["LOCAL"]
-    low, high = integer_range(y.dtype)
-    defines: dict[str, str | int | float] = {
+def defines_of(call: OpCall) -> dict[str, str | int | float]:
+    """Macros of ``quantize.cl`` for a static quantisation or its inverse."""
+    x, scale, y = call.input(0), call.input(1), call.output(0)
+    found: dict[str, str | int | float] = {
         "T": c_type(x.dtype),
         "U": c_type(y.dtype),
-        "S": c_type(call.input(1).dtype),
-        "Z": c_type(y.dtype),
-        "C": c_type(division_type(call)),
-        "LOW": f"({low})",
-        "HIGH": high,
+        "S": c_type(scale.dtype),
     }
     if call.has_input(2):
-        defines["ZEROS"] = 1
-    zeros = inp(2 if call.has_input(2) else 0)
+        found["ZEROS"] = 1
+    if call.op_type == "QuantizeLinear":
+        low, high = integer_range(y.dtype)
+        compute = c_type(division_type(call))
+        return {**found, "Z": c_type(y.dtype), "C": compute, "LOW": f"({low})", "HIGH": high}
+    wide = np.float64 in (y.dtype, scale.dtype)
+    integer = "long" if x.dtype.itemsize >= 4 else "int"
+    return {**found, "Z": c_type(x.dtype), "C": "double" if wide else "float", "I": integer}
+
+
+ENTRIES: Mapping[str, str] = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize"}
+
+
+def static_operands(call: OpCall) -> tuple[Operand, ...]:
+    """x, scales, zero points (any tensor where there are none), y."""
+    return inp(0), inp(1), inp(2 if call.has_input(2) else 0), out(0)
+
+
+def element_call(call: OpCall, params: Mapping[str, int]) -> KernelCall:
+    """One element per work-item."""
+    size, local, g = call.input(0).size, params["LOCAL"], granularity(call)
     return KernelCall(
         family="quantize",
-        entry="quantize",
-        args=(inp(0), inp(1), zeros, out(0), *map(i32, (x.size, *scale_arguments(call)))),
-        global_size=(ceil_to(x.size, local),),
+        entry=ENTRIES[call.op_type],
+        args=(*static_operands(call), *map(i32, (size, g.axis, g.inner, g.block, *g.steps))),
+        global_size=(ceil_to(size, local),),
         local_size=(local,),
-        defines=defines,
+        defines={**defines_of(call), "W": 1},
     )
 
 
-def dequantize_call(call: OpCall, params: Mapping[str, int]) -> KernelCall:
-    x, y, local = call.input(0), call.output(0), params["LOCAL"]
-    wide = np.float64 in (y.dtype, call.input(1).dtype)
-    defines: dict[str, str | int | float] = {
-        "T": c_type(x.dtype),
-        "U": c_type(y.dtype),
-        "S": c_type(call.input(1).dtype),
-        "Z": c_type(x.dtype),
-        "C": "double" if wide else "float",
-        "I": "long" if x.dtype.itemsize >= 4 else "int",
-    }
-    if call.has_input(2):
-        defines["ZEROS"] = 1
-    zeros = inp(2 if call.has_input(2) else 0)
-    return KernelCall(
+def applies_lines(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.op_type == "DynamicQuantizeLinear":
+        return "dynamic quantisation has one form only"
+    return applies(call, facts)
+
+
+def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """``WIDTH`` elements of a line per work-item."""
+    if call.input(0).size == 0:
+        return Lowering(())
+    g, width = parts_of(call), params["WIDTH"]
+    sizes, local = line_geometry(g.inner, g.axis, g.outer, width, params["LOCAL"])
+    kernel = KernelCall(
         family="quantize",
-        entry="dequantize",
-        args=(inp(0), inp(1), zeros, out(0), *map(i32, (x.size, *scale_arguments(call)))),
-        global_size=(ceil_to(x.size, local),),
-        local_size=(local,),
-        defines=defines,
+        entry=f"{ENTRIES[call.op_type]}_lines",
+        args=(*static_operands(call), *map(i32, (g.axis, g.inner, g.block, *g.steps))),
+        global_size=sizes,
+        local_size=local,
+        defines={**defines_of(call), "W": width},
     )
+    return Lowering((kernel,))
 
 
 def lower_dynamic(call: OpCall, params: Mapping[str, int]) -> Lowering:
     """Extremes of x, then the scale and the zero point, then the values."""
-    x, local = call.input(0), params["LOCAL"]
+    x = call.input(0)
     acc = accumulator(x.dtype)
     size = acc.itemsize
     blocks = [size, size, size, size, 1]
@@ -122,12 +140,13 @@ def lower_dynamic(call: OpCall, params: Mapping[str, int]) -> Lowering:
         local_size=(1,),
         defines=types,
     )
+    sizes, group = line_geometry(x.size, 1, 1, 16, params["LOCAL"])
     values = KernelCall(
         family="quantize",
-        entry="quantize",
-        args=(inp(0), scratch(3), zero, out(0), *map(i32, (x.size, 1, x.size, 1, 0, 0, 0))),
-        global_size=(ceil_to(x.size, local),),
-        local_size=(local,),
+        entry="quantize_lines",
+        args=(inp(0), scratch(3), zero, out(0), *map(i32, (1, x.size, 1, 0, 0, 0))),
+        global_size=sizes,
+        local_size=group,
         defines={**types, "S": compute, "ZEROS": 1},
     )
     return Lowering((*calls, span, values), tuple(blocks))
@@ -138,12 +157,14 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         return Lowering(())
     if call.op_type == "DynamicQuantizeLinear":
         return lower_dynamic(call, params)
-    make = quantize_call if call.op_type == "QuantizeLinear" else dequantize_call
-    return Lowering((make(call, params),))
+    return Lowering((element_call(call, params),))
 
 
 FAMILY = KernelFamily(
     "quantize",
     ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
-    (Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),),
+    (
+        Variant("lines", lower_lines, applies_lines, space=WIDE_SPACE),
+        Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
+    ),
 )

@@ -1,7 +1,8 @@
 /* Random masks by Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
  * 1, 2, 3", SC 2011), bit for bit as in coexec/ops/philox.py.
- * Layout: flat. Geometry: one work-item per block of 4 elements; element i is word i % 4 of block
- * i / 4 of the stream. An element is kept where its word is not below the threshold. */
+ * Layout: flat, in groups of 64 elements: 16 blocks of the generator give their first words, then
+ * their second, third and fourth ones. Geometry: one work-item per group, with the 16 blocks in
+ * the lanes of a vector. An element is kept where its word is not below the threshold. */
 
 #ifndef T
 #define T float /* element type of dropout's x and y */
@@ -11,63 +12,85 @@
 #endif
 /* MASK: defined where dropout also writes its mask. */
 
+#define HINT __attribute__((vec_type_hint(uint16)))
+typedef uchar16 uchar16u __attribute__((aligned(1)));
+
 #define ROUND                                                                  \
     {                                                                          \
-        const ulong first = (ulong)c.x * 0xD2511F53u;                          \
-        const ulong second = (ulong)c.z * 0xCD9E8D57u;                         \
-        c = (uint4)((uint)(second >> 32) ^ c.y ^ k0, (uint)second,             \
-                    (uint)(first >> 32) ^ c.w ^ k1, (uint)first);              \
+        const uint16 high0 = mul_hi(c0, (uint16)0xD2511F53u);                  \
+        const uint16 high2 = mul_hi(c2, (uint16)0xCD9E8D57u);                  \
+        const uint16 low0 = c0 * (uint16)0xD2511F53u;                          \
+        const uint16 low2 = c2 * (uint16)0xCD9E8D57u;                          \
+        c0 = high2 ^ c1 ^ (uint16)k0;                                          \
+        c1 = low2;                                                             \
+        c2 = high0 ^ c3 ^ (uint16)k1;                                          \
+        c3 = low0;                                                             \
         k0 += 0x9E3779B9u;                                                     \
         k1 += 0xBB67AE85u;                                                     \
     }
 
-inline uint4 philox(const uint block, const long counter, uint k0, uint k1)
-{
-    uint4 c = (uint4)(block, 0, (uint)counter, (uint)((ulong)counter >> 32));
+/* Defines c0 .. c3, the four words of blocks group * 16 ... group * 16 + 15. */
+#define PHILOX(group, counter)                                                            \
+    uint16 c0 = (uint16)((uint)(group) * 16) +                                            \
+                (uint16)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);           \
+    uint16 c1 = (uint16)0;                                                                \
+    uint16 c2 = (uint16)(uint)(counter);                                                  \
+    uint16 c3 = (uint16)(uint)((ulong)(counter) >> 32);                                   \
     ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND ROUND
-    return c;
-}
 
-/* threshold is 2^32 - 1 or less, except that `nothing` says that no word reaches it. */
-inline uchar4 kept(const uint4 words, const uint threshold, const int nothing)
+/* 1 where kept; no word reaches 2^32, the threshold where `nothing` is set. */
+inline uchar16 kept(const uint16 words, const uint threshold, const int nothing)
 {
-    return (uchar4)(words.x >= threshold, words.y >= threshold, words.z >= threshold,
-                    words.w >= threshold) * (uchar)(nothing ? 0 : 1);
+    const uchar16 keep = convert_uchar16(-(words >= (uint16)threshold));
+    return nothing ? (uchar16)0 : keep;
 }
 
-__kernel void mask(__global const long *counter, __global uchar *y, const int size,
-                   const uint k0, const uint k1, const uint threshold, const int nothing)
+inline void store(__global uchar *y, const uchar16 keep, const int start, const int size)
 {
-    const int start = (int)get_global_id(0) * 4;
-    if (start >= size) return;
-    const uchar4 keep = kept(philox(get_global_id(0), counter[0], k0, k1), threshold, nothing);
-    y[start] = keep.x;
-    if (start + 1 < size) y[start + 1] = keep.y;
-    if (start + 2 < size) y[start + 2] = keep.z;
-    if (start + 3 < size) y[start + 3] = keep.w;
-}
-
-#ifdef MASK
-#define SET_MASK(i, keep) m[i] = keep;
-#else
-#define SET_MASK(i, keep)
-#endif
-#define ONE(i, keep)                                 \
-    if (i < size) {                                  \
-        y[i] = (T)(keep ? (C)x[i] * scale : (C)0);   \
-        SET_MASK(i, keep)                            \
+    if (start + 16 <= size) {
+        *(__global uchar16u *)(y + start) = keep;
+        return;
     }
+    uchar lanes[16];
+    *(uchar16u *)lanes = keep;
+    for (int i = start; i < size; i++) y[i] = lanes[i - start];
+}
 
-__kernel void dropout(__global const T *x, __global T *y, __global uchar *m, const int size,
-                      const uint k0, const uint k1, const uint threshold, const C scale)
+__kernel HINT void mask(__global const long *counter, __global uchar *y, const int size,
+                        uint k0, uint k1, const uint threshold, const int nothing)
 {
-    const int start = (int)get_global_id(0) * 4;
+    const int start = (int)get_global_id(0) * 64;
     if (start >= size) return;
-    const uchar4 keep = kept(philox(get_global_id(0), 0, k0, k1), threshold, 0);
-    ONE(start, keep.x)
-    ONE(start + 1, keep.y)
-    ONE(start + 2, keep.z)
-    ONE(start + 3, keep.w)
+    const long stream = counter[0];
+    PHILOX(get_global_id(0), stream)
+    store(y, kept(c0, threshold, nothing), start, size);
+    store(y, kept(c1, threshold, nothing), start + 16, size);
+    store(y, kept(c2, threshold, nothing), start + 32, size);
+    store(y, kept(c3, threshold, nothing), start + 48, size);
+}
+
+inline void apply(__global const T *x, __global T *y, __global uchar *m, const uchar16 keep,
+                  const C scale, const int start, const int size)
+{
+    uchar lanes[16];
+    *(uchar16u *)lanes = keep;
+    const int end = min(size, start + 16);
+    for (int i = start; i < end; i++) y[i] = (T)(lanes[i - start] ? (C)x[i] * scale : (C)0);
+#ifdef MASK
+    store(m, keep, start, size);
+#endif
+}
+
+__kernel HINT void dropout(__global const T *x, __global T *y, __global uchar *m,
+                           const int size, uint k0, uint k1, const uint threshold, const C scale)
+{
+    const int start = (int)get_global_id(0) * 64;
+    if (start >= size) return;
+    PHILOX(get_global_id(0), 0)
+    apply(x, y, m, kept(c0, threshold, 0), scale, start, size);
+    apply(x, y, m, kept(c1, threshold, 0), scale, start + 16, size);
+    apply(x, y, m, kept(c2, threshold, 0), scale, start + 32, size);
+    apply(x, y, m, kept(c3, threshold, 0), scale, start + 48, size);
 }
 
 /* Outside training: y = x, all kept. One work-item per element. */
@@ -76,5 +99,7 @@ __kernel void identity(__global const T *x, __global T *y, __global uchar *m, co
     const int i = get_global_id(0);
     if (i >= size) return;
     y[i] = x[i];
-    SET_MASK(i, 1)
+#ifdef MASK
+    m[i] = 1;
+#endif
 }

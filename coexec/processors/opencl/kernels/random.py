@@ -53,7 +53,7 @@ def lower_mask(call: OpCall, params: Mapping[str, int]) -> KernelCall:
             Scalar(min(threshold, 2**32 - 1), "uint32"),
             i32(threshold == 2**32),
         ),
-        global_size=(ceil_to(-(-size // 4), local),),
+        global_size=(ceil_to(-(-size // 64), local),),
         local_size=(local,),
     )
 
@@ -73,7 +73,7 @@ def lower_dropout(call: OpCall, params: Mapping[str, int]) -> KernelCall:
         compute = "float64" if kind.dtype == np.float64 else "float32"
         args += key_arguments(seed_of(call))
         args += [Scalar(keep_threshold(ratio), "uint32"), Scalar(1 / (1 - ratio), compute)]
-    items = -(-kind.size // 4) if drops else kind.size
+    items = -(-kind.size // 64) if drops else kind.size
     return KernelCall(
         family="random",
         entry="dropout" if drops else "identity",
@@ -94,5 +94,5 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
 FAMILY = KernelFamily(
     "random",
     ("Dropout", MASK),
-    (Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),),
+    (Variant("naive", lower, applies, space={"LOCAL": (8, 32, 64)}),),
 )

@@ -25,6 +25,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.kernels.moves import span_of
 
 ACCUMULATIONS = {"CumSum": ("((a) + (b))", 0), "CumProd": ("((a) * (b))", 1)}
 """OpenCL C expression and neutral element."""
@@ -64,14 +65,34 @@ def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
     if not lanes * n:
         return Lowering(())
     local = params["LOCAL"]
-    grid = (ceil_to(lanes, local), 1)
     if call.op_type == "CumProdGrad":
         args: tuple[Argument, ...] = (inp(0), inp(1), out(0), i32(lanes), i32(n), i32(inner))
-        kernel = KernelCall("scan", "prod_grad", args, grid[:1], (local,), _defines(call))
-        return Lowering((kernel,))
+        grid = (ceil_to(lanes, local),)
+        return Lowering((KernelCall("scan", "prod_grad", args, grid, (local,), _defines(call)),))
+    return Lowering((_whole(call, 1, local),))
+
+
+def _whole(call: OpCall, width: int, local: int) -> KernelCall:
+    """Every lane in one block, ``width`` neighbouring ones per work-item."""
+    lanes, n, inner = _extent(call)
+    groups = lanes // inner * -(-inner // width)
     # Without starts the sums are never read: any buffer does.
-    scan_args: tuple[Argument, ...] = (inp(0), inp(0), out(0), *_sizes(lanes, n, inner, n))
-    return Lowering((KernelCall("scan", "scan", scan_args, grid, (local, 1), _scan_defines(call)),))
+    args: tuple[Argument, ...] = (inp(0), inp(0), out(0), *_sizes(groups, n, inner, n))
+    defines = {**_scan_defines(call), "WIDTH": width}
+    return KernelCall("scan", "scan", args, (ceil_to(groups, local), 1), (local, 1), defines)
+
+
+def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Neighbouring lanes together, so that whole lines of memory are read."""
+    width = span_of(_extent(call)[2], params["WIDTH"])
+    return Lowering((_whole(call, width, params["LOCAL"]),))
+
+
+def applies_lines(call: OpCall, facts: DeviceFacts) -> str | None:
+    lanes, n, inner = _extent(call)
+    if call.op_type == "CumProdGrad" or inner == 1 or not lanes * n:
+        return "no lanes are neighbours"
+    return applies(call, facts)
 
 
 def _sizes(*values: int) -> tuple[Scalar, ...]:
@@ -84,13 +105,21 @@ def lower_blocked(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -
     blocks = min(_blocks(call, facts, params["PER_UNIT"]), -(-n // SHORTEST_BLOCK))
     block = -(-n // blocks)
     blocks = -(-n // block)
-    local = min(params["LOCAL"], 1 << (lanes - 1).bit_length())
-    grid, group, defines = (ceil_to(lanes, local), blocks), (local, 1), _scan_defines(call)
-    sizes = _sizes(lanes, n, inner, block)
+    width = span_of(inner, params["WIDTH"])
+    groups = lanes // inner * -(-inner // width)
+    local = min(params["LOCAL"], 1 << (groups - 1).bit_length())
+    grid, group = (ceil_to(groups, local), blocks), (local, 1)
+    defines = {**_scan_defines(call), "WIDTH": width}
+    sizes = _sizes(groups, n, inner, block)
     calls = (
         KernelCall("scan", "totals", (inp(0), scratch(0), *sizes), grid, group, defines),
         KernelCall(
-            "scan", "starts", (scratch(0), *_sizes(lanes, blocks)), grid[:1], (local,), defines
+            "scan",
+            "starts",
+            (scratch(0), *_sizes(lanes, blocks)),
+            (ceil_to(lanes, local),),
+            (local,),
+            defines,
         ),
         KernelCall(
             "scan",
@@ -129,8 +158,12 @@ FAMILY = KernelFamily(
     ("CumSum", "CumProd", "coexec::CumProdGrad"),
     (
         Variant(
-            "blocked", lower_blocked, applies_blocked, {"PER_UNIT": (16, 64), "LOCAL": (8, 32)}
+            "blocked",
+            lower_blocked,
+            applies_blocked,
+            {"PER_UNIT": (16, 64), "WIDTH": (16, 1), "LOCAL": (8, 32)},
         ),
+        Variant("lines", lower_lines, applies_lines, {"WIDTH": (16, 1), "LOCAL": (1, 32)}),
         Variant("naive", lower_naive, applies, {"LOCAL": (8, 64)}),
     ),
 )

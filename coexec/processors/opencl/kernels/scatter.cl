@@ -18,13 +18,13 @@
 #define FROM_ZERO 0 /* scatter_rows: start from zero, not from data */
 #endif
 #ifndef WIDTH
-#define WIDTH 16 /* scatter_rows: neighbouring elements of a work-item */
+#define WIDTH 16 /* neighbouring elements that a work-item takes at once */
 #endif
 #ifndef DEPTH
 #define DEPTH 1 /* locate: coordinates per index, 0 to 8 */
 #endif
 #ifndef RANK
-#define RANK 2 /* scatter_lanes: collapsed dimensions beside the axis, 1 to 7 */
+#define RANK 1 /* scatter_lanes: collapsed dimensions beside the axis but the last, 0 to 6 */
 #endif
 
 /* Index within [0, n), or -1. Compared in the index type, so that none is cut to int. */
@@ -57,16 +57,15 @@ __kernel void locate(__global const I *indices, __global int *rows, const int co
 }
 
 /* y, data (outer, n, inner); updates (outer, count, inner); rows (count).
- * Geometry: (inner / WIDTH, segments of n, outer). */
+ * Geometry: (inner / span, segments of n, outer). */
 __kernel void scatter_rows(__global const T *data, __global const int *rows,
                            __global const T *updates, __global T *y, const int inner,
-                           const int count, const int n, const int segment)
+                           const int count, const int n, const int segment, const int span)
 {
-    const int column = get_global_id(0) * WIDTH;
+    const int column = get_global_id(0) * span, width = min(span, inner - column);
     const int first = get_global_id(1) * segment, last = min(first + segment, n);
     const int outer = get_global_id(2);
     if (column >= inner || first >= n) return;
-    const int width = min(WIDTH, inner - column);
     __global T *to = y + outer * n * inner + column;
     __global const T *from = updates + outer * count * inner + column;
     for (int r = first; r < last; ++r)
@@ -77,49 +76,59 @@ __kernel void scatter_rows(__global const T *data, __global const int *rows,
         if (r < first || r >= last) continue;
         __global T *t = to + r * inner;
         __global const T *u = from + i * inner;
-        if (width == WIDTH) {
-            /* All loads before all stores: the two tensors cannot be told apart otherwise. */
+        int k = 0;
+        for (; k + WIDTH <= width; k += WIDTH) {
+            /* All loads before all stores: a compiler cannot tell the two tensors apart. */
             T v[WIDTH];
-            for (int k = 0; k < WIDTH; ++k) v[k] = APPLY(t[k], u[k]);
-            for (int k = 0; k < WIDTH; ++k) t[k] = v[k];
-        } else {
-            for (int k = 0; k < width; ++k) t[k] = APPLY(t[k], u[k]);
+            for (int w = 0; w < WIDTH; ++w) v[w] = APPLY(t[k + w], u[k + w]);
+            for (int w = 0; w < WIDTH; ++w) t[k + w] = v[w];
         }
+        for (; k < width; ++k) t[k] = APPLY(t[k], u[k]);
     }
 }
 
 /* Size in y, size in the indices, stride in y, stride in the indices of a dimension. */
 #define AXIS(k) const int d##k, const int m##k, const int s##k, const int t##k
-#define STEP(k)                               \
-    if (RANK > k) {                           \
-        const int rest = lane / d##k;         \
-        const int at = lane - rest * d##k;    \
-        inside = inside && at < m##k;         \
-        to += at * s##k;                      \
-        from += at * t##k;                    \
-        lane = rest;                          \
+#define STEP(k)                            \
+    if (RANK > k) {                        \
+        const int rest = lane / d##k;      \
+        const int at = lane - rest * d##k; \
+        inside = inside && at < m##k;      \
+        to += at * s##k;                   \
+        from += at * t##k;                 \
+        lane = rest;                       \
     }
 
 /* Along the axis y has n elements at stride step, updates count at stride updates_step. A lane is
- * one position beside the axis. Geometry: (lanes, segments of n). */
+ * one position beside the axis: along the last such dimension (`lanes` in y, `lanes_within` in the
+ * indices) a work-item has up to WIDTH, whose elements are neighbours in memory where the axis is
+ * not the last one. Geometry: (lanes / WIDTH, segments of n, product of the other dimensions). */
 __kernel void scatter_lanes(__global const T *data, __global const I *indices,
-                            __global const T *updates, __global T *y, const int lanes,
-                            const int n, const int step, const int count, const int updates_step,
-                            const int segment, AXIS(0), AXIS(1), AXIS(2), AXIS(3), AXIS(4),
-                            AXIS(5), AXIS(6))
+                            __global const T *updates, __global T *y, const int n, const int step,
+                            const int count, const int updates_step, const int segment,
+                            const int lanes, const int lanes_within, const int lane_step,
+                            const int lane_updates_step, AXIS(0), AXIS(1), AXIS(2), AXIS(3),
+                            AXIS(4), AXIS(5))
 {
-    int lane = get_global_id(0), to = 0, from = 0;
+    const int column = get_global_id(0) * WIDTH;
     const int first = get_global_id(1) * segment, last = min(first + segment, n);
-    if (lane >= lanes || first >= n) return;
+    if (column >= lanes || first >= n) return;
+    int lane = get_global_id(2), to = column * lane_step, from = column * lane_updates_step;
     bool inside = true;
-    STEP(6) STEP(5) STEP(4) STEP(3) STEP(2) STEP(1) STEP(0)
-    for (int r = first; r < last; ++r) y[to + r * step] = data[to + r * step];
-    if (!inside) return;
-    for (int i = 0; i < count; ++i) {
-        const int r = resolve(indices[from + i * updates_step], n);
-        if (r < first || r >= last) continue;
-        y[to + r * step] = APPLY(y[to + r * step], updates[from + i * updates_step]);
-    }
+    STEP(5) STEP(4) STEP(3) STEP(2) STEP(1) STEP(0)
+    const int width = min(WIDTH, lanes - column);
+    for (int r = first; r < last; ++r)
+        for (int k = 0; k < width; ++k)
+            y[to + r * step + k * lane_step] = data[to + r * step + k * lane_step];
+    const int within = inside ? min(WIDTH, lanes_within - column) : 0;
+    for (int i = 0; i < count; ++i)
+        for (int k = 0; k < within; ++k) {
+            const int at = from + i * updates_step + k * lane_updates_step;
+            const int r = resolve(indices[at], n);
+            if (r < first || r >= last) continue;
+            const int target = to + r * step + k * lane_step;
+            y[target] = APPLY(y[target], updates[at]);
+        }
 }
 
 /* y, cache (batch, heads, n, inner); update (batch, heads, count, inner); starts (batch), if any.

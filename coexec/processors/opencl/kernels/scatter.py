@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 from coexec.core.types import OpCall, TensorType
@@ -13,6 +14,7 @@ from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
     KernelFamily,
+    Lower,
     Lowering,
     Operand,
     Variant,
@@ -25,7 +27,13 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.index import axis_pairs
-from coexec.processors.opencl.kernels.moves import MAX_RANK, WORDS, refuse_moves, row_major
+from coexec.processors.opencl.kernels.moves import (
+    MAX_RANK,
+    WORDS,
+    refuse_moves,
+    row_major,
+    span_of,
+)
 
 REDUCTIONS = {
     "none": "(b)",
@@ -126,12 +134,11 @@ def _locate(rows: Rows, local: int) -> KernelCall:
     )
 
 
-def _scatter_rows(
-    rows: Rows, facts: DeviceFacts, width: int, per_unit: int, local: int
-) -> KernelCall:
-    columns = -(-rows.inner // width)
-    segment = segments(rows.n, columns * rows.outer, facts, per_unit)
-    grid_x = min(local, 1 << (columns - 1).bit_length())
+def _scatter_rows(rows: Rows, facts: DeviceFacts, params: Mapping[str, int]) -> KernelCall:
+    span, width = params["SPAN"], span_of(rows.inner, params["WIDTH"])
+    columns = -(-rows.inner // span)
+    segment = segments(rows.n, columns * rows.outer, facts, params["PER_UNIT"])
+    local = min(params["LOCAL"], 1 << (columns - 1).bit_length())
     return KernelCall(
         "scatter",
         "scatter_rows",
@@ -141,10 +148,10 @@ def _scatter_rows(
             scratch(0) if rows.count else out(0),
             rows.updates if rows.count else out(0),
             out(0),
-            *map(i32, (rows.inner, rows.count, rows.n, segment)),
+            *map(i32, (rows.inner, rows.count, rows.n, segment, span)),
         ),
-        (ceil_to(columns, grid_x), -(-rows.n // segment), rows.outer),
-        (grid_x, 1, 1),
+        (ceil_to(columns, local), -(-rows.n // segment), rows.outer),
+        (local, 1, 1),
         {
             **element_defines(rows.kind, rows.how),
             "FROM_ZERO": int(rows.data is None),
@@ -153,19 +160,16 @@ def _scatter_rows(
     )
 
 
-def _lower_rows(rows: Rows, facts: DeviceFacts, width: int, per_unit: int, local: int) -> Lowering:
+def lower_rows(
+    rule: Callable[[OpCall], Rows], call: OpCall, facts: DeviceFacts, params: Mapping[str, int]
+) -> Lowering:
+    rows = rule(call)
     if not rows.kind.size:
         return Lowering(())
-    kernel = _scatter_rows(rows, facts, width, per_unit, local)
+    kernel = _scatter_rows(rows, facts, params)
     if not rows.count:
         return Lowering((kernel,))
     return Lowering((_locate(rows, 64), kernel), (4 * rows.count,))
-
-
-ROWS: Mapping[str, Callable[[OpCall], Rows]] = {
-    "GatherGrad": gather_grad_rows,
-    "ScatterND": scatter_nd_rows,
-}
 
 
 def lane_axes(
@@ -190,45 +194,44 @@ def lane_axes(
     return result or [(1, 1, 0, 0)]
 
 
-def lower_scatter_elements(call: OpCall, facts: DeviceFacts, per_unit: int, local: int) -> Lowering:
+def lower_scatter_elements(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     data, indices, axis = call.input(0), call.input(1), gather_axis(call)
-    axes = lane_axes(data.shape, indices.shape, axis)
-    lanes, n, count = prod(a[0] for a in axes), data.shape[axis], indices.shape[axis]
     if not data.size:
         return Lowering(())
-    segment = segments(n, lanes, facts, per_unit)
-    padded = [*axes, *[(1, 1, 0, 0)] * (MAX_RANK - 1 - len(axes))]
-    scalars = [
-        lanes,
-        n,
-        row_major(data.shape)[axis],
-        count if indices.size else 0,
-        row_major(indices.shape)[axis],
-        segment,
-        *(value for quad in padded for value in quad),
-    ]
+    *outer, last = lane_axes(data.shape, indices.shape, axis)
+    n, count = data.shape[axis], indices.shape[axis] if indices.size else 0
+    # Lanes that are not neighbours in memory gain nothing from sharing a work-item.
+    width = span_of(last[0], params["WIDTH"]) if last[2:] == (1, 1) else 1
+    columns, others = -(-last[0] // width), prod(a[0] for a in outer)
+    segment = segments(n, columns * others, facts, params["PER_UNIT"])
+    local = min(params["LOCAL"], 1 << (columns - 1).bit_length())
+    steps = (row_major(data.shape)[axis], row_major(indices.shape)[axis])
+    padded = [*outer, *[(1, 1, 0, 0)] * (MAX_RANK - 2 - len(outer))]
+    scalars = (n, steps[0], count, steps[1], segment, *last, *(v for quad in padded for v in quad))
     kernel = KernelCall(
         "scatter",
         "scatter_lanes",
         (
             inp(0),
-            inp(1) if indices.size else out(0),
-            inp(2) if indices.size else out(0),
+            inp(1) if count else out(0),
+            inp(2) if count else out(0),
             out(0),
             *map(i32, scalars),
         ),
-        (ceil_to(lanes, local), -(-n // segment)),
-        (local, 1),
+        (ceil_to(columns, local), -(-n // segment), others),
+        (local, 1, 1),
         {
             **element_defines(data, reduction(call)),
             "I": c_type(indices.dtype),
-            "RANK": len(axes),
+            "RANK": len(outer),
+            "WIDTH": width,
         },
     )
     return Lowering((kernel,))
 
 
-def lower_tensor_scatter(call: OpCall, local: int) -> Lowering:
+def lower_tensor_scatter(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    local = 64
     cache, update, axis = call.input(0), call.input(1), tensor_scatter_axis(call)
     starts = call.has_input(2)
     heads, n, count = prod(cache.shape[1:axis]), cache.shape[axis], update.shape[axis]
@@ -249,25 +252,23 @@ def lower_tensor_scatter(call: OpCall, local: int) -> Lowering:
     return Lowering((kernel,) if cache.size else ())
 
 
-def _lower(call: OpCall, facts: DeviceFacts, width: int, per_unit: int, local: int) -> Lowering:
-    if call.op_type == "TensorScatter":
-        return lower_tensor_scatter(call, 64)
-    if call.op_type == "ScatterElements":
-        return lower_scatter_elements(call, facts, per_unit, local)
-    rows = ROWS[call.op_type](call)
-    while width > max(rows.inner, 1):
-        width //= 2
-    return _lower_rows(rows, facts, width, per_unit, local)
+LOWERINGS: Mapping[str, Lower] = {
+    "coexec::GatherGrad": partial(lower_rows, gather_grad_rows),
+    "ScatterND": partial(lower_rows, scatter_nd_rows),
+    "ScatterElements": lower_scatter_elements,
+    "TensorScatter": lower_tensor_scatter,
+}
 
 
 def lower_shared(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """Segments and wide columns: enough work-items to fill the device."""
-    return _lower(call, facts, params["WIDTH"], params["PER_UNIT"], params["LOCAL"])
+    """Segments and runs of neighbours: enough work-items to fill the device."""
+    return LOWERINGS[call.identifier](call, facts, params)
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One element of every target per work-item: no segments, no runs."""
-    return _lower(call, facts, 1, 0, 1)
+    single = {"SPAN": 1, "WIDTH": 1, "PER_UNIT": 0, "LOCAL": 1}
+    return LOWERINGS[call.identifier](call, facts, single)
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -281,13 +282,18 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 
 FAMILY = KernelFamily(
     "scatter",
-    ("coexec::GatherGrad", "ScatterElements", "ScatterND", "TensorScatter"),
+    tuple(LOWERINGS),
     (
         Variant(
             "shared",
             lower_shared,
             applies,
-            {"WIDTH": (16, 4, 1), "PER_UNIT": (32, 8, 128, 512), "LOCAL": (8, 1, 32, 64)},
+            {
+                "SPAN": (256, 64, 4, 1),
+                "WIDTH": (16, 4, 1),
+                "PER_UNIT": (4, 32, 128, 512),
+                "LOCAL": (1, 8, 32, 64),
+            },
         ),
         Variant("naive", lower_naive, applies),
     ),

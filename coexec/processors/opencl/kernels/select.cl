@@ -1,6 +1,6 @@
 /* Where: y = condition ? a : b, with broadcasting of all three.
  *
- * lines:   y is outer x middle x inner, dense; the operands' strides as in binary.cl. A work-item
+ * lines:   y is o0 x o1 x o2 x middle x inner, dense; the operands' strides as in binary.cl. A work-item
  *          does W elements of a line, the last one of a line the rest one by one.
  * strided: y is d0 x ... x d7, dense; operands of any strides. One work-item per element. */
 
@@ -28,18 +28,22 @@ typedef VEC(uchar) CV __attribute__((aligned(1)));
 
 __kernel __attribute__((vec_type_hint(VEC(T))))
 void lines(__global const uchar *condition, __global const T *a, __global const T *b,
-           __global T *y, const int inner, const int middle,
-           const int c_outer, const int c_middle, const int c_step,
-           const int a_outer, const int a_middle, const int a_step,
-           const int b_outer, const int b_middle, const int b_step)
+           __global T *y, const int o0, const int o1, const int o2,
+           const int middle, const int inner,
+           const int c0, const int c1, const int c2, const int c_middle, const int c_step,
+           const int a0, const int a1, const int a2, const int a_middle, const int a_step,
+           const int b0, const int b1, const int b2, const int b_middle, const int b_step)
 {
     const int start = (int)get_global_id(0) * W;
     const int j = get_global_id(1);
     const int k = get_global_id(2);
     if (start >= inner || j >= middle) return;
-    condition += k * c_outer + j * c_middle;
-    a += k * a_outer + j * a_middle;
-    b += k * b_outer + j * b_middle;
+    const int k2 = k % o2;
+    const int k1 = (k / o2) % o1;
+    const int k0 = k / (o2 * o1);
+    condition += k0 * c0 + k1 * c1 + k2 * c2 + j * c_middle;
+    a += k0 * a0 + k1 * a1 + k2 * a2 + j * a_middle;
+    b += k0 * b0 + k1 * b1 + k2 * b2 + j * b_middle;
     y += (k * middle + j) * inner;
     if (start + W <= inner) {
         VEC(uchar) c;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from coexec.core.types import OpCall
 from coexec.processors.opencl.broadcast import (
@@ -26,6 +27,7 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
+from coexec.processors.opencl.kernels.binary import LINE_RANK
 from coexec.processors.opencl.kernels.unary import WIDE_SPACE
 
 
@@ -42,7 +44,9 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 
 def applies_lines(call: OpCall, facts: DeviceFacts) -> str | None:
     rank = len(loops_of(call).dims)
-    return applies(call, facts) if rank <= 3 else f"broadcast over {rank} loops, more than 3"
+    if rank > LINE_RANK:
+        return f"broadcast over {rank} loops, more than {LINE_RANK}"
+    return applies(call, facts)
 
 
 def defines(call: OpCall, width: int) -> dict[str, str | int | float]:
@@ -54,14 +58,14 @@ def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
     """``WIDTH`` elements of a line per work-item."""
     if call.output(0).size == 0:
         return Lowering(())
-    loops = loops_of(call).padded(3)
-    outer, middle, inner = loops.dims
-    sizes, local = line_geometry(inner, middle, outer, params["WIDTH"], params["LOCAL"])
+    loops = loops_of(call).padded(LINE_RANK)
+    *outer, middle, inner = loops.dims
+    sizes, local = line_geometry(inner, middle, prod(outer), params["WIDTH"], params["LOCAL"])
     strides = [i32(s) for operand in loops.strides for s in operand]
     kernel = KernelCall(
         family="select",
         entry="lines",
-        args=(inp(0), inp(1), inp(2), out(0), i32(inner), i32(middle), *strides),
+        args=(inp(0), inp(1), inp(2), out(0), *map(i32, loops.dims), *strides),
         global_size=sizes,
         local_size=local,
         defines=defines(call, params["WIDTH"]),

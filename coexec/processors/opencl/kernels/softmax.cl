@@ -2,6 +2,7 @@
  * Layout: outer x length x inner, dense; a line is the `length` elements of one (outer, inner).
  *
  * rows:  inner = 1; one work-item per line, in vectors of W elements.
+ * columns: inner > 1; one work-item for W neighbouring lines, fewer at the end of inner.
  * lines: any inner; one work-item per line, consecutive items along inner.
  *
  * y may be the storage of an operand. KIND: 0 Softmax, 1 LogSoftmax, 2 Hardmax (lines only). */
@@ -114,6 +115,49 @@ __kernel HINT void rows(__global const T *x, __global T *y, const int outer, con
 #endif
 }
 
+/* Softmax or LogSoftmax of the lines that start at x, V being as many of them as LOADV takes. */
+#define COLUMN(V, LOADV, SAVE)                                                  \
+    V top = LOADV(x);                                                           \
+    for (int i = 1; i < length; i++) {                                          \
+        const V v = LOADV(x + i * inner);                                       \
+        top = LARGER(top, v);                                                   \
+    }                                                                           \
+    V sum = (V)0;                                                               \
+    for (int i = 0; i < length; i++) sum += exp(LOADV(x + i * inner) - top);    \
+    const V last = FOLD(V, sum);                                                \
+    for (int i = 0; i < length; i++) {                                          \
+        const V v = LOADV(x + i * inner) - top;                                 \
+        SAVE(y + i * inner, OUTCOME(v, last));                                  \
+    }
+#if KIND == 0
+#define FOLD(V, s) ((V)1 / (s))
+#define OUTCOME(v, last) (exp(v) * (last))
+#else
+#define FOLD(V, s) log(s)
+#define OUTCOME(v, last) ((v) - (last))
+#endif
+#define GET(p) LOAD(*(__global const TV *)(p))
+#define PUT(p, v) *(__global TV *)(p) = STORE(v)
+#define GET1(p) ((C) * (p))
+#define PUT1(p, v) *(p) = (T)(v)
+
+__kernel HINT void columns(__global const T *x, __global T *y, const int inner, const int outer,
+                           const int length)
+{
+    const int start = (int)get_global_id(0) * W;
+    const int o = get_global_id(1);
+    if (start >= inner || o >= outer) return;
+    x += o * length * inner + start;
+    y += o * length * inner + start;
+    if (start + W <= inner) {
+        COLUMN(VEC(C), GET, PUT)
+        return;
+    }
+    for (int j = start; j < inner; j++, x++, y++) {
+        COLUMN(C, GET1, PUT1)
+    }
+}
+
 __kernel void lines(__global const T *x, __global T *y, const int count, const int inner,
                     const int length)
 {
@@ -186,6 +230,37 @@ __kernel HINT void grad_rows(__global const T *dy, __global const T *y, __global
         const C d = (C)dy[i];
         const C v = (C)y[i];
         dx[i] = (T)RESULT(C, d, v, s);
+    }
+}
+
+#define GRAD_COLUMN(V, LOADV, SAVE)                              \
+    V s = (V)0;                                                  \
+    for (int i = 0; i < length; i++) {                           \
+        const V d = LOADV(dy + i * inner);                       \
+        const V v = LOADV(y + i * inner);                        \
+        s += TERM(d, v);                                         \
+    }                                                            \
+    for (int i = 0; i < length; i++) {                           \
+        const V d = LOADV(dy + i * inner);                       \
+        const V v = LOADV(y + i * inner);                        \
+        SAVE(dx + i * inner, RESULT(V, d, v, s));                \
+    }
+
+__kernel HINT void grad_columns(__global const T *dy, __global const T *y, __global T *dx,
+                                const int inner, const int outer, const int length)
+{
+    const int start = (int)get_global_id(0) * W;
+    const int o = get_global_id(1);
+    if (start >= inner || o >= outer) return;
+    dy += o * length * inner + start;
+    y += o * length * inner + start;
+    dx += o * length * inner + start;
+    if (start + W <= inner) {
+        GRAD_COLUMN(VEC(C), GET, PUT)
+        return;
+    }
+    for (int j = start; j < inner; j++, dy++, y++, dx++) {
+        GRAD_COLUMN(C, GET1, PUT1)
     }
 }
 

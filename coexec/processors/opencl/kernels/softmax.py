@@ -9,6 +9,7 @@ import numpy as np
 
 from coexec.core.types import OpCall
 from coexec.ops.softmax import softmax_axis
+from coexec.processors.opencl.broadcast import line_geometry
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     DeviceFacts,
@@ -17,7 +18,6 @@ from coexec.processors.opencl.family import (
     Lowering,
     Variant,
     c_type,
-    ceil_to,
     i32,
     inp,
     out,
@@ -50,9 +50,22 @@ def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies(call, facts)
 
 
+def applies_columns(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.op_type == "Hardmax":
+        return "Hardmax has one kernel only"
+    if inner_size(call) == 1:
+        return "the axis is the innermost one"
+    return applies(call, facts)
+
+
 def kernel_call(
-    call: OpCall, entry: str, sizes: tuple[int, ...], items: int, width: int, local: int
+    call: OpCall,
+    entry: str,
+    sizes: tuple[int, ...],
+    geometry: tuple[tuple[int, ...], tuple[int, ...]],
+    width: int,
 ) -> KernelCall:
+    """``entry`` (or its gradient) with global and local size ``geometry``."""
     dtype = call.input(0).dtype
     defines: dict[str, str | int | float] = {
         "T": c_type(dtype),
@@ -68,8 +81,8 @@ def kernel_call(
         family="softmax",
         entry=prefix + entry,
         args=(*operands, out(0), *map(i32, sizes)),
-        global_size=(ceil_to(items, local),),
-        local_size=(local,),
+        global_size=geometry[0],
+        local_size=geometry[1],
         defines=defines,
     )
 
@@ -81,9 +94,20 @@ def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> L
         return Lowering(())
     length = x.shape[softmax_axis(call)]
     rows = x.size // length
-    return Lowering(
-        (kernel_call(call, "rows", (rows, length), rows, params["WIDTH"], params["LOCAL"]),)
-    )
+    geometry = line_geometry(rows, 1, 1, 1, params["LOCAL"])
+    return Lowering((kernel_call(call, "rows", (rows, length), geometry, params["WIDTH"]),))
+
+
+def lower_columns(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One work-item for ``WIDTH`` neighbouring lines."""
+    x, width = call.input(0), params["WIDTH"]
+    if x.size == 0:
+        return Lowering(())
+    length, inner = x.shape[softmax_axis(call)], inner_size(call)
+    outer = x.size // (length * inner)
+    full, group = line_geometry(inner, outer, 1, width, params["LOCAL"])
+    sizes = (inner, outer, length)
+    return Lowering((kernel_call(call, "columns", sizes, (full[:2], group[:2]), width),))
 
 
 def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -93,9 +117,8 @@ def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
         return Lowering(())
     length, inner = x.shape[softmax_axis(call)], inner_size(call)
     count = x.size // length
-    return Lowering(
-        (kernel_call(call, "lines", (count, inner, length), count, 1, params["LOCAL"]),)
-    )
+    geometry = line_geometry(count, 1, 1, 1, params["LOCAL"])
+    return Lowering((kernel_call(call, "lines", (count, inner, length), geometry, 1),))
 
 
 FAMILY = KernelFamily(
@@ -106,6 +129,12 @@ FAMILY = KernelFamily(
             "rows",
             lower_rows,
             applies_rows,
+            space={"WIDTH": (16, 8, 4), "LOCAL": (8, 16, 64)},
+        ),
+        Variant(
+            "columns",
+            lower_columns,
+            applies_columns,
             space={"WIDTH": (16, 8, 4), "LOCAL": (8, 16, 64)},
         ),
         Variant("naive", lower_lines, applies, space={"LOCAL": (16, 64, 256)}),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from coexec.core.types import OpCall
-from coexec.processors.opencl.cnumbers import compute_type, literal
+from coexec.processors.opencl.cnumbers import compute_type, erf_text, literal
 from coexec.processors.opencl.family import (
     Argument,
     DeviceFacts,
@@ -33,7 +33,6 @@ EXPRESSIONS: Mapping[str, str] = {
     "Sigmoid": SIGMOID.format(x="x"),
     "HardSwish": f"(x * {CLAMP01.format(x='(x * (V)(1.0f / 6.0f) + (V)0.5f)')})",
     "Tanh": "tanh(x)",
-    "Erf": "erf(x)",
     "Softplus": "((x < (V)0 ? (V)0 : x) + log1p(exp(-fabs(x))))",
     "Softsign": "(x / ((V)1 + fabs(x)))",
     # tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2), e = exp(x); 1 in float from x = 20 on.
@@ -106,10 +105,15 @@ def gelu(call: OpCall) -> str:
     """By tanh: (1 + tanh(u)) / 2 is the sigmoid of 2u, which needs one exp."""
     dtype = call.input(0).dtype
     if call.attribute("approximate", "none") == "none":
-        return f"((V)0.5f * x * ((V)1 + erf(x * (V){literal(0.5**0.5, dtype)})))"
+        scaled = erf_text(f"(x * (V){literal(0.5**0.5, dtype)})", dtype)
+        return f"((V)0.5f * x * ((V)1 + {scaled}))"
     twice = literal(-2 * (2 / np.pi) ** 0.5, dtype)
     cube = literal(0.044715, dtype)
     return f"(x / ((V)1 + exp((V){twice} * (x + (V){cube} * x * x * x))))"
+
+
+def erf(call: OpCall) -> str:
+    return erf_text("x", call.input(0).dtype)
 
 
 def absolute(call: OpCall) -> str:
@@ -138,6 +142,7 @@ WITH_ATTRIBUTES: Mapping[str, Callable[[OpCall], str]] = {
     "HardSigmoid": hard_sigmoid,
     "Swish": swish,
     "Gelu": gelu,
+    "Erf": erf,
     "Abs": absolute,
     "Sign": sign,
     "IsInf": is_inf,

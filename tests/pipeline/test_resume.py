@@ -1,0 +1,240 @@
+"""A training that is killed, interrupted or whose checkpoints are damaged resumes bit by bit."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from subprocess import Popen
+
+import numpy as np
+import pytest
+
+from tests.pipeline.command import Done, coexec, finish, start
+from tests.pipeline.small import network, parameters, write_data, write_network
+
+EPOCHS, BATCH, SAMPLES = 100, 8, 52
+STEPS = EPOCHS * (SAMPLES // BATCH)
+EVERY = 7
+SECONDS = 60.0
+
+
+class Training:
+    """One training with its files; every run of it writes to a file of its own."""
+
+    def __init__(self, folder: Path, *options: str, dropout: bool = False) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.options = options
+        write_network(folder / "model.onnx", dropout=dropout)
+        write_data(folder / "data.npz", SAMPLES)
+
+    def arguments(self, out: str, *more: str, epochs: int = EPOCHS) -> list[str]:
+        return [
+            *("train", str(self.folder / "model.onnx"), "--data", str(self.folder / "data.npz")),
+            *("--epochs", str(epochs), "--batch-size", str(BATCH), "--learning-rate", "0.02"),
+            *("--out", str(self.folder / out), "--json", *self.options, *more),
+        ]
+
+    def with_checkpoints(self, out: str, *more: str, epochs: int = EPOCHS) -> list[str]:
+        folder = ("--checkpoint", str(self.checkpoints), "--checkpoint-every", str(EVERY))
+        return self.arguments(out, *folder, *more, epochs=epochs)
+
+    def resume(self, out: str, *more: str, epochs: int = EPOCHS) -> Done:
+        return coexec(*self.with_checkpoints(out, "--resume", *more, epochs=epochs))
+
+    def uninterrupted(self, epochs: int = EPOCHS) -> dict[str, bytes]:
+        done = coexec(*self.arguments("whole.onnx", epochs=epochs))
+        assert done.record["steps"] == epochs * (SAMPLES // BATCH)
+        return self.parameters("whole.onnx")
+
+    def parameters(self, out: str) -> dict[str, bytes]:
+        return parameters(self.folder / out)
+
+    def files(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("checkpoint-*.npz"))
+
+
+def saved_steps(training: Training) -> int:
+    """Steps of the newest checkpoint, 0 without any."""
+    files = training.files()
+    return int(files[-1].stem.removeprefix("checkpoint-")) if files else 0
+
+
+def wait_for_progress(training: Training, process: Popen[str], beyond: int) -> None:
+    """Until a checkpoint of more than ``beyond`` steps exists."""
+    deadline = time.monotonic() + SECONDS
+    while saved_steps(training) <= beyond and process.poll() is None:
+        assert time.monotonic() < deadline, "the training makes no progress"
+        time.sleep(0.002)
+
+
+def kill_at_a_random_moment(training: Training, rng: np.random.Generator, *more: str) -> None:
+    """Start the training, let it get ahead, kill it without warning."""
+    before = saved_steps(training)
+    process = start(*training.with_checkpoints("killed.onnx", *more))
+    wait_for_progress(training, process, before)
+    time.sleep(rng.uniform(0.0, 0.15))
+    process.send_signal(signal.SIGKILL)
+    done = finish(process)
+    assert done.status == -signal.SIGKILL, f"it ended before it was killed: {done.err}"
+    assert not (training.folder / "killed.onnx").exists()
+    assert before < saved_steps(training) < STEPS
+
+
+CASES = {
+    "reference": (("-p", "reference"), False),
+    "opencl": (("-p", "opencl"), False),
+    "opencl-dropout-adam": (("-p", "opencl", "--optimizer", "adam"), True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path) -> None:
+    options, dropout = CASES[case]
+    rng = np.random.default_rng(sum(map(ord, case)))
+    training = Training(tmp_path, *options, dropout=dropout)
+    kill_at_a_random_moment(training, rng)
+    if case == "reference":  # a resumed training can be killed again
+        kill_at_a_random_moment(training, rng, "--resume")
+    steps = saved_steps(training)
+    done = training.resume("resumed.onnx")
+    assert done.record["notes"] == [f"resumed after step {steps}"]
+    assert done.record["steps"] == STEPS
+    whole = training.uninterrupted()
+    assert training.parameters("resumed.onnx") == whole
+    assert whole != parameters(training.folder / "model.onnx")
+
+
+def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
+    training = Training(tmp_path, "-p", "opencl")
+    process = start(*training.with_checkpoints("interrupted.onnx"))
+    wait_for_progress(training, process, 0)
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert done.status == 130, done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert not (tmp_path / "interrupted.onnx").exists()
+    steps = saved_steps(training)
+    assert 0 < steps < STEPS
+    resumed = training.resume("resumed.onnx")
+    assert resumed.record["notes"] == [f"resumed after step {steps}"]
+    assert training.parameters("resumed.onnx") == training.uninterrupted()
+
+
+# The rest needs no second process: a short training stands for an interrupted longer one.
+
+SHORT, LONG = 3, 6
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Training:
+    """A training of six epochs that ended after three."""
+    training = Training(tmp_path, "-p", "reference")
+    done = coexec(*training.with_checkpoints("short.onnx", epochs=SHORT))
+    assert done.record["steps"] == SHORT * (SAMPLES // BATCH)
+    return training
+
+
+def test_the_newest_two_checkpoints_are_kept(interrupted: Training) -> None:
+    names = [path.name for path in interrupted.files()]
+    assert names == ["checkpoint-000000014.npz", "checkpoint-000000018.npz"]
+    assert sorted(interrupted.checkpoints.iterdir()) == interrupted.files()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    """One bit of an array."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def tamper(path: Path) -> None:
+    """Another value in a well-formed archive: only the digest can tell."""
+    with np.load(path) as archive:
+        content = {name: archive[name] for name in archive.files}
+    content["fc1.bias"][3] += 1
+    np.savez(path, allow_pickle=False, **content)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip, tamper])
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_previous_used(
+    interrupted: Training, damage: object
+) -> None:
+    newest = interrupted.files()[-1]
+    assert callable(damage)
+    damage(newest)
+    record = interrupted.resume("resumed.onnx", epochs=LONG).record
+    refusal, resumed = record["notes"]
+    assert refusal.startswith(f"checkpoint {newest} is ")
+    assert "damaged" in refusal
+    assert resumed == "resumed after step 14"
+    assert interrupted.parameters("resumed.onnx") == interrupted.uninterrupted(LONG)
+
+
+def test_no_usable_checkpoint_is_an_error_not_a_new_start(interrupted: Training) -> None:
+    for path in interrupted.files():
+        truncate(path)
+    done = interrupted.resume("resumed.onnx", epochs=LONG)
+    assert (done.status, done.error["kind"]) == (1, "CheckpointError")
+    assert done.error["error"].startswith(f"no usable checkpoint in {interrupted.checkpoints}: ")
+    for path in interrupted.files():
+        assert f"checkpoint {path} is truncated or damaged" in done.error["error"]
+    assert not (interrupted.folder / "resumed.onnx").exists()
+
+
+def test_an_empty_folder_starts_from_the_beginning_and_says_so(tmp_path: Path) -> None:
+    training = Training(tmp_path, "-p", "reference")
+    record = training.resume("resumed.onnx", epochs=SHORT).record
+    assert record["notes"] == [
+        f"no checkpoint in {training.checkpoints}: starting from the beginning"
+    ]
+    assert training.parameters("resumed.onnx") == training.uninterrupted(SHORT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["--optimizer", "adam"],
+        ["--batch-size", "4"],
+        ["--seed", "1"],
+        ["--loss", "mse"],
+        ["--clip-norm", "1"],
+        ["--trainable", "fc2.*"],
+        ["--momentum", "0.5"],
+    ],
+    ids=" ".join,
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    interrupted: Training, other: list[str]
+) -> None:
+    done = interrupted.resume("resumed.onnx", *other, epochs=LONG)
+    newest = interrupted.files()[-1]
+    assert (done.status, done.error["kind"]) == (1, "CheckpointError")
+    assert done.error["error"].startswith(f"checkpoint {newest} belongs to another training")
+    assert "use another --checkpoint folder" in done.error["error"]
+
+
+def test_a_checkpoint_of_another_model_is_refused(interrupted: Training) -> None:
+    """Names and shapes of the weights agree; only an operator differs."""
+    other = network()
+    next(node for node in other.graph.node if node.op_type == "Relu").op_type = "Tanh"
+    (interrupted.folder / "model.onnx").write_bytes(other.SerializeToString())
+    done = interrupted.resume("resumed.onnx", epochs=LONG)
+    assert "belongs to another training" in done.error["error"]
+
+
+def test_resuming_a_finished_training_changes_nothing(interrupted: Training) -> None:
+    record = interrupted.resume("resumed.onnx", epochs=SHORT).record
+    assert record["steps"] == SHORT * (SAMPLES // BATCH)
+    assert record["step_ms_median"] is None
+    assert interrupted.parameters("resumed.onnx") == interrupted.parameters("short.onnx")
