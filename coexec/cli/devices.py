@@ -43,7 +43,7 @@ def _show(candidate: Candidate) -> None:
         highlight=False,
     )
     features = {**spec.features, "unified memory": spec.unified_memory}
-    marks = [f"[green]{n}[/]" if has else f"[dim]no {n}[/]" for n, has in features.items()]
+    marks = [f"[green]{n}[/]" if yes else f"[dim]no {n}[/]" for n, yes in features.items()]
     console.print(f"    {', '.join(marks)}", highlight=False)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LAUNCH = "launch"
-COPY = "copy"
-WAIT = "wait"
-FREE = "free"
+LAUNCH, COPY, FREE = "launch", "copy", "free"
+"""Kinds of events on a processor's track."""
+
+DISPATCH, SYNC, RUN = "dispatch", "sync", "run"
+"""Kinds of events on the host's track: handing work over, waiting for it, a whole run."""
+
+HOST = "host"
+"""Track of the host thread."""
 
 
 @dataclass(frozen=True)
@@ -40,5 +44,14 @@ class Trace:
     events: list[Event] = field(default_factory=list)
 
     def leaves(self) -> list[Event]:
-        """Kernels and copies, without the regions that enclose them."""
-        return [leaf for event in self.events for leaf in (event.parts or (event,))]
+        """Kernels and copies, without the regions around them and the host's own track."""
+        return [
+            leaf
+            for event in self.events
+            if event.track != HOST and event.kind != FREE
+            for leaf in (event.parts or (event,))
+        ]
+
+    def host(self) -> list[Event]:
+        """What the host thread did: dispatching, waiting, whole runs."""
+        return [event for event in self.events if event.track == HOST]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from coexec.base.knobs import DEBUG
 from coexec.base.units import bytes_text, rate_text
-from coexec.core.events import FREE, Event, Trace
+from coexec.core.events import Event, Trace
 
 
 def event_line(event: Event) -> str:
@@ -23,7 +23,7 @@ def event_line(event: Event) -> str:
 
 def trace_lines(trace: Trace) -> list[str]:
     """All launches and copies, then their sums."""
-    events = [event for event in trace.leaves() if event.kind != FREE]
+    events = trace.leaves()
     total = sum(event.duration_ns for event in events) / 1e6
     moved = sum(event.bytes for event in events if event.kind == "copy")
     summary = f"{len(events)} events, {total:.3f} ms, {bytes_text(moved)} copied"

@@ -15,8 +15,8 @@ Generated from the OpDefs by `make docs`; a test holds this page against the cod
 
 {count} operators, {differentiable} of them differentiable. Each has a shape rule, a NumPy
 reference, a count of its work (FLOP and bytes), a tolerance and examples; tests, autodiff and every
-processor read these. *Body* means that the operator is also given as an ONNX function of standard operators,
-so that a processor without a kernel of its own still runs it.
+processor read these. *Body* means that the operator is also given as an ONNX function of
+standard operators, so that a processor without a kernel of its own still runs it.
 
 | operator | gradient | known before running | body | tolerance (float32) |
 |---|---|---|---|---|

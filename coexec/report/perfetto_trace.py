@@ -8,7 +8,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackDescriptor, T
 from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 
 from coexec.base.disk import write_atomically
-from coexec.core.events import FREE, Event, Trace
+from coexec.core.events import Event, Trace
 
 SEQUENCE = 1
 
@@ -26,15 +26,14 @@ def write_perfetto(trace: Trace, path: Path) -> None:
         packet.track_descriptor.uuid = uuid
         packet.track_descriptor.name = name
         packet.track_descriptor.child_ordering = TrackDescriptor.EXPLICIT
-    for event in trace.leaves():
-        if event.kind != FREE:
-            _add_slice(builder, event, tracks[event.track])
+    for event in (*trace.leaves(), *trace.host()):
+        _add_slice(builder, event, tracks[event.track])
     data = builder.serialize()
     write_atomically(path, lambda file: file.write(data))
 
 
 def _track_names(trace: Trace) -> list[str]:
-    return sorted({event.track for event in trace.leaves()})
+    return sorted({event.track for event in (*trace.leaves(), *trace.host())})
 
 
 def _add_slice(builder: TraceProtoBuilder, event: Event, uuid: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from coexec.core.events import FREE, Event, Trace
+from coexec.core.events import DISPATCH, FREE, HOST, RUN, SYNC, Event, Trace
 from coexec.core.processor import Buffer, Runner, Ticket
 from coexec.core.program import SCRATCH, STATE, Free, Launch, Program, Read, Wait, Write
 from coexec.core.types import Array
@@ -29,16 +30,13 @@ class Executor:
     ) -> None:
         self.program = program
         self.runners = runners
+        self.processor_of = {spec.name: spec.processor for spec in program.buffers}
         self.buffers: dict[str, Buffer] = {}
-        self._processor = {spec.name: spec.processor for spec in program.buffers}
         for spec in program.buffers:
             known = (shared or {}).get(spec.name) if spec.role in (STATE, SCRATCH) else None
-            reusable = known is not None and known.nbytes >= spec.nbytes
-            self.buffers[spec.name] = (
-                known
-                if known is not None and reusable
-                else runners[spec.processor].alloc(spec.nbytes)
-            )
+            if known is None or known.nbytes < spec.nbytes:
+                known = runners[spec.processor].alloc(spec.nbytes)
+            self.buffers[spec.name] = known
 
     def run(
         self,
@@ -50,44 +48,24 @@ class Executor:
         """Run the program once; ``feeds`` have the program's input types.
 
         ``fetch`` names the outputs to read (all by default). ``gate`` sees the outputs read so far
-        before the program goes on; an exception from it stops the program there.
+        before the program goes on; an exception from it stops the program there. With a ``trace``,
+        every launch and copy is waited for and recorded, with what the host did meanwhile.
         """
-        host: dict[str, Array] = dict(feeds)
         wanted = set(self.program.outputs if fetch is None else fetch)
-        pending: list[tuple[str, Ticket]] = []
-        unread: list[tuple[str, Ticket]] = []
         for runner in self.runners.values():
             runner.detailed = trace is not None
-        for step in self.program.instructions:
-            match step:
-                case Launch():
-                    executable = self.program.executables[step.executable]
-                    runner = self.runners[executable.processor]
-                    buffers = [self.buffers[name] for name in step.buffers]
-                    unread.append((executable.processor, runner.submit(executable, buffers, ())))
-                case Write():
-                    unread.append(self._write(step, host))
-                case Read() if step.tensor in wanted or step.tensor not in self.program.outputs:
-                    pending.append(self._read(step, host))
-                case Wait():
-                    self._redeem(unread if trace is not None else [], trace)
-                    self._redeem(pending, trace)
-                    pending, unread = [], [] if trace is not None else unread
-                    if step.gate and gate is not None:
-                        gate(host)
-                case Free() if trace is not None:
-                    trace.events.append(self._freed(step))
-                case _:
-                    pass
-        # Without anything to read, the work may still be under way: that is for the caller to use.
-        self._settle(unread, trace, bool(wanted))
-        return {name: host[name] for name in self.program.outputs if name in wanted}
+        if trace is None:
+            return _Run(self, feeds, wanted, gate).all()
+        start = time.perf_counter_ns()
+        results = _TracedRun(self, feeds, wanted, gate, trace).all()
+        trace.events.append(Event("run", RUN, HOST, start, time.perf_counter_ns()))
+        return results
 
     def read_state(self, name: str) -> Array:
         """Current value of a state tensor."""
         kind = self.program.types[name]
         result = np.empty(kind.shape, kind.dtype)
-        runner = self.runners[self._processor[name]]
+        runner = self.runners[self.processor_of[name]]
         runner.wait(runner.copy(result, self.buffers[name], ()))
         return result
 
@@ -95,36 +73,148 @@ class Executor:
         """Set a state tensor."""
         kind = self.program.types[name]
         array = np.ascontiguousarray(value, kind.dtype)
-        if array.shape != kind.shape:
-            raise ValueError(f"state {name!r} is {kind}, not {array.shape}")
-        runner = self.runners[self._processor[name]]
+        if value.shape != kind.shape:
+            raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
+        runner = self.runners[self.processor_of[name]]
         runner.wait(runner.copy(self.buffers[name], array, ()))
 
-    def _write(self, step: Write, host: Mapping[str, Array]) -> tuple[str, Ticket]:
-        processor = self._processor[step.buffer]
-        array = np.ascontiguousarray(host[step.tensor])
-        return processor, self.runners[processor].copy(self.buffers[step.buffer], array, ())
 
-    def _read(self, step: Read, host: dict[str, Array]) -> tuple[str, Ticket]:
-        processor = self._processor[step.buffer]
-        kind = self.program.types[step.tensor]
-        host[step.tensor] = np.empty(kind.shape, kind.dtype)
-        ticket = self.runners[processor].copy(host[step.tensor], self.buffers[step.buffer], ())
-        return processor, ticket
+class _Run:
+    """One run of a program: the host's tensors and the tickets under way."""
 
-    def _redeem(self, tickets: Sequence[tuple[str, Ticket]], trace: Trace | None) -> None:
-        for processor, ticket in tickets:
-            event = self.runners[processor].wait(ticket)
-            if trace is not None:
-                trace.events.append(event)
-
-    def _settle(
-        self, tickets: Sequence[tuple[str, Ticket]], trace: Trace | None, wait: bool
+    def __init__(
+        self, executor: Executor, feeds: Mapping[str, Array], wanted: set[str], gate: Gate | None
     ) -> None:
-        """Wait for the last launch of each processor, so that its failure is not lost."""
-        last = dict(tickets)
-        if wait or trace is not None:
-            self._redeem(list(last.items()), trace)
+        self.executor = executor
+        self.program = executor.program
+        self.host: dict[str, Array] = dict(feeds)
+        self.wanted = wanted
+        self.gate = gate
+        self.reads: list[tuple[Runner, Ticket]] = []
+        self.last: dict[Runner, Ticket] = {}
 
-    def _freed(self, step: Free) -> Event:
-        return Event(step.buffer, FREE, self._processor[step.buffer], 0, 0)
+    def all(self) -> dict[str, Array]:
+        """Every instruction in order; returns the outputs that are wanted."""
+        for step in self.program.instructions:
+            match step:
+                case Launch():
+                    self.launch(step)
+                case Write():
+                    self.write(step)
+                case Read():
+                    if step.tensor in self.wanted or step.tensor not in self.program.outputs:
+                        self.read(step)
+                case Wait():
+                    self.settle()
+                    if step.gate and self.gate is not None:
+                        self.gate(self.host)
+                case Free():
+                    self.free(step)
+        self.finish()
+        return {name: self.host[name] for name in self.program.outputs if name in self.wanted}
+
+    def launch(self, step: Launch) -> Ticket:
+        """Submit a region."""
+        executable = self.program.executables[step.executable]
+        runner = self.executor.runners[executable.processor]
+        buffers = [self.executor.buffers[name] for name in step.buffers]
+        ticket = runner.submit(executable, buffers, ())
+        self.last[runner] = ticket
+        return ticket
+
+    def write(self, step: Write) -> Ticket:
+        """Start a copy from the host."""
+        runner = self._runner(step.buffer)
+        source = self.host[step.tensor]
+        array = np.ascontiguousarray(source).reshape(source.shape)
+        ticket = runner.copy(self.executor.buffers[step.buffer], array, ())
+        self.last[runner] = ticket
+        return ticket
+
+    def read(self, step: Read) -> Ticket:
+        """Start a copy to the host."""
+        runner = self._runner(step.buffer)
+        kind = self.program.types[step.tensor]
+        self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
+        ticket = runner.copy(self.host[step.tensor], self.executor.buffers[step.buffer], ())
+        self.reads.append((runner, ticket))
+        return ticket
+
+    def settle(self) -> None:
+        """Wait for all reads so far."""
+        for runner, ticket in self.reads:
+            runner.wait(ticket)
+            # An in-order queue has finished all that came before.
+            if self.last.get(runner) is not None:
+                del self.last[runner]
+        self.reads.clear()
+
+    def free(self, step: Free) -> None:
+        """Nothing happens: the memory plan is static."""
+
+    def finish(self) -> None:
+        """Wait for what was wanted; work that nobody waits for goes on while the caller does."""
+        if self.wanted:
+            for runner, ticket in self.last.items():
+                runner.wait(ticket)
+
+    def _runner(self, buffer: str) -> Runner:
+        return self.executor.runners[self.executor.processor_of[buffer]]
+
+
+class _TracedRun(_Run):
+    """A run that waits for everything and records it, the host's own time included."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        feeds: Mapping[str, Array],
+        wanted: set[str],
+        gate: Gate | None,
+        trace: Trace,
+    ) -> None:
+        super().__init__(executor, feeds, wanted, gate)
+        self.trace = trace
+        self.tickets: list[tuple[Runner, Ticket]] = []
+
+    def launch(self, step: Launch) -> Ticket:
+        start = time.perf_counter_ns()
+        ticket = super().launch(step)
+        executable = self.program.executables[step.executable]
+        self._dispatched("submit", start, self.executor.runners[executable.processor], ticket)
+        return ticket
+
+    def write(self, step: Write) -> Ticket:
+        start = time.perf_counter_ns()
+        ticket = super().write(step)
+        self._dispatched(f"write {step.tensor}", start, self._runner(step.buffer), ticket)
+        return ticket
+
+    def read(self, step: Read) -> Ticket:
+        start = time.perf_counter_ns()
+        ticket = super().read(step)
+        self._dispatched(f"read {step.tensor}", start, self._runner(step.buffer), ticket)
+        return ticket
+
+    def settle(self) -> None:
+        start = time.perf_counter_ns()
+        super().settle()
+        self.trace.events.append(Event("wait", SYNC, HOST, start, time.perf_counter_ns()))
+
+    def free(self, step: Free) -> None:
+        now = time.perf_counter_ns()
+        track = self.executor.processor_of[step.buffer]
+        self.trace.events.append(Event(step.buffer, FREE, track, now, now))
+
+    def finish(self) -> None:
+        """Wait for all work, then ask when it ran: asking earlier would disturb it."""
+        start = time.perf_counter_ns()
+        for runner, ticket in self.last.items():
+            runner.wait(ticket)
+        self.trace.events.append(Event("wait", SYNC, HOST, start, time.perf_counter_ns()))
+        self.trace.events.extend(runner.wait(ticket) for runner, ticket in self.tickets)
+
+    def _dispatched(self, name: str, start: int, runner: Runner, ticket: Ticket) -> None:
+        now = time.perf_counter_ns()
+        self.trace.events.append(Event(name, DISPATCH, HOST, start, now))
+        self.tickets.append((runner, ticket))

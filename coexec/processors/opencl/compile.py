@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -34,6 +35,7 @@ from coexec.processors.opencl.family import (
 )
 from coexec.processors.opencl.table import KERNELS
 
+INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
 PRAGMAS = {
     "half": "#pragma OPENCL EXTENSION cl_khr_fp16 : enable",
     "double": "#pragma OPENCL EXTENSION cl_khr_fp64 : enable",
@@ -303,9 +305,13 @@ def program_text(call: KernelCall) -> str:
 
 
 def kernel_source(family: str) -> str:
-    """Text of ``kernels/<family>.cl``."""
+    """Text of ``kernels/<family>.cl`` with the files that it includes in their places.
+
+    Drivers cannot be told of a folder inside a package, and a bundle has no folder at all.
+    """
     package = resources.files("coexec.processors.opencl.kernels")
-    return (package / f"{family}.cl").read_text()
+    text = (package / f"{family}.cl").read_text()
+    return INCLUDE.sub(lambda match: kernel_source(match.group(1)), text)
 
 
 def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:

@@ -76,7 +76,8 @@ inline void clear(__global ACC *to, const int count)
 
 /* A plane of x on a grid of s1 * s2 sheets of h1 rows with pitch h2; margins stay as they are. */
 inline void spread(__global ACC *grid, __global const T *x, const int i1, const int i2,
-                   const int s1, const int s2, const int p1, const int p2, const int h1, const int h2)
+                   const int s1, const int s2, const int p1, const int p2, const int h1,
+                   const int h2)
 {
     const int first = max(0, -p2), last = min(i2, h2 * s2 - p2);
     for (int row = max(0, -p1); row < i1 && row + p1 < h1 * s1; ++row) {

@@ -1,7 +1,8 @@
 /* Matrix products, one element at a time: Y[b] = alpha * A[b] B[b] + beta * C.
  * Layout: any; A[b, m, k] lies at off(b) + m * a_m + k * a_k, B and C likewise. The batch index b
- * has four levels of extents (extent_0), extent_1..3 with one stride per level, 0 where broadcast. Y is
- * contiguous (batch, M, N). Geometry: one work-item per element of Y, padded to the work-group. */
+ * has four levels of extents (extent_0), extent_1..3 with one stride per level, 0 where broadcast.
+ * Y is contiguous (batch, M, N).
+ * Geometry: one work-item per element of Y, padded to the work-group. */
 
 #ifndef T
 #define T float /* element type of A, B, C and Y */

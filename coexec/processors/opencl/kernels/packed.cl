@@ -8,12 +8,12 @@
  * A matrix B is the case of one tap and one image (stored by columns: many images of one element).
  * Each work-item owns a slot of `panels`: it gathers `block` rows (whole channels) of one panel of
  * NR columns there, multiplies all tiles of A with it, goes to the next block of rows, and then to
- * its next panel: the panel stays in cache and scratch is small whatever the sizes. Blocks after the
- * first add to Y. Where panels are too few to occupy the device, rows of A are divided among tasks
- * too (row_block, whole tiles). A matrix that a single tile reads once is read in place.
+ * its next panel: the panel stays in cache and scratch is small whatever the sizes. Blocks after
+ * the first add to Y. Where panels are too few to occupy the device, rows of A are divided among
+ * tasks too (row_block, whole tiles). A matrix that a single tile reads once is read in place.
  *
  * Y: element (m, column) lies at m * y_row + image * y_image + (o * q + u) in a plane of extents
- * w1, w2: q is 1 and u 0 for a convolution; q is the stride and u the phase for its input's gradient.
+ * w1, w2: q is 1 and u 0 for a convolution, the stride and the phase for its input's gradient.
  * bias: element (m, column) lies at m * bias_row + column * bias_column.
  * Batch (groups of a convolution): two levels, outer and inner, with a stride per operand.
  * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
@@ -92,8 +92,8 @@ typedef MASK lane;
 /* Gather V columns from `column` on, `count` channels from `channel` on, all taps. Lanes of one tap
  * mostly lie in one or two contiguous runs of x: then two masked vector loads per channel do. */
 inline void gather(__global const T *x, __global ACC *panel, const int stride, const int column,
-                   const int columns, const int x_size, const int x_image, const int x_channel, const int channel,
-                   const int count, WINDOW)
+                   const int columns, const int x_size, const int x_image, const int x_channel,
+                   const int channel, const int count, WINDOW)
 {
     int at[V], z0[V], z1[V], z2[V], from[V];
     int c2 = column % o2, c1 = column / o2 % o1, c0 = column / (o2 * o1) % o0;
