@@ -83,6 +83,8 @@ def train(
     held_out = load_npz(validation) if validation is not None else None
     steps = epochs * (len(train_data) // batch_size)
     rate = _schedule(schedule, learning_rate, steps, warmup_steps)
+    if clip_norm is not None and not clip_norm > 0:
+        raise UsageError(f"--clip-norm must be above 0, not {clip_norm}")
     trainer = Trainer(
         # Shapes stay as open as the file has them: the trained file serves any batch again.
         load(model),
@@ -187,6 +189,10 @@ def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
 def _optimizer(name: str, rate: Schedule, momentum: float, weight_decay: float | None) -> Optimizer:
     if name not in OPTIMIZERS:
         raise UsageError(f"--optimizer {name!r} is unknown; known: {', '.join(OPTIMIZERS)}")
+    if not 0.0 <= momentum < 1.0:
+        raise UsageError(f"--momentum must be in [0, 1), not {momentum}")
+    if weight_decay is not None and not weight_decay >= 0:
+        raise UsageError(f"--weight-decay must be at least 0, not {weight_decay}")
     options: dict[str, Any] = {} if weight_decay is None else {"weight_decay": weight_decay}
     if name == "sgd":
         options["momentum"] = momentum
@@ -196,7 +202,7 @@ def _optimizer(name: str, rate: Schedule, momentum: float, weight_decay: float |
 
 def _schedule(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule:
     """Step decay divides by ten after each third of the training."""
-    if rate <= 0:
+    if not rate > 0:  # NaN is not either
         raise UsageError(f"--learning-rate must be above 0, not {rate}")
     known: dict[str, Schedule] = {
         "constant": Constant(rate),

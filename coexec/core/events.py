@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LAUNCH, COPY, FREE = "launch", "copy", "free"
-"""Kinds of events on a processor's track."""
+LAUNCH, LAYOUT, COPY, MAP, FREE = "launch", "layout", "copy", "map", "free"
+"""Kinds of events on a processor's track; a layout event is a kernel that only rearranges data."""
 
 DISPATCH, SYNC, RUN = "dispatch", "sync", "run"
 """Kinds of events on the host's track: handing work over, waiting for it, a whole run."""

@@ -316,7 +316,7 @@ OPS = (
     reduction("ReduceMax", maximum, extreme_gradient, -20, 20, integers=("int32", "uint8", "bool")),
     reduction("ReduceMin", minimum, extreme_gradient, -20, 20, integers=("int64", "int8", "bool")),
     reduction("ReduceProd", product, prod_gradient, 0.9, 1.1, integers=("int32",)),
-    reduction("ReduceL1", lambda x, axes: total(np.abs(x), axes), l1_gradient),
+    reduction("ReduceL1", lambda x, axes: total(np.abs(x), axes), l1_gradient, integers=("int32",)),
     reduction("ReduceL2", lambda x, axes: np.sqrt(total(x * x, axes)), l2_gradient),
     reduction("ReduceLogSum", lambda x, axes: np.log(total(x, axes)), log_sum_gradient, 0.1, 2),
     reduction("ReduceLogSumExp", log_sum_exp, log_sum_exp_gradient),

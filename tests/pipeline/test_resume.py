@@ -92,7 +92,8 @@ def check_resumption(training: Training) -> None:
     assert record["steps"] == epochs * PER_EPOCH
     resumed = training.parameters("resumed.onnx")
     assert resumed == training.uninterrupted(epochs)
-    assert all(resumed[name] != start for name, start in training.parameters("model.onnx").items())
+    start = training.parameters("model.onnx")
+    assert {name for name in start if resumed[name] == start[name]} <= {"ratio"}
 
 
 CASES = {

@@ -328,6 +328,7 @@ def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:
                 phase=node.provenance.get("phase", ""),
                 flop=call.flop if own else work.flop * last,
                 bytes=call.bytes if own else work.bytes * last,
+                layout=call.layout,
             )
         )
     return labels

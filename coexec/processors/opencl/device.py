@@ -11,7 +11,7 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
-from coexec.core.events import COPY, LAUNCH, Event
+from coexec.core.events import COPY, LAUNCH, LAYOUT, Event
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
 from coexec.processors.opencl.executable import (
     ARENA,
@@ -158,7 +158,7 @@ class OpenCLDevice(Runner):
         parts: tuple[Event, ...] = ()
         if self.detailed and ticket.kind == LAUNCH:
             parts = tuple(
-                self._event(label, LAUNCH, event, event)
+                self._event(label, LAYOUT if label.layout else LAUNCH, event, event)
                 for event, label in zip(ticket.events, ticket.labels, strict=True)
             )
         total = Label(

@@ -37,6 +37,7 @@ class Label:
     phase: str = ""
     flop: int = 0
     bytes: int = 0
+    layout: bool = False
 
 
 @dataclass(frozen=True)

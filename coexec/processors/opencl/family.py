@@ -82,7 +82,8 @@ class KernelCall:
     """One enqueue: kernel ``entry`` of ``kernels/<family>.cl`` built with ``defines``.
 
     ``global_size`` must be a multiple of ``local_size`` where that is given (OpenCL 1.2).
-    ``flop`` and ``bytes`` are filled from the operator's work where left at 0.
+    ``flop`` and ``bytes`` are filled from the operator's work where left at 0. ``layout`` marks a
+    kernel that only rearranges data for the one that computes (packing).
     """
 
     family: str
@@ -93,6 +94,7 @@ class KernelCall:
     defines: Mapping[str, str | int | float] = field(default_factory=dict)
     flop: int = 0
     bytes: int = 0
+    layout: bool = False
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ class ReferenceProcessor(Processor):
         values: dict[str, Array] = dict(region.constants)
         for name, buffer in zip(executable.inputs, buffers, strict=False):
             values[name] = self._tensor(region, name, buffer)
-        parts = tuple(self._run(node, values) for node in region.nodes)
+        # Infinities and NaN are results like any other here: whoever reads them decides.
+        with np.errstate(all="ignore"):
+            parts = tuple(self._run(node, values) for node in region.nodes)
         for name, buffer in zip(executable.outputs, buffers[len(executable.inputs) :], strict=True):
             self._tensor(region, name, buffer)[...] = values[name]
         end = time.perf_counter_ns()

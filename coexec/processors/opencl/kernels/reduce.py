@@ -45,7 +45,6 @@ FORMULAS: Mapping[str, Formula] = {
     "ReduceSum": Formula("0", ADD),
     "ReduceMean": Formula("0", ADD, finish="((a) / (V)count)"),
     "ReduceProd": Formula("1", "((a) * (b))"),
-    "ReduceL1": Formula("0", ADD, map="((v) < (V)0 ? -(v) : (v))"),
     "ReduceL2": Formula("0", ADD, map="((v) * (v))", finish="sqrt(a)"),
     "ReduceLogSum": Formula("0", ADD, finish="log(a)"),
     "ReduceLogSumExp": Formula(
@@ -57,11 +56,14 @@ FLOAT_ONLY = frozenset({"ReduceL2", "ReduceLogSum", "ReduceLogSumExp"})
 
 
 def formula_of(op_type: str, dtype: np.dtype[Any]) -> Formula:
-    """The formula, with the neutral element of the type for extremes."""
+    """The formula for an element type: extremes and magnitudes depend on it."""
     if op_type == "ReduceMax":
         return Formula(lowest_literal(dtype), LARGER)
     if op_type == "ReduceMin":
         return Formula(highest_literal(dtype), SMALLER)
+    if op_type == "ReduceL1":
+        magnitude = {"f": "fabs(v)", "u": "(v)"}.get(dtype.kind, "max(v, (V)(-(v)))")
+        return Formula("0", ADD, map=magnitude)
     return FORMULAS[op_type]
 
 
@@ -192,7 +194,7 @@ STAGED_SPACE: Mapping[str, tuple[int, ...]] = {
 
 FAMILY = KernelFamily(
     "reduce",
-    (*FORMULAS, "ReduceMax", "ReduceMin", *ARG_OPERATORS),
+    (*FORMULAS, "ReduceL1", "ReduceMax", "ReduceMin", *ARG_OPERATORS),
     (
         Variant("staged", lower_staged, staged_applies, space=STAGED_SPACE),
         Variant("naive", naive_lower, naive_applies, space={"LOCAL": (64, 16, 256)}),

@@ -117,7 +117,8 @@ def erf(call: OpCall) -> str:
 
 
 def absolute(call: OpCall) -> str:
-    return "fabs(x)" if call.input(0).dtype.kind == "f" else "(x < (V)0 ? -x : x)"
+    """As max(x, -x) for integers: oclgrind does not know what LLVM makes of a comparison."""
+    return {"f": "fabs(x)", "u": "x"}.get(call.input(0).dtype.kind, "max(x, (V)(-x))")
 
 
 def sign(call: OpCall) -> str:

@@ -1,0 +1,48 @@
+"""A machine: what its processors can do at most, measured here or published elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Link:
+    """A way between host memory and a processor's: time = ``latency_us`` + bytes / ``gbps``."""
+
+    latency_us: float
+    gbps: float
+
+    def microseconds(self, nbytes: int) -> float:
+        """Time of one transfer."""
+        return self.latency_us + nbytes / (self.gbps * 1e3)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Limits of one processor. GFLOP/s count a multiply-add as 2; GB/s are 10^9 bytes per second.
+
+    ``peak_gflops`` by element type; ``bandwidth_gbps`` is a streaming add (bytes read + written);
+    ``launch_us`` is the host's cost of handing over one kernel, ``sync_us`` that of launching an
+    empty kernel and waiting for it; ``links`` by name: ``write``, ``read``, ``map``, ``svm``.
+    """
+
+    peak_gflops: Mapping[str, float]
+    bandwidth_gbps: float
+    launch_us: float
+    sync_us: float
+    links: Mapping[str, Link] = field(default_factory=dict)
+    driver: str = ""
+
+    def ridge(self, dtype: str = "float32") -> float:
+        """FLOP per byte above which arithmetic is the limit (Williams et al., roofline, 2009)."""
+        return self.peak_gflops[dtype] / self.bandwidth_gbps
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Processors by spec with their rates; ``date`` (ISO) is that of the measurement."""
+
+    name: str
+    date: str
+    processors: Mapping[str, Rates]
