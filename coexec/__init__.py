@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from coexec.base.errors import CoexecError
     from coexec.bundle import open_bundle
     from coexec.core.events import Trace
+    from coexec.runtime.mode import ExecutionMode
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CoexecError",
+    "ExecutionMode",
     "Trace",
     "Trainer",
     "compile",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "CoexecError": ("coexec.base.errors", "CoexecError"),
+    "ExecutionMode": ("coexec.runtime.mode", "ExecutionMode"),
     "Trace": ("coexec.core.events", "Trace"),
     "Trainer": ("coexec.api", "Trainer"),
     "compile": ("coexec.api", "compile"),

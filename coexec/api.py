@@ -16,6 +16,7 @@ from coexec.core.processor import Processor
 from coexec.frontend import load as load_model
 from coexec.frontend.from_torch import from_torch as convert_torch
 from coexec.processors.find import open_processor
+from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
 from coexec.trainer import Trainer as BaseTrainer
 
@@ -43,9 +44,11 @@ def from_torch(module: Any, example_inputs: tuple[Any, ...], **options: Any) -> 
     return convert_torch(module, example_inputs, **options)
 
 
-def compile(model: ir.Model, processors: Sequence[str] = ()) -> Session:
+def compile(
+    model: ir.Model, processors: Sequence[str] = (), mode: ExecutionMode = DEFAULT
+) -> Session:
     """Compile a model for inference on the named processors, in order of preference."""
-    return Session(model, open_all(processors))
+    return Session(model, open_all(processors), mode)
 
 
 class Trainer(BaseTrainer):
@@ -62,6 +65,7 @@ class Trainer(BaseTrainer):
         clip_norm: float | None = None,
         micro_batches: int = 1,
         seed: int = 0,
+        mode: ExecutionMode = DEFAULT,
     ) -> None:
         super().__init__(
             model,
@@ -72,6 +76,7 @@ class Trainer(BaseTrainer):
             clip_norm=clip_norm,
             micro_batches=micro_batches,
             seed=seed,
+            mode=mode,
         )
 
 

@@ -26,6 +26,7 @@ from coexec.report.lines import watched
 from coexec.runtime.bundle import save_bundle
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.mode import DEFAULT, ExecutionMode
 
 Key = tuple[tuple[str, tuple[int, ...], bytes], ...]
 
@@ -55,9 +56,15 @@ class Session:
     memory of the program that ran last (buffers and constants).
     """
 
-    def __init__(self, model: ir.Model, processors: Mapping[str, Processor]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        processors: Mapping[str, Processor],
+        mode: ExecutionMode = DEFAULT,
+    ) -> None:
         self.model = model
         self.processors = processors
+        self.mode = mode
         self._prepared: dict[Key, Prepared] = {}
         self._values: tuple[str, ...] = ()
         self._last: Prepared | None = None
@@ -151,14 +158,14 @@ class Session:
         shapes = {name: array.shape for name, array in arrays.items()}
         values = {name: arrays[name] for name in self._values if name in arrays}
         model = specialise(self.model, shapes, values, fold_parameters=True)
-        return prepare(model, self.processors)
+        return prepare(model, self.processors, self.mode)
 
 
-def prepare(model: ir.Model, processors: Mapping[str, Processor]) -> Prepared:
+def prepare(model: ir.Model, processors: Mapping[str, Processor], mode: ExecutionMode) -> Prepared:
     """Optimise, place and lower a specialised inference model."""
     model = legalise(model, processors)
     plan = place(model.graph, processors)
-    program = lower(model.graph, Lowering(plan, processors))
+    program = lower(model.graph, Lowering(plan, processors, mode=mode))
     outputs = tuple(str(value.name) for value in model.graph.outputs)
     return Prepared(plan, program, Executor(program, processors), outputs)
 

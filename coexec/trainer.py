@@ -36,6 +36,7 @@ from coexec.placement.policies.first_that_can import place
 from coexec.report.lines import watched
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import check_array, check_feeds, legalise
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -70,6 +71,7 @@ class Trainer:
         clip_norm: float | None = None,
         micro_batches: int = 1,
         seed: int = 0,
+        mode: ExecutionMode = DEFAULT,
     ) -> None:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
@@ -81,6 +83,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.micro_batches = micro_batches
         self.seed = seed
+        self.mode = mode
         self.steps = 0
         self._compiled: dict[tuple[str, Shapes], Compiled] = {}
         self._buffers: dict[str, Buffer] = {}
@@ -275,6 +278,7 @@ class Trainer:
             state_inputs=frozenset(graph.initial),
             homes=self._homes,
             gate=graph.loss,
+            mode=self.mode,
         )
         executor = Executor(lower(model.graph, how), self.processors, self._buffers)
         self._adopt(graph, executor)

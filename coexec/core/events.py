@@ -18,7 +18,9 @@ HOST = "host"
 class Event:
     """One thing a processor did; ``parts`` are the kernels of a launched region.
 
-    ``flop`` and ``bytes`` are the work of the operator (not counters), ``track`` is the processor.
+    ``flop`` and ``bytes`` are the work of the operator (not counters), ``dtype`` is the element type
+    it computes in, ``track`` is the processor. ``source`` is the node of the user's model that the
+    work belongs to: a gradient's forward node, an update's layer, a forward node itself.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Event:
     operator: str = ""
     phase: str = ""
     parts: tuple[Event, ...] = ()
+    source: str = ""
+    dtype: str = ""
 
     @property
     def duration_ns(self) -> int:

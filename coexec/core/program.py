@@ -47,9 +47,13 @@ class Launch:
 
 @dataclass(frozen=True)
 class Wait:
-    """Wait for all reads so far. ``gate``: the caller looks at them and may stop the program."""
+    """Wait for all reads so far, with ``launches`` for all work.
+
+    ``gate``: the caller looks at what was read and may stop the program.
+    """
 
     gate: bool = False
+    launches: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,35 @@ class Program:
     state: tuple[str, ...]
     types: Mapping[str, TensorType] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """Every name and number refers to something that is there.
+
+        Raises:
+            ValueError: the first reference that does not.
+        """
+        buffers = {buffer.name for buffer in self.buffers}
+        for name in (*self.inputs, *self.outputs, *self.state):
+            _require(name in self.types, f"tensor {name!r} has no type")
+        for step in self.instructions:
+            match step:
+                case Launch():
+                    _require(
+                        0 <= step.executable < len(self.executables),
+                        f"there is no executable {step.executable}",
+                    )
+                    wanted = len(self.executables[step.executable].arguments)
+                    _require(
+                        len(step.buffers) == wanted,
+                        f"executable {step.executable} takes {wanted} buffers, "
+                        f"not {len(step.buffers)}",
+                    )
+                    _require(buffers.issuperset(step.buffers), "a launch has an unknown buffer")
+                case Write() | Read():
+                    _require(step.tensor in self.types, f"tensor {step.tensor!r} has no type")
+                    _require(step.buffer in buffers, f"there is no buffer {step.buffer!r}")
+                case Free():
+                    _require(step.buffer in buffers, f"there is no buffer {step.buffer!r}")
+
     @property
     def planned_bytes(self) -> int:
         """Bytes of all buffers as planned, constants of executables not counted."""
@@ -98,3 +131,8 @@ class Program:
         """:attr:`peak_bytes` if no two intermediate tensors shared memory."""
         scratch = sum(b.nbytes for b in self.buffers if b.role == SCRATCH)
         return self.peak_bytes - scratch + sum(e.naive_bytes for e in self.executables)
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise ValueError(complaint)

@@ -97,6 +97,13 @@ class OpCall:
         return self.constants.get(index)
 
 
+def compute_dtype(call: OpCall) -> str:
+    """Element type that a call computes in: its first floating operand's, else that of any."""
+    kinds = [kind.dtype for kind in (*call.inputs, *call.outputs) if kind is not None]
+    floating = (dtype.name for dtype in kinds if "float" in dtype.name)
+    return next(floating, kinds[0].name if kinds else "")
+
+
 @dataclass(frozen=True)
 class RegionNode:
     """An operator call with the names of the tensors it reads and writes ("" where absent)."""

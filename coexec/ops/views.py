@@ -158,6 +158,7 @@ OPS = (
         examples=(
             Example((Sample((3, 5)),)),
             Example((Sample(()),)),
+            Example((Sample((2, 1, 7)),)),
             Example((Sample((2, 3), "bool"),), gradient=False),
         ),
         view=True,

@@ -42,7 +42,7 @@ class Plugin(Protocol):
 
     def candidates(self) -> list[Candidate]: ...
 
-    def open_device(self, name: str) -> Processor: ...
+    def open_device(self, name: str, options: Mapping[str, str]) -> Processor: ...
 
 
 def list_processors() -> list[Candidate]:
@@ -62,9 +62,18 @@ def open_processor(spec: str) -> Processor:
     if kind not in PLUGINS:
         known = ", ".join(c.name for c in list_processors() if c.spec is not None)
         raise ProcessorError(f"unknown processor {spec!r}; known on this machine: {known}")
-    if options:
-        raise ProcessorError(f"processor {spec!r}: option {options!r} is not known to {kind!r}")
-    return _plugin(kind).open_device(name)
+    return _plugin(kind).open_device(name, _parse_options(spec, options))
+
+
+def _parse_options(spec: str, text: str) -> dict[str, str]:
+    """``kernels=naive&bind=each`` as a mapping."""
+    options: dict[str, str] = {}
+    for item in filter(None, text.split("&")):
+        name, separator, value = item.partition("=")
+        if not (separator and name and value):
+            raise ProcessorError(f"processor {spec!r}: write options as ?name=value&name=value")
+        options[name] = value
+    return options
 
 
 def run_only(spec: str) -> RunOnly:

@@ -90,7 +90,7 @@ def _program(
         prefix = f"{index}/"
         own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
         executables.append(load_executable(record, own, record["processor"]))
-    return Program(
+    program = Program(
         instructions=tuple(_instruction(*step) for step in document["instructions"]),
         executables=tuple(executables),
         buffers=tuple(BufferSpec(**spec) for spec in document["buffers"]),
@@ -102,6 +102,11 @@ def _program(
             for name, (shape, dtype) in document["types"].items()
         },
     )
+    program.check()
+    homes = {buffer.processor for buffer in program.buffers}
+    if not homes <= {executable.processor for executable in program.executables}:
+        raise ValueError("a buffer lives on a processor that executes nothing")
+    return program
 
 
 def _instruction(kind: str, fields: Mapping[str, Any]) -> Instruction:

@@ -57,8 +57,10 @@ class Executor:
         if trace is None:
             return _Run(self, feeds, wanted, gate).all()
         start = time.perf_counter_ns()
-        results = _TracedRun(self, feeds, wanted, gate, trace).all()
+        traced = _TracedRun(self, feeds, wanted, gate, trace)
+        results = traced.all()
         trace.events.append(Event("run", RUN, HOST, start, time.perf_counter_ns()))
+        traced.collect()
         return results
 
     def read_state(self, name: str) -> Array:
@@ -105,7 +107,7 @@ class _Run:
                     if step.tensor in self.wanted or step.tensor not in self.program.outputs:
                         self.read(step)
                 case Wait():
-                    self.settle()
+                    self.settle(step.launches)
                     if step.gate and self.gate is not None:
                         self.gate(self.host)
                 case Free():
@@ -140,14 +142,17 @@ class _Run:
         self.reads.append((runner, ticket))
         return ticket
 
-    def settle(self) -> None:
-        """Wait for all reads so far."""
+    def settle(self, launches: bool) -> None:
+        """Wait for all reads so far, or for all work."""
         for runner, ticket in self.reads:
             runner.wait(ticket)
             # An in-order queue has finished all that came before.
-            if self.last.get(runner) is not None:
-                del self.last[runner]
+            self.last.pop(runner, None)
         self.reads.clear()
+        if launches:
+            for runner, ticket in self.last.items():
+                runner.wait(ticket)
+            self.last.clear()
 
     def free(self, step: Free) -> None:
         """Nothing happens: the memory plan is static."""
@@ -196,9 +201,9 @@ class _TracedRun(_Run):
         self._dispatched(f"read {step.tensor}", start, self._runner(step.buffer), ticket)
         return ticket
 
-    def settle(self) -> None:
+    def settle(self, launches: bool) -> None:
         start = time.perf_counter_ns()
-        super().settle()
+        super().settle(launches)
         self.trace.events.append(Event("wait", SYNC, HOST, start, time.perf_counter_ns()))
 
     def free(self, step: Free) -> None:
@@ -207,11 +212,14 @@ class _TracedRun(_Run):
         self.trace.events.append(Event(step.buffer, FREE, track, now, now))
 
     def finish(self) -> None:
-        """Wait for all work, then ask when it ran: asking earlier would disturb it."""
+        """Wait for all work, whatever was wanted."""
         start = time.perf_counter_ns()
         for runner, ticket in self.last.items():
             runner.wait(ticket)
         self.trace.events.append(Event("wait", SYNC, HOST, start, time.perf_counter_ns()))
+
+    def collect(self) -> None:
+        """Ask when all work ran, after the run: asking earlier would disturb it."""
         self.trace.events.extend(runner.wait(ticket) for runner, ticket in self.tickets)
 
     def _dispatched(self, name: str, start: int, runner: Runner, ticket: Ticket) -> None:

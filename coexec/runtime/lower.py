@@ -27,6 +27,7 @@ from coexec.core.program import (
 from coexec.core.types import Region, RegionNode, TensorType
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.ops.node import call_of, constant_of, type_of
+from coexec.runtime.mode import DEFAULT, ExecutionMode
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lowering:
     homes: Mapping[str, str] = field(default_factory=dict)
     gate: str = ""
     gated_phase: str = "optimizer"
+    mode: ExecutionMode = DEFAULT
 
 
 def lower(graph: ir.Graph, how: Lowering) -> Program:
@@ -150,7 +152,19 @@ class _Lowerer:
         self.executables.append(executable)
         for name in executable.outputs:
             self._store_state(name, part.processor)
+        if self.how.mode.residency == "host":
+            self._evict(executable.outputs)
+        elif self.how.mode.synchronise == "operator":
+            self.instructions.append(Wait(launches=True))
         self._free_dead(index)
+
+    def _evict(self, names: Sequence[str]) -> None:
+        """Bring results to the host and forget that the device has them; states stay there."""
+        for name in names:
+            if name not in self.how.state and name not in self.output_names:
+                self._stage(name)
+                for key in [key for key in self.held if key[0] == name]:
+                    del self.held[key]
 
     def _region(self, index: int, part: _Part) -> Region:
         nodes = tuple(_region_node(node) for node in part.nodes)
@@ -251,7 +265,8 @@ def _partition(graph: ir.Graph, how: Lowering) -> list[_Part]:
     for node in graph:
         processor = how.plan.processors[str(node.name)]
         gated = bool(how.gate) and node.metadata_props.get(PHASE) == how.gated_phase
-        if not parts or (parts[-1].processor, parts[-1].gated) != (processor, gated):
+        current = (parts[-1].processor, parts[-1].gated) if parts else None
+        if current != (processor, gated) or how.mode.by_operator:
             parts.append(_Part(processor, gated))
         parts[-1].nodes.append(node)
     return parts
@@ -260,7 +275,7 @@ def _partition(graph: ir.Graph, how: Lowering) -> list[_Part]:
 def _region_node(node: ir.Node) -> RegionNode:
     provenance = {
         "phase": node.metadata_props.get(PHASE, ""),
-        "source": node.metadata_props.get(SOURCE, ""),
+        "source": node.metadata_props.get(SOURCE) or str(node.name),
     }
     return RegionNode(
         call_of(node),

@@ -247,10 +247,11 @@ def test_run_trace_is_a_perfetto_file(model: Path, tmp_path: Path) -> None:
     batch = 2
     done = coexec("run", model, "--shape", f"x={batch}x{FEATURES}", "--trace", file, "--json")
     tracks = slices(file)
-    assert set(tracks) == {done.record["processor"]}
+    assert set(tracks) == {done.record["processor"], "host"}
+    assert [event["name"] for event in tracks["host"]].count("run") == 1
     events = tracks[done.record["processor"]]
-    assert all(event["end"] >= event["start"] > 0 for event in events)
-    assert {event["kind"] for event in events} == {"launch", "copy"}
+    assert all(event["end"] >= event["start"] > 0 for event in [*events, *tracks["host"]])
+    assert {"launch", "copy"} <= {event["kind"] for event in events}
     copies = [event for event in events if event["kind"] == "copy"]
     assert sum(e["bytes"] for e in copies) == 4 * batch * (FEATURES + CLASSES)
     gemms = [event for event in events if event["node"] == "fc1"]
@@ -264,7 +265,8 @@ def test_train_trace_shows_the_phases(model: Path, data: Path, tmp_path: Path) -
         *("--trace", file, "--json"),
     )
     tracks = slices(file)
-    assert set(tracks) == {done.record["processor"]}
+    assert set(tracks) == {done.record["processor"], "host"}
+    assert [event["name"] for event in tracks["host"]].count("run") == done.record["steps"]
     events = tracks[done.record["processor"]]
     assert {"forward", "backward", "optimizer"} <= {event["phase"] for event in events}
     optimizer = [e for e in events if e["phase"] == "optimizer" and "Momentum" in e["name"]]
@@ -360,7 +362,8 @@ def test_train_accuracy_is_that_of_the_written_file(
 def test_train_options(options: list[str], model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "trained.onnx"
     record = coexec(
-        *("train", model, "--data", data, "--epochs", "6", "--batch-size", "12", *options),
+        *("train", model, "--data", data, "--epochs", "6", "--batch-size", "12"),
+        *options,
         *("--out", out, "--json"),
     ).record
     assert record["loss_last"] < record["loss_first"]

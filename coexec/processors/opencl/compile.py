@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from coexec.core.arena import Lifetime, plan_arena
-from coexec.core.types import Region, RegionNode
+from coexec.core.types import Region, RegionNode, compute_dtype
 from coexec.ops.table import opdef
 from coexec.processors.opencl.executable import (
     ARENA,
@@ -329,6 +329,8 @@ def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:
                 flop=call.flop if own else work.flop * last,
                 bytes=call.bytes if own else work.bytes * last,
                 layout=call.layout,
+                source=node.provenance.get("source", ""),
+                dtype=compute_dtype(node.call),
             )
         )
     return labels

@@ -11,7 +11,7 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
-from coexec.core.events import COPY, LAUNCH, LAYOUT, Event
+from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
 from coexec.processors.opencl.executable import (
     ARENA,
@@ -24,6 +24,7 @@ from coexec.processors.opencl.executable import (
     Step,
 )
 from coexec.processors.opencl.family import DeviceFacts, Scalar
+from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
 
 
@@ -82,9 +83,12 @@ class BoundRegion:
 class OpenCLDevice(Runner):
     """One OpenCL device with one in-order queue that records times."""
 
-    def __init__(self, name: str, device: cl.Device) -> None:
+    def __init__(
+        self, name: str, device: cl.Device, options: DeviceOptions = DEFAULT_OPTIONS
+    ) -> None:
         self.name = name
         self.device = device
+        self.options = options
         self.context = cl.Context([device])
         self.queue = cl.CommandQueue(
             self.context, properties=cl.command_queue_properties.PROFILING_ENABLE
@@ -118,6 +122,10 @@ class OpenCLDevice(Runner):
         nbytes = src.nbytes
         if nbytes == 0:
             return OpenCLTicket("copy", COPY, [cl.enqueue_marker(self.queue)], (Label("copy"),))
+        if self.options.transfer == "map" and isinstance(dst, OpenCLBuffer) != isinstance(
+            src, OpenCLBuffer
+        ):
+            return self._copy_mapped(dst, src)
         target, source = _operand(dst), _operand(src)
         # Host memory is not mapped here but read or written in the background: keep it alive.
         extra = (
@@ -130,12 +138,29 @@ class OpenCLDevice(Runner):
         label = Label(direction, bytes=nbytes)
         return OpenCLTicket(direction, COPY, [event], (label,), keep=(dst, src))
 
+    def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
+        """Map the device's buffer into host memory, move the bytes there, unmap it."""
+        writing = isinstance(dst, OpenCLBuffer)
+        buffer, array = (dst, src) if writing else (src, dst)
+        assert isinstance(buffer, OpenCLBuffer)
+        assert isinstance(array, np.ndarray)
+        flags = cl.map_flags.WRITE_INVALIDATE_REGION if writing else cl.map_flags.READ
+        mapped, event = cl.enqueue_map_buffer(
+            self.queue, buffer.memory, flags, 0, (array.nbytes,), np.dtype(np.uint8)
+        )
+        host = array.reshape(-1).view(np.uint8)
+        target, source = (mapped, host) if writing else (host, mapped)
+        target[:] = source
+        unmapped = mapped.base.release(self.queue)
+        label = Label("map write" if writing else "map read", bytes=array.nbytes)
+        return OpenCLTicket(label.name, MAP, [event, unmapped], (label,), keep=(dst, src))
+
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> OpenCLTicket:
         assert isinstance(executable, OpenCLExecutable)
         key = (id(executable), *map(id, buffers))
-        if key not in self._bound:
+        if key not in self._bound or self.options.bind == "each":
             self._bind(key, executable, buffers)
         region = self._bound[key]
         try:
@@ -187,6 +212,8 @@ class OpenCLDevice(Runner):
             operator=label.operator,
             phase=label.phase,
             parts=parts,
+            source=label.source,
+            dtype=label.dtype,
         )
 
     def prepare(self, executable: OpenCLExecutable) -> None:

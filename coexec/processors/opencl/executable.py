@@ -38,6 +38,8 @@ class Label:
     flop: int = 0
     bytes: int = 0
     layout: bool = False
+    source: str = ""
+    dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,14 @@ class OpenCLExecutable(Executable):
 def executable_from_json(
     record: Mapping[str, Any], constants: Mapping[str, Array], processor: str
 ) -> OpenCLExecutable:
-    """The inverse of :meth:`OpenCLExecutable.to_json`."""
+    """The inverse of :meth:`OpenCLExecutable.to_json`.
+
+    Raises:
+        ValueError: a step refers to a program or a constant that is not there.
+    """
+    steps = tuple(_step_from_json(step) for step in record["steps"])
+    for step in steps:
+        _check_step(step, len(record["programs"]), constants)
     return OpenCLExecutable(
         processor=processor,
         inputs=tuple(record["inputs"]),
@@ -108,9 +117,22 @@ def executable_from_json(
         scratch_bytes=int(record["scratch_bytes"]),
         naive_bytes=int(record["naive_bytes"]),
         programs=tuple(ProgramSource(**program) for program in record["programs"]),
-        steps=tuple(_step_from_json(step) for step in record["steps"]),
+        steps=steps,
         constants=constants,
     )
+
+
+def _check_step(step: Step, programs: int, constants: Mapping[str, Array]) -> None:
+    slots: tuple[Slot | Scalar, ...]
+    if isinstance(step, KernelStep):
+        slots = step.args
+        if not 0 <= step.program < programs:
+            raise ValueError(f"there is no program {step.program}")
+    else:
+        slots = (step.dst, step.src)
+    for slot in slots:
+        if isinstance(slot, Slot) and slot.kind == CONSTANT and slot.name not in constants:
+            raise ValueError(f"there is no constant {slot.name!r}")
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:

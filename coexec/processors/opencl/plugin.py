@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from coexec.core.processor import Candidate, Processor
 from coexec.processors.opencl.device import spec_of
 from coexec.processors.opencl.discover import ABSENT, NO_RUNTIME, choose_device, devices
+from coexec.processors.opencl.options import DeviceOptions, parse_options
 from coexec.processors.opencl.processor import OpenCLProcessor
 
 
@@ -19,12 +21,16 @@ def candidates() -> list[Candidate]:
     return found + [Candidate(name, None, reason) for name, reason in missing.items()]
 
 
-def open_device(name: str) -> Processor:
-    """Open a device once."""
+def open_device(name: str, options: Mapping[str, str]) -> Processor:
+    """Open a device, once for each set of options.
+
+    Raises:
+        ProcessorError: no such device, or an option that does not exist (the known are listed).
+    """
     chosen, _ = choose_device(name)
-    return _opened(chosen)
+    return _opened(chosen, parse_options(name, options))
 
 
 @functools.cache
-def _opened(name: str) -> OpenCLProcessor:
-    return OpenCLProcessor(name, devices()[name])
+def _opened(name: str, options: DeviceOptions) -> OpenCLProcessor:
+    return OpenCLProcessor(f"{name}{options}", devices()[name], options)

@@ -25,6 +25,7 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         return Support(variant is not None, reason)
 
     def compile(self, region: Region) -> Executable:
-        executable = compile_region(region, self.facts, self.name)
+        variant = "naive" if self.options.kernels == "naive" else None
+        executable = compile_region(region, self.facts, self.name, variant)
         self.prepare(executable)
         return executable

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from coexec.base.errors import ProcessorError
 from coexec.core.processor import Candidate, Processor
 from coexec.processors.reference.processor import ReferenceProcessor
 
@@ -11,6 +14,8 @@ def candidates() -> list[Candidate]:
     return [Candidate("reference", ReferenceProcessor().describe())]
 
 
-def open_device(_name: str) -> Processor:
-    """Open it."""
+def open_device(name: str, options: Mapping[str, str]) -> Processor:
+    """Open it; it has no options."""
+    if options:
+        raise ProcessorError(f"processor {name!r} has no options, not even {', '.join(options)}")
     return ReferenceProcessor()

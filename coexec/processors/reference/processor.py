@@ -19,7 +19,7 @@ from coexec.core.processor import (
     Support,
     Ticket,
 )
-from coexec.core.types import Array, OpCall, Region, RegionNode
+from coexec.core.types import Array, OpCall, Region, RegionNode, compute_dtype
 from coexec.ops.table import OPERATORS, opdef
 
 
@@ -129,6 +129,8 @@ class ReferenceProcessor(Processor):
             work.bytes,
             op.identifier,
             node.provenance.get("phase", ""),
+            source=node.provenance.get("source", ""),
+            dtype=compute_dtype(node.call),
         )
 
     @staticmethod

@@ -47,7 +47,7 @@ typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 #endif
 
 /* Weight of a label: 0 where ignored, NaN where there is no such class. */
-inline C weight_of(const L label, __global const T *weights, const int classes, const L ignored)
+static inline C weight_of(const L label, __global const T *weights, const int classes, const L ignored)
 {
 #ifdef IGNORES
     if (label == ignored) return (C)0;
@@ -111,7 +111,7 @@ __kernel void divide(__global const C *losses, __global const C *weights, __glob
 }
 
 /* What the distance from the target is multiplied with. */
-inline C scale_of(__global const T *dy, __global const L *labels, __global const T *weights,
+static inline C scale_of(__global const T *dy, __global const L *labels, __global const T *weights,
                   __global const C *divisor, const int i, const int classes, const L ignored,
                   const C share)
 {

@@ -71,7 +71,7 @@ typedef VEC(ACC) AV __attribute__((aligned(sizeof(ACC))));
 /* An infinite maximum cannot be subtracted: infinity - infinity is NaN. */
 #define USABLE(V, m) (((m) == (V)INFINITY) | ((m) == (V)(-INFINITY)) ? (V)0 : (m))
 
-inline ACC combine_all(const VEC(ACC) v)
+static inline ACC combine_all(const VEC(ACC) v)
 {
 #if W == 1
     return v;

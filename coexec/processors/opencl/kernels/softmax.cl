@@ -57,8 +57,8 @@ typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 #define HALVES(v, OP) return v;
 #endif
 #define PLUS(a, b) ((a) + (b))
-inline C sum_all(const VEC(C) v) { HALVES(v, PLUS) }
-inline C max_all(const VEC(C) v) { HALVES(v, LARGER) }
+static inline C sum_all(const VEC(C) v) { HALVES(v, PLUS) }
+static inline C max_all(const VEC(C) v) { HALVES(v, LARGER) }
 
 __kernel HINT void rows(__global const T *x, __global T *y, const int outer, const int length)
 {

@@ -1,0 +1,56 @@
+"""Options of an OpenCL processor, as ``opencl:pocl?kernels=naive&transfer=map&bind=each``.
+
+The defaults are the fast choices. The others exist to see what each of them buys, and for drivers
+on which one of them fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from coexec.base.errors import ProcessorError
+
+KNOWN = {
+    "kernels": ("best", "naive"),
+    "transfer": ("copy", "map"),
+    "bind": ("once", "each"),
+}
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Choices of kernels, transfers and binding.
+
+    ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
+    by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
+    set of buffers, or at every launch.
+    """
+
+    kernels: str = "best"
+    transfer: str = "copy"
+    bind: str = "once"
+
+    def __str__(self) -> str:
+        chosen = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"?{'&'.join(chosen)}" if chosen else ""
+
+
+DEFAULT_OPTIONS = DeviceOptions()
+
+
+def parse_options(spec: str, options: Mapping[str, str]) -> DeviceOptions:
+    """Options by name.
+
+    Raises:
+        ProcessorError: an unknown option or value; the known ones are listed.
+    """
+    for name, value in options.items():
+        if name not in KNOWN or value not in KNOWN[name]:
+            known = ", ".join(f"{n}={'|'.join(values)}" for n, values in KNOWN.items())
+            raise ProcessorError(f"processor {spec!r} has no option {name}={value}; known: {known}")
+    return DeviceOptions(**options)
