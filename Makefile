@@ -56,7 +56,8 @@ check: $(TEST_STAMP)  ## formatter, linter, type checker, import contracts
 # After the checks, also under make -j.
 pytest: $(TEST_STAMP) | check
 	@$(call say,tests: pytest)
-	$(BIN)/pytest -n $(JOBS) --dist worksteal
+	# One BLAS thread a process: threads of NumPy that wait for each other slow the references 4 times.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 format: $(TEST_STAMP)  ## rewrite the code as the formatter and the linter want it
 	$(BIN)/ruff check --fix-only --exit-zero .

@@ -115,14 +115,17 @@ class Trainer:
         return compiled.executor.run(_wanted(compiled, arrays))
 
     def state(self) -> dict[str, Array]:
-        """Parameters, statistics and optimizer state by name, read from the device."""
-        if not self._homes:
-            return dict(self._loaded)
+        """Parameters, statistics and optimizer state by name, read from the device.
+
+        What was loaded and no program has asked for yet is part of it: after :meth:`load_state`
+        and :meth:`predict`, the optimizer's state is still on the host.
+        """
         owner: dict[str, Executor] = {}
         for compiled in self._compiled.values():
             for name in compiled.executor.program.state:
                 owner.setdefault(name, compiled.executor)
-        return {name: executor.read_state(name) for name, executor in owner.items()}
+        read = {name: executor.read_state(name) for name, executor in owner.items()}
+        return {**self._loaded, **read}
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
         """Continue from a state that :meth:`state` gave after ``steps`` steps."""

@@ -8,6 +8,9 @@ import numpy as np
 
 from coexec.core.processor import Buffer, Executable, Processor
 from coexec.core.types import Array, OpCall, Region, RegionNode
+from coexec.ops.opdef import OpDef
+
+HALF = np.dtype(np.float16)
 
 
 def region_of(call: OpCall) -> Region:
@@ -70,6 +73,33 @@ def _read(
     result = np.empty(shape, dtype)
     processor.wait(processor.copy(result, buffer, ()))
     return result
+
+
+def expected_outputs(op: OpDef, call: OpCall, operands: Sequence[Array | None]) -> list[Array]:
+    """The reference in float64 for float operands, in the call's own types otherwise."""
+    wide = [as_float(operand, "float64") for operand in operands]
+    results = op.reference(call, wide)
+    return [
+        np.asarray(result).astype(kind.dtype)
+        for result, kind in zip(results, call.outputs, strict=False)
+        if kind is not None
+    ]
+
+
+def as_float(operand: Array | None, dtype: str) -> Array | None:
+    """A float operand in another float type; integers, booleans and absent ones as they are."""
+    return operand.astype(dtype) if operand is not None and operand.dtype.kind == "f" else operand
+
+
+def assert_agrees(
+    op: OpDef, call: OpCall, actual: Sequence[Array], expected: Sequence[Array]
+) -> None:
+    """Outputs of ``call`` within the tolerance that the operator has for the call's types."""
+    half = any(kind is not None and kind.dtype == HALF for kind in call.inputs + call.outputs)
+    relative = op.tolerance.half_relative if half else op.tolerance.relative
+    absolute = op.tolerance.half_absolute if half else op.tolerance.absolute
+    for a, e in zip(actual, expected, strict=True):
+        assert_close(a, e, relative, absolute)
 
 
 def assert_close(actual: Array, expected: Array, relative: float, absolute: float) -> None:

@@ -157,7 +157,7 @@ class _States:
     ) -> None:
         parameter = self.parameters[name]
         kind = type_of(parameter)
-        self.builder.source = name
+        self.builder.source = _layer_of(parameter) or name
         inputs = {
             slot: self.add_state(f"{name}#{slot}", np.zeros(kind.shape, kind.dtype))
             for slot in optimizer.slots()
@@ -255,6 +255,12 @@ class _Step(_States):
             prediction=str(self.prediction.name),
             gradients={name: str(value.name) for name, value in self.gradients.items()},
         )
+
+
+def _layer_of(parameter: ir.Value) -> str:
+    """Name of the first forward node that reads a parameter; "" in a graph of updates alone."""
+    readers = (node for node, _ in parameter.uses() if node.metadata_props.get(PHASE) == FORWARD)
+    return next((str(node.name or node.op_type) for node in readers), "")
 
 
 class _Update(_States):

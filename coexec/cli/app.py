@@ -7,7 +7,7 @@ import sys
 import typer
 
 from coexec.base.errors import CoexecError
-from coexec.cli import devices, run, train, zoo
+from coexec.cli import compare, devices, profile, run, train, zoo
 from coexec.cli.output import fail
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (devices, run, train, zoo):
+for module in (compare, devices, profile, run, train, zoo):
     module.register(app)
 
 

@@ -77,7 +77,7 @@ def run(
     if trace is not None:
         events = Trace()
         session.run(feeds, trace=events)
-        write_perfetto(events, trace)
+        write_perfetto(events, trace, session.program)
     record = {
         "model": model,
         "processor": next(iter(session.processors)),

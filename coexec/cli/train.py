@@ -104,7 +104,7 @@ def train(
     if out is not None:
         trainer.save(out)
     if trace is not None and events is not None:
-        write_perfetto(events, trace)
+        write_perfetto(events, trace, trainer.program if events.events else None)
     record = _record(trainer, result, out)
     print_json(record) if as_json else _show(record, losses)
 

@@ -18,9 +18,11 @@ HOST = "host"
 class Event:
     """One thing a processor did; ``parts`` are the kernels of a launched region.
 
-    ``flop`` and ``bytes`` are the work of the operator (not counters), ``dtype`` is the element type
-    it computes in, ``track`` is the processor. ``source`` is the node of the user's model that the
-    work belongs to: a gradient's forward node, an update's layer, a forward node itself.
+    ``flop`` and ``bytes`` are the work of the operator (not counters), ``track`` is the processor.
+    ``dtype`` is the element type it computes in. ``source`` is the node of the user's model that
+    the work belongs to: a gradient's forward node, an update's layer, a forward node itself.
+    ``items`` is the number of work-items of a kernel, ``live`` the bytes of the arena in use while
+    it runs; 0 where that means nothing.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Event:
     parts: tuple[Event, ...] = ()
     source: str = ""
     dtype: str = ""
+    items: int = 0
+    live: int = 0
 
     @property
     def duration_ns(self) -> int:

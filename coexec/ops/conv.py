@@ -36,7 +36,7 @@ def im2col(x: Array, g: ConvGeometry) -> Array:
         ),
         writeable=False,
     )
-    return np.reshape(patches, (g.batch, g.group, -1, prod(g.out_size)))
+    return np.reshape(patches, (g.batch, g.group, _depth(g), prod(g.out_size)))
 
 
 def col2im(columns: Array, g: ConvGeometry) -> Array:
@@ -63,14 +63,14 @@ def col2im(columns: Array, g: ConvGeometry) -> Array:
 
 def correlate(x: Array, w: Array, g: ConvGeometry) -> Array:
     """Y = Conv(X, W) without bias."""
-    filters = w.reshape(g.group, g.out_channels // g.group, -1)
+    filters = w.reshape(g.group, g.out_channels // g.group, _depth(g))
     y: Array = np.matmul(filters, im2col(x, g))
     return y.reshape(g.out_shape)
 
 
 def input_gradient(dy: Array, w: Array, g: ConvGeometry) -> Array:
     """dX of Y = Conv(X, W): also ConvTranspose without bias."""
-    filters = w.reshape(g.group, g.out_channels // g.group, -1).swapaxes(1, 2)
+    filters = w.reshape(g.group, g.out_channels // g.group, _depth(g)).swapaxes(1, 2)
     return col2im(np.matmul(filters, _grouped(dy, g)), g)
 
 
@@ -82,6 +82,11 @@ def weight_gradient(x: Array, dy: Array, g: ConvGeometry) -> Array:
     for patch, image in zip(columns, outputs, strict=True):
         total += np.matmul(image, patch)
     return total.reshape(g.weight_shape)
+
+
+def _depth(g: ConvGeometry) -> int:
+    """Elements of one filter; -1 would not do in a reshape of empty tensors."""
+    return g.in_channels // g.group * prod(g.kernel)
 
 
 def _grouped(y: Array, g: ConvGeometry) -> Array:
@@ -234,9 +239,10 @@ def weight_grad_body(call: OpCall) -> ir.Function | None:
     b = FunctionBuilder(call)
     inner = g.in_channels // g.group
     spatial = tuple(range(3, g.rank + 3))
-    x = b.op("Reshape", [b.inputs[0], b.shape((g.batch, g.group, inner, *g.in_size))])
+    exact = {"allowzero": 1}  # an empty batch is a size, not a dimension to copy
+    x = b.op("Reshape", [b.inputs[0], b.shape((g.batch, g.group, inner, *g.in_size))], exact)
     x = b.op("Transpose", [x], {"perm": (2, 1, 0, *spatial)})
-    x = b.op("Reshape", [x, b.shape((inner, g.group * g.batch, *g.in_size))])
+    x = b.op("Reshape", [x, b.shape((inner, g.group * g.batch, *g.in_size))], exact)
     swap = (1, 0, *range(2, g.rank + 2))
     filters = b.op("Transpose", [b.inputs[1]], {"perm": swap})
     attributes = attributes_of(g) | {
@@ -263,6 +269,7 @@ _CONV = (
     _case((1, 3, 5, 5), (2, 3, 2, 2), auto_pad="SAME_LOWER"),
     _case((1, 3, 5, 5), (2, 3, 3, 3), auto_pad="VALID"),
     _case((2, 6, 4, 4), (8, 6, 1, 1), bias=True),
+    _case((0, 4, 5, 5), (6, 2, 3, 3), bias=True, group=2),
     _case((2, 6, 5, 5), (4, 6, 1, 1), strides=(2, 2)),
     _case((2, 3, 12), (4, 3, 3), bias=True, dilations=(3,), pads=(3, 3)),
     _case((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), bias=True, strides=(1, 2, 1), pads=(1, 1, 0, 0, 1, 1)),

@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
-from coexec.ops.body import BodyBuilder
 from coexec.ops.elementwise import (
     computed,
     erf_of,
@@ -18,6 +17,7 @@ from coexec.ops.elementwise import (
     require_one_type,
     unary_examples,
 )
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, streaming_work
 
 TANH_SCALE = math.sqrt(2 / math.pi)
@@ -75,7 +75,7 @@ def gelu_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
 
 def gelu_grad_body(call: OpCall) -> ir.Function:
     """GeluGrad(dy, x) in standard operators."""
-    b = BodyBuilder(call, ("dy", "x"))
+    b = FunctionBuilder(call)
     dy, x = b.inputs
     dtype = call.input(1).dtype
 

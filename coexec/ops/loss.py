@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
-from coexec.ops.body import BodyBuilder
 from coexec.ops.elementwise import is_float, widen
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, Work, streaming_work
 from coexec.ops.softmax import log_softmax_of
 from coexec.ops.term import Term, grad_term, input_term
@@ -170,16 +170,16 @@ def cross_entropy_grad_body(call: OpCall) -> ir.Function:
     """The gradient in standard operators: a one-hot comparison instead of indexing."""
     log_prob, labels = call.input(1), call.input(2)
     weighted = call.has_input(3)
-    b = BodyBuilder(call, ("dy", "log_prob", "labels", *(("weights",) if weighted else ())))
+    b = FunctionBuilder(call)
     dtype, ones = log_prob.dtype, (1,) * (log_prob.rank - 2)
-    axis1 = b.constant([1], np.int64)
+    axis1 = b.shape([1])
     column = b.op("Unsqueeze", [b.inputs[2], axis1])
     classes = np.arange(log_prob.shape[1]).reshape(1, -1, *ones)
     hit = b.op("Equal", [column, b.constant(classes, labels.dtype)])
     one, zero = b.constant(1, dtype), b.constant(0, dtype)
     weight = one
     if weighted:
-        target = b.constant([1, log_prob.shape[1], *ones], np.int64)
+        target = b.shape([1, log_prob.shape[1], *ones])
         weight = b.op("Reshape", [b.inputs[3], target])
     own = b.op("ReduceSum", [b.op("Where", [hit, weight, zero]), axis1], {"keepdims": 1})
     ignored = ignored_label(call)

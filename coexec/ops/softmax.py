@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.axes import normalize_axis
-from coexec.ops.body import BodyBuilder
 from coexec.ops.elementwise import computed, infer_float, require_one_type
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, streaming_work
 
 
@@ -78,18 +78,18 @@ def softmax_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
 
 def softmax_grad_body(call: OpCall) -> ir.Function:
     """y * (dy - sum(dy * y))."""
-    b = BodyBuilder(call, ("dy", "y"))
+    b = FunctionBuilder(call)
     dy, y = b.inputs
-    axes = b.constant([softmax_axis(call)], np.int64)
+    axes = b.shape([softmax_axis(call)])
     total = b.op("ReduceSum", [b.op("Mul", [dy, y]), axes], {"keepdims": 1})
     return b.function([b.op("Mul", [y, b.op("Sub", [dy, total])])])
 
 
 def log_softmax_grad_body(call: OpCall) -> ir.Function:
     """dy - exp(y) * sum(dy)."""
-    b = BodyBuilder(call, ("dy", "y"))
+    b = FunctionBuilder(call)
     dy, y = b.inputs
-    total = b.op("ReduceSum", [dy, b.constant([softmax_axis(call)], np.int64)], {"keepdims": 1})
+    total = b.op("ReduceSum", [dy, b.shape([softmax_axis(call)])], {"keepdims": 1})
     return b.function([b.op("Sub", [dy, b.op("Mul", [b.op("Exp", [y]), total])])])
 
 

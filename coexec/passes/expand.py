@@ -40,8 +40,9 @@ def _call_function(model: ir.Model, node: ir.Node, function: ir.Function, number
     model.functions[function.identifier()] = function
     for inner in function:
         inner.name = f"{node.name}/{inner.name or inner.op_type}"
-        for key in (PHASE, SOURCE):
-            inner.metadata_props.setdefault(key, node.metadata_props.get(key, ""))
+        inner.metadata_props.setdefault(PHASE, node.metadata_props.get(PHASE, ""))
+        source = node.metadata_props.get(SOURCE) or str(node.name)
+        inner.metadata_props.setdefault(SOURCE, source)
     for domain, version in function.opset_imports.items():
         model.graph.opset_imports.setdefault(domain, version)
     node.domain, node.op_type, node.overload = function.domain, function.name, function.overload

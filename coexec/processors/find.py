@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from coexec.base.errors import ProcessorError
+from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Executable, Processor, Runner
 from coexec.core.types import Array
 
@@ -44,6 +45,8 @@ class Plugin(Protocol):
 
     def open_device(self, name: str, options: Mapping[str, str]) -> Processor: ...
 
+    def measure(self, name: str) -> Rates: ...
+
 
 def list_processors() -> list[Candidate]:
     """Every processor coexec knows, available or not; the default comes first."""
@@ -57,12 +60,28 @@ def open_processor(spec: str) -> Processor:
     Raises:
         ProcessorError: unknown spec (the known ones are listed) or absent device (with the reason).
     """
+    plugin, name, options = _resolve(spec)
+    return plugin.open_device(name, options)
+
+
+def measure_processor(spec: str) -> Rates:
+    """Measure a processor's limits; takes a few seconds. Options of the spec do not count.
+
+    Raises:
+        ProcessorError: as :func:`open_processor`.
+    """
+    plugin, name, _ = _resolve(spec)
+    return plugin.measure(name)
+
+
+def _resolve(spec: str) -> tuple[Plugin, str, dict[str, str]]:
+    """The plug-in of a spec, the spec without options, and the options."""
     name, _, options = spec.partition("?")
     kind = name.partition(":")[0]
     if kind not in PLUGINS:
         known = ", ".join(c.name for c in list_processors() if c.spec is not None)
         raise ProcessorError(f"unknown processor {spec!r}; known on this machine: {known}")
-    return _plugin(kind).open_device(name, _parse_options(spec, options))
+    return _plugin(kind), name, _parse_options(spec, options)
 
 
 def _parse_options(spec: str, text: str) -> dict[str, str]:

@@ -2,59 +2,156 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
-from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackDescriptor, TrackEvent
+from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
+    CounterDescriptor,
+    TracePacket,
+    TrackDescriptor,
+    TrackEvent,
+)
 from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 
 from coexec.base.disk import write_atomically
-from coexec.core.events import Event, Trace
+from coexec.core.events import HOST, Event, Trace
+from coexec.core.program import Program
+from coexec.report.flows import live_bytes, runs_of, steps_of, tensor_flows
 
 SEQUENCE = 1
 
 
-def write_perfetto(trace: Trace, path: Path) -> None:
-    """Write ``trace`` with one track per processor.
+def write_perfetto(trace: Trace, path: Path, program: Program | None = None) -> None:
+    """Write ``trace``: a track for the host and one per processor and queue.
+
+    Arrows lead from each dispatch on the host to the work that it started. With the ``program``
+    that ran, they also lead from the producer of a tensor to its consumers in other launches and
+    copies, and a counter per processor shows the memory in use.
 
     Raises:
         SaveError: the file cannot be written.
     """
-    builder = TraceProtoBuilder()
-    tracks = {name: number for number, name in enumerate(_track_names(trace), start=1)}
-    for name, uuid in tracks.items():
-        packet = builder.add_packet()
-        packet.track_descriptor.uuid = uuid
-        packet.track_descriptor.name = name
-        packet.track_descriptor.child_ordering = TrackDescriptor.EXPLICIT
-    for event in (*trace.leaves(), *trace.host()):
-        _add_slice(builder, event, tracks[event.track])
-    data = builder.serialize()
-    write_atomically(path, lambda file: file.write(data))
+    file = _File()
+    for name, events in _by_track(trace):
+        file.add_track(name, events)
+    for works in runs_of(trace):
+        for work in works:
+            file.connect(work.dispatch, work.first)
+        if program is not None:
+            steps = steps_of(works, program)
+            for producer, consumer in tensor_flows(steps, program):
+                file.connect(producer, consumer)
+            for processor, levels in live_bytes(steps, program).items():
+                file.count_bytes(processor, levels)
+    data = file.builder.serialize()
+    write_atomically(path, lambda output: output.write(data))
 
 
-def _track_names(trace: Trace) -> list[str]:
-    return sorted({event.track for event in (*trace.leaves(), *trace.host())})
+def _by_track(trace: Trace) -> list[tuple[str, list[Event]]]:
+    """The host first, then processors by name."""
+    tracks: dict[str, list[Event]] = defaultdict(list)
+    for event in (*trace.host(), *trace.leaves()):
+        tracks[event.track].append(event)
+    return sorted(tracks.items(), key=lambda item: (item[0] != HOST, item[0]))
 
 
-def _add_slice(builder: TraceProtoBuilder, event: Event, uuid: int) -> None:
-    begin = builder.add_packet()
-    begin.timestamp = event.start_ns
-    begin.trusted_packet_sequence_id = SEQUENCE
-    begin.track_event.type = TrackEvent.TYPE_SLICE_BEGIN
-    begin.track_event.track_uuid = uuid
-    begin.track_event.name = event.operator or event.name
-    for key, value in _annotations(event).items():
-        annotation = begin.track_event.debug_annotations.add()
-        annotation.name = key
-        if isinstance(value, int):
-            annotation.int_value = value
+@dataclass
+class _File:
+    """A Perfetto file in the making; slices are found again by the identity of their event."""
+
+    builder: TraceProtoBuilder = field(default_factory=TraceProtoBuilder)
+    slices: dict[int, TrackEvent] = field(default_factory=dict)
+    tracks: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    uuids: Iterator[int] = field(default_factory=lambda: count(1))
+    flows: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def add_track(self, name: str, events: list[Event]) -> None:
+        """One track, and one below it for each further queue that worked at the same time."""
+        self.tracks[name] = self._describe(name)
+        for queue, members in enumerate(_queues(events)):
+            uuid = self.tracks[name]
+            if queue:
+                uuid = self._describe(f"{name} queue {queue + 1}", self.tracks[name])
+            for event in members:
+                self._add_slice(event, uuid)
+
+    def connect(self, producer: Event, consumer: Event) -> None:
+        """An arrow, unless the two clocks disagree so much that it would point to the past."""
+        if consumer.start_ns < producer.start_ns:
+            return
+        flow = next(self.flows)
+        self.slices[id(producer)].flow_ids.append(flow)
+        self.slices[id(consumer)].terminating_flow_ids.append(flow)
+
+    def count_bytes(self, processor: str, levels: Iterable[tuple[int, int]]) -> None:
+        """Values of a processor's memory counter."""
+        if processor not in self.counters:
+            uuid = self._describe(f"{processor} memory", self.tracks.get(processor, 0))
+            self.counters[processor] = uuid
+        for time, value in levels:
+            packet = self._packet(time)
+            packet.track_event.type = TrackEvent.TYPE_COUNTER
+            packet.track_event.track_uuid = self.counters[processor]
+            packet.track_event.counter_value = value
+
+    def _describe(self, name: str, parent: int | None = None) -> int:
+        uuid = next(self.uuids)
+        descriptor = self.builder.add_packet().track_descriptor
+        descriptor.uuid = uuid
+        descriptor.name = name
+        if parent is None:
+            descriptor.child_ordering = TrackDescriptor.EXPLICIT
         else:
-            annotation.string_value = value
-    end = builder.add_packet()
-    end.timestamp = max(event.end_ns, event.start_ns)
-    end.trusted_packet_sequence_id = SEQUENCE
-    end.track_event.type = TrackEvent.TYPE_SLICE_END
-    end.track_event.track_uuid = uuid
+            descriptor.parent_uuid = parent
+        if name.endswith(" memory"):
+            descriptor.counter.unit = CounterDescriptor.UNIT_SIZE_BYTES
+        return uuid
+
+    def _packet(self, time: int) -> TracePacket:
+        packet = self.builder.add_packet()
+        packet.timestamp = time
+        packet.trusted_packet_sequence_id = SEQUENCE
+        return packet
+
+    def _add_slice(self, event: Event, uuid: int) -> None:
+        begin = self._packet(event.start_ns).track_event
+        begin.type = TrackEvent.TYPE_SLICE_BEGIN
+        begin.track_uuid = uuid
+        begin.name = event.operator or event.name
+        begin.categories.append(event.kind)
+        for key, value in _annotations(event).items():
+            annotation = begin.debug_annotations.add()
+            annotation.name = key
+            if isinstance(value, int):
+                annotation.int_value = value
+            else:
+                annotation.string_value = value
+        self.slices[id(event)] = begin
+        end = self._packet(max(event.end_ns, event.start_ns)).track_event
+        end.type = TrackEvent.TYPE_SLICE_END
+        end.track_uuid = uuid
+
+
+def _queues(events: list[Event]) -> list[list[Event]]:
+    """Events that nest or follow each other share a queue; a partial overlap needs another one."""
+    queues: list[list[Event]] = []
+    open_until: list[list[int]] = []
+    for event in sorted(events, key=lambda one: (one.start_ns, -one.end_ns)):
+        for members, ends in zip(queues, open_until, strict=True):
+            while ends and ends[-1] <= event.start_ns:
+                ends.pop()
+            if not ends or event.end_ns <= ends[-1]:
+                members.append(event)
+                ends.append(event.end_ns)
+                break
+        else:
+            queues.append([event])
+            open_until.append([event.end_ns])
+    return queues
 
 
 def _annotations(event: Event) -> dict[str, str | int]:
@@ -62,6 +159,7 @@ def _annotations(event: Event) -> dict[str, str | int]:
         "node": event.name,
         "kind": event.kind,
         "phase": event.phase,
+        "layer": event.source,
         "FLOP": event.flop,
         "bytes": event.bytes,
     }

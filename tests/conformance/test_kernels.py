@@ -17,7 +17,7 @@ from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.family import KernelFamily
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
-from tests.running import assert_close, region_of, run_region
+from tests.running import as_float, assert_agrees, expected_outputs, region_of, run_region
 
 RUNTIMES = [
     c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
@@ -28,7 +28,6 @@ CASES = [
     if op.identifier in KERNELS
     for i, example in enumerate(op.examples)
 ]
-HALF = np.dtype(np.float16)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -48,7 +47,7 @@ def test_other_float_types_agree_with_the_reference(
     example = next((e for e in op.examples if _has_float_sample(e, rng)), None)
     if example is None:
         return  # the operator has no float operand to vary
-    operands = [_as_float(o, dtype) for o in example.draw(rng)]
+    operands = [as_float(o, dtype) for o in example.draw(rng)]
     check_variants(runtime, op, example, operands)
 
 
@@ -61,14 +60,14 @@ def check_variants(runtime: str, op: OpDef, example: Example, operands: list[Arr
     if not support.yes:
         assert support.reason
         return
-    expected = _expected(op, call, operands)
+    expected = expected_outputs(op, call, operands)
     naive = _run(processor, call, operands, family.naive.name)
-    _compare(op, call, naive, expected)
+    assert_agrees(op, call, naive, expected)
     for variant in family.variants[:-1]:
         if variant.applies(call, processor.facts) is None:
             actual = _run(processor, call, operands, variant.name)
-            _compare(op, call, actual, expected)
-            _compare(op, call, actual, naive)
+            assert_agrees(op, call, actual, expected)
+            assert_agrees(op, call, actual, naive)
 
 
 def _run(
@@ -80,35 +79,8 @@ def _run(
     return run_region(processor, region, executable, values)
 
 
-def _expected(op: OpDef, call: OpCall, operands: list[Array | None]) -> list[Array]:
-    """The reference in float64 for float operands, in the call's own types otherwise."""
-    wide = [_as_float(o, "float64") if _is_float(o) else o for o in operands]
-    results = op.reference(call, wide)
-    return [
-        np.asarray(result).astype(kind.dtype)
-        for result, kind in zip(results, call.outputs, strict=False)
-        if kind is not None
-    ]
-
-
-def _compare(op: OpDef, call: OpCall, actual: list[Array], expected: list[Array]) -> None:
-    half = any(kind is not None and kind.dtype == HALF for kind in call.inputs + call.outputs)
-    relative = op.tolerance.half_relative if half else op.tolerance.relative
-    absolute = op.tolerance.half_absolute if half else op.tolerance.absolute
-    for a, e in zip(actual, expected, strict=True):
-        assert_close(a, e, relative, absolute)
-
-
-def _is_float(operand: Array | None) -> bool:
-    return operand is not None and operand.dtype.kind == "f"
-
-
-def _as_float(operand: Array | None, dtype: str) -> Array | None:
-    return operand.astype(dtype) if operand is not None and _is_float(operand) else operand
-
-
 def _has_float_sample(example: Example, rng: np.random.Generator) -> bool:
-    return any(_is_float(operand) for operand in example.draw(rng))
+    return any(o is not None and o.dtype.kind == "f" for o in example.draw(rng))
 
 
 def test_every_family_is_reachable() -> None:

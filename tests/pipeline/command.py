@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from unittest import mock
 from coexec.cli import main
 
 PROGRAM = (sys.executable, "-c", "from coexec.cli import main; main()")
-SECONDS = 120
+SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def coexec(*arguments: str | Path) -> Done:
         except SystemExit as ending:
             status = ending.code
     assert isinstance(status, int) or status is None
-    return Done(status or 0, out.getvalue(), err.getvalue())
+    return Done(status or 0, _plain(out.getvalue()), _plain(err.getvalue()))
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
@@ -84,7 +85,7 @@ def finish(process: subprocess.Popen[str]) -> Done:
         out, err = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    return Done(process.returncode, out, err)
+    return Done(process.returncode, _plain(out), _plain(err))
 
 
 def python(code: str, arguments: Sequence[str | Path] = ()) -> Done:
@@ -97,6 +98,20 @@ def python(code: str, arguments: Sequence[str | Path] = ()) -> Done:
             text=True,
         )
     )
+
+
+def failed(done: Done, status: int = 1) -> str:
+    """The message of a command that failed, as people see it: one line, nothing on stdout."""
+    assert (done.status, done.out) == (status, ""), done
+    assert "Traceback" not in done.err
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.err
+    return done.err[done.err.index("error: ") :].removeprefix("error: ").strip()
+
+
+def _plain(text: str) -> str:
+    """Without colours, which a build server may ask for."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def _no_constant(text: str) -> None:

@@ -10,15 +10,16 @@ from subprocess import Popen
 import numpy as np
 import pytest
 
+import coexec as api
 from tests.pipeline.command import Done, coexec, finish, start
-from tests.pipeline.small import network, parameters, write_data, write_network
+from tests.pipeline.small import arrays, network, parameters, write_data, write_network
 
 BATCH, SAMPLES = 8, 52
 PER_EPOCH = SAMPLES // BATCH
 EVERY = 7
 ENDLESS = 10**6
 """Epochs of a training that is going to be killed: it cannot end before."""
-SECONDS = 60.0
+SECONDS = 180.0
 
 
 class Training:
@@ -237,6 +238,44 @@ def test_a_checkpoint_of_another_model_is_refused(interrupted: Training) -> None
     (interrupted.folder / "model.onnx").write_bytes(other.SerializeToString())
     done = interrupted.resume("resumed.onnx", epochs=LONG)
     assert "belongs to another training" in done.error["error"]
+
+
+@pytest.mark.parametrize("processor", ["reference", "opencl"])
+def test_accumulated_gradients_and_moments_resume_exactly(processor: str, tmp_path: Path) -> None:
+    options = ("-p", processor, "--micro-batches", "2", "--optimizer", "adamw", "--clip-norm", "1")
+    training = Training(tmp_path, *options, dropout=True)
+    assert coexec(*training.with_checkpoints("short.onnx", epochs=SHORT)).status == 0
+    record = training.resume("resumed.onnx", epochs=LONG).record
+    assert record["notes"] == [f"resumed after step {SHORT * PER_EPOCH}"]
+    assert training.parameters("resumed.onnx") == training.uninterrupted(LONG)
+
+
+@pytest.mark.parametrize("processor", ["reference", "opencl"])
+def test_a_state_survives_predictions_before_the_next_step(processor: str) -> None:
+    """A prediction needs the parameters only; the optimizer's state must not get lost over it."""
+
+    def trainer() -> api.Trainer:
+        loss = api.losses.SoftmaxCrossEntropy()
+        return api.Trainer(api.load(network()), loss, api.optim.Adam(0.01), [processor])
+
+    batch = arrays(8)
+    feeds, labels = {"x": batch["x"]}, batch["labels"]
+    first = trainer()
+    for _ in range(3):
+        first.step(feeds, labels)
+    state = first.state()
+    assert any("moment" in name for name in state)
+    second = trainer()
+    second.load_state(state, first.steps)
+    outputs = second.predict(feeds)["y"]
+    assert outputs.tobytes() == first.predict(feeds)["y"].tobytes()
+    again = second.state()
+    assert {n: a.tobytes() for n, a in again.items()} == {n: a.tobytes() for n, a in state.items()}
+    assert second.step(feeds, labels) == first.step(feeds, labels)
+    for name, array in first.state().items():
+        assert second.state()[name].tobytes() == array.tobytes(), name
+    second.load_state(state, 3)  # back to where it was, on a trainer that is compiled
+    assert second.predict(feeds)["y"].tobytes() == outputs.tobytes()
 
 
 def test_resuming_a_finished_training_changes_nothing(interrupted: Training) -> None:

@@ -264,7 +264,7 @@ def test_float16_where_the_device_lacks_it_is_right_all_the_same() -> None:
 CHAIN = 12
 LONG = (
     "g (float[64,64] a0) => (float[64,64] y) { "
-    + " ".join(f"a{i + 1} = Softmax(a{i})" for i in range(CHAIN))
+    + " ".join(f"t{i} = Transpose(a{i}) a{i + 1} = Softmax(t{i})" for i in range(CHAIN))
     + f" y = Transpose(a{CHAIN}) }}"
 )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import accumulate
 from math import prod
 
 import numpy as np
@@ -96,6 +97,7 @@ class Storage:
     places: dict[str, Slot] = field(default_factory=dict)
     copied: dict[str, str] = field(default_factory=dict)
     scratch: dict[tuple[int, int], Slot] = field(default_factory=dict)
+    live: list[int] = field(default_factory=list)
     arena_bytes: int = 0
     naive_bytes: int = 0
 
@@ -202,6 +204,7 @@ class Storage:
                 blocks[_scratch_name(index, number)] = Lifetime(nbytes, index, index)
         plan = plan_arena(blocks, alignment)
         self.arena_bytes, self.naive_bytes = plan.nbytes, plan.naive_bytes
+        self.live = _live_bytes(blocks.values(), end)
         for name, block in blocks.items():
             slot = Slot(ARENA, offset=plan.offsets[name], nbytes=block.nbytes)
             if name.startswith("#") and name not in lifetimes:
@@ -220,6 +223,15 @@ class Storage:
             if old
             else Lifetime(nbytes, index, index)
         )
+
+
+def _live_bytes(blocks: Iterable[Lifetime], nodes: int) -> list[int]:
+    """Bytes in use while each node runs."""
+    changes = [0] * (nodes + 2)
+    for block in blocks:
+        changes[block.first] += block.nbytes
+        changes[block.last + 1] -= block.nbytes
+    return list(accumulate(changes[:nodes]))
 
 
 def _scratch_name(node: int, number: int) -> str:
@@ -253,7 +265,8 @@ class Emitter:
     constants: set[str] = field(default_factory=set)
 
     def node(self, index: int, node: RegionNode, lowering: Lowering) -> None:
-        for label, call in zip(_labels(node, lowering), lowering.calls, strict=True):
+        labels = _labels(node, lowering, self.storage.live[index])
+        for label, call in zip(labels, lowering.calls, strict=True):
             if prod(call.global_size) == 0:
                 continue
             args = tuple(
@@ -314,7 +327,7 @@ def kernel_source(family: str) -> str:
     return INCLUDE.sub(lambda match: kernel_source(match.group(1)), text)
 
 
-def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:
+def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
     """One label per kernel; the operator's work goes to its last kernel unless kernels say more."""
     work = opdef(node.call).work(node.call)
     own = any(call.flop or call.bytes for call in lowering.calls)
@@ -331,6 +344,8 @@ def _labels(node: RegionNode, lowering: Lowering) -> list[Label]:
                 layout=call.layout,
                 source=node.provenance.get("source", ""),
                 dtype=compute_dtype(node.call),
+                items=prod(call.global_size),
+                live=live,
             )
         )
     return labels

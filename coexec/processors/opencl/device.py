@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyopencl as cl
@@ -13,6 +13,7 @@ import pyopencl as cl
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
+from coexec.processors.opencl.describe import facts_of, spec_of
 from coexec.processors.opencl.executable import (
     ARENA,
     ARGUMENT,
@@ -23,7 +24,7 @@ from coexec.processors.opencl.executable import (
     Slot,
     Step,
 )
-from coexec.processors.opencl.family import DeviceFacts, Scalar
+from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
 
@@ -38,13 +39,19 @@ class OpenCLBuffer(Buffer):
 
 @dataclass
 class OpenCLTicket(Ticket):
-    """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight."""
+    """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight.
+
+    ``start_ns`` is when it was made. ``spans`` are times by the host's clock, where the device has
+    none and somebody asked for details.
+    """
 
     name: str
     kind: str
     events: list[cl.Event]
     labels: Sequence[Label]
     keep: object = None
+    start_ns: int = field(default_factory=time.perf_counter_ns)
+    spans: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -80,8 +87,15 @@ class BoundRegion:
     keep: list[cl.Buffer]
 
 
+DEVICE_CLOCK, HOST_CLOCK = "device", "host"
+
+
 class OpenCLDevice(Runner):
-    """One OpenCL device with one in-order queue that records times."""
+    """One OpenCL device with one in-order queue that records times.
+
+    ``clock`` says whose times events carry: the device's own or, where it records none, the host's
+    around each command; then a detailed run waits for every command by itself.
+    """
 
     def __init__(
         self, name: str, device: cl.Device, options: DeviceOptions = DEFAULT_OPTIONS
@@ -90,16 +104,16 @@ class OpenCLDevice(Runner):
         self.device = device
         self.options = options
         self.context = cl.Context([device])
-        self.queue = cl.CommandQueue(
-            self.context, properties=cl.command_queue_properties.PROFILING_ENABLE
-        )
+        self.queue = _queue(self.context)
         self.facts = facts_of(device)
         self.programs = ProgramCache(self.context, device)
         self.allocated_bytes = 0
         self.peak_bytes = 0
         self._bound: dict[tuple[int, ...], BoundRegion] = {}
         self._constants: dict[int, dict[str, OpenCLBuffer]] = {}
-        self._clock_offset = self._measure_clock_offset()
+        offset = self._measure_clock_offset()
+        self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
+        self._clock_offset = offset or 0
 
     def describe(self) -> ProcessorSpec:
         return spec_of(self.name, self.device)
@@ -133,10 +147,12 @@ class OpenCLDevice(Runner):
             if isinstance(target, cl.Buffer) and isinstance(source, cl.Buffer)
             else {"is_blocking": False}
         )
+        start = time.perf_counter_ns()
         event = cl.enqueue_copy(self.queue, target, source, wait_for=events or None, **extra)
         direction = "read" if isinstance(dst, np.ndarray) else "write"
         label = Label(direction, bytes=nbytes)
-        return OpenCLTicket(direction, COPY, [event], (label,), keep=(dst, src))
+        spans = self._host_spans(start, event)
+        return OpenCLTicket(direction, COPY, [event], (label,), (dst, src), start, spans)
 
     def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         """Map the device's buffer into host memory, move the bytes there, unmap it."""
@@ -145,6 +161,7 @@ class OpenCLDevice(Runner):
         assert isinstance(buffer, OpenCLBuffer)
         assert isinstance(array, np.ndarray)
         flags = cl.map_flags.WRITE_INVALIDATE_REGION if writing else cl.map_flags.READ
+        start = time.perf_counter_ns()
         mapped, event = cl.enqueue_map_buffer(
             self.queue, buffer.memory, flags, 0, (array.nbytes,), np.dtype(np.uint8)
         )
@@ -153,7 +170,9 @@ class OpenCLDevice(Runner):
         target[:] = source
         unmapped = mapped.base.release(self.queue)
         label = Label("map write" if writing else "map read", bytes=array.nbytes)
-        return OpenCLTicket(label.name, MAP, [event, unmapped], (label,), keep=(dst, src))
+        spans = self._host_spans(start, unmapped)
+        keep = (dst, src)
+        return OpenCLTicket(label.name, MAP, [event, unmapped], (label,), keep, start, spans)
 
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
@@ -164,6 +183,8 @@ class OpenCLDevice(Runner):
             self._bind(key, executable, buffers)
         region = self._bound[key]
         try:
+            if self.clock == HOST_CLOCK and self.detailed:
+                return self._submit_timed(region)
             events = [step.enqueue(self.queue) for step in region.steps]
             self.queue.flush()
         except cl.Error as error:
@@ -173,40 +194,67 @@ class OpenCLDevice(Runner):
             return OpenCLTicket("empty region", LAUNCH, [marker], (Label("empty region"),))
         return OpenCLTicket(f"{len(events)} kernels", LAUNCH, events, region.labels)
 
+    def _submit_timed(self, region: BoundRegion) -> OpenCLTicket:
+        """Step after step, each waited for, with times of the host's clock."""
+        ticket = OpenCLTicket(f"{len(region.steps)} kernels", LAUNCH, [], region.labels)
+        for step in region.steps:
+            start = time.perf_counter_ns()
+            ticket.events.append(step.enqueue(self.queue))
+            ticket.spans += self._host_spans(start, ticket.events[-1])
+        if not region.steps:
+            ticket.events.append(cl.enqueue_marker(self.queue))
+            ticket.labels = (Label("empty region"),)
+        return ticket
+
+    def _host_spans(self, start: int, event: cl.Event) -> list[tuple[int, int]]:
+        """Time of a command by the host's clock, if that is wanted; waits for it then."""
+        if self.clock == DEVICE_CLOCK or not self.detailed:
+            return []
+        event.wait()
+        return [(start, time.perf_counter_ns())]
+
     def wait(self, ticket: Ticket) -> Event:
         assert isinstance(ticket, OpenCLTicket)
         try:
             ticket.events[-1].wait()
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: {ticket.name} failed: {error}") from error
-        first, last = ticket.events[0], ticket.events[-1]
+        spans = self._spans(ticket)
         parts: tuple[Event, ...] = ()
         if self.detailed and ticket.kind == LAUNCH:
             parts = tuple(
-                self._event(label, LAYOUT if label.layout else LAUNCH, event, event)
-                for event, label in zip(ticket.events, ticket.labels, strict=True)
+                self._event(label, LAYOUT if label.layout else LAUNCH, *span)
+                for span, label in zip(spans, ticket.labels, strict=True)
             )
         total = Label(
             ticket.name,
             flop=sum(label.flop for label in ticket.labels),
             bytes=sum(label.bytes for label in ticket.labels),
         )
-        return self._event(total, ticket.kind, first, last, parts)
+        return self._event(total, ticket.kind, spans[0][0], spans[-1][1], parts)
+
+    def _spans(self, ticket: OpenCLTicket) -> list[tuple[int, int]]:
+        """Times of a finished ticket's commands; if nobody wants details, of the first and last."""
+        if self.clock == HOST_CLOCK:
+            return ticket.spans or [(ticket.start_ns, time.perf_counter_ns())]
+        events = ticket.events if self.detailed else [ticket.events[0], ticket.events[-1]]
+        offset = self._clock_offset
+        return [(e.profile.start + offset, e.profile.end + offset) for e in events]
 
     def _event(
         self,
         label: Label,
         kind: str,
-        first: cl.Event,
-        last: cl.Event,
+        start_ns: int,
+        end_ns: int,
         parts: tuple[Event, ...] = (),
     ) -> Event:
         return Event(
             name=label.name,
             kind=kind,
             track=self.name,
-            start_ns=first.profile.start + self._clock_offset,
-            end_ns=last.profile.end + self._clock_offset,
+            start_ns=start_ns,
+            end_ns=end_ns,
             flop=label.flop,
             bytes=label.bytes,
             operator=label.operator,
@@ -214,6 +262,8 @@ class OpenCLDevice(Runner):
             parts=parts,
             source=label.source,
             dtype=label.dtype,
+            items=label.items,
+            live=label.live,
         )
 
     def prepare(self, executable: OpenCLExecutable) -> None:
@@ -264,62 +314,29 @@ class OpenCLDevice(Runner):
     def _released(self, nbytes: int) -> None:
         self.allocated_bytes -= nbytes
 
-    def _measure_clock_offset(self) -> int:
-        """Nanoseconds to add to device times to get host monotonic times (best of a few)."""
+    def _measure_clock_offset(self) -> int | None:
+        """Nanoseconds to add to device times to get host monotonic times (best of a few).
+
+        ``None`` where the device records no times.
+        """
         offsets = []
         for _ in range(5):
             event = cl.enqueue_marker(self.queue)
             event.wait()
-            offsets.append(time.perf_counter_ns() - event.profile.end)
+            now = time.perf_counter_ns()
+            try:
+                offsets.append(now - event.profile.end)
+            except cl.Error:
+                return None
         return min(offsets)
 
 
-def facts_of(device: cl.Device) -> DeviceFacts:
-    """What kernels may depend on."""
-    extensions = device.extensions.split()
-    return DeviceFacts(
-        name=device.name.strip(),
-        vendor=device.vendor.strip(),
-        fp16="cl_khr_fp16" in extensions,
-        fp64="cl_khr_fp64" in extensions,
-        max_work_group_size=device.max_work_group_size,
-        local_bytes=device.local_mem_size,
-        compute_units=device.max_compute_units,
-        alignment=max(device.mem_base_addr_align // 8, 64),
-    )
-
-
-def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
-    """The description that ``coexec devices`` prints."""
-    extensions = device.extensions.split()
-    svm = getattr(device, "svm_capabilities", 0)
-    is_cpu = bool(device.type & cl.device_type.CPU)
-    return ProcessorSpec(
-        name=name,
-        kind=_kind(device),
-        device=device.name.strip(),
-        driver=f"{device.platform.name.strip()} {device.driver_version.strip()}",
-        compute_units=device.max_compute_units,
-        memory_bytes=device.global_mem_size,
-        unified_memory=is_cpu or bool(device.host_unified_memory),
-        features={
-            "fp16": "cl_khr_fp16" in extensions,
-            "fp64": "cl_khr_fp64" in extensions,
-            "images": bool(device.image_support),
-            "svm": bool(svm),
-        },
-        resources=("cpu",) if is_cpu else (f"{name}",),
-    )
-
-
-def _kind(device: cl.Device) -> str:
-    """The device's type; a simulator that claims several is named after the first."""
-    kinds = {
-        "gpu": cl.device_type.GPU,
-        "accelerator": cl.device_type.ACCELERATOR,
-        "cpu": cl.device_type.CPU,
-    }
-    return next((name for name, bit in kinds.items() if device.type & bit), "custom")
+def _queue(context: cl.Context) -> cl.CommandQueue:
+    """An in-order queue, with times if the device has any."""
+    try:
+        return cl.CommandQueue(context, properties=cl.command_queue_properties.PROFILING_ENABLE)
+    except cl.Error:
+        return cl.CommandQueue(context)
 
 
 def _bind_kernel(

@@ -40,6 +40,8 @@ class Label:
     layout: bool = False
     source: str = ""
     dtype: str = ""
+    items: int = 0
+    live: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Processor
-from coexec.processors.opencl.device import spec_of
+from coexec.processors.opencl.describe import spec_of
 from coexec.processors.opencl.discover import ABSENT, NO_RUNTIME, choose_device, devices
+from coexec.processors.opencl.measure import measure as measure_device
 from coexec.processors.opencl.options import DeviceOptions, parse_options
 from coexec.processors.opencl.processor import OpenCLProcessor
 
@@ -29,6 +31,11 @@ def open_device(name: str, options: Mapping[str, str]) -> Processor:
     """
     chosen, _ = choose_device(name)
     return _opened(chosen, parse_options(name, options))
+
+
+def measure(name: str) -> Rates:
+    """Measured limits of a device."""
+    return measure_device(_opened(choose_device(name)[0], DeviceOptions()))
 
 
 @functools.cache

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from coexec.base.disk import write_atomically
-from coexec.base.knobs import OCL_ICD_VENDORS, OCLGRIND, cache_dir
+from coexec.base.errors import SaveError
+from coexec.base.knobs import CACHE_DIR, OCL_ICD_VENDORS, OCLGRIND, cache_dir
 from coexec.processors.opencl.pocl_cpu import name_unknown_cpu
 
 SYSTEM_VENDORS = (Path("/etc/OpenCL/vendors"), Path(sys.prefix) / "etc" / "OpenCL" / "vendors")
@@ -29,14 +30,22 @@ OCLGRIND_DRIVER = Path("/usr/lib/oclgrind/liboclgrind-rt-icd.so")
 @functools.cache
 def prepare_loader() -> None:
     """Point the OpenCL loader at every runtime of this machine; only the first call acts."""
-    if not sys.platform.startswith("linux") or _user_chose_vendors():
+    if not sys.platform.startswith("linux"):
+        return
+    if _user_chose_vendors():
+        # The loader inside the PyOpenCL wheel finds the PoCL beside it all the same.
+        _name_unknown_cpus(_wheel_drivers())
         return
     drivers = sorted({*_wheel_drivers(), *_intel_drivers(), *_system_drivers(), *_oclgrind()})
+    _name_unknown_cpus(drivers)
+    if drivers:
+        os.environ["OCL_ICD_VENDORS"] = str(_vendor_folder(drivers))
+
+
+def _name_unknown_cpus(drivers: list[str]) -> None:
     for driver in drivers:
         if "libpocl" in Path(driver).name and Path(driver).exists():
             name_unknown_cpu(Path(driver))
-    if drivers:
-        os.environ["OCL_ICD_VENDORS"] = str(_vendor_folder(drivers))
 
 
 def _user_chose_vendors() -> bool:
@@ -46,10 +55,20 @@ def _user_chose_vendors() -> bool:
 
 
 def _vendor_folder(drivers: list[str]) -> Path:
-    """A folder with one ``.icd`` per driver; its name is their hash, so that nothing is stale."""
+    """A folder with one ``.icd`` per driver; its name is their hash, so that nothing is stale.
+
+    Raises:
+        SaveError: the cache folder cannot be written; the message names the way out.
+    """
     digest = hashlib.sha256("\n".join(drivers).encode()).hexdigest()[:16]
     folder = cache_dir() / "icd" / digest
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(
+            f"cannot make the folder {folder}, where the OpenCL loader is to find its drivers: "
+            f"{error.strerror}; name a folder that can be written in {CACHE_DIR.name}"
+        ) from error
     for index, driver in enumerate(drivers):
         file = folder / f"{index}.icd"
         if not file.exists():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coexec.base.errors import ProcessorError
+from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Processor
+from coexec.processors.reference.measure import measure as measure_numpy
 from coexec.processors.reference.processor import ReferenceProcessor
 
 
@@ -19,3 +21,8 @@ def open_device(name: str, options: Mapping[str, str]) -> Processor:
     if options:
         raise ProcessorError(f"processor {name!r} has no options, not even {', '.join(options)}")
     return ReferenceProcessor()
+
+
+def measure(_name: str) -> Rates:
+    """Measured limits of NumPy on this host."""
+    return measure_numpy()

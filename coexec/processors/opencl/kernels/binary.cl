@@ -29,46 +29,14 @@
 /* WIDEN: defined where C is not T.  PREDICATE: defined where F is a condition and U is uchar.
  * MIXED: defined where S is not T; then F takes b as it is and W must be 1. */
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
-#if W == 1
-#define VEC(t) t
-#define CONVERT(t, v) ((t)(v))
-#else
-#define VEC(t) CAT(t, W)
-#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
-#endif
-typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
-typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
-/* Kernels are vectors already: compilers that merge work-items must not do it again. */
-#define HINT __attribute__((vec_type_hint(VEC(C))))
+#include "elementwise.cl"
 
-#ifdef WIDEN
-#define LOAD(v) CONVERT(C, v)
-#define LOAD1(v) ((C)(v))
-#else
-#define LOAD(v) (v)
-#define LOAD1(v) (v)
-#endif
 #ifdef MIXED
 #define LOADB(v) (v)
 #define BTYPE S
 #else
 #define LOADB(v) LOAD1(v)
 #define BTYPE C
-#endif
-#if defined(PREDICATE) && W > 1
-#define STORE(v) CONVERT(U, -(v)) /* a vector comparison yields -1 for true */
-#define STORE1(v) ((U)((v) ? 1 : 0))
-#elif defined(PREDICATE)
-#define STORE(v) ((U)((v) ? 1 : 0))
-#define STORE1(v) STORE(v)
-#elif defined(WIDEN)
-#define STORE(v) CONVERT(U, v)
-#define STORE1(v) ((U)(v))
-#else
-#define STORE(v) (v)
-#define STORE1(v) (v)
 #endif
 
 /* Remainder of floats with the sign of the divisor. */

@@ -13,13 +13,8 @@
 #endif
 /* TO_BOOL: defined where y is boolean (stored as uchar). */
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
-#if W == 1
-#define VEC(t) t
-#else
-#define VEC(t) CAT(t, W)
-#endif
+#include "vectors.cl"
+
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
 

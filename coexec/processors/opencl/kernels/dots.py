@@ -1,4 +1,4 @@
-"""Products whose operands are both contiguous along the sum (packed.cl: dots).
+"""Products whose operands are both contiguous along the sum (dots.cl).
 
 The gradient of a convolution's weights sums over output positions, along which X and the gradient
 of Y are contiguous; a matrix times a transposed matrix is the same with one image and one tap.
@@ -95,7 +95,7 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     operands = (d.x, d.y, bias.operand, d.result, scratch(0))
     factors = (Scalar(d.alpha, sums.name), Scalar(d.beta, sums.name))
     kernel = KernelCall(
-        family="packed",
+        family="dots",
         entry="dots",
         args=(*operands, *factors, *map(i32, numbers)),
         global_size=(slots,),
@@ -106,7 +106,6 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
             "V": lanes,
             "MASK": MASKS[sums.name],
             "SAME": int(d.dtype == sums),
-            "DOTS": 1,
             "DIRECT": direct,
             "LENGTH": params["LENGTH"],
         },

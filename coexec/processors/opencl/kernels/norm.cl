@@ -43,8 +43,12 @@
 #define POWER(base, beta) pow(base, -(beta)) /* LRN */
 #endif
 
+/* For functions with barriers: PoCL 3.0 must see them inlined before anything else is optimised,
+ * or it may drop stores that follow a second call. */
+#define COLLECTIVE static __attribute__((always_inline))
+
 /* Sum of `value` over the LANES items of each row of the work-group, known to all of them. */
-static ACC sum_lanes(ACC value, __local ACC *partial)
+COLLECTIVE ACC sum_lanes(ACC value, __local ACC *partial)
 {
 #if LANES == 1
     return value;
@@ -63,7 +67,7 @@ static ACC sum_lanes(ACC value, __local ACC *partial)
 }
 
 /* Sum over the whole work-group of LANES x ROWS items, known to all of them. */
-static ACC sum_group(ACC value, __local ACC *partial)
+COLLECTIVE ACC sum_group(ACC value, __local ACC *partial)
 {
 #if LANES * ROWS == 1
     return value;

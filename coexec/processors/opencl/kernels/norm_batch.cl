@@ -37,8 +37,12 @@
 #define NARROW(v) (v) /* the reverse */
 #endif
 
+/* For functions with barriers: PoCL 3.0 must see them inlined before anything else is optimised,
+ * or it may drop stores that follow a second call. */
+#define COLLECTIVE static __attribute__((always_inline))
+
 /* Sum over the whole work-group of LANES x ROWS items, known to all of them. */
-static ACC sum_group(ACC value, __local ACC *partial)
+COLLECTIVE ACC sum_group(ACC value, __local ACC *partial)
 {
 #if LANES * ROWS == 1
     return value;

@@ -71,6 +71,10 @@ class Batch:
     y: int = 0
     bias: int = 0
 
+    @property
+    def count(self) -> int:
+        return self.outer * self.inner
+
 
 @dataclass(frozen=True)
 class RightSource:
@@ -131,11 +135,13 @@ class BlockedProduct:
 
     @property
     def in_place(self) -> bool:
-        """Whether rows of A are contiguous, so that it needs no packing."""
+        """Whether rows of A are contiguous (or empty), so that it needs no packing."""
+        if self.depth == 0:
+            return True
         k0, k1, k2 = self.taps
         contiguous = (self.left.channel, *self.left.taps) == (k0 * k1 * k2, k1 * k2, k2, 1)
         plain = self.taps == ONES and self.left.channel == 1
-        return self.left.base == 0 and (contiguous or plain or self.depth <= 1)
+        return self.left.base == 0 and (contiguous or plain or self.depth == 1)
 
     def tiles(self, params: Mapping[str, int]) -> int:
         return -(-self.rows // params["MR"])
@@ -146,6 +152,16 @@ class BlockedProduct:
             return 0
         elements = self.left.count * self.tiles(params) * params["MR"] * self.depth
         return elements * np.dtype(accumulator(self.dtype)).itemsize
+
+    def moved_bytes(self, params: Mapping[str, int]) -> int:
+        """Operands read once each, the result written once."""
+        left = self.left.count * self.rows * self.depth if self.in_place else 0
+        elements = left + self.right.size + self.rows * self.columns * self.batch.count
+        if self.bias is not None:
+            rows = self.rows if self.bias.row else 1
+            columns = self.columns if self.bias.column else 1
+            elements += rows * columns * (self.batch.count if self.batch.bias else 1)
+        return elements * self.dtype.itemsize + self.packed_bytes(params)
 
     def block(self, params: Mapping[str, int]) -> int:
         """Whole channels in a panel, evenly divided among the panels of a column."""
@@ -163,7 +179,7 @@ class BlockedProduct:
 
     def panels(self, params: Mapping[str, int]) -> int:
         width = -(-self.columns // (params["NV"] * self.lanes()))
-        return width * self.batch.outer * self.batch.inner
+        return width * self.batch.count
 
     def tasks(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         return self.panels(params) * -(-self.rows // self.row_block(facts, params))
@@ -206,12 +222,15 @@ def pack_call(p: BlockedProduct, packed: Operand, params: Mapping[str, int]) -> 
     a = p.left
     numbers = (a.base, a.batch, a.row, a.channel, *a.taps, p.rows, p.channels, *p.taps)
     defines = p.defines(params)
+    read = a.count * p.rows * p.depth * p.dtype.itemsize
     return KernelCall(
         family="pack",
         entry="pack",
         args=(a.operand, packed, *map(i32, numbers)),
         global_size=(-(-p.channels // SPAN), p.tiles(params), a.count),
         defines={**{name: defines[name] for name in ("T", "ACC", "MR")}, "SPAN": SPAN},
+        bytes=read + p.packed_bytes(params),
+        layout=True,
     )
 
 
@@ -273,6 +292,8 @@ def product_call(
         global_size=(p.slots(facts, params),),
         local_size=(1,),
         defines=p.defines(params),
+        flop=2 * p.rows * p.columns * p.depth * batch.count,
+        bytes=p.moved_bytes(params),
     )
 
 

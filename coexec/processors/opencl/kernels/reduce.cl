@@ -43,15 +43,8 @@
 /* WIDEN: defined where ACC is not T.  ROUND: defined where U is not ACC.
  * SHIFTED: defined where MAP and FINISH use `shift`, one value per output (log-sum-exp). */
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
-#if W == 1
-#define VEC(t) t
-#define CONVERT(t, v) ((t)(v))
-#else
-#define VEC(t) CAT(t, W)
-#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
-#endif
+#include "vectors.cl"
+
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
 typedef VEC(ACC) AV __attribute__((aligned(sizeof(ACC))));

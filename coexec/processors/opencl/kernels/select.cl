@@ -14,13 +14,11 @@
 #define W 16 /* elements of a work-item: 1, 2, 4, 8 or 16 */
 #endif
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
+#include "vectors.cl"
+
 #if W == 1
-#define VEC(t) t
 #define MASK(v) ((v) != 0)
 #else
-#define VEC(t) CAT(t, W)
 #define MASK(v) (CAT(convert_, VEC(M))(v) != (VEC(M))0)
 #endif
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));

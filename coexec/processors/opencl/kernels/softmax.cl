@@ -21,15 +21,8 @@
 #endif
 /* WIDEN: defined where C is not T. */
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
-#if W == 1
-#define VEC(t) t
-#define CONVERT(t, v) ((t)(v))
-#else
-#define VEC(t) CAT(t, W)
-#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
-#endif
+#include "vectors.cl"
+
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 #define HINT __attribute__((vec_type_hint(VEC(C))))
 

@@ -19,46 +19,13 @@
 #endif
 /* WIDEN: defined where C is not T.  PREDICATE: defined where F is a condition and U is uchar. */
 
-#define CAT_(a, b) a##b
-#define CAT(a, b) CAT_(a, b)
-#if W == 1
-#define VEC(t) t
-#define CONVERT(t, v) ((t)(v))
-#else
-#define VEC(t) CAT(t, W)
-#define CONVERT(t, v) CAT(convert_, VEC(t))(v)
-#endif
-typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
-typedef VEC(U) UV __attribute__((aligned(sizeof(U))));
-/* Kernels are vectors already: compilers that merge work-items must not do it again. */
-#define HINT __attribute__((vec_type_hint(VEC(C))))
-
-#ifdef WIDEN
-#define LOAD(t, v) CONVERT(C, v)
-#define LOAD1(v) ((C)(v))
-#else
-#define LOAD(t, v) (v)
-#define LOAD1(v) (v)
-#endif
-#if defined(PREDICATE) && W > 1
-#define STORE(v) CONVERT(U, -(v)) /* a vector comparison yields -1 for true */
-#define STORE1(v) ((U)((v) ? 1 : 0))
-#elif defined(PREDICATE)
-#define STORE(v) ((U)((v) ? 1 : 0))
-#define STORE1(v) STORE(v)
-#elif defined(WIDEN)
-#define STORE(v) CONVERT(U, v)
-#define STORE1(v) ((U)(v))
-#else
-#define STORE(v) (v)
-#define STORE1(v) (v)
-#endif
+#include "elementwise.cl"
 
 __kernel HINT void unary(__global const T *x, __global U *y, const int size)
 {
     const int start = (int)get_global_id(0) * W;
     if (start + W <= size) {
-        const VEC(C) v = LOAD(C, *(__global const TV *)(x + start));
+        const VEC(C) v = LOAD(*(__global const TV *)(x + start));
         *(__global UV *)(y + start) = STORE(F(VEC(C), v));
         return;
     }

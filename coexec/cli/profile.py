@@ -1,0 +1,206 @@
+"""``coexec profile``: where the time of a run or a training step goes, and what to do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from coexec.api import Trainer, load
+from coexec.api import compile as compile_model
+from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import OPTIMIZERS
+from coexec.base.errors import UsageError
+from coexec.base.units import bytes_text
+from coexec.cli.output import (
+    JsonFlag,
+    ProcessorOption,
+    console,
+    notes,
+    parse_shapes,
+    print_json,
+    require_writable,
+)
+from coexec.cli.random_data import bind_batch, random_feeds, random_labels
+from coexec.ops.node import type_of
+from coexec.profile import Profile, ProfileOptions, profile_session, profile_training
+from coexec.report.attribution import CATEGORIES
+from coexec.report.bars import bar
+from coexec.report.html import write_html
+from coexec.report.perfetto_trace import write_perfetto
+from coexec.report.record import ProfileRecord, RowRecord
+
+SEED = 0
+BAR = 28
+"""Width of a full bar."""
+ROWS = 8
+"""Operators and layers shown."""
+RESIDUAL, OVERHEAD = 0.02, 0.05
+"""What attribution and profiling may be off by before the report warns."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "profile",
+        epilog="Example: coexec profile resnet18.onnx --train --batch-size 32 -p opencl "
+        "--html report.html",
+    )(profile)
+
+
+def profile(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    train: Annotated[bool, typer.Option("--train", help="Training steps, not inference.")] = False,
+    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
+    class_axis: Annotated[int, typer.Option(help="Axis of classes in the output.")] = 1,
+    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
+    ] = None,
+    processor: ProcessorOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Traced steps; the median is shown.")] = 10,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of the step.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Profile a model on random data: every millisecond attributed, with advice."""
+    require_writable(html, "--html")
+    require_writable(trace, "--trace")
+    specs = processor or ()
+    chosen_loss = _loss(loss, class_axis)
+    if optimizer not in OPTIMIZERS:
+        raise UsageError(f"--optimizer {optimizer!r} is unknown; known: {', '.join(OPTIMIZERS)}")
+    if not learning_rate > 0:
+        raise UsageError(f"--learning-rate must be above 0, not {learning_rate}")
+    loaded = load(model)
+    loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
+    rng = np.random.default_rng(SEED)
+    feeds = random_feeds(loaded, rng)
+    with notes.status("compiling") as status:
+
+        def observe(stage: str) -> None:
+            status.update(escape(stage))
+
+        options: dict[str, Any] = {}
+        if train:
+            options = {"loss": loss, "optimizer": optimizer}
+            trainer = Trainer(loaded, chosen_loss, OPTIMIZERS[optimizer](learning_rate), specs)
+            labels = random_labels(chosen_loss, type_of(loaded.graph.outputs[0]), rng)
+            how = ProfileOptions(steps, options, observe=observe)
+            profiled = profile_training(trainer, feeds, labels, str(model), how)
+        else:
+            session = compile_model(loaded, specs)
+            how = ProfileOptions(steps, options, observe=observe)
+            profiled = profile_session(session, feeds, str(model), how)
+    _write(profiled, html, trace)
+    if as_json:
+        print_json(profiled.record)
+    else:
+        show(profiled.record)
+
+
+def _write(profiled: Profile, html: Path | None, trace: Path | None) -> None:
+    if trace is not None:
+        write_perfetto(profiled.trace, trace)
+    if html is not None:
+        write_html(profiled.record, html)
+    for path in (trace, html):
+        if path is not None:
+            notes.print(f"written {escape(str(path))} ({bytes_text(path.stat().st_size)})")
+
+
+def show(record: ProfileRecord) -> None:
+    """The record for people: verdict, bars, worst operators and layers, advice."""
+    console.print(f"[bold]{escape(record['verdict'])}[/]", highlight=False)
+    for track in record["categories"]:
+        _show_track(record, track)
+    _show_rows("Operators", record["operators"])
+    _show_rows("Layers", record["layers"])
+    _show_rows("Phases", record["phases"])
+    for advice in record["advice"]:
+        console.print(f"\n[bold yellow]{escape(advice['title'])}[/]", highlight=False)
+        console.print(f"  {escape(advice['evidence'])}", highlight=False)
+        console.print(f"  [green]->[/] {escape(advice['suggestion'])}", highlight=False)
+    for line in record["fallbacks"]:
+        notes.print(f"[yellow]fallback:[/] {escape(line)}")
+    _show_quality(record)
+
+
+def _show_track(record: ProfileRecord, track: str) -> None:
+    wall = record["wall_ms"]
+    times: dict[str, float] = dict(record["categories"][track])  # type: ignore[arg-type]
+    console.print(f"\n[bold]{escape(track)}[/]  {wall:.3f} ms a step", highlight=False)
+    for name, meaning in CATEGORIES.items():
+        share = times[name] / wall if wall else 0.0
+        console.print(
+            f"  {meaning:<23} [cyan]{bar(share, BAR)}[/] {share:6.1%} {times[name]:9.3f} ms",
+            highlight=False,
+        )
+    transfers = record["transfers"][track]
+    if transfers["count"]:
+        console.print(
+            f"  [dim]{transfers['count']} copies, {bytes_text(transfers['bytes'])}; "
+            f"{transfers['latency_ms']:.3f} ms of the transfer is latency[/]",
+            highlight=False,
+        )
+
+
+def _show_rows(title: str, rows: list[RowRecord]) -> None:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True, max_width=40)
+    for column in ("ms", "share", "launches", "GFLOP/s", "GB/s", "roofline"):
+        table.add_column(column, justify="right")
+    table.add_column("bound by")
+    for row in rows[:ROWS]:
+        roof = "-" if row["roofline"] is None else f"{row['roofline']:.0%}"
+        table.add_row(
+            escape(row["name"].removeprefix("coexec::")),
+            f"{row['ms']:.3f}",
+            f"{row['share']:.1%}",
+            str(row["launches"]),
+            f"{row['gflops']:.1f}",
+            f"{row['gbps']:.1f}",
+            roof,
+            row["bound"],
+        )
+    console.print()
+    console.print(table)
+    if len(rows) > ROWS:
+        console.print(f"[dim]... and {len(rows) - ROWS} more[/]", highlight=False)
+
+
+def _show_quality(record: ProfileRecord) -> None:
+    """How far to trust the figures."""
+    overhead = record["overhead"]
+    console.print(
+        f"\nprofiling costs {overhead['fraction']:+.1%} ({overhead['traced_ms']:.3f} ms traced, "
+        f"{overhead['untraced_ms']:.3f} ms not; medians of {record['steps']}), parts add up to the "
+        f"step within {record['residual']:.2%}",
+        highlight=False,
+    )
+    for each in record["processors"]:
+        if each["clock"] == "host" and each["name"] != "reference":
+            notes.print(
+                f"[yellow]note:[/] {escape(each['name'])} has no profiling events: its times are "
+                "the host's clock around each kernel"
+            )
+    if overhead["fraction"] > OVERHEAD:
+        notes.print(f"[yellow]note:[/] profiling slows this step by more than {OVERHEAD:.0%}")
+    if record["residual"] > RESIDUAL:
+        notes.print(f"[yellow]note:[/] parts differ from the step by more than {RESIDUAL:.0%}")
+
+
+def _loss(name: str, class_axis: int) -> Loss:
+    if name not in LOSSES:
+        raise UsageError(f"--loss {name!r} is unknown; known: {', '.join(LOSSES)}")
+    if name == "cross-entropy":
+        return SoftmaxCrossEntropy(class_axis=class_axis)
+    chosen: Loss = LOSSES[name]()
+    return chosen

@@ -1,0 +1,56 @@
+"""What an OpenCL device says about itself, for people and for kernels."""
+
+from __future__ import annotations
+
+import pyopencl as cl
+
+from coexec.core.processor import ProcessorSpec
+from coexec.processors.opencl.family import DeviceFacts
+
+
+def facts_of(device: cl.Device) -> DeviceFacts:
+    """What kernels may depend on."""
+    extensions = device.extensions.split()
+    return DeviceFacts(
+        name=device.name.strip(),
+        vendor=device.vendor.strip(),
+        fp16="cl_khr_fp16" in extensions,
+        fp64="cl_khr_fp64" in extensions,
+        max_work_group_size=device.max_work_group_size,
+        local_bytes=device.local_mem_size,
+        compute_units=device.max_compute_units,
+        alignment=max(device.mem_base_addr_align // 8, 64),
+    )
+
+
+def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
+    """The description that ``coexec devices`` prints."""
+    extensions = device.extensions.split()
+    svm = getattr(device, "svm_capabilities", 0)
+    is_cpu = bool(device.type & cl.device_type.CPU)
+    return ProcessorSpec(
+        name=name,
+        kind=_kind(device),
+        device=device.name.strip(),
+        driver=f"{device.platform.name.strip()} {device.driver_version.strip()}",
+        compute_units=device.max_compute_units,
+        memory_bytes=device.global_mem_size,
+        unified_memory=is_cpu or bool(device.host_unified_memory),
+        features={
+            "fp16": "cl_khr_fp16" in extensions,
+            "fp64": "cl_khr_fp64" in extensions,
+            "images": bool(device.image_support),
+            "svm": bool(svm),
+        },
+        resources=("cpu",) if is_cpu else (f"{name}",),
+    )
+
+
+def _kind(device: cl.Device) -> str:
+    """The device's type; a simulator that claims several is named after the first."""
+    kinds = {
+        "gpu": cl.device_type.GPU,
+        "accelerator": cl.device_type.ACCELERATOR,
+        "cpu": cl.device_type.CPU,
+    }
+    return next((name for name, bit in kinds.items() if device.type & bit), "custom")

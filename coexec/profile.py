@@ -1,0 +1,193 @@
+"""Profiling: traced and untraced steps in turn, the median one attributed and explained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from coexec.base.errors import UsageError
+from coexec.core.events import HOST, RUN, Event, Trace
+from coexec.core.machine import Rates
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.rates import machine_rates
+from coexec.report.advice import Findings
+from coexec.report.attribution import attribute
+from coexec.report.build_record import Measured, build_record
+from coexec.report.record import OverheadRecord, ProfileRecord
+from coexec.session import Session
+from coexec.trainer import Trainer
+
+WARM_UP = 2
+"""Pairs of steps before the first that counts: compilation, first touch of memory, caches."""
+CPU = "reference"
+"""Its rates are those of the host's CPU through NumPy: what a GPU is compared with."""
+
+Step = Callable[[Trace | None], object]
+Observer = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The record of the median step, and its trace."""
+
+    record: ProfileRecord
+    trace: Trace
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """``steps`` are traced, as many untraced ones beside them; ``observe`` hears of each stage.
+
+    ``rates`` by processor name; measured (or read from the cache) where absent. ``options`` goes
+    into the record as it is.
+    """
+
+    steps: int = 10
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rates: Mapping[str, Rates] = field(default_factory=dict)
+    observe: Observer = lambda _stage: None
+
+
+def profile_session(
+    session: Session,
+    feeds: Mapping[str, Array],
+    model: str,
+    how: ProfileOptions = ProfileOptions(),
+) -> Profile:
+    """Profile runs of a compiled model; ``model`` is its name in the record."""
+
+    def step(trace: Trace | None) -> object:
+        return session.run(feeds, trace=trace)
+
+    timing = _time(step, how)
+    return _profile("inference", model, session, feeds, timing, how)
+
+
+def profile_training(
+    trainer: Trainer,
+    feeds: Mapping[str, Array],
+    labels: Array,
+    model: str,
+    how: ProfileOptions = ProfileOptions(),
+) -> Profile:
+    """Profile training steps on one batch; the parameters change as in any training.
+
+    Raises:
+        UsageError: the trainer splits batches into micro-batches: a step is several runs then.
+    """
+    if trainer.micro_batches != 1:
+        raise UsageError("profile a trainer without micro_batches, at the micro-batch's size")
+
+    def step(trace: Trace | None) -> object:
+        return trainer.step(feeds, labels, trace)
+
+    timing = _time(step, how)
+    return _profile("training", model, trainer, feeds, timing, how)
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """The median traced step, and what tracing cost."""
+
+    trace: Trace
+    overhead: OverheadRecord
+
+
+def _time(step: Step, how: ProfileOptions) -> _Timing:
+    if how.steps < 1:
+        raise UsageError(f"steps must be at least 1, not {how.steps}")
+    how.observe("warm-up")
+    for _ in range(WARM_UP):
+        step(None)
+        step(Trace())
+    traced: list[tuple[int, int, Trace]] = []
+    untraced: list[int] = []
+    for number in range(how.steps):
+        how.observe(f"step {number + 1} of {how.steps}")
+        # Which of the two comes first alternates: neither gets the warmer caches.
+        for is_traced in (True, False) if number % 2 else (False, True):
+            if is_traced:
+                traced.append(traced_step(step))
+            else:
+                start = time.perf_counter_ns()
+                step(None)
+                untraced.append(time.perf_counter_ns() - start)
+    ranked = sorted(traced, key=lambda item: item[0])
+    with_trace, without = median(item[0] for item in traced), median(untraced)
+    overhead: OverheadRecord = {
+        "traced_ms": with_trace / 1e6,
+        "untraced_ms": without / 1e6,
+        "fraction": with_trace / without - 1,
+        "collect_ms": median(item[1] for item in traced) / 1e6,
+    }
+    return _Timing(ranked[len(ranked) // 2][2], overhead)
+
+
+def traced_step(step: Step) -> tuple[int, int, Trace]:
+    """Run a step traced: (nanoseconds of the step, of collecting its events afterwards, trace).
+
+    The trace gets one run around the executor's: what the host does before launching counts too.
+    """
+    trace = Trace()
+    start = time.perf_counter_ns()
+    step(trace)
+    returned = time.perf_counter_ns()
+    end = max(event.end_ns for event in trace.host() if event.kind == RUN)
+    trace.events.append(Event("step", RUN, HOST, start, end))
+    return end - start, returned - end, trace
+
+
+def _profile(
+    mode: str,
+    model: str,
+    subject: Session | Trainer,
+    feeds: Mapping[str, Array],
+    timing: _Timing,
+    how: ProfileOptions,
+) -> Profile:
+    used = _used(subject.processors, timing.trace)
+    first = next(iter(subject.processors))
+    rates = _rates([*used, CPU], how)
+    findings = Findings(
+        attribution=attribute(timing.trace, rates),
+        specs={name: processor.describe() for name, processor in used.items()},
+        rates=rates,
+        first=first,
+        refusals=subject.plan.refusals,
+        cpu=rates[CPU],
+        batch_size=_batch_size(feeds),
+    )
+    inputs = {name: list(array.shape) for name, array in feeds.items()}
+    measured = Measured(
+        model=model,
+        mode=mode,
+        options={**how.options, "inputs": inputs},
+        trace=timing.trace,
+        program=subject.program,
+        findings=findings,
+        clocks={name: getattr(processor, "clock", "host") for name, processor in used.items()},
+        steps=how.steps,
+        overhead=timing.overhead,
+        fallbacks=subject.plan.table().splitlines(),
+    )
+    return Profile(build_record(measured), timing.trace)
+
+
+def _used(processors: Mapping[str, Processor], trace: Trace) -> dict[str, Processor]:
+    """Processors that did anything."""
+    tracks = {event.track for event in trace.events}
+    return {name: processor for name, processor in processors.items() if name in tracks}
+
+
+def _rates(names: Sequence[str], how: ProfileOptions) -> dict[str, Rates]:
+    missing = [name for name in dict.fromkeys(names) if name not in how.rates]
+    machine = machine_rates(missing, observe=lambda name: how.observe(f"measuring {name}"))
+    return {**how.rates, **machine.processors}
+
+
+def _batch_size(feeds: Mapping[str, Array]) -> int:
+    return next((len(array) for array in feeds.values() if array.ndim), 0)

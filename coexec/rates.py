@@ -1,0 +1,86 @@
+"""Measured rates of processors, kept on disk: a machine is measured once per driver."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from coexec.base.errors import SaveError, UsageError
+from coexec.base.knobs import cache_dir
+from coexec.core.machine import Machine, Rates
+from coexec.core.machine_file import read_machine, write_machine
+from coexec.core.processor import ProcessorSpec
+from coexec.processors.find import measure_processor, open_processor
+
+log = logging.getLogger(__name__)
+HERE = platform.node() or "this machine"
+FORMAT = 1
+"""Changes when what is measured changes: older files in the cache are left alone."""
+
+Observer = Callable[[str], None]
+
+
+def machine_rates(
+    specs: Sequence[str], refresh: bool = False, observe: Observer | None = None
+) -> Machine:
+    """Rates of the processors that ``specs`` mean, by their full names (options included).
+
+    What was measured before on the same device with the same driver is read from the cache unless
+    ``refresh``. ``observe`` is told the name of each processor that is about to be measured. The
+    date is the oldest of the measurements.
+
+    Raises:
+        ProcessorError: a spec is unknown or its device absent.
+    """
+    rates: dict[str, Rates] = {}
+    dates: list[str] = []
+    for spec in dict.fromkeys(specs):
+        described = open_processor(spec).describe()
+        base = described.name.partition("?")[0]
+        known = None if refresh else _read(described, base)
+        if known is None:
+            if observe is not None:
+                observe(base)
+            known = Machine(HERE, _now(), {base: measure_processor(base)})
+            _keep(known, described, base)
+        rates[described.name] = known.processors[base]
+        dates.append(known.date)
+    return Machine(HERE, min(dates, default=_now()), rates)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _file(described: ProcessorSpec, base: str) -> Path:
+    identity = f"{FORMAT}\n{described.device}\n{described.driver}\n{described.compute_units}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    stem = re.sub(r"[^a-z0-9]+", "-", base.lower())
+    return cache_dir() / "machines" / f"{stem}-{digest}.toml"
+
+
+def _read(described: ProcessorSpec, base: str) -> Machine | None:
+    """What the cache has; a damaged file is measured again."""
+    file = _file(described, base)
+    if not file.exists():
+        return None
+    try:
+        machine = read_machine(file)
+    except UsageError as error:
+        log.warning("measuring %s again: %s", base, error)
+        return None
+    return machine if base in machine.processors else None
+
+
+def _keep(machine: Machine, described: ProcessorSpec, base: str) -> None:
+    file = _file(described, base)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_machine(machine, file)
+    except (SaveError, OSError) as error:
+        log.warning("rates not kept: %s", error)

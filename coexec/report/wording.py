@@ -1,0 +1,48 @@
+"""How reports name nodes, times and shares."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+ROLES = {
+    "ConvWeightGrad": "weight gradient",
+    "ConvInputGrad": "input gradient",
+}
+
+
+class Named(Protocol):
+    """An event or a point of the roofline plot."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def operator(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def phase(self) -> str: ...
+
+
+def node_phrase(node: Named) -> str:
+    """``Conv_12``, ``Conv_12's weight gradient``, ``Adam of Conv_12``."""
+    operator = node.operator.rpartition("::")[2].partition(".")[0]
+    layer = node.source or node.name
+    if node.phase in ("backward", "optimizer"):
+        if operator in ROLES:
+            return f"{layer}'s {ROLES[operator]}"
+        return f"{operator} ({node.phase}) of {layer}"
+    return layer if layer == node.name else f"{layer} ({operator})"
+
+
+def percent(share: float) -> str:
+    """``0.781`` -> ``78 %``."""
+    return f"{share * 100:.1f} %" if 0 < share < 0.0995 else f"{share * 100:.0f} %"
+
+
+def milliseconds(nanoseconds: float) -> str:
+    """``1234567`` -> ``1.23 ms``."""
+    ms = nanoseconds / 1e6
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"

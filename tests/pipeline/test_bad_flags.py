@@ -1,0 +1,135 @@
+"""Flags that make no sense are refused before any work is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import coexec
+from coexec.cli.output import require_writable
+from tests.pipeline.command import coexec as command
+from tests.pipeline.command import failed
+from tests.pipeline.small import arrays, write_data, write_network
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_network(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--resume"], "--resume needs --checkpoint DIR: the folder to continue from"),
+        (
+            ["--loss", "hinge"],
+            "--loss 'hinge' is unknown; known: cross-entropy, mse, l1, huber, bce",
+        ),
+        (["--optimizer", "rms"], "--optimizer 'rms' is unknown; known: sgd, adam, adamw"),
+        (["--schedule", "zigzag"], "--schedule 'zigzag' is unknown; known: constant, step, cosine"),
+        (["--learning-rate", "0"], "--learning-rate must be above 0, not 0.0"),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan"),
+        (["--label-smoothing", "1"], "--label-smoothing must be in [0, 1), not 1.0"),
+        (["--clip-norm", "0"], "--clip-norm must be above 0, not 0.0"),
+        (["--momentum", "1.5"], "--momentum must be in [0, 1), not 1.5"),
+        (["--weight-decay", "-0.1"], "--weight-decay must be at least 0, not -0.1"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_flags_of_train(flags: list[str], message: str, model: Path, data: Path) -> None:
+    assert failed(command("train", model, "--data", data, *flags), 2) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shape", "x=axb"], "--shape x=axb: write it as x=1x3x224x224"),
+        (["--shape", "x"], "--shape 'x': write it as --shape NAME=VALUE"),
+        (["--shape", "x=2x12", "--shape", "x=3x12"], "--shape names 'x' twice"),
+        (["--input", "x.npy"], "--input 'x.npy': write it as --input NAME=VALUE"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_bad_flags_of_run(flags: list[str], message: str, model: Path) -> None:
+    assert failed(command("run", model, *flags), 2) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shape", "z=2x12"], "no input is named 'z'; the model's inputs are 'x'"),
+        (["--shape", "x=2x13"], "input 'x' is [N, 12], given 2x13: dimension 1 must be 12"),
+        (["--shape", "x=2"], "input 'x' is [N, 12], given 2: the rank differs"),
+        (["--shape", "x=-2x12"], "input 'x': negative dimension in -2x12"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_shapes_that_do_not_fit_the_model(flags: list[str], message: str, model: Path) -> None:
+    assert failed(command("run", model, *flags)) == message
+
+
+def test_an_open_shape_asks_for_the_flag(model: Path) -> None:
+    text = failed(command("run", model), 2)
+    assert text == "input 'x' has an open shape; give --shape x=..."
+
+
+def test_a_batch_larger_than_the_data(model: Path, data: Path) -> None:
+    text = failed(command("train", model, "--data", data, "--batch-size", "49"))
+    assert text == "--batch-size 49 exceeds the 48 samples of the data"
+
+
+def test_trainable_that_matches_nothing(model: Path, data: Path) -> None:
+    text = failed(command("train", model, "--data", data, "--trainable", "conv*"))
+    assert text.startswith("--trainable 'conv*' matches no parameter; known: fc1.weight, fc1.bias")
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step would be the failure of the test."""
+
+    def step(*_arguments: object) -> float:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(coexec.Trainer, "step", step)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_outputs_that_cannot_be_written_fail_before_training(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    train = ("train", model, "--data", data)
+    missing = tmp_path / "missing"
+    text = failed(command(*train, "--out", missing / "out.onnx"), 2)
+    assert text == f"--out {missing / 'out.onnx'}: the folder {missing} does not exist"
+    assert failed(command(*train, "--out", tmp_path), 2) == (
+        f"--out {tmp_path} is a folder; name a file"
+    )
+    assert "does not exist" in failed(command(*train, "--trace", model / "t.pftrace"), 2)
+    text = failed(command(*train, "--checkpoint", model), 2)
+    assert text == f"--checkpoint {model}: cannot make the folder: File exists"
+    text = failed(command("run", model, "--save-outputs", missing / "y.npz"), 2)
+    assert text.startswith("--save-outputs ")
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
+@pytest.mark.usefixtures("no_training")
+def test_a_folder_that_takes_no_files_fails_before_training(model: Path, data: Path) -> None:
+    """Not a matter of permissions: even root cannot make a file in /proc."""
+    text = failed(command("train", model, "--data", data, "--out", "/proc/out.onnx"), 2)
+    assert text.startswith("--out /proc/out.onnx: cannot write in /proc: ")
+    require_writable(data, "--out")  # an existing file is no obstacle
+
+
+@pytest.mark.usefixtures("no_training")
+def test_validation_that_does_not_fit_fails_before_training(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    other = write_data(tmp_path / "other.npz", x=None, image=arrays(48)["x"])
+    text = failed(command("train", model, "--data", data, "--validation", other))
+    assert "missing ['x'], unknown ['image']" in text
