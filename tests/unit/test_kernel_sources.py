@@ -1,0 +1,55 @@
+"""Kernel files and what lowerings say of their kernels, without a device."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from coexec.ops.opdef import Example, OpDef
+from coexec.ops.table import OPERATORS
+from coexec.processors.opencl.compile import kernel_source, lower_node
+from coexec.processors.opencl.family import DeviceFacts
+from tests.running import region_of
+
+FACTS = DeviceFacts("any", "any", True, True, 256, 1 << 15, 4, 64)
+FILES = sorted(
+    path.name.removesuffix(".cl")
+    for path in resources.files("coexec.processors.opencl.kernels").iterdir()
+    if path.name.endswith(".cl")
+)
+PRODUCTS = [
+    pytest.param(OPERATORS[name], example, id=f"{name}-{i}")
+    for name in ("Conv", "Gemm", "MatMul")
+    for i, example in enumerate(OPERATORS[name].examples)
+]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_included_files_stand_in_their_places(name: str) -> None:
+    """Each shared part once, so that nothing is defined twice, and no line left to a driver."""
+    text = kernel_source(name)
+    assert "#include" not in text
+    assert text.count("#define CAT_(") <= 1
+    assert text.count("inline void gather(") <= 1
+
+
+def test_products_and_sums_of_products_share_gathering() -> None:
+    for name in ("packed", "dots"):
+        assert "inline void gather(" in kernel_source(name)
+
+
+@pytest.mark.parametrize(("op", "example"), PRODUCTS)
+def test_packed_products_account_for_their_work(
+    op: OpDef, example: Example, rng: np.random.Generator
+) -> None:
+    """Arithmetic sums to the operator's; only packing is layout, and it says what it moves."""
+    call = example.call(op, example.draw(rng))
+    (node,) = region_of(call).nodes
+    calls = lower_node(node, FACTS, "packed").calls
+    assert sum(kernel.flop for kernel in calls) == op.work(call).flop
+    for kernel in calls:
+        assert kernel.layout == (kernel.entry == "pack")
+        assert kernel.bytes > 0
+        assert (kernel.flop == 0) == kernel.layout
