@@ -204,7 +204,7 @@ def known_peers(torch_python: str, threads: int) -> list[Peer]:
 def table(name: str, batch: int, results: list[Result]) -> Table:
     """One model's results."""
     shown = Table(title=f"{name}, batch {batch}: one training step")
-    shown.add_column("peer")
+    shown.add_column("peer", no_wrap=True)
     for column in ("median ms", "min ms", "start cold s", "start warm s", "planned", "process"):
         shown.add_column(column, justify="right")
     for result in results:

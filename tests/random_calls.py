@@ -233,7 +233,9 @@ def conv_transpose(dice: Dice) -> Example:
     forward = conv(dice)
     g = _geometry(forward)
     attributes: dict[str, Any] = dict(forward.attributes)
-    attributes["pads"] = tuple(min(1, k - 1) for k in (*g.kernel, *g.kernel))
+    begin = tuple(min(1, k - 1) for k in g.kernel)
+    end = tuple(min(b, n - 1) for b, n in zip(begin, g.out_size, strict=True))
+    attributes["pads"] = begin + end  # of two elements at least, one is left
     attributes["output_padding"] = tuple(dice.randrange(s) for s in g.strides)
     bias = dice.choice((None, Sample((g.in_channels,), dice.real)))
     operands = (Sample(g.out_shape, dice.real), _sample(forward, 1), bias)

@@ -1,4 +1,4 @@
-"""``coexec devices``: every processor known, available or not; with ``--measure`` what they can do."""
+"""``coexec devices``: the processors there are or could be; with ``--measure`` what they can do."""
 
 from __future__ import annotations
 

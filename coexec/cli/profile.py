@@ -108,7 +108,7 @@ def profile(
 
 def _write(profiled: Profile, html: Path | None, trace: Path | None) -> None:
     if trace is not None:
-        write_perfetto(profiled.trace, trace)
+        write_perfetto(profiled.trace, trace, profiled.program)
     if html is not None:
         write_html(profiled.record, html)
     for path in (trace, html):
@@ -154,10 +154,10 @@ def _show_track(record: ProfileRecord, track: str) -> None:
 
 def _show_rows(title: str, rows: list[RowRecord]) -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True, max_width=40)
-    for column in ("ms", "share", "launches", "GFLOP/s", "GB/s", "roofline"):
+    table.add_column("", no_wrap=True, max_width=30)
+    for column in ("ms", "share", "runs", "GFLOP/s", "GB/s", "roofline"):
         table.add_column(column, justify="right")
-    table.add_column("bound by")
+    table.add_column("bound by", no_wrap=True)
     for row in rows[:ROWS]:
         roof = "-" if row["roofline"] is None else f"{row['roofline']:.0%}"
         table.add_row(
@@ -181,7 +181,7 @@ def _show_quality(record: ProfileRecord) -> None:
     overhead = record["overhead"]
     console.print(
         f"\nprofiling costs {overhead['fraction']:+.1%} ({overhead['traced_ms']:.3f} ms traced, "
-        f"{overhead['untraced_ms']:.3f} ms not; medians of {record['steps']}), parts add up to the "
+        f"{overhead['untraced_ms']:.3f} ms not; fastest of {record['steps']}), parts add up to the "
         f"step within {record['residual']:.2%}",
         highlight=False,
     )

@@ -272,6 +272,7 @@ _CONV = (
     _case((0, 4, 5, 5), (6, 2, 3, 3), bias=True, group=2),
     _case((2, 6, 5, 5), (4, 6, 1, 1), strides=(2, 2)),
     _case((2, 3, 12), (4, 3, 3), bias=True, dilations=(3,), pads=(3, 3)),
+    _case((1, 2, 1, 4, 5), (4, 1, 1, 3, 2), group=2, strides=(2, 1, 1), pads=(1, 0, 0, 0, 0, 0)),
     _case((1, 2, 4, 5, 6), (3, 2, 2, 3, 2), bias=True, strides=(1, 2, 1), pads=(1, 1, 0, 0, 1, 1)),
 )
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from coexec.core.events import DISPATCH, FREE, HOST, RUN, Event, Trace
-from coexec.core.program import STATE, Instruction, Launch, Program, Read, Write
+from coexec.core.program import Instruction, Launch, Program, Read, Write
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ def runs_of(trace: Trace) -> list[list[Work]]:
     """Per run, what was handed over, in order.
 
     The executor records the dispatches of a run, then the run, then the events of its work in the
-    order of their dispatches. Dispatches of a run that was broken off have no events and are left
-    out.
+    order of their dispatches. A run that was broken off has no events and is left out.
     """
     runs: list[list[Work]] = []
     dispatches: list[Event] = []
@@ -50,7 +48,7 @@ def runs_of(trace: Trace) -> list[list[Work]]:
             dispatches.append(event)
         elif event.track != HOST and event.kind != FREE and waiting:
             runs[-1].append(Work(waiting.pop(0), event))
-    return runs
+    return [works for works in runs if works]
 
 
 def steps_of(works: Sequence[Work], program: Program) -> list[Step]:
@@ -109,50 +107,3 @@ def _touched(instruction: Instruction, program: Program) -> tuple[list[str], lis
             return [instruction.buffer], [f"host {instruction.tensor}"]
         case _:
             return [], []
-
-
-def live_bytes(steps: Sequence[Step], program: Program) -> dict[str, list[tuple[int, int]]]:
-    """Per processor, (time in ns, bytes in use from then on) during one run.
-
-    States and constants are in use all the time, any other buffer from the start of the first work
-    that touches it to the end of the last; a region's arena counts as a whole while it runs.
-    """
-    changes: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    start = min((work.event.start_ns for _, work in steps), default=0)
-    spans = _spans(steps)
-    for spec in program.buffers:
-        if spec.role == STATE:
-            changes[spec.processor].append((start, spec.nbytes))
-        elif spec.name in spans:
-            first, last = spans[spec.name]
-            changes[spec.processor] += [(first, spec.nbytes), (last, -spec.nbytes)]
-    for executable in program.executables:
-        changes[executable.processor].append((start, executable.constant_bytes))
-    return {processor: _levels(found) for processor, found in changes.items()}
-
-
-def _spans(steps: Iterable[Step]) -> dict[str, tuple[int, int]]:
-    """First and last time at which a buffer is touched."""
-    spans: dict[str, tuple[int, int]] = {}
-    for instruction, work in steps:
-        match instruction:
-            case Launch():
-                names: tuple[str, ...] = instruction.buffers
-            case Write() | Read():
-                names = (instruction.buffer,)
-            case _:
-                names = ()
-        for name in names:
-            first, last = spans.get(name, (work.event.start_ns, work.event.end_ns))
-            spans[name] = min(first, work.event.start_ns), max(last, work.event.end_ns)
-    return spans
-
-
-def _levels(changes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Sums of all changes up to each time, one entry a time."""
-    levels: dict[int, int] = {}
-    level = 0
-    for time, delta in sorted(changes):
-        level += delta
-        levels[time] = level
-    return list(levels.items())

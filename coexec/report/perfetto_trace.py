@@ -19,7 +19,8 @@ from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 from coexec.base.disk import write_atomically
 from coexec.core.events import HOST, Event, Trace
 from coexec.core.program import Program
-from coexec.report.flows import live_bytes, runs_of, steps_of, tensor_flows
+from coexec.report.flows import runs_of, steps_of, tensor_flows
+from coexec.report.memory import memory_over_time
 
 SEQUENCE = 1
 
@@ -44,8 +45,9 @@ def write_perfetto(trace: Trace, path: Path, program: Program | None = None) -> 
             steps = steps_of(works, program)
             for producer, consumer in tensor_flows(steps, program):
                 file.connect(producer, consumer)
-            for processor, levels in live_bytes(steps, program).items():
-                file.count_bytes(processor, levels)
+            if steps:
+                one_run = Trace([work.event for work in works])
+                file.count_bytes(memory_over_time(program, one_run))
     data = file.builder.serialize()
     write_atomically(path, lambda output: output.write(data))
 
@@ -87,16 +89,16 @@ class _File:
         self.slices[id(producer)].flow_ids.append(flow)
         self.slices[id(consumer)].terminating_flow_ids.append(flow)
 
-    def count_bytes(self, processor: str, levels: Iterable[tuple[int, int]]) -> None:
-        """Values of a processor's memory counter."""
-        if processor not in self.counters:
-            uuid = self._describe(f"{processor} memory", self.tracks.get(processor, 0))
-            self.counters[processor] = uuid
-        for time, value in levels:
-            packet = self._packet(time)
-            packet.track_event.type = TrackEvent.TYPE_COUNTER
-            packet.track_event.track_uuid = self.counters[processor]
-            packet.track_event.counter_value = value
+    def count_bytes(self, levels: Iterable[tuple[int, str, int]]) -> None:
+        """Time, processor and bytes in use from then on."""
+        for time, processor, value in levels:
+            if processor not in self.counters:
+                uuid = self._describe(f"{processor} memory", self.tracks.get(processor, 0))
+                self.counters[processor] = uuid
+            event = self._packet(time).track_event
+            event.type = TrackEvent.TYPE_COUNTER
+            event.track_uuid = self.counters[processor]
+            event.counter_value = value
 
     def _describe(self, name: str, parent: int | None = None) -> int:
         uuid = next(self.uuids)

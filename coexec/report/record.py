@@ -171,16 +171,17 @@ class AdviceRecord(TypedDict):
 
 
 class OverheadRecord(TypedDict):
-    """What profiling costs: traced against untraced steps, taken in turn."""
+    """What profiling costs: traced against untraced steps, taken in turn, the fastest of each.
+
+    Other work on the machine only ever adds, so the fastest are the ones to compare.
+    """
 
     traced_ms: float
-    """Median over steps."""
     untraced_ms: float
-    """Median over steps."""
     fraction: float
     """``traced_ms / untraced_ms - 1``; negative within noise."""
     collect_ms: float
-    """Reading the events after the step is over; not part of ``traced_ms``."""
+    """Reading the events after the step is over (median); not part of ``traced_ms``."""
 
 
 class ProfileRecord(TypedDict):

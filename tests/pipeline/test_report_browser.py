@@ -312,7 +312,7 @@ def test_a_record_with_next_to_nothing_in_it(browser: Browser, tmp_path: Path) -
 @pytest.mark.parametrize("size", [PHONE, DESK])
 def test_comparison(browser: Browser, tmp_path: Path, size: tuple[int, int]) -> None:
     records = [make_record(), make_record(2.0, model="faster.onnx")]
-    comparison = compare(*records, ("a.json", "b.json"))
+    comparison = compare(records[0], records[1], ("a.json", "b.json"))
     write_comparison_html(comparison, records, tmp_path / "both.html")
     browser.open(tmp_path / "both.html", size)
     assert "times as fast as A" in browser.all(".verdict")[0].text

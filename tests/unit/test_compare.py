@@ -172,3 +172,7 @@ def test_command_tries_the_page_first(tmp_path: Path) -> None:
     done = coexec("compare", "a.json", "b.json", "--html", tmp_path / "no" / "x.html")
     assert done.status == 2
     assert "--html" in done.err
+
+
+def test_help_shows_an_example() -> None:
+    assert "Example: coexec compare" in " ".join(coexec("compare", "--help").out.split())

@@ -32,7 +32,7 @@ from coexec.core.program import (
     Wait,
     Write,
 )
-from coexec.report.flows import live_bytes, runs_of, steps_of, tensor_flows
+from coexec.report.flows import runs_of, steps_of, tensor_flows
 from coexec.report.perfetto_trace import write_perfetto
 from tests.pipeline.small import FEATURES, network
 
@@ -48,7 +48,7 @@ class File:
     counters: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
 
     def name(self, uuid: int) -> str:
-        return self.tracks[uuid].name
+        return str(self.tracks[uuid].name)
 
 
 def parse(path: Path) -> File:
@@ -145,7 +145,8 @@ def one_run(at: int = 0) -> list[Event]:
     work = [
         Event("x in", COPY, "gpu", at + 103, at + 108, bytes=16),
         region(
-            kernel("conv", "gpu", at + 120, at + 140), kernel("relu", "gpu", at + 140, at + 150)
+            replace(kernel("conv", "gpu", at + 120, at + 140), live=64),
+            kernel("relu", "gpu", at + 140, at + 150),
         ),
         Event("m out", COPY, "gpu", at + 155, at + 165, bytes=32),
         Event("m in", COPY, "cpu", at + 180, at + 185, bytes=32),
@@ -222,14 +223,14 @@ def test_without_a_program_there_are_the_arrows_of_the_dispatches(tmp_path: Path
 
 
 def test_memory_in_use_is_a_counter_below_its_processor(file: File) -> None:
+    resident = 1000 + 16  # state and input
     assert file.counters["gpu memory"] == [
-        (103, 1000 + 16),
-        (120, 1000 + 16 + 32 + 64),
-        (150, 1000 + 32),  # input and arena are done with
-        (165, 1000),
+        (103, resident),
+        (120, resident + 32 + 64),  # what the other processor will get, and conv's own need
+        (140, resident + 32),
+        (150, resident),
     ]
-    assert file.counters["cpu memory"][-1][1] == 0
-    assert max(level for _, level in file.counters["cpu memory"]) == 40
+    assert file.counters["cpu memory"] == [(103, 8), (190, 8 + 32)]
     (gpu,) = [track.uuid for track in file.tracks.values() if track.name == "gpu"]
     (counter,) = [track for track in file.tracks.values() if track.name == "gpu memory"]
     assert counter.parent_uuid == gpu
@@ -255,11 +256,12 @@ def test_a_read_that_nobody_wanted_has_no_work() -> None:
     assert names == {("x in", "conv"), ("relu", "m out"), ("m out", "m in"), ("m in", "softmax")}
 
 
-def test_runs_of_another_program_are_not_matched() -> None:
+def test_runs_of_another_program_are_not_matched(tmp_path: Path) -> None:
     (works,) = runs_of(Trace(one_run()))
     other = replace(PROGRAM, instructions=PROGRAM.instructions[:3])
     assert steps_of(works, other) == []
-    assert live_bytes([], PROGRAM)["gpu"] == [(0, 1000)]
+    write_perfetto(Trace(one_run()), tmp_path / "trace", other)
+    assert parse(tmp_path / "trace").arrows == DISPATCHED
 
 
 def test_work_at_the_same_time_gets_a_queue_of_its_own(tmp_path: Path) -> None:

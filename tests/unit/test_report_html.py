@@ -181,7 +181,9 @@ def test_size_of_the_page(tmp_path: Path) -> None:
 
 def test_a_page_of_two_runs(tmp_path: Path) -> None:
     records = [make_record(), make_record(2.0)]
-    write_comparison_html(compare(*records, ("a.json", "b.json")), records, tmp_path / "both.html")
+    write_comparison_html(
+        compare(records[0], records[1], ("a.json", "b.json")), records, tmp_path / "both.html"
+    )
     page = Page(tmp_path / "both.html")
     assert page.texts["h1"] == ["A: a.json  →  B: b.json"]
     assert len(page.records) == 2
@@ -191,3 +193,34 @@ def test_a_page_of_two_runs(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(SaveError, match=r"cannot write .*report\.html"):
         write_html(make_record(), tmp_path / "missing" / "report.html")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``#rgb`` or ``#rrggbb`` (WCAG 2.2)."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG contrast ratio, 1 to 21."""
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [":root {", ':root[data-theme="dark"] {'])
+def test_text_is_readable_on_its_background(theme: str) -> None:
+    """4.5 is what WCAG AA asks of text, 3 of a graphic against what lies behind it."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    block = style[style.index(theme) : style.index("}", style.index(theme))]
+    colours = dict(re.findall(r"--([\w-]+): (#\w+)", block))
+    for name, colour in colours.items():
+        if name.startswith("on-"):
+            assert contrast(colour, colours[name.removeprefix("on-")]) >= 4.5, name
+    for text in ("ink", "soft", "good", "bad", "accent"):
+        for ground in ("card", "page", "hover"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+    for mark in ("forward", "backward", "optimizer", "other"):
+        assert contrast(colours[mark], colours["card"]) >= 3, mark

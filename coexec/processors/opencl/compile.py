@@ -281,6 +281,7 @@ class Emitter:
 
     def copies(self) -> None:
         """Outputs that are views of arguments or constants, and states not updated in place."""
+        producers = {name: node for node in self.region.nodes for name in node.outputs}
         for name in self.storage.copied:
             nbytes = self.region.types[name].nbytes
             if nbytes == 0:
@@ -289,7 +290,14 @@ class Emitter:
             dst = Slot(
                 ARGUMENT, len(self.region.inputs) + self.region.outputs.index(name), nbytes=0
             )
-            label = Label(f"copy {name}", "copy", bytes=2 * nbytes)
+            provenance = producers[name].provenance if name in producers else {}
+            label = Label(
+                f"copy {name}",
+                "copy",
+                phase=provenance.get("phase", ""),
+                bytes=2 * nbytes,
+                source=provenance.get("source", ""),
+            )
             self.steps.append(CopyStep(dst, src, nbytes, label))
 
     def _slot(self, index: int, node: RegionNode, operand: Operand) -> Slot:

@@ -82,8 +82,9 @@ class KernelCall:
     """One enqueue: kernel ``entry`` of ``kernels/<family>.cl`` built with ``defines``.
 
     ``global_size`` must be a multiple of ``local_size`` where that is given (OpenCL 1.2).
-    ``flop`` and ``bytes`` are filled from the operator's work where left at 0. ``layout`` marks a
-    kernel that only rearranges data for the one that computes (packing).
+    ``flop`` and ``bytes`` are this kernel's own work; where all kernels of a lowering leave them at
+    0, the operator's work goes to the last one. ``layout`` marks a kernel that only rearranges data
+    for the one that computes (packing).
     """
 
     family: str

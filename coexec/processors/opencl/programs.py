@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from coexec.processors.opencl.executable import ProgramSource
 
 OPTIONS = ("-cl-mad-enable", "-cl-std=CL1.2")
 log = logging.getLogger(__name__)
+# Drivers remark on vectorisation in the build log of every program; errors still carry the log.
+warnings.filterwarnings("ignore", category=cl.CompilerWarning)
 
 
 class ProgramCache:

@@ -18,15 +18,15 @@ function deltaBar(delta, most) {
 function changeTable(first, rows, withLaunches) {
   const most = Math.max(...rows.map((row) => Math.abs(row.delta_ms)), 1e-12);
   const columns = [
-    word(first, "name"), number("A", "before_ms", ms), number("B", "after_ms", ms),
-    { name: "change", value: (row) => row.delta_ms, node: (row) => change(row.before_ms, row.after_ms) },
-    { name: "size of change", value: (row) => Math.abs(row.delta_ms), node: (row) => deltaBar(row.delta_ms, most) },
+    word(first, "name"), { name: "change", value: (row) => row.delta_ms, node: (row) => change(row.before_ms, row.after_ms) },
+    { name: "size", value: (row) => Math.abs(row.delta_ms), node: (row) => deltaBar(row.delta_ms, most) },
+    number("A", "before_ms", ms), number("B", "after_ms", ms),
     number("B / A", "ratio", (value) => (value === null ? "–" : `${digits(value)}×`)),
   ];
   if (withLaunches) {
     columns.push(number("launches A", "before_launches", String), number("launches B", "after_launches", String));
   }
-  return sortable(columns, rows, 4).node;
+  return sortable(columns, rows, 2).node;
 }
 
 function comparisonCards(comparison, records) {

@@ -15,7 +15,7 @@ function scales(roof, points, width, height) {
   const ys = [...points.map((point) => point.gflops), roof.peak_gflops].map(Math.log10);
   const x = [Math.min(...xs) - 0.25, Math.max(...xs) + 0.35];
   const y = [Math.min(...ys, Math.log10(roof.peak_gflops) - 2) - 0.2, Math.log10(roof.peak_gflops) + 0.35];
-  y[1] = Math.max(y[1], Math.max(...ys) + 0.15);
+  y[1] = Math.max(y[1], Math.max(...ys) + 0.35);
   const across = width - EDGE.left - EDGE.right;
   const down = height - EDGE.top - EDGE.bottom;
   return { x, y,
@@ -46,16 +46,20 @@ function roofPlot(roof, width, detail) {
   const start = Math.max(low, floor / roof.bandwidth_gbps);
   const corners = [start, roof.ridge, 10 ** at.x[1]].map((value) => `${at.px(value)},${at.py(reach(value))}`);
   plot.append(shape("polyline", { class: "roof", points: corners.join(" ") }),
-    text(`${digits(roof.peak_gflops)} GFLOP/s ${roof.dtype}`, { class: "roof-label", "text-anchor": "end",
-      x: width - EDGE.right - 4, y: at.py(roof.peak_gflops) - 7 }),
     text("FLOP per byte", { x: (EDGE.left + width) / 2, y: height - 6, "text-anchor": "middle" }),
     text("GFLOP/s", { x: 4, y: 12 }));
   const middle = Math.sqrt(start * roof.ridge);
   const slope = Math.atan2(at.py(reach(roof.ridge)) - at.py(reach(start)), at.px(roof.ridge) - at.px(start));
   const place = [at.px(middle), at.py(reach(middle)) - 8];
-  plot.append(text(`${digits(roof.bandwidth_gbps)} GB/s`, { class: "roof-label", "text-anchor": "middle",
-    x: place[0], y: place[1], transform: `rotate(${(slope * 180) / Math.PI} ${place.join(" ")})` }));
   dots(plot, points, at, reach, detail);
+  // At the ridge, away from the crowd of large nodes, where there is room for it.
+  const highest = Math.max(...points.map((point) => point.gflops), 1e-9);
+  const roomy = width - EDGE.right - at.px(roof.ridge) > 190;
+  plot.append(text(`${digits(roof.peak_gflops)} GFLOP/s ${roof.dtype}`, { class: "roof-label",
+    "text-anchor": roomy ? "start" : "end", x: roomy ? at.px(roof.ridge) + 6 : width - EDGE.right - 4,
+    y: Math.min(at.py(roof.peak_gflops) - 7, roomy ? Infinity : at.py(highest) - 14) }),
+  text(`${digits(roof.bandwidth_gbps)} GB/s`, { class: "roof-label", "text-anchor": "middle",
+    x: place[0], y: place[1], transform: `rotate(${(slope * 180) / Math.PI} ${place.join(" ")})` }));
   return plot;
 }
 
@@ -131,6 +135,11 @@ function rooflineCard(record) {
   const none = all.filter((point) => !(point.intensity > 0 && point.gflops > 0)).length;
   detail.append("Hover or tap a circle to see its operator here.");
   section.append(frame, detail, keys(used.map((name) => [name, phaseColour(name)])));
+  const above = all.filter((point) => point.fraction > 1).length;
+  if (above) {
+    section.append(el("p", { class: "note" }, `${above} nodes lie above the roof: caches serve data faster ` +
+      "than memory, and work is counted per operator, not per instruction."));
+  }
   if (none) section.append(el("p", { class: "note" }, `${none} nodes without arithmetic are not drawn; the table has them.`));
   return section;
 }

@@ -36,7 +36,6 @@ ENTRIES = {
     "coexec::ConvInputGrad": "conv_input_naive",
     "coexec::ConvWeightGrad": "conv_weight_naive",
 }
-
 """Kernel of each operator in conv.cl."""
 
 

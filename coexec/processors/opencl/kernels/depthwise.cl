@@ -13,41 +13,13 @@
  * multiplied by zero (depthwise_weight).
  * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
 
-#ifndef T
-#define T float /* element type of operands and result */
-#endif
-#ifndef ACC
-#define ACC float /* type of sums and grids */
-#endif
-#ifndef V
-#define V 16 /* lanes of a vector */
-#endif
-#ifndef SAME
-#define SAME 1 /* 1: T and ACC are one type; 0: convert */
-#endif
 #ifndef WEIGHT
 #define WEIGHT 0 /* 1: the gradient of the weights instead */
 #endif
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-typedef JOIN(ACC, V) vec __attribute__((aligned(sizeof(ACC))));  /* anywhere in a grid */
-typedef JOIN(T, V) stored __attribute__((aligned(sizeof(T)))); /* anywhere in a tensor */
+#include "alone.cl"
 
-/* One work-item a group, vectors written out: a compiler that vectorises across work-items need not
- * try (and takes a sixth of the time to build). */
-#define ALONE __attribute__((reqd_work_group_size(1, 1, 1), vec_type_hint(JOIN(ACC, V))))
-
-/* Conversions are calls on some runtimes: none where the types agree. */
-#if SAME
-#define WIDEN(v) (v)
-#define NARROW(v) (v)
-#else
-#define CONVERT_(type) convert_##type
-#define CONVERT(type) CONVERT_(type)
-#define WIDEN(v) CONVERT(JOIN(ACC, V))(v)
-#define NARROW(v) CONVERT(JOIN(T, V))(v)
-#endif
+typedef fetched vec;
 
 #define CHUNKS 4              /* vectors in work: as many sums hide the latency of a multiply-add */
 #define GROUP 5               /* taps in work in depthwise_weight */

@@ -87,7 +87,7 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
         return "a group has more than one input channel"
     if w.groups == 1 and w.outer > MOST_SHARED:
         return f"more than {MOST_SHARED} results of one channel: a product"
-    if w.in_size[0] != 1 or w.kernel[0] != 1 or w.out_size[0] != 1:
+    if (w.in_size[0], w.kernel[0], w.out_size[0], w.pads[0]) != (1, 1, 1, 0):
         return "three spatial axes"
     if 8 * forward_plane(w).grid_elements > MOST_GRID_BYTES:
         return "planes too large for a cache"

@@ -62,36 +62,13 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     direct = int(d.dtype == sums and w.pixels % lanes == 0)
     if direct and w.pointwise:
         direct = 2
-    block = even_block(w.inner, max(1, params["WIDTH"] // w.taps))
-    height = even_block(w.outer, params["HEIGHT"])
-    column_tasks = w.groups * -(-w.inner // block)
-    while column_tasks * -(-w.outer // height) < facts.compute_units and height > TILE_ROWS:
-        height = ceil_to(-(-height // 2), TILE_ROWS)
-    tasks = column_tasks * -(-w.outer // height)
+    block, height, tasks = divided(w, facts, params)
     slot = slot_elements(block * w.taps, height, params["LENGTH"] + lanes, direct)
     slots = bounded_slots(tasks, slot * sums.itemsize, facts, params)
     bias = d.bias or Bias(d.x, 0, 0)
-    numbers = (
-        int(d.bias is not None),
-        bias.row,
-        bias.column,
-        w.outer,
-        height,
-        w.inner,
-        block,
-        w.batch * w.pixels,
-        *d.sizes,
-        w.in_channels * w.in_pixels,
-        w.out_channels * w.pixels,
-        slot,
-        tasks,
-        *w.in_size,
-        *w.out_size,
-        *w.kernel,
-        *w.strides,
-        *w.pads,
-        *w.dilations,
-    )
+    rows = (int(d.bias is not None), bias.row, bias.column, w.outer, height, w.inner, block)
+    images = (w.in_channels * w.in_pixels, w.out_channels * w.pixels)
+    numbers = (*rows, w.batch * w.pixels, *d.sizes, *images, slot, tasks, *window_numbers(w))
     operands = (d.x, d.y, bias.operand, d.result, scratch(0))
     factors = (Scalar(d.alpha, sums.name), Scalar(d.beta, sums.name))
     kernel = KernelCall(
@@ -111,6 +88,24 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         },
     )
     return Lowering((kernel,), (slots * slot * sums.itemsize,))
+
+
+def divided(w: Window, facts: DeviceFacts, params: Mapping[str, int]) -> tuple[int, int, int]:
+    """Input channels and output channels of a task, and the number of tasks.
+
+    Output channels are halved until there is a task for each compute unit.
+    """
+    block = even_block(w.inner, max(1, params["WIDTH"] // w.taps))
+    height = even_block(w.outer, params["HEIGHT"])
+    column_tasks = w.groups * -(-w.inner // block)
+    while column_tasks * -(-w.outer // height) < facts.compute_units and height > TILE_ROWS:
+        height = ceil_to(-(-height // 2), TILE_ROWS)
+    return block, height, column_tasks * -(-w.outer // height)
+
+
+def window_numbers(w: Window) -> tuple[int, ...]:
+    """WINDOW of gather.cl."""
+    return (*w.in_size, *w.out_size, *w.kernel, *w.strides, *w.pads, *w.dilations)
 
 
 def even_block(size: int, most: int) -> int:

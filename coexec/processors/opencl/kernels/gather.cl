@@ -5,40 +5,16 @@
  * (extents i0, i1, i2). Panels are [row][column], type ACC, `stride` elements between rows.
  * No kernel stands here; who includes it chooses how many columns lie side by side. */
 
-#ifndef T
-#define T float /* element type of operands in memory */
-#endif
-#ifndef ACC
-#define ACC float /* type of sums and panels */
-#endif
-#ifndef V
-#define V 16 /* lanes of a vector: 64 bytes of ACC */
-#endif
 #ifndef MASK
 #define MASK int /* integer type as wide as ACC */
 #endif
-#ifndef SAME
-#define SAME 1 /* 1: T and ACC are one type; 0: convert */
-#endif
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
+#include "alone.cl"
 
 typedef JOIN(ACC, V) vec;
 typedef JOIN(MASK, V) mask;
-typedef JOIN(T, V) stored __attribute__((aligned(sizeof(T)))); /* V elements in memory */
-typedef JOIN(ACC, V) fetched __attribute__((aligned(sizeof(ACC)))); /* V elements of a panel */
 
-/* vloadn and convert are calls on some runtimes, so the common case has neither. */
-#define CONVERT_(type) convert_##type
-#define CONVERT(type) CONVERT_(type)
-#if SAME
-#define WIDEN(v) (v)
-#define NARROW(v) (v)
-#else
-#define WIDEN(v) CONVERT(JOIN(ACC, V))(v)
-#define NARROW(v) CONVERT(JOIN(T, V))(v)
-#endif
+/* vloadn is a call on some runtimes. */
 #define LOAD(p) WIDEN(*(__global const stored *)(p))
 #define STORE(p, v) (*(__global stored *)(p) = NARROW(v))
 #define AS_(type, v) as_##type(v)
@@ -46,10 +22,6 @@ typedef JOIN(ACC, V) fetched __attribute__((aligned(sizeof(ACC)))); /* V element
 #define KEEP(v, m) AS(JOIN(ACC, V), AS(JOIN(MASK, V), v) & (m))
 #define MERGE(a, m, b, n) \
     AS(JOIN(ACC, V), (AS(JOIN(MASK, V), a) & (m)) | (AS(JOIN(MASK, V), b) & (n)))
-
-/* One work-item a group, vectors written out: a compiler that vectorises across work-items need not
- * try (and takes a sixth of the time to build). */
-#define ALONE __attribute__((reqd_work_group_size(1, 1, 1), vec_type_hint(JOIN(ACC, V))))
 
 /* Rows of a register tile: F for each of the first four. */
 #define ROWS_4(F) F(0) F(1) F(2) F(3)

@@ -43,9 +43,7 @@
 #define POWER(base, beta) pow(base, -(beta)) /* LRN */
 #endif
 
-/* For functions with barriers: PoCL 3.0 must see them inlined before anything else is optimised,
- * or it may drop stores that follow a second call. */
-#define COLLECTIVE static __attribute__((always_inline))
+#include "group.cl"
 
 /* Sum of `value` over the LANES items of each row of the work-group, known to all of them. */
 COLLECTIVE ACC sum_lanes(ACC value, __local ACC *partial)
@@ -63,24 +61,6 @@ COLLECTIVE ACC sum_lanes(ACC value, __local ACC *partial)
     }
     barrier(CLK_LOCAL_MEM_FENCE);
     return own[0];
-#endif
-}
-
-/* Sum over the whole work-group of LANES x ROWS items, known to all of them. */
-COLLECTIVE ACC sum_group(ACC value, __local ACC *partial)
-{
-#if LANES * ROWS == 1
-    return value;
-#else
-    const int item = get_local_id(1) * LANES + get_local_id(0);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    partial[item] = value;
-    for (int half_items = LANES * ROWS / 2; half_items > 0; half_items /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < half_items) partial[item] += partial[item + half_items];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return partial[0];
 #endif
 }
 

@@ -37,27 +37,7 @@
 #define NARROW(v) (v) /* the reverse */
 #endif
 
-/* For functions with barriers: PoCL 3.0 must see them inlined before anything else is optimised,
- * or it may drop stores that follow a second call. */
-#define COLLECTIVE static __attribute__((always_inline))
-
-/* Sum over the whole work-group of LANES x ROWS items, known to all of them. */
-COLLECTIVE ACC sum_group(ACC value, __local ACC *partial)
-{
-#if LANES * ROWS == 1
-    return value;
-#else
-    const int item = get_local_id(1) * LANES + get_local_id(0);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    partial[item] = value;
-    for (int half_items = LANES * ROWS / 2; half_items > 0; half_items /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (item < half_items) partial[item] += partial[item + half_items];
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    return partial[0];
-#endif
-}
+#include "group.cl"
 
 #define JOIN_TOKENS(a, b) a##b
 #define VECTOR(type, width) JOIN_TOKENS(type, width)

@@ -243,48 +243,16 @@ def product_call(
 ) -> KernelCall:
     """The kernel that gathers panels and multiplies."""
     sums = accumulator(p.dtype)
-    x, y, batch = p.right, p.result, p.batch
-    bias = p.bias or Bias(x.operand, 0, 0)
-    matrix = p.left.batch if p.in_place else p.tiles(params) * params["MR"] * p.depth
-    numbers = (
-        int(p.bias is not None),
-        bias.row,
-        bias.column,
-        p.rows,
-        p.row_block(facts, params),
-        p.channels,
-        p.columns,
-        p.block(params),
-        p.tasks(facts, params),
-        batch.inner,
-        p.left.row if p.in_place else 0,
-        *(steps * matrix for steps in batch.a),
-        *batch.x,
-        batch.y,
-        batch.bias,
-        x.size,
-        x.image,
-        x.channel,
-        y.row,
-        y.image,
-        *y.plane,
-        *y.steps,
-        *y.phase,
-        *x.extents,
-        *y.sizes,
-        *p.taps,
-        *x.strides,
-        *x.pads,
-        *x.dilations,
-    )
+    x, bias = p.right.operand, p.bias
     operands = (
         p.left.operand if p.in_place else packed,
-        x.operand,
-        bias.operand,
-        y.operand,
+        x,
+        bias.operand if bias else x,
+        p.result.operand,
         panels,
     )
     factors = (Scalar(p.alpha, sums), Scalar(p.beta, sums))
+    numbers = (*_sizes(p, facts, params), *_strides(p, params), *_window(p))
     return KernelCall(
         family="packed",
         entry="packed",
@@ -292,9 +260,49 @@ def product_call(
         global_size=(p.slots(facts, params),),
         local_size=(1,),
         defines=p.defines(params),
-        flop=2 * p.rows * p.columns * p.depth * batch.count,
+        flop=2 * p.rows * p.columns * p.depth * p.batch.count,
         bytes=p.moved_bytes(params),
     )
+
+
+def _sizes(p: BlockedProduct, facts: DeviceFacts, params: Mapping[str, int]) -> tuple[int, ...]:
+    """Arguments ``has_bias`` to ``inner`` of packed.cl."""
+    return (
+        int(p.bias is not None),
+        p.bias.row if p.bias else 0,
+        p.bias.column if p.bias else 0,
+        p.rows,
+        p.row_block(facts, params),
+        p.channels,
+        p.columns,
+        p.block(params),
+        p.tasks(facts, params),
+        p.batch.inner,
+    )
+
+
+def _strides(p: BlockedProduct, params: Mapping[str, int]) -> tuple[int, ...]:
+    """Arguments ``a_row`` to ``y_image``: elements between rows, batches, images and channels."""
+    matrix = p.left.batch if p.in_place else p.tiles(params) * params["MR"] * p.depth
+    return (
+        p.left.row if p.in_place else 0,
+        *(steps * matrix for steps in p.batch.a),
+        *p.batch.x,
+        p.batch.y,
+        p.batch.bias,
+        p.right.size,
+        p.right.image,
+        p.right.channel,
+        p.result.row,
+        p.result.image,
+    )
+
+
+def _window(p: BlockedProduct) -> tuple[int, ...]:
+    """Arguments ``w1`` to ``d2``: places in the result, then WINDOW of gather.cl."""
+    x, y = p.right, p.result
+    places = (*y.plane, *y.steps, *y.phase)
+    return (*places, *x.extents, *y.sizes, *p.taps, *x.strides, *x.pads, *x.dilations)
 
 
 def lower_products(
