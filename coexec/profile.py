@@ -24,6 +24,8 @@ from coexec.trainer import Trainer
 
 WARM_UP = 2
 """Pairs of steps before the first that counts: compilation, first touch of memory, caches."""
+MOST_STEPS, LEAST_SECONDS = 50, 0.5
+"""Steps go on beyond those asked for until either is reached."""
 CPU = "reference"
 """Its rates are those of the host's CPU through NumPy: what a GPU is compared with."""
 
@@ -42,7 +44,9 @@ class Profile:
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """``steps`` are traced, as many untraced ones beside them; ``observe`` hears of each stage.
+    """How to profile: at least ``steps`` traced steps, as many untraced ones beside them.
+
+    Of very short steps more are made, to compare the two. ``observe`` hears of each stage.
 
     ``rates`` by processor name; measured (or read from the cache) where absent. ``options`` goes
     into the record as it is.
@@ -96,6 +100,7 @@ class _Timing:
     """The median traced step, and what tracing cost."""
 
     trace: Trace
+    steps: int
     overhead: OverheadRecord
 
 
@@ -108,10 +113,13 @@ def _time(step: Step, how: ProfileOptions) -> _Timing:
         step(Trace())
     traced: list[tuple[int, int, Trace]] = []
     untraced: list[int] = []
-    for number in range(how.steps):
-        how.observe(f"step {number + 1} of {how.steps}")
+    began = time.perf_counter()
+    while len(traced) < how.steps or (
+        len(traced) < MOST_STEPS and time.perf_counter() - began < LEAST_SECONDS
+    ):
+        how.observe(f"step {len(traced) + 1}")
         # Which of the two comes first alternates: neither gets the warmer caches.
-        for is_traced in (True, False) if number % 2 else (False, True):
+        for is_traced in (True, False) if len(traced) % 2 else (False, True):
             if is_traced:
                 traced.append(traced_step(step))
             else:
@@ -127,7 +135,7 @@ def _time(step: Step, how: ProfileOptions) -> _Timing:
         "fraction": with_trace / without - 1,
         "collect_ms": median(item[1] for item in traced) / 1e6,
     }
-    return _Timing(ranked[len(ranked) // 2][2], overhead)
+    return _Timing(ranked[len(ranked) // 2][2], len(ranked), overhead)
 
 
 def traced_step(step: Step) -> tuple[int, int, Trace]:
@@ -175,7 +183,7 @@ def _profile(
         program=subject.program,
         findings=findings,
         clocks={name: getattr(processor, "clock", "host") for name, processor in used.items()},
-        steps=how.steps,
+        steps=timing.steps,
         overhead=timing.overhead,
         fallbacks=subject.plan.table().splitlines(),
     )

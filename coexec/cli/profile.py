@@ -65,7 +65,9 @@ def profile(
         typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
     ] = None,
     processor: ProcessorOption = None,
-    steps: Annotated[int, typer.Option(min=1, help="Traced steps; the median is shown.")] = 10,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Traced steps at least; the median is shown.")
+    ] = 10,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of the step.")] = None,
     as_json: JsonFlag = False,

@@ -145,14 +145,18 @@ class _Run:
     def settle(self, launches: bool) -> None:
         """Wait for all reads so far, or for all work."""
         for runner, ticket in self.reads:
-            runner.wait(ticket)
+            self.wait(runner, ticket)
             # An in-order queue has finished all that came before.
             self.last.pop(runner, None)
         self.reads.clear()
         if launches:
             for runner, ticket in self.last.items():
-                runner.wait(ticket)
+                self.wait(runner, ticket)
             self.last.clear()
+
+    def wait(self, runner: Runner, ticket: Ticket) -> None:
+        """Block until some work is done."""
+        runner.wait(ticket)
 
     def free(self, step: Free) -> None:
         """Nothing happens: the memory plan is static."""
@@ -161,7 +165,7 @@ class _Run:
         """Wait for what was wanted; work that nobody waits for goes on while the caller does."""
         if self.wanted:
             for runner, ticket in self.last.items():
-                runner.wait(ticket)
+                self.wait(runner, ticket)
 
     def _runner(self, buffer: str) -> Runner:
         return self.executor.runners[self.executor.processor_of[buffer]]
@@ -211,11 +215,17 @@ class _TracedRun(_Run):
         track = self.executor.processor_of[step.buffer]
         self.trace.events.append(Event(step.buffer, FREE, track, now, now))
 
+    def wait(self, runner: Runner, ticket: Ticket) -> None:
+        """Only that: what the parts of the work did is asked for later."""
+        runner.detailed = False
+        super().wait(runner, ticket)
+        runner.detailed = True
+
     def finish(self) -> None:
         """Wait for all work, whatever was wanted."""
         start = time.perf_counter_ns()
         for runner, ticket in self.last.items():
-            runner.wait(ticket)
+            self.wait(runner, ticket)
         self.trace.events.append(Event("wait", SYNC, HOST, start, time.perf_counter_ns()))
 
     def collect(self) -> None:

@@ -12,6 +12,7 @@ import warnings
 import zlib
 from math import prod, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -43,8 +44,6 @@ def _light_models() -> dict[str, TestCase]:
 
 
 MODELS = _light_models()
-ON_THE_REFERENCE = tuple(MODELS)
-"""The smaller ones: NumPy runs each in about a second."""
 
 
 def test_all_nine_models_are_shipped() -> None:
@@ -55,12 +54,15 @@ def test_all_nine_models_are_shipped() -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", MODELS)
 def test_shipped_output_on_opencl(name: str, runtime: str) -> None:
-    check_shipped_output(name, runtime)
+    check_shipped_output(name, onnx.load(_file(name)), runtime)
 
 
-@pytest.mark.parametrize("name", ON_THE_REFERENCE)
+@pytest.mark.parametrize("name", MODELS)
 def test_shipped_output_on_the_reference(name: str) -> None:
-    check_shipped_output(name, "reference")
+    """In float64: squeezenet's logits are all about 1e10, and exp() of float32's rounding error
+    there is anything. BLAS rounds one channel otherwise than the next; OpenCL kernels do not.
+    """
+    check_shipped_output(name, in_float64(onnx.load(_file(name))), "reference")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -87,16 +89,35 @@ def random_case(name: str) -> tuple[onnx.ModelProto, dict[str, Array], Array]:
     return model, feeds, onnxruntime_output(model, feeds)
 
 
-def check_shipped_output(name: str, processor: str) -> None:
+def check_shipped_output(name: str, model: onnx.ModelProto, processor: str) -> None:
     """The input that ONNX's own runner makes, and the tolerances it declares for the model."""
-    case, model = MODELS[name], onnx.load(_file(name))
-    image = model_input(model)
-    feeds = {image.name: Runner.generate_dummy_data(image)}
+    case, image = MODELS[name], model_input(onnx.load(_file(name)))
+    feeds = {image.name: Runner.generate_dummy_data(image).astype(input_dtype(model))}
     session = coexec.compile(coexec.load(model), [processor])
     assert not session.fallbacks
     (actual,) = session.run(feeds).values()
     expected = numpy_helper.to_array(onnx.load_tensor(_expected_file(name)))
-    np.testing.assert_allclose(actual, expected, case.rtol, case.atol, strict=True)
+    assert (actual.shape, actual.dtype) == (expected.shape, input_dtype(model))
+    np.testing.assert_allclose(actual, expected, case.rtol, case.atol)
+
+
+def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every float32 tensor in float64."""
+    kinds = [v.type.tensor_type for v in (*model.graph.input, *model.graph.output)]
+    for kind in (kind for kind in kinds if kind.elem_type == onnx.TensorProto.FLOAT):
+        kind.elem_type = onnx.TensorProto.DOUBLE
+    filled = [node.attribute[0].t for node in model.graph.node if node.op_type == "ConstantOfShape"]
+    for tensor in (*model.graph.initializer, *filled):
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float64), tensor.name))
+    model.graph.ClearField("value_info")
+    return model
+
+
+def input_dtype(model: onnx.ModelProto) -> np.dtype[Any]:
+    """Element type of the image, and of everything computed from it."""
+    return onnx.helper.tensor_dtype_to_np_dtype(model_input(model).type.tensor_type.elem_type)
 
 
 def with_random_weights(model: onnx.ModelProto) -> onnx.ModelProto:
