@@ -20,11 +20,11 @@ DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check pytest format docs clean
+.PHONY: help demo test check pytest format docs study-phone-gpu-training clean
 .DELETE_ON_ERROR:
 
 help:  ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 32
 
 demo: $(DEMO_STAMP)  ## train a CNN from an ONNX file on handwritten digits, then check it with ONNX Runtime
 	@mkdir -p $(OUT)
@@ -65,6 +65,9 @@ format: $(TEST_STAMP)  ## rewrite the code as the formatter and the linter want 
 
 docs: $(TEST_STAMP)  ## regenerate the pages that are made from code
 	$(BIN)/python -m coexec.report.operators docs/operators.md
+
+study-phone-gpu-training: $(TEST_STAMP)  ## measure the ladder from a stock engine to coexec's defaults
+	$(BIN)/python studies/phone_gpu_training/run.py
 
 clean:  ## remove the virtual environment, caches and outputs
 	rm -rf $(VENV) $(OUT) build dist coexec.egg-info
