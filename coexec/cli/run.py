@@ -29,6 +29,7 @@ from coexec.cli.output import (
     print_json,
     require_writable,
 )
+from coexec.cli.random_data import random_array
 from coexec.core.events import Trace
 from coexec.core.types import Array
 from coexec.report.perfetto_trace import write_perfetto
@@ -139,17 +140,7 @@ def _feeds(
         raise UsageError(f"the model has no input {unknown}; its inputs are {names}")
     made_up = [name for name in names if name not in arrays]
     feeds = {
-        str(v.name): arrays[str(v.name)] if v.name in arrays else _random(v, rng)
+        str(v.name): arrays[str(v.name)] if v.name in arrays else random_array(v, rng)
         for v in model_inputs(model)
     }
     return feeds, made_up
-
-
-def _random(value: ir.Value, rng: np.random.Generator) -> Array:
-    if value.shape is None or not value.shape.is_static() or value.dtype is None:
-        raise UsageError(f"input {value.name!r} has an open shape; give --shape {value.name}=...")
-    dtype = np.dtype(value.dtype.numpy())
-    shape = tuple(value.shape.numpy())
-    if dtype.kind == "f":
-        return rng.standard_normal(shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
