@@ -1,12 +1,26 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and what the run says at its end."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+SUMMARY = "summary"
+"""Name of a test's recorded property that is printed at the end of the run."""
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A seeded generator: tests are deterministic."""
     return np.random.default_rng(1234)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print recorded summaries; under pytest-xdist the tests themselves have no terminal."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") != "call":
+                continue
+            for name, text in report.user_properties:
+                if name == SUMMARY:
+                    terminalreporter.write_line(text)
