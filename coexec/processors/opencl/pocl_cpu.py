@@ -1,7 +1,7 @@
 """Working around PoCL's refusal to build kernels on processors newer than its LLVM.
 
 PoCL asks LLVM for the name of the host CPU. The wheel's LLVM 14 answers ``generic`` for any CPU it
-does not know (AMD Zen 4 and newer, for one), and clang then refuses that very name: "unknown target
+does not know (AMD's family 26, for one), and clang then refuses that very name: "unknown target
 CPU 'generic'" (https://github.com/pocl/pocl/issues/1049). PoCL 3.0 has no setting for it, but the
 function that asks is exported. Where it answers ``generic``, its first bytes are replaced in memory
 by "return this string", with the name of the best CPU model that LLVM 14 knows and whose
