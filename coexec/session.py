@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from coexec.base.errors import DataError
+from coexec.base.errors import DataError, FallbackWarning
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -165,9 +166,16 @@ def prepare(model: ir.Model, processors: Mapping[str, Processor], mode: Executio
     """Optimise, place and lower a specialised inference model."""
     model = legalise(model, processors)
     plan = place(model.graph, processors)
+    warn_of_fallbacks(plan)
     program = lower(model.graph, Lowering(plan, processors, mode=mode))
     outputs = tuple(str(value.name) for value in model.graph.outputs)
     return Prepared(plan, program, Executor(program, processors), outputs)
+
+
+def warn_of_fallbacks(plan: Plan) -> None:
+    """A fallback is never silent: it is in the plan, and said when it is decided."""
+    if plan.refusals:
+        warnings.warn(f"not all on the first processor:\n{plan.table()}", FallbackWarning, 3)
 
 
 def legalise(model: ir.Model, processors: Mapping[str, Processor]) -> ir.Model:

@@ -37,7 +37,7 @@ from coexec.report.lines import watched
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.session import check_array, check_feeds, legalise
+from coexec.session import check_array, check_feeds, legalise, warn_of_fallbacks
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -274,6 +274,7 @@ class Trainer:
         self._parameters = self._parameters or graph.parameters
         model = legalise(graph.model, self.processors)
         plan = place(model.graph, self.processors)
+        warn_of_fallbacks(plan)
         how = Lowering(
             plan,
             self.processors,

@@ -45,6 +45,10 @@ class SaveError(CoexecError):
     """A file could not be written; what stood there before is intact."""
 
 
+class FallbackWarning(UserWarning):
+    """Nodes run on another processor than the one asked for; the message is the table of them."""
+
+
 class UsageError(CoexecError):
     """A flag or argument makes no sense; the message names it."""
 

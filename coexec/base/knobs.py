@@ -27,7 +27,7 @@ class Knob:
             return int(self.default)
 
 
-DEBUG = Knob("DEBUG", "0", "1 prints each stage, 2 prints one line per kernel launch and copy")
+DEBUG = Knob("DEBUG", "0", "2 prints one line per kernel launch and copy")
 CACHE_DIR = Knob(
     "COEXEC_CACHE_DIR",
     "",
@@ -41,8 +41,6 @@ OCLGRIND = Knob(
     "COEXEC_OCLGRIND", "0", "1 loads the checking interpreter oclgrind as opencl:oclgrind (slow)"
 )
 PROCESSOR = Knob("COEXEC_PROCESSOR", "opencl", "processor used where none is named")
-
-KNOBS = (DEBUG, CACHE_DIR, XDG_CACHE_HOME, OCL_ICD_VENDORS, OCLGRIND, PROCESSOR)
 
 
 def cache_dir() -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
-from coexec.base.errors import CoexecError
+from coexec.base.errors import CoexecError, FallbackWarning
 from coexec.cli import compare, devices, profile, run, train, zoo
 from coexec.cli.output import fail
 
@@ -24,6 +25,8 @@ for module in (compare, devices, profile, run, train, zoo):
 
 def main() -> None:
     """Entry point of the ``coexec`` command. Exit status: 0, 1 error, 2 usage, 130 Ctrl-C."""
+    # Commands print fallbacks themselves, in the form that was asked for.
+    warnings.simplefilter("ignore", FallbackWarning)
     try:
         app()
     except CoexecError as error:

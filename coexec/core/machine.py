@@ -13,10 +13,6 @@ class Link:
     latency_us: float
     gbps: float
 
-    def microseconds(self, nbytes: int) -> float:
-        """Time of one transfer."""
-        return self.latency_us + nbytes / (self.gbps * 1e3)
-
 
 @dataclass(frozen=True)
 class Rates:
@@ -33,10 +29,6 @@ class Rates:
     sync_us: float
     links: Mapping[str, Link] = field(default_factory=dict)
     driver: str = ""
-
-    def ridge(self, dtype: str = "float32") -> float:
-        """FLOP per byte above which arithmetic is the limit (Williams et al., roofline, 2009)."""
-        return self.peak_gflops[dtype] / self.bandwidth_gbps
 
 
 @dataclass(frozen=True)

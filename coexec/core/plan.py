@@ -23,10 +23,6 @@ class Plan:
     processors: Mapping[str, str]
     refusals: tuple[Refusal, ...] = ()
 
-    def fallbacks(self) -> tuple[Refusal, ...]:
-        """Refusals by number of nodes that had to go elsewhere: what a user wants to know first."""
-        return self.refusals
-
     def table(self) -> str:
         """Refusals as text, one line per operator and reason; empty if there is none."""
         groups: dict[tuple[str, str, str], list[str]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import coexec
+from coexec.base.errors import FallbackWarning
 from coexec.core.events import Trace
 from coexec.core.program import Launch, Program
 from coexec.core.types import Array
@@ -223,6 +224,11 @@ def test_what_the_first_processor_refuses_runs_on_the_reference_and_is_reported(
     assert lines[0].startswith(f"Add x1 not on {opencl}: ")
     assert lines[1].startswith(f"Cast x2 not on {opencl}: ")
     assert lines[1].endswith("(narrow, wide)")
+
+
+def test_a_fallback_is_said_when_it_is_decided() -> None:
+    with pytest.warns(FallbackWarning, match="Cast x2 not on opencl"):
+        session_of(BFLOAT16)
 
 
 def test_a_fallback_in_the_middle_makes_three_regions() -> None:
