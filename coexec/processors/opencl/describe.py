@@ -20,6 +20,8 @@ def facts_of(device: cl.Device) -> DeviceFacts:
         local_bytes=device.local_mem_size,
         compute_units=device.max_compute_units,
         alignment=max(device.mem_base_addr_align // 8, 64),
+        vector_bytes=4 * max(int(device.native_vector_width_float), 1),
+        unit_kind="cpu" if device.type & cl.device_type.CPU else "gpu",
     )
 
 

@@ -17,7 +17,12 @@ from coexec.core.types import OpCall, TensorType
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a kernel may depend on. ``alignment`` in bytes holds for every buffer's start."""
+    """What a kernel may depend on. ``alignment`` in bytes holds for every buffer's start.
+
+    ``vector_bytes`` is the width of the device's own vector registers (4: it computes on scalars,
+    as most GPUs do), ``unit_kind`` what a compute unit is: ``cpu`` (a core with caches and few
+    registers) or ``gpu`` (many work-items at once, local memory of its own).
+    """
 
     name: str
     vendor: str
@@ -27,6 +32,8 @@ class DeviceFacts:
     local_bytes: int
     compute_units: int
     alignment: int
+    vector_bytes: int = 64
+    unit_kind: Literal["cpu", "gpu"] = "cpu"
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from coexec.processors.opencl.device import OpenCLBuffer, OpenCLDevice
 from coexec.processors.opencl.executable import ProgramSource
 
 CHAINS = 10
-WIDTHS = (16, 1)
-"""Vector widths tried: a compiler that does not vectorise across work-items wants long vectors, one
-that does (and every GPU) wants none. The faster one counts."""
+WIDTHS = (16, 8, 4, 1)
+"""Vector widths tried: a compiler that does not vectorise across work-items wants vectors as long
+as the registers, and ten of them must fit there; one that does (and every GPU) wants none. The
+fastest counts."""
 C_TYPES = {"float32": "float", "float16": "half", "float64": "double"}
 PRAGMAS = {
     "float16": "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n",

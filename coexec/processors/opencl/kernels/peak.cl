@@ -16,7 +16,7 @@
 #define T float /* element type */
 #endif
 #ifndef WIDTH
-#define WIDTH 16 /* elements of a vector: 1 or 16 */
+#define WIDTH 16 /* elements of a vector: 1, 4, 8 or 16 */
 #endif
 
 #define JOIN_(a, b) a##b
