@@ -54,7 +54,7 @@ def lower_node(node: RegionNode, facts: DeviceFacts, variant: str | None = None)
         reason = chosen.applies(node.call, facts) or ""
     if chosen is None or reason:
         raise ValueError(f"{node.call.identifier}: {reason}")
-    return chosen.lower(node.call, facts, chosen.defaults)
+    return chosen.lower(node.call, facts, chosen.defaults(node.call, facts))
 
 
 def compile_region(

@@ -114,6 +114,7 @@ class Lowering:
 
 
 Applies = Callable[[OpCall, DeviceFacts], str | None]
+Suited = Callable[[OpCall, DeviceFacts], Mapping[str, int]]
 Lower = Callable[[OpCall, DeviceFacts, Mapping[str, int]], Lowering]
 
 
@@ -122,22 +123,31 @@ def always(_call: OpCall, _facts: DeviceFacts) -> str | None:
     return None
 
 
+def nothing_special(_call: OpCall, _facts: DeviceFacts) -> Mapping[str, int]:
+    """The first value of every tunable suits every call and device."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to compute a family's operators.
 
     ``applies`` returns ``None`` or the reason why not. ``space`` lists the values of each tunable,
-    the default first; ``lower`` receives one value for each.
+    the default first; ``suited`` names those that a call or a device (its vector width, its kind)
+    wants otherwise by default; ``lower`` receives one value for each.
     """
 
     name: str
     lower: Lower
     applies: Applies = always
     space: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    suited: Suited = nothing_special
 
-    @property
-    def defaults(self) -> dict[str, int]:
-        return {name: values[0] for name, values in self.space.items()}
+    def defaults(self, call: OpCall, facts: DeviceFacts) -> dict[str, int]:
+        """A value for each tunable, good without any tuning."""
+        return {name: values[0] for name, values in self.space.items()} | dict(
+            self.suited(call, facts)
+        )
 
 
 @dataclass(frozen=True)
