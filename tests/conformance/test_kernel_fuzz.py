@@ -15,7 +15,7 @@ from coexec.core.types import Array, OpCall
 from coexec.ops.table import OPERATORS
 from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl import compile as compiling
-from coexec.processors.opencl.family import Variant
+from coexec.processors.opencl.family import Variant, nothing_special
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
 from tests.random_calls import MAKERS, Dice
@@ -57,7 +57,7 @@ def test_random_calls_with_random_tuned_values(
 def tuned(variant: Variant, dice: Dice) -> Variant:
     """``variant`` with one random value for each tunable."""
     space = {name: (dice.choice(values),) for name, values in variant.space.items()}
-    return replace(variant, space=space)
+    return replace(variant, space=space, suited=nothing_special)
 
 
 def run(processor: OpenCLProcessor, call: OpCall, operands: list[Array | None]) -> list[Array]:
