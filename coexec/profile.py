@@ -22,8 +22,6 @@ from coexec.report.record import OverheadRecord, ProfileRecord
 from coexec.session import Session
 from coexec.trainer import Trainer
 
-WARM_UP = 2
-"""Pairs of steps before the first that counts: compilation, first touch of memory, caches."""
 MOST_STEPS, LEAST_SECONDS = 50, 0.5
 """Steps go on beyond those asked for until either is reached."""
 CPU = "reference"
@@ -46,13 +44,16 @@ class Profile:
 class ProfileOptions:
     """How to profile: at least ``steps`` traced steps, as many untraced ones beside them.
 
-    Of very short steps more are made, to compare the two. ``observe`` hears of each stage.
+    Of very short steps more are made, to compare the two. ``warm_up`` pairs of steps come before
+    the first that counts: compilation, first touch of memory, caches; 0 if the subject has run
+    before. ``observe`` hears of each stage.
 
     ``rates`` by processor name; measured (or read from the cache) where absent. ``options`` goes
     into the record as it is.
     """
 
     steps: int = 10
+    warm_up: int = 2
     options: Mapping[str, Any] = field(default_factory=dict)
     rates: Mapping[str, Rates] = field(default_factory=dict)
     observe: Observer = lambda _stage: None
@@ -108,7 +109,7 @@ def _time(step: Step, how: ProfileOptions) -> _Timing:
     if how.steps < 1:
         raise UsageError(f"steps must be at least 1, not {how.steps}")
     how.observe("warm-up")
-    for _ in range(WARM_UP):
+    for _ in range(how.warm_up):
         step(None)
         step(Trace())
     traced: list[tuple[int, int, Trace]] = []

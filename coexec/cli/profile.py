@@ -33,6 +33,7 @@ from coexec.report.bars import bar
 from coexec.report.html import write_html
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.record import ProfileRecord, RowRecord
+from coexec.runtime.mode import DEFAULT, ExecutionMode
 
 SEED = 0
 BAR = 28
@@ -68,6 +69,12 @@ def profile(
     steps: Annotated[
         int, typer.Option(min=1, help="Traced steps at least; the median is shown.")
     ] = 10,
+    residency: Annotated[
+        str, typer.Option(help="Tensors between operators stay on the device, or go to the host.")
+    ] = DEFAULT.residency,
+    synchronise: Annotated[
+        str, typer.Option(help="The host waits once a step, or after every operator.")
+    ] = DEFAULT.synchronise,
     html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of the step.")] = None,
     as_json: JsonFlag = False,
@@ -81,6 +88,7 @@ def profile(
         raise UsageError(f"--optimizer {optimizer!r} is unknown; known: {', '.join(OPTIMIZERS)}")
     if not learning_rate > 0:
         raise UsageError(f"--learning-rate must be above 0, not {learning_rate}")
+    mode = ExecutionMode(residency, synchronise)  # type: ignore[arg-type]  # checked there
     loaded = load(model)
     loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
     rng = np.random.default_rng(SEED)
@@ -90,16 +98,17 @@ def profile(
         def observe(stage: str) -> None:
             status.update(escape(stage))
 
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {} if mode == DEFAULT else vars(mode)
         if train:
-            options = {"loss": loss, "optimizer": optimizer}
-            trainer = Trainer(loaded, chosen_loss, OPTIMIZERS[optimizer](learning_rate), specs)
+            options = {"loss": loss, "optimizer": optimizer, **options}
+            chosen_optimizer = OPTIMIZERS[optimizer](learning_rate)
+            trainer = Trainer(loaded, chosen_loss, chosen_optimizer, specs, mode=mode)
             labels = random_labels(chosen_loss, type_of(loaded.graph.outputs[0]), rng)
-            how = ProfileOptions(steps, options, observe=observe)
+            how = ProfileOptions(steps, options=options, observe=observe)
             profiled = profile_training(trainer, feeds, labels, str(model), how)
         else:
-            session = compile_model(loaded, specs)
-            how = ProfileOptions(steps, options, observe=observe)
+            session = compile_model(loaded, specs, mode)
+            how = ProfileOptions(steps, options=options, observe=observe)
             profiled = profile_session(session, feeds, str(model), how)
     _write(profiled, html, trace)
     if as_json:

@@ -51,17 +51,26 @@ FUSIBLE = frozenset(
     for family in (activation, arithmetic, cast, logic, pointwise)
     for op in family.OPS
 )
-"""Operators that work element by element ."""
+"""Operators that work element by element."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to change. ``saving_ns`` estimates what it saves per step, 0 if unknown."""
+    """One thing to change. ``saving_ns`` estimates what it saves per step, 0 if unknown.
+
+    Rules write phrases; evidence and suggestion become sentences here.
+    """
 
     title: str
     evidence: str
     suggestion: str
     saving_ns: float = 0.0
+
+    def __post_init__(self) -> None:
+        # A phrase that begins with a node's or a processor's name keeps it as it is written.
+        object.__setattr__(self, "evidence", f"{self.evidence}.")
+        suggestion = f"{self.suggestion[:1].upper()}{self.suggestion[1:]}."
+        object.__setattr__(self, "suggestion", suggestion)
 
 
 @dataclass(frozen=True)
@@ -260,7 +269,7 @@ def poor_kernel(findings: Findings) -> Advice | None:
         return None
     return Advice(
         f"Kernels of {worst.operator.rpartition('::')[2]} stay far below the roofline",
-        f"they take {milliseconds(sum(p.ns for p in alike))} in {len(alike)} nodes; "
+        f"{len(alike)} nodes take {milliseconds(sum(p.ns for p in alike))}; "
         f"{node_phrase(worst)} "
         f"reaches {percent(worst.roof_ns / worst.ns)} of the roofline "
         f"({worst.flop / worst.ns:.1f} GFLOP/s, {worst.bytes / worst.ns:.1f} GB/s)",

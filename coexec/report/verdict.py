@@ -39,7 +39,8 @@ def verdict(findings: Findings, advice: list[Advice], mode: str) -> str:
         attribution.tracks.items(), key=lambda item: item[1].busy_ns, default=("", None)
     )
     if times is None:
-        return f"{what.capitalize()} takes {milliseconds(attribution.wall_ns)} and launches nothing"
+        took = milliseconds(attribution.wall_ns)
+        return f"{what.capitalize()} takes {took} and launches nothing."
     shares = _shares(findings, times)
     name, share = shares[0]
     sentence = (
@@ -55,8 +56,8 @@ def verdict(findings: Findings, advice: list[Advice], mode: str) -> str:
             f"{fraction} of the roofline"
         )
     if advice:
-        sentence += f": {advice[0].title[0].lower()}{advice[0].title[1:]}"
-    return sentence
+        sentence += f". First advice: {advice[0].title}"
+    return f"{sentence}."
 
 
 def _shares(findings: Findings, times: TrackTimes) -> list[tuple[str, float]]:

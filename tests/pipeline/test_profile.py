@@ -214,6 +214,20 @@ def test_the_command_reports_a_training_step(
     assert "profiling costs" in shown
 
 
+def test_the_command_runs_in_another_execution_mode(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COEXEC_CACHE_DIR", str(cache))
+    model = write_network(tmp_path / "model.onnx")
+    common = ("profile", model, "--batch-size", "16", "--steps", "2", "-p", RUNTIMES[0], "--json")
+    usual = coexec(*common).record
+    stock = coexec(*common, "--residency", "host", "--synchronise", "operator").record
+    assert stock["options"]["residency"] == "host"
+    assert stock["options"]["synchronise"] == "operator"
+    copies = [each["transfers"][RUNTIMES[0]]["count"] for each in (usual, stock)]
+    assert copies[1] > copies[0]
+
+
 @pytest.mark.parametrize("flag", ["--html", "--trace"])
 def test_an_output_that_cannot_be_written_fails_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
@@ -235,6 +249,8 @@ def test_an_output_that_cannot_be_written_fails_before_the_run(
         (("--optimizer", "magic"), "--optimizer 'magic' is unknown"),
         (("--learning-rate", "0"), "--learning-rate"),
         (("--shape", "z=1x12"), "no input ['z']"),
+        (("--residency", "moon"), "residency 'moon' is unknown; known: device, host"),
+        (("--synchronise", "never"), "synchronise 'never' is unknown; known: step, operator"),
     ],
 )
 def test_flags_that_make_no_sense_are_named(

@@ -129,8 +129,10 @@ def test_a_rule_fires_on_its_evidence_and_quotes_it(name: str) -> None:
     found = rule(firing())
     assert found is not None
     assert quoted in found.evidence
-    assert found.suggestion
     assert found.saving_ns > 0
+    assert found.evidence.endswith(".")
+    assert found.suggestion[0].isupper()
+    assert found.suggestion.endswith(".")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -178,7 +180,7 @@ def test_the_verdict_names_shares_and_the_worst_node() -> None:
     assert text.startswith(f"80 % of a training step on {TRACK} (1 ms) is compute, 20 % idle")
     assert "Conv_12's weight gradient" in text
     assert "20 % of the roofline" in text
-    assert text.endswith(": the batch is small")
+    assert text.endswith(". First advice: The batch is small.")
 
 
 def test_the_verdict_of_a_run_that_launches_nothing() -> None:
