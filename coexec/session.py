@@ -20,6 +20,7 @@ from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import known_type
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
+from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
 from coexec.placement.policies.first_that_can import place
@@ -159,6 +160,7 @@ class Session:
         shapes = {name: array.shape for name, array in arrays.items()}
         values = {name: arrays[name] for name in self._values if name in arrays}
         model = specialise(self.model, shapes, values, fold_parameters=True)
+        fold_batch_norm(model)
         return prepare(model, self.processors, self.mode)
 
 
