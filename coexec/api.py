@@ -18,6 +18,7 @@ from coexec.frontend.from_torch import from_torch as convert_torch
 from coexec.processors.find import open_processor
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
+from coexec.trainer import Precision
 from coexec.trainer import Trainer as BaseTrainer
 
 LAST_RESORT = "reference"
@@ -54,7 +55,7 @@ def compile(
 class Trainer(BaseTrainer):
     """Train a model on the named processors; see :class:`coexec.trainer.Trainer`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  options by keyword
         self,
         model: ir.Model,
         loss: Loss,
@@ -66,6 +67,7 @@ class Trainer(BaseTrainer):
         micro_batches: int = 1,
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(
             model,
@@ -77,6 +79,7 @@ class Trainer(BaseTrainer):
             micro_batches=micro_batches,
             seed=seed,
             mode=mode,
+            precision=precision,
         )
 
 

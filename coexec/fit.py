@@ -187,7 +187,8 @@ class _Fit:
         """What must be equal for a resumed run to be the same run."""
         trainer, how = self.trainer, self.how
         digest = hashlib.sha256()
-        for part in (trainer.loss, trainer.optimizer, trainer.trainable, trainer.clip_norm):
+        parts = (trainer.loss, trainer.optimizer, trainer.trainable, trainer.clip_norm)
+        for part in (*parts, trainer.precision):
             digest.update(repr(part).encode())
         numbers = (trainer.micro_batches, trainer.seed, how.batch_size, how.seed, len(self.train))
         digest.update(repr(numbers).encode())

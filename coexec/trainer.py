@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import onnx_ir as ir
 
+from coexec.autodiff.loss_scale import LossScale
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import (
@@ -19,7 +21,7 @@ from coexec.autodiff.step import (
     build_step,
     build_update,
 )
-from coexec.base.errors import DataError, NonFiniteLoss
+from coexec.base.errors import DataError, NonFiniteLoss, UsageError
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
@@ -31,6 +33,7 @@ from coexec.frontend.specialise import specialise
 from coexec.ops.node import type_of
 from coexec.ops.table import OPERATORS
 from coexec.passes.expand import expand
+from coexec.passes.mixed_precision import mixed_precision
 from coexec.passes.training_mode import training_mode
 from coexec.placement.policies.first_that_can import place
 from coexec.report.lines import watched
@@ -40,6 +43,32 @@ from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import check_array, check_feeds, legalise, warn_of_fallbacks
 
 Shapes = tuple[tuple[int, ...], ...]
+Precision = Literal["float32", "mixed"]
+LOSS_SCALE = "#loss_scale"
+"""Name of the loss scale among the states."""
+
+
+class _Gradients(TypedDict):
+    """What a step and an accumulation have in common."""
+
+    trainable: tuple[str, ...]
+    scaled: bool
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The loss of a batch, and whether its gradients were too large for float16."""
+
+    loss: float
+    overflowed: bool = False
+
+
+class _Overflow(Exception):
+    """Leaves a program at its gate: gradients are not finite, and the loss is."""
+
+    def __init__(self, loss: float) -> None:
+        super().__init__(loss)
+        self.loss = loss
 
 
 @dataclass(frozen=True)
@@ -58,9 +87,13 @@ class Trainer:
     joint norm of all gradients. ``micro_batches`` splits each batch along its first axis, adds up
     gradients and updates once. ``seed`` draws dropout masks. Steps are bit-exactly repeatable: the
     same seed, data and device give the same parameters.
+
+    ``precision`` ``mixed`` computes products, convolutions and what is between them in float16,
+    with float32 parameters and a dynamic loss scale (:attr:`loss_scale`); a step whose gradients
+    overflow changes nothing but that scale.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  options by keyword
         self,
         model: ir.Model,
         loss: Loss,
@@ -72,9 +105,11 @@ class Trainer:
         micro_batches: int = 1,
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
+        precision: Precision = "float32",
     ) -> None:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
+        check_precision(precision, processors)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -84,6 +119,8 @@ class Trainer:
         self.micro_batches = micro_batches
         self.seed = seed
         self.mode = mode
+        self.precision = precision
+        self.loss_scale = LossScale()
         self.steps = 0
         self._compiled: dict[tuple[str, Shapes], Compiled] = {}
         self._buffers: dict[str, Buffer] = {}
@@ -102,11 +139,13 @@ class Trainer:
         with watched(trace) as watching:
             if self.micro_batches == 1:
                 compiled = self._get("step", arrays)
-                loss = self._run(compiled, arrays, labels, self.steps, watching)
+                outcome = self._run(compiled, arrays, labels, self.steps, watching)
             else:
-                loss = self._accumulated_step(arrays, labels, watching)
+                outcome = self._accumulated_step(arrays, labels, watching)
+        if self.precision == "mixed":
+            self.loss_scale = self.loss_scale.after(outcome.overflowed)
         self.steps += 1
-        return loss
+        return outcome.loss
 
     def predict(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of the model in inference form with the current parameters."""
@@ -125,11 +164,14 @@ class Trainer:
             for name in compiled.executor.program.state:
                 owner.setdefault(name, compiled.executor)
         read = {name: executor.read_state(name) for name, executor in owner.items()}
-        return {**self._loaded, **read}
+        scale = {LOSS_SCALE: self.loss_scale.to_array()} if self.precision == "mixed" else {}
+        return {**self._loaded, **read, **scale}
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
         """Continue from a state that :meth:`state` gave after ``steps`` steps."""
-        self._loaded = dict(state)
+        self._loaded = {name: array for name, array in state.items() if name != LOSS_SCALE}
+        if LOSS_SCALE in state:
+            self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
         self.steps = steps
         for compiled in self._compiled.values():
             for name in compiled.executor.program.state:
@@ -182,8 +224,8 @@ class Trainer:
         labels: Array,
         counter: int,
         trace: Trace | None,
-    ) -> float:
-        """Run a graph with a loss; the gate keeps a bad loss from reaching the parameters."""
+    ) -> _Outcome:
+        """Run a graph with a loss; the gate keeps bad numbers from reaching the parameters."""
         graph = compiled.graph
         label_input = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
         checked = check_array(label_input, labels)
@@ -191,32 +233,42 @@ class Trainer:
         feeds = {**arrays, graph.labels: checked, **self._scalars(graph, counter)}
 
         def gate(host: Mapping[str, Array]) -> None:
-            if not np.isfinite(host[graph.loss]):
-                raise NonFiniteLoss(self._explain(compiled, feeds, float(host[graph.loss])))
+            loss = float(host[graph.loss])
+            if not np.isfinite(loss):
+                raise NonFiniteLoss(self._explain(compiled, feeds, loss))
+            if graph.magnitude and not np.isfinite(host[graph.magnitude]):
+                raise _Overflow(loss)
 
         wanted = _wanted(compiled, feeds)
-        results = compiled.executor.run(wanted, (graph.loss,), gate, trace)
-        return float(results[graph.loss])
+        try:
+            results = compiled.executor.run(wanted, (*graph.watched,), gate, trace)
+        except _Overflow as overflow:
+            return _Outcome(overflow.loss, overflowed=True)
+        return _Outcome(float(results[graph.loss]))
 
     def _accumulated_step(
         self, arrays: Mapping[str, Array], labels: Array, trace: Trace | None
-    ) -> float:
+    ) -> _Outcome:
         count = self.micro_batches
         pieces = {name: _split(name, array, count) for name, array in arrays.items()}
         label_pieces = _split("labels", labels, count)
-        losses = []
+        outcomes = []
         try:
             for i in range(count):
                 piece = {name: parts[i] for name, parts in pieces.items()}
                 compiled = self._get("accumulate", piece)
                 counter = self.steps * count + i
-                losses.append(self._run(compiled, piece, label_pieces[i], counter, trace))
+                outcomes.append(self._run(compiled, piece, label_pieces[i], counter, trace))
         except NonFiniteLoss:
             self._clear_accumulators()
             raise
+        loss = float(np.mean([outcome.loss for outcome in outcomes]))
+        if any(outcome.overflowed for outcome in outcomes):
+            self._clear_accumulators()
+            return _Outcome(loss, overflowed=True)
         update = self._get("update", {})
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
-        return float(np.mean(losses))
+        return _Outcome(loss)
 
     def _clear_accumulators(self) -> None:
         for compiled in self._compiled.values():
@@ -234,6 +286,8 @@ class Trainer:
             scalars[graph.rate] = np.array(rate, np.float32)
         if graph.step:
             scalars[graph.step] = np.array(counter, np.int64)
+        if graph.scale:
+            scalars[graph.scale] = np.array(self.loss_scale.value, np.float32)
         return scalars
 
     def _get(self, kind: str, arrays: Mapping[str, Array]) -> Compiled:
@@ -251,11 +305,13 @@ class Trainer:
         training_mode(model, self.seed)
         while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
             model = specialise(model, {}, {})
+        scaled = self.precision == "mixed"
+        if scaled:
+            mixed_precision(model)
+        how: _Gradients = {"trainable": self.trainable, "scaled": scaled}
         if kind == "accumulate":
-            return build_accumulation(model, self.loss, trainable=self.trainable)
-        return build_step(
-            model, self.loss, self.optimizer, trainable=self.trainable, clip_norm=self.clip_norm
-        )
+            return build_accumulation(model, self.loss, **how)
+        return build_step(model, self.loss, self.optimizer, clip_norm=self.clip_norm, **how)
 
     def _build_update(self) -> StepGraph:
         graph = self._training().graph
@@ -281,7 +337,7 @@ class Trainer:
             state=graph.state,
             state_inputs=frozenset(graph.initial),
             homes=self._homes,
-            gate=graph.loss,
+            gate=graph.watched,
             mode=self.mode,
         )
         executor = Executor(lower(model.graph, how), self.processors, self._buffers)
@@ -306,6 +362,23 @@ class Trainer:
         return (
             f"the loss is {loss} at step {self.steps}: {offender}; parameters are as before this "
             "step. Try a smaller learning rate, or clip gradients"
+        )
+
+
+def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:
+    """Refuse an unknown precision, or one that the first processor has no arithmetic for.
+
+    Raises:
+        UsageError: with what is known, or the processor that lacks float16.
+    """
+    if precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise UsageError(f"precision {precision!r} is unknown; known: {known}")
+    spec = next(iter(processors.values())).describe()
+    if precision == "mixed" and not spec.features.get("fp16", True):
+        raise UsageError(
+            f"precision 'mixed' needs float16, which {spec.name} ({spec.device}) does not have; "
+            "use another processor, or precision 'float32'"
         )
 
 

@@ -18,7 +18,7 @@ from coexec.ops.builder import PHASE, ROLE, STEP, GraphBuilder
 from coexec.ops.node import is_parameter, type_of
 
 BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
-LABELS, RATE = "labels", "learning_rate"
+LABELS, RATE, SCALE = "labels", "learning_rate", "loss_scale"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class StepGraph:
 
     ``state`` maps each output that is a new state to the input it replaces; ``initial`` holds the
     first values of those inputs. ``parameters`` are the states that are the model's own
-    initializers. ``labels``, ``rate``, ``step`` and ``loss`` are names ("" where not used).
+    initializers. ``labels``, ``rate``, ``step`` and ``loss`` are names ("" where not used), as are
+    ``scale``, the input that the loss is multiplied by before it is differentiated, and
+    ``magnitude``, the output that is finite where all (unscaled) gradients are.
     """
 
     model: ir.Model
@@ -40,7 +42,14 @@ class StepGraph:
     step: str = ""
     loss: str = ""
     prediction: str = ""
+    scale: str = ""
+    magnitude: str = ""
     gradients: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Outputs to look at before parameters change."""
+        return tuple(name for name in (self.loss, self.magnitude) if name)
 
 
 def trainable_initializers(model: ir.Model, patterns: Sequence[str]) -> list[ir.Value]:
@@ -79,16 +88,22 @@ def build_step(
     *,
     trainable: Sequence[str] = (),
     clip_norm: float | None = None,
+    scaled: bool = False,
 ) -> StepGraph:
-    """Extend ``model`` (specialised, in training form; it is changed) to a whole training step."""
-    work = _Step(model, loss, trainable)
+    """Extend ``model`` (specialised, in training form; it is changed) to a whole training step.
+
+    ``scaled`` adds an input that scales the loss for the backward pass (float16 gradients).
+    """
+    work = _Step(model, loss, trainable, scaled)
     work.append_updates(optimizer, work.gradients, clip_norm)
     return work.finish()
 
 
-def build_accumulation(model: ir.Model, loss: Loss, *, trainable: Sequence[str] = ()) -> StepGraph:
+def build_accumulation(
+    model: ir.Model, loss: Loss, *, trainable: Sequence[str] = (), scaled: bool = False
+) -> StepGraph:
     """Forward and backward of a micro-batch; gradients are added to states, nothing is updated."""
-    work = _Step(model, loss, trainable)
+    work = _Step(model, loss, trainable, scaled)
     work.append_accumulators()
     return work.finish()
 
@@ -194,8 +209,10 @@ class _States:
 class _Step(_States):
     """Forward graph, loss and gradients of a model."""
 
-    def __init__(self, model: ir.Model, loss: Loss, trainable: Sequence[str]) -> None:
+    def __init__(self, model: ir.Model, loss: Loss, trainable: Sequence[str], scaled: bool) -> None:
         super().__init__(model)
+        self.scale: ir.Value | None = None
+        self.magnitude: ir.Value | None = None
         graph = model.graph
         for node in graph:
             node.metadata_props.setdefault(PHASE, FORWARD)
@@ -207,14 +224,34 @@ class _Step(_States):
         self.labels = self.builder.input(LABELS, loss.labels_type(type_of(self.prediction)))
         self.loss = loss.build(self.builder, self.prediction, self.labels)
         self.builder.phase = BACKWARD
-        found = gradients(graph, self.loss, chosen, self.builder)
+        found = gradients(graph, self._target(scaled), chosen, self.builder)
         used = [value for value in chosen if found[value] is not None]
         if not used:
             raise GradientError("the loss depends on no trainable parameter of the model")
         self.gradients = {str(v.name): g for v in used if (g := found[v]) is not None}
+        if self.scale is not None:
+            self._unscale(self.scale)
         self.parameters = {str(v.name): self.as_state(v) for v in used}
         self._keep_statistics()
         graph.outputs.insert(0, self.loss)
+
+    def _target(self, scaled: bool) -> ir.Value:
+        """What is differentiated: the loss, or a multiple of it."""
+        if not scaled:
+            return self.loss
+        self.scale = self.builder.input(SCALE, TensorType((), np.dtype(np.float32)))
+        return self.builder.op("Mul", [self.loss, self.scale])
+
+    def _unscale(self, scale: ir.Value) -> None:
+        """Divide all gradients by the scale, and find out whether one of them overflowed."""
+        g = self.builder
+        g.source = ""
+        inverse = g.op("Div", [g.constant(1.0, "float32"), scale])
+        self.gradients = {name: g.op("Mul", [v, inverse]) for name, v in self.gradients.items()}
+        sums = [g.op("ReduceL1", [value], {"keepdims": 0}) for value in self.gradients.values()]
+        # A sum of magnitudes is finite exactly where all of them are (in float32).
+        self.magnitude = g.op("Sum", sums) if len(sums) > 1 else sums[0]
+        self.model.graph.outputs.append(self.magnitude)
 
     def _keep_statistics(self) -> None:
         """Running statistics of batch normalisation become states, replaced with the parameters.
@@ -253,6 +290,8 @@ class _Step(_States):
             step=self._step_name(),
             loss=str(self.loss.name),
             prediction=str(self.prediction.name),
+            scale=str(self.scale.name) if self.scale is not None else "",
+            magnitude=str(self.magnitude.name) if self.magnitude is not None else "",
             gradients={name: str(value.name) for name, value in self.gradients.items()},
         )
 

@@ -61,6 +61,9 @@ def train(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 32,
     micro_batches: Annotated[int, typer.Option(min=1, help="Parts of a batch in memory.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
+    precision: Annotated[
+        str, typer.Option(help="float32, or mixed: float16 with a loss scale.")
+    ] = "float32",
     trainable: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Parameters to train; default all.")
     ] = None,
@@ -95,6 +98,7 @@ def train(
         clip_norm=clip_norm,
         micro_batches=micro_batches,
         seed=seed,
+        precision=precision,  # type: ignore[arg-type]  # the trainer checks it
     )
     events = Trace() if trace is not None else None
     options = FitOptions(
@@ -150,6 +154,7 @@ def _record(trainer: Trainer, result: Result, out: Path | None) -> dict[str, Any
         "peak_bytes": trainer.peak_bytes if trained else None,
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
+        "overflows": trainer.loss_scale.overflows if trainer.precision == "mixed" else None,
         "fallbacks": trainer.plan.table().splitlines() if trained else [],
         "notes": list(result.notes),
         "out": out,
@@ -171,6 +176,8 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
     if record["peak_bytes"] is not None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
         console.print(f"memory    {planned} planned ({naive} without reuse)")
+    if record["overflows"] is not None:
+        console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
     if record["out"] is not None:
         console.print(f"written   {escape(str(record['out']))}")
 

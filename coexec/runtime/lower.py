@@ -36,7 +36,7 @@ class Lowering:
 
     ``state`` maps state outputs to state inputs; ``state_inputs`` are all inputs that live on a
     device between runs; ``homes`` fixes the processor of states that other programs share.
-    ``gate`` names an output to look at before the first region of phase ``gated_phase``.
+    ``gate`` names outputs to look at before the first region of phase ``gated_phase``.
     """
 
     plan: Plan
@@ -44,7 +44,7 @@ class Lowering:
     state: Mapping[str, str] = field(default_factory=dict)
     state_inputs: frozenset[str] = frozenset()
     homes: Mapping[str, str] = field(default_factory=dict)
-    gate: str = ""
+    gate: tuple[str, ...] = ()
     gated_phase: str = "optimizer"
     mode: ExecutionMode = DEFAULT
 
@@ -92,13 +92,14 @@ class _Lowerer:
         gated = False
         for index, part in enumerate(self.parts):
             if part.gated and not gated and self.how.gate:
-                self._fetch(self.how.gate)
+                for name in self.how.gate:
+                    self._fetch(name)
                 self.instructions.append(Wait(gate=True))
                 gated = True
             self._launch(index, part)
         fetched = [name for name in self.output_names if name not in self.how.state]
         for name in fetched:
-            if not (gated and name == self.how.gate):
+            if not (gated and name in self.how.gate):
                 self._fetch(name)
         self.instructions.append(Wait())
         return Program(

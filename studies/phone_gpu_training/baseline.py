@@ -13,12 +13,11 @@ import coexec
 from coexec.core.types import Array
 
 WARM_UP, STEPS = 2, 7
-TORCH_NETS = ("M1", "M2", "M3", "M4", "LeNet")
 
 
 def cpu_baseline(name: str, batch: tuple[Array, Array], rate: float) -> dict[str, Any]:
     """Median training step on the CPU in milliseconds, and the engine that ran it."""
-    if importlib.util.find_spec("torch") is not None and name in TORCH_NETS:
+    if importlib.util.find_spec("torch") is not None:
         return {"engine": "PyTorch", "step_ms": _torch_step(name, batch, rate)}
     x, labels = batch
     trainer = coexec.Trainer(
@@ -36,7 +35,7 @@ def _torch_step(name: str, batch: tuple[Array, Array], rate: float) -> float:
 
     torch.set_num_threads(2)
     x, labels = (torch.from_numpy(array) for array in batch)
-    net = build(name)
+    net = build(name).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=rate)
 
     def step() -> None:

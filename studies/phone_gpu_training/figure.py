@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from ladder import LADDER
 from matplotlib import pyplot as plt
 
 KERNELS = ("compute", "bandwidth")
@@ -44,7 +43,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def _panel(axis: Any, rows: list[dict[str, Any]], baseline: dict[str, Any]) -> None:
-    names = [rung.name for rung in LADDER][::-1]
+    names = [row["rung"] for row in rows][::-1]
     left = dict.fromkeys(names, 0.0)
     for label, (keys, color) in PARTS.items():
         widths = {r["rung"]: r["step_ms"] * sum(r["shares"][k] for k in keys) for r in rows}

@@ -1,4 +1,4 @@
-"""The nets of the published study (arXiv 2202.10100) and two convolutional ones beside them."""
+"""The nets of the published study (arXiv 2202.10100) and three convolutional ones beside them."""
 
 from __future__ import annotations
 
@@ -24,5 +24,6 @@ NETS: Mapping[str, Callable[[], ir.Model]] = {
     "M4": lambda: fully_connected(784, 256, 128, 16),
     "LeNet": lambda: build("lenet5", batch=BATCH),
     "ResNet-18": lambda: build("resnet18", batch=BATCH),
+    "MobileNetV2": lambda: build("mobilenetv2", BATCH, 10, image_size=96, dropout_ratio=0.0),
 }
 """All with batch 32; M1-M4 as in the study, in float32."""
