@@ -22,7 +22,7 @@ class Event:
     ``dtype`` is the element type it computes in. ``source`` is the node of the user's model that
     the work belongs to: a gradient's forward node, an update's layer, a forward node itself.
     ``items`` is the number of work-items of a kernel, ``live`` the bytes of the arena in use while
-    it runs; 0 where that means nothing.
+    it runs; 0 where that means nothing. ``choice`` is the kernel variant with its tuned values.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Event:
     dtype: str = ""
     items: int = 0
     live: int = 0
+    choice: str = ""
 
     @property
     def duration_ns(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from coexec.ops.elementwise import (
 )
 from coexec.ops.gelu import GELU, GELU_GRAD
 from coexec.ops.opdef import Example, GradientScope, OpDef, Sample
-from coexec.ops.term import grad_term, input_term, output_term
+from coexec.ops.term import Term, grad_term, input_term, output_term
 
 __all__ = ["OPS", "infer_same"]
 
@@ -137,17 +138,33 @@ def thresholded_relu_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
     return ((input_term(g) > g.call.attribute("alpha", 1.0)).where(grad_term(g), 0).value,)
 
 
+def _inside(g: GradientScope, y: Term) -> Term | None:
+    """Where a clipped value lies between the bounds; ``None`` if it has none."""
+    tests = []
+    for index in (1, 2):
+        if index < len(g.inputs) and g.inputs[index] is not None:
+            bound = input_term(g, index).reshape(())
+            tests.append(y > bound if index == 1 else y < bound)
+    return reduce(lambda a, b: a.op("And", b), tests) if tests else None
+
+
 def clip_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
-    """Where the value passed through unchanged; a bound gets what it replaced."""
-    x, y, dy = input_term(g), output_term(g), grad_term(g)
-    kept = x.equals(y)
-    gradients: list[ir.Value | None] = [kept.where(dy, 0).value if g.wanted[0] else None]
+    """Where the result lies between the bounds; a bound gets what it replaced.
+
+    Told by the result, so that the operand need not be kept. On a bound nothing passes, as with
+    Relu.
+    """
+    y, dy = output_term(g), grad_term(g)
+    inside = _inside(g, y)
+    if inside is None:
+        return (dy.value, *[None] * (len(g.inputs) - 1))
+    gradients: list[ir.Value | None] = [inside.where(dy, 0).value if g.wanted[0] else None]
     for index in range(1, len(g.inputs)):
         if not g.wanted[index]:
             gradients.append(None)
             continue
         bound = input_term(g, index)
-        replaced = y.equals(bound).op("And", kept.op("Not"))
+        replaced = y.equals(bound).op("And", inside.op("Not"))
         shape = bound.type.shape
         total = replaced.where(dy, 0).reduce_sum(tuple(range(y.type.rank)))
         gradients.append(total.reshape(shape).value)

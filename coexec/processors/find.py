@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from coexec.base.errors import ProcessorError
 from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Executable, Processor, Runner
+from coexec.core.tuning import Tuner, TunerModule
 from coexec.core.types import Array
 
 # Modules by name: a plug-in's libraries are imported when one of its processors is first wanted.
@@ -26,6 +28,9 @@ PLUGINS = {
 
 RUN_ONLY = {"opencl": "coexec.processors.opencl.run_only"}
 """Modules that run saved programs without the compiling half (see :class:`RunOnly`)."""
+
+TUNERS = {"opencl": "coexec.processors.opencl.tune"}
+"""Modules of processors whose kernels have tunables (see :class:`TunerModule`)."""
 
 
 class RunOnly(Protocol):
@@ -105,6 +110,34 @@ def run_only(spec: str) -> RunOnly:
     if kind not in RUN_ONLY:
         raise ProcessorError(f"saved programs run on {', '.join(RUN_ONLY)}, not on {spec!r}")
     return cast(RunOnly, importlib.import_module(RUN_ONLY[kind]))
+
+
+def open_tuner(spec: str) -> Tuner:
+    """A tuner for the kernels of a processor.
+
+    Raises:
+        ProcessorError: as :func:`open_processor`, or this kind of processor has no tunables.
+    """
+    _, name, options = _resolve(spec)
+    return _tuner_module(spec).open_tuner(name, options)
+
+
+def merge_tuned(paths: Sequence[Path], out: Path) -> int:
+    """Merge files of tuned values of one device; the number of entries written.
+
+    Raises:
+        UsageError: a file cannot be read, or they are of different devices.
+        SaveError: ``out`` cannot be written.
+    """
+    return _tuner_module(next(iter(TUNERS))).merge_tuned(list(paths), out)
+
+
+def _tuner_module(spec: str) -> TunerModule:
+    kind = spec.partition("?")[0].partition(":")[0]
+    if kind not in TUNERS:
+        known = ", ".join(TUNERS)
+        raise ProcessorError(f"processor {spec!r} has no kernels to tune; those of {known} have")
+    return cast(TunerModule, importlib.import_module(TUNERS[kind]))
 
 
 def _plugin(kind: str) -> Plugin:

@@ -164,4 +164,5 @@ def _annotations(event: Event) -> dict[str, str | int]:
         "layer": event.source,
         "FLOP": event.flop,
         "bytes": event.bytes,
+        "kernel": event.choice,
     }

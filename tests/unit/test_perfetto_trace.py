@@ -180,6 +180,7 @@ def test_slices_carry_what_is_known_of_them(tmp_path: Path) -> None:
         operator="Conv.tiled",
         phase="backward",
         source="conv12",
+        choice="tiled MR=8",
     )
     write_perfetto(Trace([event]), tmp_path / "trace")
     assert parse(tmp_path / "trace").notes == {
@@ -190,6 +191,7 @@ def test_slices_carry_what_is_known_of_them(tmp_path: Path) -> None:
             "layer": "conv12",
             "FLOP": 300,
             "bytes": 70,
+            "kernel": "tiled MR=8",
         }
     }
 

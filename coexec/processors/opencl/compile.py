@@ -13,7 +13,8 @@ import numpy as np
 
 from coexec.core.arena import Lifetime, plan_arena
 from coexec.core.types import Region, RegionNode, compute_dtype
-from coexec.ops.table import opdef
+from coexec.processors.opencl.choose import Chooser, by_default, named
+from coexec.processors.opencl.copies import together
 from coexec.processors.opencl.executable import (
     ARENA,
     ARGUMENT,
@@ -32,8 +33,9 @@ from coexec.processors.opencl.family import (
     Lowering,
     Operand,
     Scalar,
-    Variant,
 )
+from coexec.processors.opencl.fusion.fuse import fuse
+from coexec.processors.opencl.fusion.operators import definition, in_place_pairs, title
 from coexec.processors.opencl.table import KERNELS
 
 INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
@@ -43,33 +45,39 @@ PRAGMAS = {
 }
 
 
-def lower_node(node: RegionNode, facts: DeviceFacts, variant: str | None = None) -> Lowering:
-    """The kernels of one node, by the first variant that applies or by the one named."""
+def lower_node(
+    node: RegionNode, facts: DeviceFacts, choose: str | Chooser | None = None
+) -> Lowering:
+    """The kernels of one node: by default, by the variant named, or as a chooser decides."""
     family = KERNELS[node.call.identifier]
-    chosen: Variant | None
-    if variant is None:
-        chosen, reason = family.choose(node.call, facts)
-    else:
-        chosen = next(v for v in family.variants if v.name == variant)
-        reason = chosen.applies(node.call, facts) or ""
-    if chosen is None or reason:
-        raise ValueError(f"{node.call.identifier}: {reason}")
-    return chosen.lower(node.call, facts, chosen.defaults(node.call, facts))
+    chooser = named(choose) if isinstance(choose, str) else choose or by_default
+    return chooser(family, node.call, facts).lower(node.call, facts)
 
 
 def compile_region(
-    region: Region, facts: DeviceFacts, processor: str, variant: str | None = None
+    region: Region,
+    facts: DeviceFacts,
+    processor: str,
+    choose: str | Chooser | None = None,
+    fusing: bool = True,
 ) -> OpenCLExecutable:
-    """Compile ``region``; ``variant`` forces one kernel variant by name (tests, tuner)."""
+    """Compile ``region``; ``choose`` forces a kernel variant by name or decides for each call.
+
+    Nodes are fused unless a variant is forced, or ``fusing`` forbids it.
+    """
+    fusing = fusing and not isinstance(choose, str)
+    if fusing:
+        region = fuse(region, facts)
     lowerings = [
-        None if opdef(node.call).view else lower_node(node, facts, variant) for node in region.nodes
+        None if definition(node.call).view else lower_node(node, facts, choose)
+        for node in region.nodes
     ]
     storage = Storage.plan(region, lowerings, facts.alignment)
     emitter = Emitter(region, storage)
     for index, (node, lowering) in enumerate(zip(region.nodes, lowerings, strict=True)):
         if lowering is not None:
             emitter.node(index, node, lowering)
-    emitter.copies()
+    emitter.steps += emitter.copies_together() if fusing else emitter.copies()
     return OpenCLExecutable(
         processor=processor,
         inputs=region.inputs,
@@ -139,7 +147,7 @@ class Storage:
         """Root that output ``position`` may overwrite, or ``None``."""
         name = node.outputs[position]
         state = self.region.aliases.get(name)
-        for output, operand in opdef(node.call).in_place:
+        for output, operand in in_place_pairs(node.call):
             if output != position or operand >= len(node.inputs) or not node.inputs[operand]:
                 continue
             source = node.inputs[operand]
@@ -152,9 +160,18 @@ class Storage:
                     return root
                 continue
             dies_here = last_use[root] == index and root not in self.places
-            if dies_here and not self._is_output_root(root) and not self._read_twice(node, root):
+            if (
+                dies_here
+                and not self._is_output_root(root)
+                and not self._read_twice(node, root)
+                and not self._taken(node, position, root)
+            ):
                 return root
         return None
+
+    def _taken(self, node: RegionNode, position: int, root: str) -> bool:
+        """Whether an earlier output of the node has taken over a root."""
+        return any(name and self.roots[name] == root for name in node.outputs[:position])
 
     def _read_twice(self, node: RegionNode, root: str) -> bool:
         """Whether a node reads a root through two operands (one may be broadcast: not in place)."""
@@ -170,7 +187,7 @@ class Storage:
         for index, node in enumerate(self.region.nodes):
             for name in filter(None, node.inputs):
                 last[view_roots.get(name, name)] = index
-            if opdef(node.call).view:
+            if definition(node.call).view:
                 source = node.inputs[0]
                 view_roots[node.outputs[0]] = view_roots.get(source, source)
         for name in self.region.outputs:
@@ -275,12 +292,13 @@ class Emitter:
             )
             self.steps.append(
                 KernelStep(
-                    self._program(call), call.entry, args, call.global_size, call.local_size, label
+                    self.program(call), call.entry, args, call.global_size, call.local_size, label
                 )
             )
 
-    def copies(self) -> None:
+    def copies(self) -> list[CopyStep]:
         """Outputs that are views of arguments or constants, and states not updated in place."""
+        found: list[CopyStep] = []
         producers = {name: node for node in self.region.nodes for name in node.outputs}
         for name in self.storage.copied:
             nbytes = self.region.types[name].nbytes
@@ -298,7 +316,15 @@ class Emitter:
                 bytes=2 * nbytes,
                 source=provenance.get("source", ""),
             )
-            self.steps.append(CopyStep(dst, src, nbytes, label))
+            found.append(CopyStep(dst, src, nbytes, label))
+        return found
+
+    def copies_together(self) -> list[Step]:
+        """The same in fewer steps, unless one of them may read what another writes."""
+        states = set(self.region.aliases.values())
+        if not states.isdisjoint(self.storage.copied.values()):
+            return [*self.copies()]
+        return together(self.copies(), self.program)
 
     def _slot(self, index: int, node: RegionNode, operand: Operand) -> Slot:
         if operand.kind == "scratch":
@@ -311,7 +337,8 @@ class Emitter:
             self.constants.add(slot.name)
         return slot
 
-    def _program(self, call: KernelCall) -> int:
+    def program(self, call: KernelCall) -> int:
+        """Number of the program that a call needs."""
         text = program_text(call)
         self.programs.setdefault(text, call.family)
         return list(self.programs).index(text)
@@ -337,7 +364,7 @@ def kernel_source(family: str) -> str:
 
 def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
     """One label per kernel; the operator's work goes to its last kernel unless kernels say more."""
-    work = opdef(node.call).work(node.call)
+    work = definition(node.call).work(node.call)
     own = any(call.flop or call.bytes for call in lowering.calls)
     labels = []
     for number, call in enumerate(lowering.calls):
@@ -345,7 +372,7 @@ def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
         labels.append(
             Label(
                 name=node.call.name or node.call.identifier,
-                operator=f"{node.call.identifier}.{call.entry}",
+                operator=f"{title(node.call)}.{call.entry}",
                 phase=node.provenance.get("phase", ""),
                 flop=call.flop if own else work.flop * last,
                 bytes=call.bytes if own else work.bytes * last,
@@ -354,6 +381,7 @@ def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
                 dtype=compute_dtype(node.call),
                 items=prod(call.global_size),
                 live=live,
+                choice=lowering.choice,
             )
         )
     return labels

@@ -30,7 +30,7 @@ ARGUMENT, ARENA, CONSTANT = "argument", "arena", "constant"
 
 @dataclass(frozen=True)
 class Label:
-    """What an event says about a step."""
+    """What an event says about a step; ``choice`` is the kernel's variant with its values."""
 
     name: str
     operator: str = ""
@@ -42,6 +42,7 @@ class Label:
     dtype: str = ""
     items: int = 0
     live: int = 0
+    choice: str = ""
 
 
 @dataclass(frozen=True)

@@ -107,10 +107,14 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class Lowering:
-    """A call as kernels in order, and the scratch blocks (bytes) that they share."""
+    """A call as kernels in order, and the scratch blocks (bytes) that they share.
+
+    ``choice`` names the variant and the values it was made with (the compiler fills it in).
+    """
 
     calls: tuple[KernelCall, ...]
     scratch: tuple[int, ...] = ()
+    choice: str = ""
 
 
 Applies = Callable[[OpCall, DeviceFacts], str | None]

@@ -1,4 +1,4 @@
-"""Options of an OpenCL processor, as ``opencl:pocl?kernels=naive&transfer=map&bind=each``.
+"""Options of an OpenCL processor, as ``opencl:pocl?kernels=naive&transfer=map&tuned=off``.
 
 The defaults are the fast choices. The others exist to see what each of them buys, and for drivers
 on which one of them fails.
@@ -15,21 +15,24 @@ KNOWN = {
     "kernels": ("best", "naive"),
     "transfer": ("copy", "map"),
     "bind": ("once", "each"),
+    "tuned": ("on", "off"),
 }
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Choices of kernels, transfers and binding.
+    """Choices of kernels, transfers, binding and tuned values.
 
     ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
     by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
-    set of buffers, or at every launch.
+    set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
+    every kernel takes its defaults.
     """
 
     kernels: str = "best"
     transfer: str = "copy"
     bind: str = "once"
+    tuned: str = "on"
 
     def __str__(self) -> str:
         chosen = [

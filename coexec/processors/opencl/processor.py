@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import pyopencl as cl
+
 from coexec.core.processor import Executable, Processor, Support
 from coexec.core.types import OpCall, Region
 from coexec.ops.table import OPERATORS
+from coexec.processors.opencl.choose import Chooser, by_default, named
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.device import OpenCLDevice
+from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
+from coexec.processors.opencl.tuning.lookup import load_tuned
 
 
 class OpenCLProcessor(OpenCLDevice, Processor):
-    """An OpenCL device that compiles regions for itself."""
+    """An OpenCL device that compiles regions for itself; ``choose`` decides on their kernels."""
+
+    def __init__(
+        self, name: str, device: cl.Device, options: DeviceOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(name, device, options)
+        self.choose = chooser_of(options, self.facts)
 
     def supports(self, call: OpCall) -> Support:
         op = OPERATORS.get(call.identifier)
@@ -25,7 +37,14 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         return Support(variant is not None, reason)
 
     def compile(self, region: Region) -> Executable:
-        variant = "naive" if self.options.kernels == "naive" else None
-        executable = compile_region(region, self.facts, self.name, variant)
+        best = self.options.kernels == "best"
+        executable = compile_region(region, self.facts, self.name, self.choose, fusing=best)
         self.prepare(executable)
         return executable
+
+
+def chooser_of(options: DeviceOptions, facts: DeviceFacts) -> Chooser:
+    """How a processor with these options chooses kernels; reads the tuned values of the device."""
+    if options.kernels == "naive":
+        return named("naive")
+    return load_tuned(facts) if options.tuned == "on" else by_default

@@ -9,6 +9,7 @@ from coexec.processors.opencl.family import KernelFamily
 from coexec.processors.opencl.kernels import (
     binary,
     cast,
+    chain,
     conv,
     creation,
     gemm,
@@ -16,6 +17,7 @@ from coexec.processors.opencl.kernels import (
     loss,
     movement,
     norm,
+    norm_activated,
     optim,
     pad,
     pool,
@@ -56,6 +58,9 @@ FAMILIES: tuple[KernelFamily, ...] = (
     optim.FAMILY,
 )
 
+INTERNAL: tuple[KernelFamily, ...] = (chain.FAMILY, norm_activated.FAMILY)
+"""Families of operators that only the compiler of regions makes."""
+
 KERNELS: Mapping[str, KernelFamily] = MappingProxyType(
-    {operator: family for family in FAMILIES for operator in family.operators}
+    {operator: family for family in (*FAMILIES, *INTERNAL) for operator in family.operators}
 )

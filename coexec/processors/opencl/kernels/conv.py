@@ -19,13 +19,19 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import depthwise, dots
+from coexec.processors.opencl.kernels import depthwise, dots, outer, winograd
 from coexec.processors.opencl.kernels.conv_products import (
     forward_product,
     input_products,
     phase_count,
 )
-from coexec.processors.opencl.kernels.packed import MOST_PHASES, SPACE, lower_products
+from coexec.processors.opencl.kernels.packed import (
+    MOST_PHASES,
+    SPACE,
+    BlockedProduct,
+    lower_products,
+    suited_tile,
+)
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
@@ -83,10 +89,19 @@ def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     """Blocked products: one for a convolution, one per phase of the stride for its transpose."""
     if call.output(0).size == 0:
         return Lowering(())
+    return lower_products(blocked_products(call), facts, params)
+
+
+def blocked_products(call: OpCall) -> list[BlockedProduct]:
+    """A convolution or its transpose in the terms of packed.cl."""
     window = Window.of(call)
     forward = call.identifier == "Conv"
-    products = [forward_product(call, window)] if forward else list(input_products(call, window))
-    return lower_products(products, facts, params)
+    return [forward_product(call, window)] if forward else list(input_products(call, window))
+
+
+def suited_packing(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """The register tile for the device's vectors."""
+    return suited_tile(blocked_products(call), facts)
 
 
 def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -106,12 +121,35 @@ def lower_weight(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     return dots.lower_dots(product, facts, params)
 
 
+def lower_outer(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Sums of outer products along output positions."""
+    if call.output(0).size == 0:
+        return Lowering(())
+    return outer.lower_outer(weight_product(call, facts), facts, params)
+
+
+def suited_outer(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """The width of tiles that wastes the least."""
+    return outer.suited_vectors(weight_product(call, facts), facts)
+
+
+def weight_product(call: OpCall, facts: DeviceFacts) -> outer.Outer:
+    """The gradient of weights in the terms of outer.cl."""
+    w = Window.of(call)
+    rows = w.inner * w.taps
+    strides = (rows, 1, w.outer * rows)
+    product = outer.Outer(call.output(0).dtype, w, inp(0), inp(1), out(0), strides)
+    return outer.narrower(product, facts)
+
+
 FAMILY = KernelFamily(
     "conv",
     tuple(ENTRIES),
     (
         Variant("depthwise", depthwise.lower, depthwise.refuse, space=depthwise.SPACE),
-        Variant("packed", lower_packed, refuse_packed, space=SPACE),
+        Variant("winograd", winograd.lower, winograd.refuse, winograd.SPACE, winograd.suited),
+        Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
+        Variant("outer", lower_outer, refuse_dots, space=outer.SPACE, suited=suited_outer),
         Variant("dots", lower_weight, refuse_dots, space=dots.SPACE),
         Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),
     ),

@@ -1,182 +1,172 @@
 /* Convolutions in which every channel of the result reads one channel of x, two spatial axes.
- * Layout: x (images, x_channels, i1, i2); result (images, channels, w1, w2), of which the positions
- * (o * q + u) are written, o < (o1, o2); channel m reads channel m / multiplier of x:
- *     y[m, o] = bias[m] + sum over taps of w[m, t] * x[o * s - p + t * d], zero outside x,
- * where w[m, t] lies at m * w_channel + w_base + t1 * w_1 + t2 * w_2 (taps may run backwards).
- * depthwise_weight is its gradient:
- *     w[m, t] = sum over images and o of y[m, o] * x[o * s - p + t * d].
+ * Layout: x (images, channels / multiplier, i1, i2), w (channels, K1, K2), y (images, channels, o1,
+ * o2); channel m reads channel m / multiplier of x:
+ *     y[m, o] = bias[m] + sum over taps of w[m, t] * x[o * s - p + t * d], zero outside x.
+ * With `reverse` the taps of w run backwards: the gradient of x where strides are 1.
  *
- * A work-item owns a slot. It spreads a plane of x over a grid there: padded, and with rows and
- * columns sorted by their remainder modulo the stride, so that for a given tap all positions of the
- * result, row after row with the grid's pitch h2, read consecutive elements. Vectors then run over
- * rows regardless of the plane's width; what they compute between rows is dropped (depthwise) or
- * multiplied by zero (depthwise_weight).
- * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
+ * A work-item has a share of the tasks, in order: bands of `band` rows of MORE channels of y. It
+ * spreads the rows of x that a band reads over a grid (see plane.cl) and sums vectors along rows.
+ * Where a row of y is shorter than a vector, the lanes beyond it spill into the next rows, which are
+ * written later; only past the item's share they are held back.
+ * Geometry: one work-item per slot of scratch, work-groups of one. */
 
-#ifndef WEIGHT
-#define WEIGHT 0 /* 1: the gradient of the weights instead */
+#ifndef WALK
+#define WALK 0 /* 1: depthwise_walk, for 3 x 3 taps with strides and dilations of 1 */
+#endif
+#ifndef MORE
+#define MORE 1 /* channels of y that are summed together: 1, 2 or 4; above 1 rows fill a vector */
+#endif
+#ifndef K1
+#define K1 3 /* taps along rows' axis */
+#endif
+#ifndef K2
+#define K2 3 /* taps along columns' axis */
+#endif
+#ifndef S2
+#define S2 1 /* stride along columns */
+#endif
+#ifndef D2
+#define D2 1 /* dilation along columns */
 #endif
 
-#include "alone.cl"
+#include "plane.cl"
 
-typedef fetched vec;
+#define TAPS (K1 * K2)
 
-#define CHUNKS 4              /* vectors in work: as many sums hide the latency of a multiply-add */
-#define GROUP 5               /* taps in work in depthwise_weight */
-#define SLACK ((CHUNKS + 1) * V) /* elements past a grid that vectors may touch */
+#define ARGUMENTS                                                                                  \
+    __global const T *x, __global const T *w, __global const T *bias, __global T *y,               \
+        __global ACC *slots, const int has_bias, const int reverse, const int tasks,               \
+        const int bands, const int band, const int channels, const int multiplier,                 \
+        const int slot_size, const int grid_size, const int i1, const int i2, const int o1,        \
+        const int o2, const int s1, const int p1, const int p2, const int d1, const int sheet
 
-inline void widen(__global ACC *to, __global const T *from, const int count)
+/* This item's tasks, and where in y they end. */
+#define FIND_SHARE                                                                                 \
+    const int slot = get_global_id(0), count = get_global_size(0);                                 \
+    const int begin = SHARE(slot, count), end = SHARE(slot + 1, count);                            \
+    const int last_col = MOST(o2 - V, 0), pitch = S2 * sheet;                                      \
+    const int limit = end / bands * MORE * o1 * o2 + end % bands * band * o2;                      \
+    __global ACC *grid = slots + slot * slot_size;                                                 \
+    fill(grid, grid_size, 0);                                                                        \
+    int held = -1
+
+/* Task: image, channel, first row and number of rows; spreads what it reads, unless the grid holds
+ * it from the task before. */
+#define FIND_TASK                                                                                  \
+    const int first = task / bands * MORE, channel = first % channels;                             \
+    const int top = task % bands * band, rows = LEAST(band, o1 - top);                             \
+    const int source = first / channels * (channels / multiplier) + channel / multiplier;          \
+    if (source * bands + task % bands != held)                                                     \
+        spread(grid, x + source * i1 * i2, i1, i2, S2, top * s1 - p1,                              \
+               (rows - 1) * s1 + (K1 - 1) * d1 + 1, p2, sheet, bands > 1, 0);                         \
+    held = source * bands + task % bands;                                                          \
+    const int base = first * o1 * o2 + top * o2
+
+#if WALK
+/* Down the rows of a column of vectors: each element of x is read once for three rows of y. */
+#define LOAD_ROW(row)                                                                              \
+    const vec x0 = *(__global const vec *)(from + (row) * pitch);                                  \
+    const vec x1 = *(__global const vec *)(from + (row) * pitch + 1);                              \
+    const vec x2 = *(__global const vec *)(from + (row) * pitch + 2)
+#define SUM(c, a, b, d) (c + w##a * x0 + w##b * x1 + w##d * x2)
+#define WEIGHT(t) const vec w##t = (vec)(ACC)(reverse ? weights[TAPS - 1 - t] : weights[t]);
+
+__kernel ALONE void depthwise_walk(ARGUMENTS)
 {
-    int i = 0;
-    for (; i + V <= count; i += V)
-        *(__global vec *)(to + i) = WIDEN(*(__global const stored *)(from + i));
-    for (; i < count; ++i) to[i] = (ACC)from[i];
-}
-
-inline void narrow(__global T *to, __global const ACC *from, const int count)
-{
-    int i = 0;
-    for (; i + V <= count; i += V)
-        *(__global stored *)(to + i) = NARROW(*(__global const vec *)(from + i));
-    for (; i < count; ++i) to[i] = (T)from[i];
-}
-
-inline void clear(__global ACC *to, const int count)
-{
-    for (int i = 0; i < count; ++i) to[i] = 0;
-}
-
-/* A plane of x on a grid of s1 * s2 sheets of h1 rows with pitch h2; margins stay as they are. */
-inline void spread(__global ACC *grid, __global const T *x, const int i1, const int i2,
-                   const int s1, const int s2, const int p1, const int p2, const int h1,
-                   const int h2)
-{
-    const int first = max(0, -p2), last = min(i2, h2 * s2 - p2);
-    for (int row = max(0, -p1); row < i1 && row + p1 < h1 * s1; ++row) {
-        __global ACC *to = grid + (row + p1) % s1 * s2 * h1 * h2 + (row + p1) / s1 * h2;
-        __global const T *from = x + row * i2;
-        if (s2 == 1)
-            widen(to + first + p2, from + first, last - first);
-        else
-            for (int sheet = 0; sheet < s2; ++sheet, to += h1 * h2) {
-                /* The first column from `first` on whose remainder is `sheet`. */
-                const int c = first + (sheet - (first + p2) % s2 + s2) % s2;
-                __global ACC *t = to + (c + p2) / s2;
-                for (int j = c; j < last; j += s2) *t++ = (ACC)from[j];
+    FIND_SHARE;
+    for (int task = begin; task < end; ++task) {
+        FIND_TASK;
+        const vec start = (vec)(has_bias ? (ACC)bias[channel] : (ACC)0);
+        __global const T *weights = w + channel * TAPS;
+        WEIGHT(0) WEIGHT(1) WEIGHT(2) WEIGHT(3) WEIGHT(4) WEIGHT(5) WEIGHT(6) WEIGHT(7) WEIGHT(8)
+        for (int col = 0;; col = LEAST(col + V, last_col)) {
+            __global const ACC *from = grid + col;
+            vec c0, c1;
+            {
+                LOAD_ROW(0);
+                c0 = SUM(start, 0, 1, 2);
             }
-    }
-}
-
-/* Where the element that each tap adds to result 0 lies on the grid. */
-inline void find_taps(__global int *at, const int k1, const int k2, const int s1, const int s2,
-                      const int d1, const int d2, const int h1, const int h2)
-{
-    for (int t = 0; t < k1 * k2; ++t) {
-        const int r = t / k2 * d1, c = t % k2 * d2;
-        at[t] = (r % s1 * s2 + c % s2) * h1 * h2 + r / s1 * h2 + c / s2;
-    }
-}
-
-#define WINDOW                                                                                     \
-    const int i1, const int i2, const int o1, const int o2, const int k1, const int k2,            \
-        const int s1, const int s2, const int p1, const int p2, const int d1, const int d2,        \
-        const int h1, const int h2
-
-#if !WEIGHT
-#define EACH_CHUNK(F) F(0) F(1) F(2) F(3)
-#define START(j) vec c##j = (vec)start;
-#define ADD(j) c##j += weight * *(__global const vec *)(from + j * V);
-#define KEEP(j) *(__global vec *)(sums + f + j * V) = c##j;
-
-__kernel ALONE void depthwise(
-    __global const T *x, __global const T *w, __global const T *bias, __global T *y,
-    __global ACC *slots, const int has_bias, const int tasks, const int channels,
-    const int multiplier, const int slot_size, const int w_channel, const int w_base, const int w_1,
-    const int w_2, const int w1, const int w2, const int q1, const int q2, const int u1,
-    const int u2, WINDOW)
-{
-    const int x_channels = channels / multiplier, taps = k1 * k2;
-    const int flat = (o1 - 1) * h2 + o2, grid_size = s1 * s2 * h1 * h2 + SLACK;
-    const int slot = get_global_id(0), count = get_global_size(0);
-    __global ACC *grid = slots + slot * slot_size;
-    __global ACC *sums = grid + grid_size;
-    __global int *at = (__global int *)(sums + o1 * h2 + SLACK);
-    find_taps(at, k1, k2, s1, s2, d1, d2, h1, h2);
-    clear(grid, grid_size);
-    const int end = (int)((long)tasks * (slot + 1) / count);
-    for (int task = (int)((long)tasks * slot / count); task < end; ++task) {
-        const int image = task / channels, channel = task % channels;
-        spread(grid, x + (image * x_channels + channel / multiplier) * i1 * i2, i1, i2, s1, s2, p1,
-               p2, h1, h2);
-        const ACC start = has_bias ? (ACC)bias[channel] : (ACC)0;
-        __global const T *weights = w + channel * w_channel + w_base;
-        for (int f = 0; f < flat; f += CHUNKS * V) {
-            EACH_CHUNK(START)
-            __global const int *tap = at;
-            for (int t1 = 0; t1 < k1; ++t1)
-                for (int t2 = 0; t2 < k2; ++t2) {
-                    const ACC weight = (ACC)weights[t1 * w_1 + t2 * w_2];
-                    __global const ACC *from = grid + f + *tap++;
-                    EACH_CHUNK(ADD)
-                }
-            EACH_CHUNK(KEEP)
-        }
-        __global T *plane = y + task * w1 * w2 + u1 * w2 + u2;
-        for (int row = 0; row < o1; ++row) {
-            if (q2 == 1)
-                narrow(plane + row * q1 * w2, sums + row * h2, o2);
-            else
-                for (int c = 0; c < o2; ++c)
-                    plane[row * q1 * w2 + c * q2] = (T)sums[row * h2 + c];
+            {
+                LOAD_ROW(1);
+                c0 = SUM(c0, 3, 4, 5);
+                c1 = SUM(start, 0, 1, 2);
+            }
+            for (int row = 0; row < rows; ++row) {
+                LOAD_ROW(row + 2);
+                const int to = base + row * o2 + col;
+                put(y + to, SUM(c0, 6, 7, 8), limit - to);
+                c0 = SUM(c1, 3, 4, 5);
+                c1 = SUM(start, 0, 1, 2);
+            }
+            if (col == last_col) break;
         }
     }
 }
 #else
-#define EACH_TAP(F) F(0) F(1) F(2) F(3) F(4)
-#define POINT(j)                                                                                   \
-    __global const ACC *from##j = grid + at[min(t + j, taps - 1)];                                 \
-    vec c##j = 0;
-#define ADD(j) c##j += e * *(__global const vec *)(from##j + f);
-#define KEEP(j)                                                                                    \
-    if (t + j < taps) {                                                                            \
-        __global vec *sum = (__global vec *)(sums + (t + j) * V);                                  \
-        *sum = image ? *sum + c##j : c##j;                                                         \
-    }
+#if MORE == 4
+#define CHUNKS 3 /* vectors along rows in work */
+#define EACH_CHUNK(F) F(0) F(1) F(2)
+#define EACH_CHANNEL(F, j) F(j, 0) F(j, 1) F(j, 2) F(j, 3)
+#define EACH_WEIGHT(F) F(0) F(1) F(2) F(3)
+#elif MORE == 2
+#define CHUNKS 4
+#define EACH_CHUNK(F) F(0) F(1) F(2) F(3)
+#define EACH_CHANNEL(F, j) F(j, 0) F(j, 1)
+#define EACH_WEIGHT(F) F(0) F(1)
+#else
+#define CHUNKS 4
+#define EACH_CHUNK(F) F(0) F(1) F(2) F(3)
+#define EACH_CHANNEL(F, j) F(j, 0)
+#define EACH_WEIGHT(F) F(0)
+#endif
+#if TAPS <= 25
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL
+#endif
 
-__kernel ALONE void depthwise_weight(
-    __global const T *x, __global const T *y, __global T *w, __global ACC *slots, const int images,
-    const int tasks, const int multiplier, const int slot_size, WINDOW)
+/* The place of chunk j; past the last one it is the last one again. */
+#define PLACE(j)                                                                                   \
+    __global const ACC *from##j = grid + row * s1 * pitch + col;                                   \
+    const int to##j = base + row * o2 + col;                                                       \
+    if (col < last_col)                                                                            \
+        col = LEAST(col + V, last_col);                                                              \
+    else if (row + 1 < rows) {                                                                     \
+        col = 0;                                                                                   \
+        ++row;                                                                                     \
+    }
+#define START1(j, m) vec c##j##_##m = (vec)(has_bias ? (ACC)bias[channel + m] : (ACC)0);
+#define ADD1(j, m) c##j##_##m += w##m * x##j;
+#define KEEP1(j, m) put(y + to##j + m * o1 * o2, c##j##_##m, MORE > 1 ? V : limit - to##j);
+#define START(j) EACH_CHANNEL(START1, j)
+#define ADD(j)                                                                                     \
+    const vec x##j = *(__global const vec *)(from##j + at);                                        \
+    EACH_CHANNEL(ADD1, j)
+#define KEEP(j) EACH_CHANNEL(KEEP1, j)
+#define WEIGHT(m) const vec w##m = (vec)taps[m * TAPS + t1 * K2 + t2];
+
+__kernel ALONE void depthwise(ARGUMENTS)
 {
-    const int channels = tasks, x_channels = channels / multiplier, taps = k1 * k2;
-    const int flat = (o1 - 1) * h2 + o2, grid_size = s1 * s2 * h1 * h2 + SLACK;
-    const int slot = get_global_id(0), count = get_global_size(0);
-    __global ACC *grid = slots + slot * slot_size;
-    __global ACC *right = grid + grid_size;
-    __global ACC *sums = right + o1 * h2 + SLACK;
-    __global int *at = (__global int *)(sums + taps * V);
-    find_taps(at, k1, k2, s1, s2, d1, d2, h1, h2);
-    clear(grid, grid_size + o1 * h2 + SLACK);
-    const int end = (int)((long)tasks * (slot + 1) / count);
-    for (int channel = (int)((long)tasks * slot / count); channel < end; ++channel) {
-        clear(sums, taps * V);
-        for (int image = 0; image < images; ++image) {
-            spread(grid, x + (image * x_channels + channel / multiplier) * i1 * i2, i1, i2, s1, s2,
-                   p1, p2, h1, h2);
-            __global const T *plane = y + (image * channels + channel) * o1 * o2;
-            for (int row = 0; row < o1; ++row) widen(right + row * h2, plane + row * o2, o2);
-            for (int t = 0; t < taps; t += GROUP) {
-                EACH_TAP(POINT)
-                for (int f = 0; f < flat; f += V) {
-                    const vec e = *(__global const vec *)(right + f);
-                    EACH_TAP(ADD)
+    FIND_SHARE;
+    __global ACC *taps = grid + grid_size;
+    const int chunks = ((last_col + V - 1) / V + 1);
+    for (int task = begin; task < end; ++task) {
+        FIND_TASK;
+        __global const T *weights = w + channel * TAPS;
+        for (int m = 0; m < MORE; ++m)
+            for (int t = 0; t < TAPS; ++t)
+                taps[m * TAPS + t] = (ACC)weights[m * TAPS + (reverse ? TAPS - 1 - t : t)];
+        int row = 0, col = 0;
+        for (int chunk = 0; chunk < rows * chunks; chunk += CHUNKS) {
+            EACH_CHUNK(PLACE)
+            EACH_CHUNK(START)
+            UNROLL for (int t1 = 0; t1 < K1; ++t1)
+                UNROLL for (int t2 = 0; t2 < K2; ++t2) {
+                    const int at = t1 * d1 * pitch + t2 * D2 % S2 * sheet + t2 * D2 / S2;
+                    EACH_WEIGHT(WEIGHT)
+                    EACH_CHUNK(ADD)
                 }
-                EACH_TAP(KEEP)
-            }
-        }
-        for (int t = 0; t < taps; ++t) {
-            ACC sum = 0;
-            for (int j = 0; j < V; ++j) sum += sums[t * V + j];
-            w[channel * taps + t] = (T)sum;
+            EACH_CHUNK(KEEP)
         }
     }
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
@@ -20,59 +19,23 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
-from coexec.processors.opencl.kernels.conv_products import Phase, stride_phases
-from coexec.processors.opencl.kernels.packed import MASKS, MOST_PHASES, VECTOR_BYTES
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
-SPACE: Mapping[str, tuple[int, ...]] = {"SLOTS": (4, 2, 8)}
-"""Planes in work per compute unit."""
+SPACE: Mapping[str, tuple[int, ...]] = {"SLOTS": (8, 4, 16), "GRID": (16, 64)}
+"""Shares of the work per compute unit; KiB of a grid, which bounds the rows of a band."""
 
-MOST_GRID_BYTES = 1 << 20
 MOST_SHARED = 32
 """Output channels of a single input channel; beyond, a matrix product does better."""
 
-SLACK_VECTORS = 5
-Pair = tuple[int, int]
+MOST_ROW_BYTES = 1 << 17
+"""Longest padded row: a band of a few of them must fit a cache."""
 
+LEAST_VECTOR_BYTES = 16
+SLACK_VECTORS = 2
+"""Vectors past a grid that are read, and dropped."""
 
-@dataclass(frozen=True)
-class Plane:
-    """The window of one plane: as in depthwise.cl, with dilations > 0."""
-
-    in_size: Pair
-    out_size: Pair
-    kernel: Pair
-    strides: Pair
-    pads: Pair
-    dilations: Pair
-
-    @property
-    def sheet(self) -> Pair:
-        """Rows and pitch of one sheet of the grid."""
-        rows, pitch = (
-            ((o - 1) * s + (k - 1) * d) // s + 1
-            for o, k, s, d in zip(
-                self.out_size, self.kernel, self.strides, self.dilations, strict=True
-            )
-        )
-        return rows, pitch
-
-    @property
-    def grid_elements(self) -> int:
-        rows, pitch = self.sheet
-        return self.strides[0] * self.strides[1] * rows * pitch
-
-    def scalars(self) -> tuple[int, ...]:
-        return (
-            *self.in_size,
-            *self.out_size,
-            *self.kernel,
-            *self.strides,
-            *self.pads,
-            *self.dilations,
-            *self.sheet,
-        )
+Defines = dict[str, str | int | float]
 
 
 def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -81,7 +44,7 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     if refusal:
         return refusal
     w = Window.of(call)
-    if accumulator(call.output(0).dtype) not in MASKS:
+    if accumulator(call.output(0).dtype) not in ("float32", "float64"):
         return f"{call.output(0).dtype.name}: grids hold float32 and float64"
     if w.inner != 1:
         return "a group has more than one input channel"
@@ -89,8 +52,8 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
         return f"more than {MOST_SHARED} results of one channel: a product"
     if (w.in_size[0], w.kernel[0], w.out_size[0], w.pads[0]) != (1, 1, 1, 0):
         return "three spatial axes"
-    if 8 * forward_plane(w).grid_elements > MOST_GRID_BYTES:
-        return "planes too large for a cache"
+    if 8 * (w.in_size[2] + 2 * w.pads[2]) > MOST_ROW_BYTES:
+        return "rows too long for a cache"
     return _refuse_transposed(call, w)
 
 
@@ -99,135 +62,171 @@ def _refuse_transposed(call: OpCall, w: Window) -> str | None:
         return None
     if w.outer != 1:
         return "the input's gradient of several output channels per channel"
-    if w.strides[1] * w.strides[2] > MOST_PHASES:
-        return f"strides {w.strides}: more than {MOST_PHASES} phases"
+    if w.strides[2] > 2:
+        return f"strides {w.strides}: more than two phases of columns"
     return None
 
 
+@dataclass(frozen=True)
+class Shares:
+    """How work is cut: lanes of a vector, bytes of a grid, shares per device."""
+
+    lanes: int
+    grid_bytes: int
+    slots: int
+    sums: np.dtype[np.generic]
+
+    @classmethod
+    def of(cls, call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Shares:
+        sums = np.dtype(accumulator(call.output(0).dtype))
+        lanes = max(facts.vector_bytes, LEAST_VECTOR_BYTES) // sums.itemsize
+        slots = facts.compute_units * params["SLOTS"]
+        return cls(lanes, params["GRID"] << 10, slots, sums)
+
+    @property
+    def slack(self) -> int:
+        return SLACK_VECTORS * self.lanes
+
+    def band(self, rows: int, pitch: int, more: int, stride: int) -> int:
+        """Rows of a band: of so many that each read ``stride`` grid rows, and ``more`` in all."""
+        room = self.grid_bytes // (pitch * self.sums.itemsize) - more
+        return min(rows, max(room // stride, 4))
+
+    def defines(self, dtype: np.dtype[np.generic]) -> Defines:
+        same = int(dtype == self.sums)
+        return {"T": c_type(dtype), "ACC": c_type(self.sums), "V": self.lanes, "SAME": same}
+
+    def kernel(
+        self,
+        family: str,
+        entry: str,
+        operands: tuple[Argument, ...],
+        tasks: int,
+        slot_size: int,
+        numbers: tuple[int, ...],
+        defines: Defines,
+    ) -> Lowering:
+        """One kernel whose work-items share ``tasks`` and have ``slot_size`` elements each."""
+        slots = min(self.slots, tasks)
+        args = (*operands, scratch(0), *map(i32, numbers))
+        kernel = KernelCall(family, entry, args, (slots,), (1,), defines)
+        return Lowering((kernel,), (slots * slot_size * self.sums.itemsize,))
+
+
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """One kernel, or one per phase of the stride for the gradient of the input."""
+    """One kernel: the convolution, or the gradient of its input or of its weights."""
     if call.output(0).size == 0:
         return Lowering(())
-    w = Window.of(call)
-    slots = facts.compute_units * params["SLOTS"]
+    w, shares = Window.of(call), Shares.of(call, facts, params)
     if call.identifier == "coexec::ConvWeightGrad":
-        return _weight(call, w, min(slots, w.out_channels))
+        return _weight(call, w, shares)
     if call.identifier == "Conv":
-        return _forward(call, w, min(slots, w.batch * w.out_channels))
-    return _input(call, w, min(slots, w.batch * w.in_channels))
+        return _forward(call, w, shares, w.pads[1:], w.in_size[1:], w.out_size[1:], reverse=False)
+    if w.strides == (1, 1, 1):
+        reach = [(k - 1) * d for k, d in zip(w.kernel[1:], w.dilations[1:], strict=True)]
+        pads = (reach[0] - w.pads[1], reach[1] - w.pads[2])
+        return _forward(call, w, shares, pads, w.out_size[1:], w.in_size[1:], reverse=True)
+    return _back(call, w, shares)
 
 
-def forward_plane(w: Window) -> Plane:
-    """The plane of the forward convolution."""
-    return Plane(
-        w.in_size[1:], w.out_size[1:], w.kernel[1:], w.strides[1:], w.pads[1:], w.dilations[1:]
-    )
-
-
-def _forward(call: OpCall, w: Window, slots: int) -> Lowering:
-    plane = forward_plane(w)
-    weights = (w.taps, 0, w.kernel[2], 1)
-    kernel, size = _kernel(call, w, plane, slots, weights, (1, 1), (0, 0))
-    return Lowering((kernel,), (size,))
-
-
-def _input(call: OpCall, w: Window, slots: int) -> Lowering:
-    """Phases of the stride; each is a convolution of Y with some taps, in reverse."""
-    axes = [
-        stride_phases(w.in_size[i], w.kernel[i], w.strides[i], w.pads[i], w.dilations[i])
-        for i in (1, 2)
-    ]
-    made = [_phase(call, w, slots, (a, b)) for a, b in product(*axes)]
-    return Lowering(tuple(kernel for kernel, _ in made), (max(size for _, size in made),))
-
-
-def _phase(
-    call: OpCall, w: Window, slots: int, phases: tuple[Phase, Phase]
-) -> tuple[KernelCall, int]:
-    a, b = phases
-    empty = min(a.taps, b.taps) == 0
-    plane = Plane(
-        w.out_size[1:],
-        (a.count, b.count),
-        (0, 0) if empty else (a.taps, b.taps),
-        (1, 1),
-        (0, 0) if empty else (_reverse_pad(a), _reverse_pad(b)),
-        (1, 1) if empty else (-a.dilation, -b.dilation),
-    )
-    columns = w.kernel[2]
-    last = (a.tap + (a.taps - 1) * a.step) * columns + b.tap + (b.taps - 1) * b.step
-    weights = (w.taps, 0 if empty else last, -a.step * columns, -b.step)
-    return _kernel(call, w, plane, slots, weights, w.strides[1:], (a.first, b.first))
-
-
-def _reverse_pad(phase: Phase) -> int:
-    """Padding once the taps run backwards and with them the (negative) dilation."""
-    return phase.pad - (phase.taps - 1) * phase.dilation
-
-
-def _kernel(
+def _forward(
     call: OpCall,
     w: Window,
-    plane: Plane,
-    slots: int,
-    weights: tuple[int, int, int, int],
-    steps: Pair,
-    first: Pair,
-) -> tuple[KernelCall, int]:
-    """The kernel of one plane's window and the bytes of its slots."""
-    y = call.output(0)
+    shares: Shares,
+    pads: tuple[int, int],
+    source: tuple[int, int],
+    result: tuple[int, int],
+    *,
+    reverse: bool,
+) -> Lowering:
+    """Y of X, or with ``reverse`` X of Y where strides are 1 (and ``pads`` may be negative)."""
+    (_, k1, k2), (_, s1, s2), (_, d1, d2) = w.kernel, w.strides, w.dilations
+    more = _together(w.outer, result[1] >= shares.lanes)
+    walk = (k1, k2, s1, s2, d1, d2, more) == (3, 3, 1, 1, 1, 1, 1)
+    sheet = ((result[1] - 1) * s2 + (k2 - 1) * d2) // s2 + 1
+    reach = (k1 - 1) * d1 + 1
+    band = shares.band(result[0], s2 * sheet, reach, s1)
+    grid = ((band - 1) * s1 + reach) * s2 * sheet + shares.slack
+    planes = w.batch * w.out_channels
+    bands = -(-result[0] // band)
+    tasks = planes // more * bands
+    slot = grid + more * w.taps
+    sizes = (*source, *result, s1, *pads, d1, sheet)
     bias = call.has_input(2)
-    slack = SLACK_VECTORS * _lanes(y.dtype)
-    slot = plane.grid_elements + slack + plane.out_size[0] * plane.sheet[1] + slack + w.taps
-    numbers = (
-        int(bias),
-        y.shape[0] * y.shape[1],
-        y.shape[1],
-        y.shape[1] // call.input(0).shape[1],
+    numbers = (int(bias), int(reverse), tasks, bands, band, w.out_channels, w.outer, slot, grid)
+    shape: Defines = {"K1": k1, "K2": k2, "S2": s2, "D2": d2, "MORE": more}
+    return shares.kernel(
+        "depthwise",
+        "depthwise_walk" if walk else "depthwise",
+        (inp(0), inp(1), inp(2) if bias else inp(1), out(0)),
+        tasks,
         slot,
-        *weights,
-        *(w.out_size if call.identifier == "Conv" else w.in_size)[1:],
-        *steps,
-        *first,
-        *plane.scalars(),
+        (*numbers, *sizes),
+        shares.defines(call.output(0).dtype) | ({"WALK": 1} if walk else shape),
     )
-    operands: tuple[Argument, ...] = (inp(0), inp(1), inp(2) if bias else inp(1), out(0))
-    kernel = KernelCall(
-        family="depthwise",
-        entry="depthwise",
-        args=(*operands, scratch(0), *map(i32, numbers)),
-        global_size=(slots,),
-        local_size=(1,),
-        defines=_defines(y.dtype),
+
+
+def _together(outer: int, fills: bool) -> int:
+    """Channels of the result that are summed together from one channel of X."""
+    return next(more for more in (4, 2, 1) if outer % more == 0 and (fills or more == 1))
+
+
+def _back(call: OpCall, w: Window, shares: Shares) -> Lowering:
+    """X of Y with strides: even and odd columns have taps of their own."""
+    (_, k1, k2), (_, s1, s2), (_, d1, d2) = w.kernel, w.strides, w.dilations
+    (i1, i2), (o1, o2), (p1, p2) = w.out_size[1:], w.in_size[1:], w.pads[1:]
+    phase = p2 % s2
+    whole = (p2 - phase) // s2
+    margin = max(-(-((k2 - 1) * d2 - phase) // s2) - whole, 0)
+    pitch = margin + max(i2, whole + 1 + -(-o2 // s2))
+    lift = (p1 - (k1 - 1) * d1) // s1
+    reach = (k1 - 1) * d1 // s1 + 2
+    rows = shares.grid_bytes // (pitch * shares.sums.itemsize) - reach
+    band = min(o1, max(rows, 4) * s1)
+    grid_rows = (band - 1 + p1) // s1 - lift + 1
+    grid = grid_rows * pitch + shares.slack
+    bands = -(-o1 // band)
+    tasks = w.batch * w.in_channels * bands
+    numbers = (tasks, bands, band, w.in_channels, grid, grid)
+    sizes = (i1, i2, o1, o2, p1, grid_rows, pitch, lift, margin + whole, margin)
+    shape: Defines = {"K1": k1, "K2": k2, "S1": s1, "S2": s2, "D1": d1, "D2": d2, "P2": phase}
+    defines = shares.defines(call.output(0).dtype) | shape
+    operands = (inp(0), inp(1), out(0))
+    return shares.kernel(
+        "depthwise_back", "depthwise_back", operands, tasks, grid, (*numbers, *sizes), defines
     )
-    return kernel, slots * slot * _sums(y.dtype).itemsize
 
 
-def _weight(call: OpCall, w: Window, slots: int) -> Lowering:
-    result, plane = call.output(0), forward_plane(w)
-    slack = SLACK_VECTORS * _lanes(result.dtype)
-    slot = plane.grid_elements + slack + plane.out_size[0] * plane.sheet[1] + slack
-    slot += w.taps * (_lanes(result.dtype) + 1)
-    numbers = (w.batch, w.out_channels, w.outer, slot, *plane.scalars())
-    kernel = KernelCall(
-        family="depthwise",
-        entry="depthwise_weight",
-        args=(inp(0), inp(1), out(0), scratch(0), *map(i32, numbers)),
-        global_size=(slots,),
-        local_size=(1,),
-        defines={**_defines(result.dtype), "WEIGHT": 1},
+def _weight(call: OpCall, w: Window, shares: Shares) -> Lowering:
+    (_, k1, k2), (_, s1, s2), (_, d1, d2) = w.kernel, w.strides, w.dilations
+    (i1, i2), (o1, o2), (p1, p2) = w.in_size[1:], w.out_size[1:], w.pads[1:]
+    result, lanes = call.output(0), shares.lanes
+    same = result.dtype == shares.sums
+    fits = same and o2 % lanes == 0
+    stays = fits and s2 == 1 and not _padded(w)
+    more = 2 if w.outer % 2 == 0 else 1
+    group = 5 if more == 2 or w.taps > 9 else 3 if w.taps <= 3 else 9
+    sheet = ((o2 - 1) * s2 + (k2 - 1) * d2) // s2 + 1
+    y_pitch = -(-o2 // lanes) * lanes
+    reach = (k1 - 1) * d1 + 1
+    band = o1 if stays else shares.band(o1, s2 * sheet + y_pitch, reach, s1)
+    grid = 0 if stays else ((band - 1) * s1 + reach) * s2 * sheet + shares.slack
+    right = 0 if fits else band * y_pitch
+    tasks = w.out_channels // more
+    slot = grid + more * (right + w.taps * lanes) + w.taps
+    numbers = (w.batch, tasks, -(-o1 // band), band, w.out_channels, w.outer, slot, grid, right)
+    sizes = (i1, i2, o1, o2, k1, k2, s1, p1, p2, d1, d2, sheet, y_pitch, int(stays), int(fits))
+    defines = shares.defines(result.dtype) | {"GROUP": group, "MORE": more, "S2": s2}
+    operands = (inp(0), inp(1), out(0))
+    return shares.kernel(
+        "depthwise_weight", "depthwise_weight", operands, tasks, slot, (*numbers, *sizes), defines
     )
-    return Lowering((kernel,), (slots * slot * _sums(result.dtype).itemsize,))
 
 
-def _sums(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
-    return np.dtype(accumulator(dtype))
-
-
-def _lanes(dtype: np.dtype[np.generic]) -> int:
-    return VECTOR_BYTES // _sums(dtype).itemsize
-
-
-def _defines(dtype: np.dtype[np.generic]) -> dict[str, str | int | float]:
-    sums = _sums(dtype)
-    return {"T": c_type(dtype), "ACC": c_type(sums), "V": _lanes(dtype), "SAME": int(dtype == sums)}
+def _padded(w: Window) -> bool:
+    """Whether some tap falls outside of X."""
+    ends = (
+        (o - 1) * s + (k - 1) * d - p
+        for o, s, k, d, p in zip(w.out_size, w.strides, w.kernel, w.dilations, w.pads, strict=True)
+    )
+    return any(w.pads) or any(end >= n for end, n in zip(ends, w.in_size, strict=True))

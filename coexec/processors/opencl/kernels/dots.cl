@@ -6,8 +6,8 @@
  * Both operands are contiguous along positions, so vectors run there, and each sum is reduced over
  * its lanes once per LENGTH positions. A task is a block of rows of y (output channels of a group)
  * and a block of rows of B (whole channels with their taps). It walks through all positions, LENGTH
- * at a time: gathers its rows of B (and of y unless DIRECT), multiplies tiles of 4 x 5, and keeps
- * the sums, 4 x 8 per tile, in its slot of `panels`.
+ * at a time: gathers its rows of B (and of y unless DIRECT), multiplies tiles of HIGH x WIDE, and
+ * keeps the sums, KEPT elements per tile, in its slot of `panels`.
  * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
 
 #include "gather.cl"
@@ -26,9 +26,25 @@
 #define STRIDE (LENGTH + V) /* of panel rows: no power of two, which caches dislike */
 #define STEPS (LENGTH / V)
 
-#define WIDE 5 /* rows of B in a tile: with 4 of y and their products all fit 32 registers */
+/* Rows of y (HIGH) and of B (WIDE) in a tile: sums, HIGH vectors and one more fill the registers
+ * (32 of 64 bytes, 16 of any other size). */
+#if V == 16
+#define HIGH 4
+#define WIDE 5
+#define KEPT 32 /* elements that hold the sums of a tile, in rows of PITCH */
+#define PITCH 8
+#define ROWS(F) F(0) F(1) F(2) F(3)
 #define COLUMNS(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3) F(i, 4)
 #define TILE(F) COLUMNS(F, 0) COLUMNS(F, 1) COLUMNS(F, 2) COLUMNS(F, 3)
+#else
+#define HIGH 3
+#define WIDE 4
+#define KEPT 16
+#define PITCH 4
+#define ROWS(F) F(0) F(1) F(2)
+#define COLUMNS(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3)
+#define TILE(F) COLUMNS(F, 0) COLUMNS(F, 1) COLUMNS(F, 2)
+#endif
 #define ZERO(i, j) vec c##i##_##j = 0;
 #define DOT(i, j) c##i##_##j += e##i * f##j;
 #define LEFT_ROW(i) __global const LEFT *left##i = left + min(m + i, height - 1) * left_row;
@@ -55,22 +71,38 @@ inline vec fold_quarters(const vec a, const vec b)
 {
     return (vec)(a.s0123, a.s89ab, b.s0123, b.s89ab) + (vec)(a.s4567, a.scdef, b.s4567, b.scdef);
 }
-inline vec fold_last(const vec a, const vec b)
+inline vec fold_eighths(const vec a, const vec b)
 {
     return (vec)(a.s01, a.s45, a.s89, a.scd, b.s01, b.s45, b.s89, b.scd) +
            (vec)(a.s23, a.s67, a.sab, a.sef, b.s23, b.s67, b.sab, b.sef);
 }
-#else
+/* Eight sums of a row in 2 lanes each. */
+#define FOLD_ROW(i)                                                                                \
+    fold_eighths(                                                                                  \
+        fold_quarters(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3)),           \
+        fold_quarters(fold_halves(c##i##_4, (vec)0), (vec)0))
+#define FOLD_TILE(F)                                                                               \
+    F(0, fold_pairs(FOLD_ROW(0), FOLD_ROW(1)))                                                     \
+    F(1, fold_pairs(FOLD_ROW(2), FOLD_ROW(3)))
+#elif V == 8
 inline vec fold_quarters(const vec a, const vec b)
 {
     return (vec)(a.s01, a.s45, b.s01, b.s45) + (vec)(a.s23, a.s67, b.s23, b.s67);
 }
-#define fold_last fold_pairs
-#endif
-/* Eight sums of a row, each in 2 lanes (V = 16) or one (V = 8). */
+/* Four sums of a row in 2 lanes each. */
 #define FOLD_ROW(i)                                                                                \
-    fold_last(fold_quarters(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3)),     \
-              fold_quarters(fold_halves(c##i##_4, (vec)0), (vec)0))
+    fold_quarters(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3))
+#define FOLD_TILE(F)                                                                               \
+    F(0, fold_pairs(FOLD_ROW(0), FOLD_ROW(1)))                                                     \
+    F(1, fold_pairs(FOLD_ROW(2), (vec)0))
+#else
+#define FOLD_ROW(i)                                                                                \
+    fold_pairs(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3))
+#define FOLD_TILE(F) F(0, FOLD_ROW(0)) F(1, FOLD_ROW(1)) F(2, FOLD_ROW(2))
+#endif
+#define KEEP_SUMS(i, folded)                                                                       \
+    const vec r##i = folded;                                                                       \
+    to[i] = start ? to[i] + r##i : r##i;
 
 __kernel ALONE void dots(
     __global const T *x, __global const T *y, __global const T *bias, __global T *w,
@@ -133,41 +165,29 @@ __kernel ALONE void dots(
 #endif
             __global ACC *sum = sums;
             for (int n = 0; n < width; n += WIDE)
-                for (int m = 0; m < height; m += 4) {
-                    ROWS_4(LEFT_ROW)
+                for (int m = 0; m < height; m += HIGH) {
+                    ROWS(LEFT_ROW)
                     COLUMNS(RIGHT_ROW, 0)
                     TILE(ZERO)
                     for (int s = 0; s < steps; ++s) {
-                        ROWS_4(LEFT_LANES)
+                        ROWS(LEFT_LANES)
                         COLUMNS(RIGHT_LANES, 0)
                         TILE(DOT)
                     }
                     __global vec *to = (__global vec *)sum;
-#if V == 16
-                    const vec r0 = fold_pairs(FOLD_ROW(0), FOLD_ROW(1));
-                    const vec r1 = fold_pairs(FOLD_ROW(2), FOLD_ROW(3));
-                    to[0] = start ? to[0] + r0 : r0;
-                    to[1] = start ? to[1] + r1 : r1;
-#else
-                    const vec r0 = FOLD_ROW(0), r1 = FOLD_ROW(1);
-                    const vec r2 = FOLD_ROW(2), r3 = FOLD_ROW(3);
-                    to[0] = start ? to[0] + r0 : r0;
-                    to[1] = start ? to[1] + r1 : r1;
-                    to[2] = start ? to[2] + r2 : r2;
-                    to[3] = start ? to[3] + r3 : r3;
-#endif
-                    sum += 32;
+                    FOLD_TILE(KEEP_SUMS)
+                    sum += KEPT;
                 }
             start += LENGTH;
         } while (start < columns);
         __global const ACC *sum = sums;
         for (int n = 0; n < width; n += WIDE)
-            for (int m = 0; m < height; m += 4, sum += 32)
-                for (int i = 0; i < 4 && m + i < height; ++i)
+            for (int m = 0; m < height; m += HIGH, sum += KEPT)
+                for (int i = 0; i < HIGH && m + i < height; ++i)
                     for (int j = 0; j < WIDE && n + j < width; ++j) {
                         const int row = group * rows + first + m + i;
                         const int column = channel * taps + n + j;
-                        ACC value = alpha * sum[i * 8 + j];
+                        ACC value = alpha * sum[i * PITCH + j];
                         if (has_bias)
                             value += beta * (ACC)bias[row * bias_row + column * bias_column];
                         w[row * channels * taps + column] = (T)value;

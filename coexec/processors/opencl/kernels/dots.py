@@ -22,7 +22,7 @@ from coexec.processors.opencl.family import (
     i32,
     scratch,
 )
-from coexec.processors.opencl.kernels.packed import MASKS, VECTOR_BYTES, Bias, bounded_slots
+from coexec.processors.opencl.kernels.packed import MASKS, Bias, bounded_slots
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window
 
@@ -34,7 +34,27 @@ SPACE: Mapping[str, tuple[int, ...]] = {
 }
 """Positions in a panel, rows of B and of y in a task, tasks in work per compute unit."""
 
-TILE_ROWS, TILE_COLUMNS, TILE_SUMS = 4, 5, 32
+LEAST_LANES = 4
+WIDE_LANES = 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows of y, rows of B, and elements that keep the sums (dots.cl)."""
+
+    rows: int
+    columns: int
+    sums: int
+
+
+def tile_of(lanes: int) -> Tile:
+    """Vectors of 16 floats come with 32 registers, shorter ones with 16."""
+    return Tile(4, 5, 32) if lanes == WIDE_LANES else Tile(3, 4, 16)
+
+
+def lanes_of(sums: np.dtype[np.generic], facts: DeviceFacts) -> int:
+    """Elements in a register; four where the device computes on scalars."""
+    return max(LEAST_LANES, facts.vector_bytes // sums.itemsize)
 
 
 @dataclass(frozen=True)
@@ -58,12 +78,13 @@ class Dots:
 def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One kernel over blocks of output channels and of input channels."""
     w, sums = d.window, np.dtype(accumulator(d.dtype))
-    lanes = VECTOR_BYTES // sums.itemsize
+    lanes = lanes_of(sums, facts)
+    tile = tile_of(lanes)
     direct = int(d.dtype == sums and w.pixels % lanes == 0)
     if direct and w.pointwise:
         direct = 2
-    block, height, tasks = divided(w, facts, params)
-    slot = slot_elements(block * w.taps, height, params["LENGTH"] + lanes, direct)
+    block, height, tasks = divided(w, tile, facts, params)
+    slot = slot_elements(tile, block * w.taps, height, params["LENGTH"] + lanes, direct)
     slots = bounded_slots(tasks, slot * sums.itemsize, facts, params)
     bias = d.bias or Bias(d.x, 0, 0)
     rows = (int(d.bias is not None), bias.row, bias.column, w.outer, height, w.inner, block)
@@ -90,7 +111,9 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     return Lowering((kernel,), (slots * slot * sums.itemsize,))
 
 
-def divided(w: Window, facts: DeviceFacts, params: Mapping[str, int]) -> tuple[int, int, int]:
+def divided(
+    w: Window, tile: Tile, facts: DeviceFacts, params: Mapping[str, int]
+) -> tuple[int, int, int]:
     """Input channels and output channels of a task, and the number of tasks.
 
     Output channels are halved until there is a task for each compute unit.
@@ -98,8 +121,8 @@ def divided(w: Window, facts: DeviceFacts, params: Mapping[str, int]) -> tuple[i
     block = even_block(w.inner, max(1, params["WIDTH"] // w.taps))
     height = even_block(w.outer, params["HEIGHT"])
     column_tasks = w.groups * -(-w.inner // block)
-    while column_tasks * -(-w.outer // height) < facts.compute_units and height > TILE_ROWS:
-        height = ceil_to(-(-height // 2), TILE_ROWS)
+    while column_tasks * -(-w.outer // height) < facts.compute_units and height > tile.rows:
+        height = ceil_to(-(-height // 2), tile.rows)
     return block, height, column_tasks * -(-w.outer // height)
 
 
@@ -113,8 +136,8 @@ def even_block(size: int, most: int) -> int:
     return -(-size // max(1, -(-size // most)))
 
 
-def slot_elements(width: int, height: int, stride: int, direct: int) -> int:
+def slot_elements(tile: Tile, width: int, height: int, stride: int, direct: int) -> int:
     """Elements of a slot: panels of B and y unless read in place, sums of all tiles."""
-    tiles = -(-width // TILE_COLUMNS) * -(-height // TILE_ROWS)
+    tiles = -(-width // tile.columns) * -(-height // tile.rows)
     rows = (width if direct < 2 else 0) + (height if direct < 1 else 0)
-    return rows * stride + tiles * TILE_SUMS
+    return rows * stride + tiles * tile.sums

@@ -32,6 +32,7 @@ from coexec.processors.opencl.kernels.packed import (
     Result,
     RightSource,
     lower_products,
+    suited_tile,
 )
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import (
@@ -92,6 +93,11 @@ def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     if call.output(0).size == 0:
         return Lowering(())
     return lower_products([blocked_product(call, Product.of(call))], facts, params)
+
+
+def suited_packing(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """The register tile for the device's vectors."""
+    return suited_tile([blocked_product(call, Product.of(call))], facts)
 
 
 def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -166,7 +172,7 @@ FAMILY = KernelFamily(
     ("Gemm", "MatMul"),
     (
         Variant("dots", lower_dots, refuse_dots, space=dots.SPACE),
-        Variant("packed", lower_packed, refuse_packed, space=SPACE),
+        Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
         Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
     ),
 )

@@ -109,6 +109,12 @@ def tile_moves(call: OpCall) -> list[Move]:
     return [Move(inp(0), out(0), data.dtype.itemsize, tuple(dims), tuple(src), row_major(dims))]
 
 
+LEAST_RUN = 4
+"""Elements of a run that is copied by vectors."""
+
+LEAST_PART = 4096
+"""Bytes of a run below which it is not cut into parts."""
+
 NARROW = 8
 """Rows of fewer elements are not worth a work-item each."""
 
@@ -205,8 +211,41 @@ def _swap(move: Move, axis: int, block: int) -> KernelCall:
     )
 
 
+def _is_run(move: Move) -> bool:
+    """Whether the innermost dimension is consecutive in the target, and so or one in the source."""
+    consecutive = move.dst_strides[-1] == 1 and move.src_strides[-1] in (0, 1)
+    return consecutive and move.dims[-1] >= LEAST_RUN
+
+
+def _runs(move: Move, facts: DeviceFacts, params: Mapping[str, int]) -> KernelCall:
+    """Runs as explicit vectors; long ones in parts, so that all compute units have some."""
+    n, rows = move.dims[-1], prod(move.dims[:-1])
+    shares = facts.compute_units * params["SHARES"]
+    lanes = max(min(max(facts.vector_bytes, 16) // move.itemsize, 16), 4)
+    part = ceil_to(-(-n // max(-(-shares // rows), 1)), lanes)
+    part = max(part, min(n, LEAST_PART // move.itemsize))
+    parts = -(-n // part)
+    scalars = (move.src_offset, move.dst_offset, n, rows, parts, part)
+    return KernelCall(
+        "runs",
+        "runs",
+        (move.src, move.dst, *map(i32, scalars), *_outer_axes(move, range(move.rank - 1))),
+        (min(shares, rows * parts),),
+        (1,),
+        {
+            "T": WORDS[move.itemsize],
+            "V": lanes,
+            "RANK": move.rank,
+            "REPEAT": int(move.src_strides[-1] == 0),
+        },
+        bytes=2 * move.size * move.itemsize,
+    )
+
+
 def _fast(move: Move, facts: DeviceFacts, params: Mapping[str, int]) -> KernelCall:
-    """Wide words where runs allow, tiles where the two sides run along other axes."""
+    """Runs as vectors (CPUs), wide words where runs allow, tiles where other axes are inner."""
+    if facts.unit_kind == "cpu" and _is_run(move):
+        return _runs(move, facts, params)
     wide = widened(move, min(params["WORD"], facts.alignment))
     if wide.dims[-1] < NARROW and wide.rank > 1:
         return _copy_narrow(wide, params)
@@ -299,7 +338,13 @@ FAMILY = KernelFamily(
             "streaming",
             lower_fast,
             applies,
-            {"SPAN": (16, 64, 4, 1), "WORD": (4, 16), "LOCAL": (16, 64, 4), "BLOCK": (32, 16, 4)},
+            {
+                "SPAN": (16, 64, 4, 1),
+                "WORD": (4, 16),
+                "LOCAL": (16, 64, 4),
+                "BLOCK": (32, 16, 4),
+                "SHARES": (8, 4, 16),
+            },
         ),
         Variant("naive", lower_naive, applies, {"LOCAL": (64,)}),
     ),

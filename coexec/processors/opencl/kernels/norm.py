@@ -30,6 +30,8 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.norm_batch import lower_batch, lower_batch_fused, small_slices
+from coexec.processors.opencl.kernels.norm_planes import lower_planes, refuse_planes
+from coexec.processors.opencl.kernels.norm_rows import lower_rows, refuse_rows
 
 LAYERS = ("LayerNormalization", "RMSNormalization")
 LAYER_GRADS = ("LayerNormalizationGrad", "RMSNormalizationGrad")
@@ -54,6 +56,14 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 def applies_fused(call: OpCall, facts: DeviceFacts) -> str | None:
     refusal = applies(call, facts)
     return refusal or small_slices(call, facts)
+
+
+def applies_planes(call: OpCall, facts: DeviceFacts) -> str | None:
+    return applies(call, facts) or refuse_planes(call, facts)
+
+
+def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
+    return applies(call, facts) or refuse_rows(call, facts)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -233,6 +243,8 @@ FAMILY = KernelFamily(
         "LRN",
     ),
     (
+        Variant("planes", lower_planes, applies_planes, space={"ITEMS": (8, 4, 32)}),
+        Variant("rows", lower_rows, applies_rows, space={"ITEMS": (4, 2, 16)}),
         Variant("fused", lower_batch_fused, applies_fused, space=_SPACE),
         Variant("naive", lower, applies, space=_SPACE),
     ),

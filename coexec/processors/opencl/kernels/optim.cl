@@ -1,7 +1,7 @@
-/* Optimizer steps on one tensor: Momentum, Adam, Adagrad as ONNX's ai.onnx.preview.training.
+/* Optimizer steps on several tensors: Momentum, Adam, Adagrad as ONNX's ai.onnx.preview.training.
  * Layout: flat. rate and count lie on the device, so that a step never waits for the host.
- * Geometry: a work-item updates N vectors of W elements; the last one does the rest one by one.
- * Results may be the storage of the operands they replace. */
+ * Geometry: the tensors are cut into chunks of CHUNK elements, a work-group for each; its items
+ * take vectors of W elements in turn. Results may be the storage of the operands they replace. */
 
 #ifndef T
 #define T float /* element type of the tensors */
@@ -15,10 +15,23 @@
 #ifndef W
 #define W 16 /* elements of a vector: 1, 2, 4, 8 or 16 */
 #endif
-#ifndef N
-#define N 4 /* vectors of a work-item */
+#ifndef CHUNK
+#define CHUNK 1024 /* elements of a work-group: a multiple of W */
 #endif
-/* WIDEN: defined where C is not T.  NESTEROV: defined for Momentum's mode "nesterov". */
+#ifndef TENSORS
+/* For each tensor its operands, its results, its elements, and the number of its first chunk. */
+#define TENSORS                                                                            \
+    __global const T *x0, __global const T *g0, __global const T *s0, __global T *x_new0,  \
+    __global T *s_new0, const int size0, const int first0
+/* Sets x, g, s, x_new, s_new, size, first to those of the tensor that holds a chunk. */
+#define PICK(chunk) \
+    { x = x0; g = g0; s = s0; x_new = x_new0; s_new = s_new0; size = size0; first = first0; }
+#endif
+/* WIDEN: defined where C is not T.  NESTEROV: defined for Momentum's mode "nesterov".
+ * MOMENTUM, ADAM or ADAGRAD is defined: tensors of Adam have a second state h. */
+#if !defined(ADAM) && !defined(ADAGRAD) && !defined(MOMENTUM)
+#define MOMENTUM 1
+#endif
 
 #include "vectors.cl"
 
@@ -36,72 +49,82 @@ typedef VEC(C) CV;
 #define GET1(p) ((C) * (p))
 #define PUT1(p, v) *(p) = (T)(v)
 
-/* Runs STEP(V, GET, PUT) over the item's vectors, then over the rest of the tensor. */
-#define SWEEP(STEP)                                          \
-    int i = (int)get_global_id(0) * (N * W);                 \
-    const int stop = min(size, i + N * W);                   \
-    for (; i + W <= stop; i += W) { STEP(CV, GET, PUT) }     \
-    for (; i < stop; i++) { STEP(C, GET1, PUT1) }
+/* Runs STEP(V, GET, PUT) over the group's chunk by vectors, then over the rest of the tensor. */
+#define SWEEP(STEP)                                                          \
+    const int chunk = get_group_id(0);                                       \
+    __global const T *x, *g, *s;                                             \
+    __global T *x_new, *s_new;                                               \
+    SECOND                                                                   \
+    int size, first;                                                         \
+    PICK(chunk)                                                              \
+    const int begin = (chunk - first) * CHUNK;                               \
+    const int stop = min(size - begin, CHUNK) + begin;                       \
+    const int stride = (int)get_local_size(0) * W;                           \
+    int i = begin + (int)get_local_id(0) * W;                                \
+    for (; i + W <= stop; i += stride) { STEP(CV, GET, PUT) }                \
+    for (const int end = min(i + W, stop); i < end; i++) { STEP(C, GET1, PUT1) }
 
+#ifdef MOMENTUM
+#define SECOND
 #ifdef NESTEROV
 #define DIRECTION(V, g, v) ((g) + (V)alpha * (v))
 #else
 #define DIRECTION(V, g, v) (v)
 #endif
-#define MOMENTUM(V, LOAD, SAVE)                              \
-    const V x0 = LOAD(x + i);                                \
-    const V gr = (V)norm * x0 + LOAD(g + i);                 \
-    const V v1 = (V)alpha * LOAD(v + i) + (V)fresh * gr;     \
-    SAVE(x_new + i, x0 - (V)rate * DIRECTION(V, gr, v1));    \
-    SAVE(v_new + i, v1);
+#define STEP(V, LOAD, SAVE)                                                 \
+    const V old = LOAD(x + i);                                              \
+    const V grad = (V)norm * old + LOAD(g + i);                             \
+    const V mean = (V)alpha * LOAD(s + i) + (V)fresh * grad;                \
+    SAVE(x_new + i, old - (V)rate * DIRECTION(V, grad, mean));              \
+    SAVE(s_new + i, mean);
 
 __kernel HINT void momentum(__global const R *rates, __global const long *counts,
-                            __global const T *x, __global const T *g, __global const T *v,
-                            __global T *x_new, __global T *v_new, const int size,
-                            const C alpha, const C beta, const C norm)
+                            const C alpha, const C beta, const C norm, TENSORS)
 {
     const C rate = (C)rates[0];
     const C fresh = counts[0] > 0 ? beta : (C)1;
-    SWEEP(MOMENTUM)
+    SWEEP(STEP)
 }
+#endif
 
-#define ADAM(V, LOAD, SAVE)                                                  \
-    const V x0 = LOAD(x + i);                                                \
-    const V gr = (V)norm * x0 + LOAD(g + i);                                 \
-    const V v1 = (V)alpha * LOAD(v + i) + (V)one_minus_alpha * gr;           \
-    const V h1 = (V)beta * LOAD(h + i) + (V)one_minus_beta * gr * gr;        \
-    const V x1 = x0 - (V)rate * v1 / (sqrt(h1) + (V)epsilon);                \
-    SAVE(x_new + i, (V)keep * x1);                                           \
-    SAVE(v_new + i, v1);                                                     \
-    SAVE(h_new + i, h1);
+#ifdef ADAM
+#define SECOND __global const T *h; __global T *h_new;
+#define STEP(V, LOAD, SAVE)                                                 \
+    const V old = LOAD(x + i);                                              \
+    const V grad = (V)norm * old + LOAD(g + i);                             \
+    const V mean = (V)alpha * LOAD(s + i) + (V)one_minus_alpha * grad;      \
+    const V square = (V)beta * LOAD(h + i) + (V)one_minus_beta * grad * grad; \
+    const V fresh = old - (V)rate * mean / (sqrt(square) + (V)epsilon);     \
+    SAVE(x_new + i, (V)keep * fresh);                                       \
+    SAVE(s_new + i, mean);                                                  \
+    SAVE(h_new + i, square);
 
 /* log_alpha, log_beta: 1 - a^t = -expm1(t log a) keeps its accuracy for a close to 1. */
 __kernel HINT void adam(__global const R *rates, __global const long *counts,
-                        __global const T *x, __global const T *g, __global const T *v,
-                        __global const T *h, __global T *x_new, __global T *v_new,
-                        __global T *h_new, const int size,
                         const C alpha, const C one_minus_alpha, const C log_alpha,
                         const C beta, const C one_minus_beta, const C log_beta,
-                        const C epsilon, const C norm, const C keep)
+                        const C epsilon, const C norm, const C keep, TENSORS)
 {
     const C t = (C)counts[0];
     C rate = (C)rates[0];
     if (t > 0) rate *= sqrt(-expm1(t * log_beta)) / -expm1(t * log_alpha);
-    SWEEP(ADAM)
+    SWEEP(STEP)
 }
+#endif
 
-#define ADAGRAD(V, LOAD, SAVE)                                       \
-    const V x0 = LOAD(x + i);                                        \
-    const V gr = (V)norm * x0 + LOAD(g + i);                         \
-    const V h1 = LOAD(h + i) + gr * gr;                              \
-    SAVE(x_new + i, x0 - (V)rate * gr / (sqrt(h1) + (V)epsilon));    \
-    SAVE(h_new + i, h1);
+#ifdef ADAGRAD
+#define SECOND
+#define STEP(V, LOAD, SAVE)                                                 \
+    const V old = LOAD(x + i);                                              \
+    const V grad = (V)norm * old + LOAD(g + i);                             \
+    const V square = LOAD(s + i) + grad * grad;                             \
+    SAVE(x_new + i, old - (V)rate * grad / (sqrt(square) + (V)epsilon));    \
+    SAVE(s_new + i, square);
 
 __kernel HINT void adagrad(__global const R *rates, __global const long *counts,
-                           __global const T *x, __global const T *g, __global const T *h,
-                           __global T *x_new, __global T *h_new, const int size,
-                           const C epsilon, const C norm, const C decay)
+                           const C epsilon, const C norm, const C decay, TENSORS)
 {
     const C rate = (C)rates[0] / ((C)1 + (C)counts[0] * decay);
-    SWEEP(ADAGRAD)
+    SWEEP(STEP)
 }
+#endif

@@ -1,9 +1,10 @@
-"""Optimizer steps: Momentum, Adam, Adagrad on one tensor each."""
+"""Optimizer steps: Momentum, Adam, Adagrad on any number of tensors, many in one launch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,21 +22,36 @@ from coexec.processors.opencl.family import (
     Scalar,
     Variant,
     c_type,
-    ceil_to,
     i32,
     inp,
     out,
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.kernels.tensor_list import first_chunks, tensor_text
 
-OPERANDS: Mapping[str, int] = {"Momentum": 5, "Adam": 6, "Adagrad": 5}
-"""Operands of the one-tensor form."""
+STATES: Mapping[str, tuple[str, ...]] = {"Momentum": ("s",), "Adam": ("s", "h"), "Adagrad": ("s",)}
+"""The kernel's names for the states of a tensor."""
+
+MOST_TENSORS = 16
+ARGUMENT_BYTES = 1024 - 128
+"""Of the bytes of arguments that every device takes, those left for tensors."""
+
+
+def tensor_count(call: OpCall) -> int:
+    """How many tensors a call updates."""
+    return (len(call.inputs) - 2) // (2 + len(STATES[call.op_type]))
+
+
+def tensors_per_launch(op_type: str) -> int:
+    """How many tensors fit into the arguments of one kernel."""
+    pointers = 3 + 2 * len(STATES[op_type])
+    return min(MOST_TENSORS, ARGUMENT_BYTES // (8 * pointers + 2 * 4))
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
-    if len(call.inputs) != OPERANDS[call.op_type]:
-        return "several tensors in one node: use one node for each"
+    if len({call.input(2 + i).dtype for i in range(tensor_count(call))}) > 1:
+        return "tensors of several element types in one node"
     return refuse_types((*call.inputs, *call.outputs), facts)
 
 
@@ -54,60 +70,104 @@ def _log(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def results(call: OpCall) -> tuple[list[Operand], tuple[int, ...]]:
-    """Where results go: states that nobody reads go to scratch."""
-    targets: list[Operand] = []
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a call: its operands, its results and its elements."""
+
+    operands: tuple[Operand, ...]
+    results: tuple[Operand, ...]
+    size: int
+
+
+def tensors_of(call: OpCall) -> tuple[list[Tensor], tuple[int, ...]]:
+    """The tensors that hold anything, and scratch for the states that nobody reads."""
+    count, states = tensor_count(call), len(STATES[call.op_type])
+    found: list[Tensor] = []
     blocks: list[int] = []
-    for index in range(OPERANDS[call.op_type] - 3):
-        if call.has_output(index):
-            targets.append(out(index))
-        else:
-            targets.append(scratch(len(blocks)))
-            blocks.append(call.input(2).nbytes)
-    return targets, tuple(blocks)
+    for index in range(count):
+        kind = call.input(2 + index)
+        results: list[Operand] = []
+        for position in range(index, (1 + states) * count, count):
+            if position < len(call.outputs) and call.has_output(position):
+                results.append(out(position))
+            else:
+                results.append(scratch(len(blocks)))
+                blocks.append(kind.nbytes)
+        operands = tuple(inp(2 + group * count + index) for group in range(2 + states))
+        if kind.size:
+            found.append(Tensor(operands, tuple(results), kind.size))
+    return found, tuple(blocks)
 
 
-def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    x = call.input(2)
-    if x.size == 0:
-        return Lowering(())
-    hyper = hyper_of(call)
-    width, vectors, local = params.get("WIDTH", 1), params.get("VECTORS", 1), params["LOCAL"]
-    compute = "float64" if x.dtype == np.float64 else "float32"
-    targets, blocks = results(call)
-    scalars: list[Argument] = [Scalar(v, compute) for v in numbers(call.op_type, hyper)]
+def launch(
+    call: OpCall, tensors: Sequence[Tensor], width: int, chunk: int, local: int
+) -> KernelCall:
+    """One kernel over the chunks of some tensors."""
+    hyper, dtype = hyper_of(call), call.input(2).dtype
+    compute = "float64" if dtype == np.float64 else "float32"
+    states = STATES[call.op_type]
+    targets = ("x_new", *(f"{state}_new" for state in states))
     defines: dict[str, str | int | float] = {
-        "T": c_type(x.dtype),
+        "T": c_type(dtype),
         "R": c_type(call.input(0).dtype),
-        "C": compute_type(x.dtype),
+        "C": compute_type(dtype),
         "W": width,
-        "N": vectors,
+        "CHUNK": chunk,
+        call.op_type.upper(): 1,
+        **tensor_text(("x", "g", *states), targets, "T", len(tensors)),
     }
-    if x.dtype == np.float16:
+    if dtype == np.float16:
         defines["WIDEN"] = 1
     if hyper.nesterov:
         defines["NESTEROV"] = 1
-    kernel = KernelCall(
+    firsts, chunks = first_chunks([tensor.size for tensor in tensors], chunk)
+    arguments: list[Argument] = [inp(0), inp(1)]
+    arguments += [Scalar(v, compute) for v in numbers(call.op_type, hyper)]
+    for tensor, first in zip(tensors, firsts, strict=True):
+        arguments += [*tensor.operands, *tensor.results, i32(tensor.size), i32(first)]
+    return KernelCall(
         family="optim",
         entry=call.op_type.lower(),
-        args=(*map(inp, range(len(call.inputs))), *targets, i32(x.size), *scalars),
-        global_size=(ceil_to(-(-x.size // (width * vectors)), local),),
+        args=tuple(arguments),
+        global_size=(chunks * local,),
         local_size=(local,),
         defines=defines,
     )
-    return Lowering((kernel,), blocks)
+
+
+def lower_many(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """As many tensors in a launch as its arguments can hold."""
+    width, local = params["WIDTH"], params["LOCAL"]
+    chunk = width * local * params["ROUNDS"]
+    tensors, blocks = tensors_of(call)
+    most = tensors_per_launch(call.op_type)
+    batches = (tensors[start : start + most] for start in range(0, len(tensors), most))
+    return Lowering(tuple(launch(call, batch, width, chunk, local) for batch in batches), blocks)
+
+
+def lower_single(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """A launch for each tensor, an element for each work-item."""
+    tensors, blocks = tensors_of(call)
+    local = params["LOCAL"]
+    return Lowering(tuple(launch(call, [each], 1, local, local) for each in tensors), blocks)
+
+
+def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """Neighbouring work-items of a GPU read neighbouring vectors; a core goes on by itself."""
+    return {"WIDTH": 4, "ROUNDS": 4, "LOCAL": 64} if facts.unit_kind == "gpu" else {}
 
 
 FAMILY = KernelFamily(
     "optim",
-    tuple(f"{TRAINING}::{name}" for name in OPERANDS),
+    tuple(f"{TRAINING}::{name}" for name in STATES),
     (
         Variant(
-            "wide",
-            lower,
+            "many",
+            lower_many,
             applies,
-            space={"WIDTH": (16, 8, 4), "VECTORS": (4, 1, 8), "LOCAL": (8, 16, 64)},
+            space={"WIDTH": (16, 8, 4), "ROUNDS": (64, 256, 16, 4), "LOCAL": (1, 16, 64)},
+            suited=suited,
         ),
-        Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
+        Variant("naive", lower_single, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -21,7 +21,7 @@
 #include "gather.cl"
 
 #ifndef MR
-#define MR 8 /* rows of a register tile: 4, 8 or 12 */
+#define MR 8 /* rows of a register tile: 4, 6, 8 or 12 */
 #endif
 #ifndef NV
 #define NV 3 /* vectors in a row of a register tile: 1 to 4 */
@@ -37,7 +37,8 @@
 
 #define NR (NV * V)
 
-#define ROWS_8(F) ROWS_4(F) F(4) F(5) F(6) F(7)
+#define ROWS_6(F) ROWS_4(F) F(4) F(5)
+#define ROWS_8(F) ROWS_6(F) F(6) F(7)
 #define ROWS_12(F) ROWS_8(F) F(8) F(9) F(10) F(11)
 #define ROWS(F) JOIN(ROWS_, MR)(F)
 #define VECTORS_1(F, i) F(i, 0)
@@ -60,22 +61,37 @@
 #define MULTIPLY(i)                                                                                \
     const ACC e##i = ENTRY(i);                                                                     \
     VECTORS(MULTIPLY_ONE, i)
+/* Vectors whose columns are contiguous in y leave straight from registers. */
+#define LEAVE_ONE(i, v)                                                                            \
+    if (runs >> v & 1) {                                                                           \
+        vec old = (vec)start;                                                                      \
+        if (r > 0) old = LOAD(py + place[v * V]);                                                  \
+        else if (bias_column) old = beta * LOAD(pc + v * V);                                       \
+        STORE(py + place[v * V], alpha * c##i##_##v + old);                                        \
+    }
+#define LEAVE(i)                                                                                   \
+    if (m + i < last) {                                                                            \
+        __global const T *pc = bias + (m + i) * bias_row + column * bias_column;                   \
+        __global T *py = y + (m + i) * y_row;                                                      \
+        const ACC start = r == 0 && has_bias ? beta * (ACC)*pc : (ACC)0;                           \
+        VECTORS(LEAVE_ONE, i)                                                                      \
+    }
 #define DUMP_ONE(i, v) *(__global vec *)(tile + i * NR + v * V) = alpha * c##i##_##v;
 #define DUMP(i) VECTORS(DUMP_ONE, i)
 
-/* Where the NR columns from `column` on lie in a plane of y, -1 past the end; whether they are
- * one contiguous run. */
+/* Where the NR columns from `column` on lie in a plane of y, -1 past the end; bit v is set where
+ * those of vector v are one contiguous run. */
 inline int find_places(int *place, const int column, const int columns, const int o0, const int o1,
                        const int o2, const int y_image, const int w1, const int w2, const int q0,
                        const int q1, const int q2, const int u0, const int u1, const int u2)
 {
     int c2 = column % o2, c1 = column / o2 % o1, c0 = column / (o2 * o1) % o0;
-    int image = column / (o2 * o1 * o0), contiguous = column + NR <= columns;
+    int image = column / (o2 * o1 * o0), runs = (1 << NV) - 1;
 #pragma unroll 1
     for (int j = 0; j < NR; ++j) {
         const int inside = ((c0 * q0 + u0) * w1 + c1 * q1 + u1) * w2 + c2 * q2 + u2;
         place[j] = column + j < columns ? image * y_image + inside : -1;
-        contiguous &= place[j] == place[0] + j;
+        if (place[j] != place[j / V * V] + j % V || place[j] < 0) runs &= ~(1 << j / V);
         if (++c2 == o2) {
             c2 = 0;
             if (++c1 == o1) {
@@ -84,7 +100,7 @@ inline int find_places(int *place, const int column, const int columns, const in
             }
         }
     }
-    return contiguous;
+    return runs;
 }
 
 __kernel ALONE void packed(
@@ -118,8 +134,8 @@ __kernel ALONE void packed(
         y = y_first + batch * y_batch;
         bias = bias_first + batch * bias_batch;
         int place[NR];
-        const int whole = find_places(place, column, columns, o0, o1, o2, y_image, w1, w2, q0, q1,
-                                      q2, u0, u1, u2);
+        const int runs = find_places(place, column, columns, o0, o1, o2, y_image, w1, w2, q0, q1,
+                                     q2, u0, u1, u2);
         const int in_place =
             taps == 1 && x_is_matrix && last - first <= MR && column + NR <= columns;
         int r = 0;
@@ -153,24 +169,17 @@ __kernel ALONE void packed(
 #endif
                     pb += step;
                 }
+                ROWS(LEAVE)
+                if (runs == (1 << NV) - 1) continue;
                 ROWS(DUMP)
 #pragma unroll 1
-                for (int i = 0; i < MR && m + i < rows; ++i) {
-                    __global const vec *sum = (__global const vec *)(tile + i * NR);
+                for (int i = 0; i < MR && m + i < last; ++i) {
                     __global const T *pc = bias + (m + i) * bias_row + column * bias_column;
                     __global T *py = y + (m + i) * y_row;
                     const ACC start = r == 0 && has_bias ? beta * (ACC)*pc : (ACC)0;
-                    if (whole) {
-                        py += place[0];
-                        for (int v = 0; v < NV; ++v, py += V) {
-                            vec old = (vec)start;
-                            if (r > 0) old = LOAD(py);
-                            else if (bias_column) old = beta * LOAD(pc + v * V);
-                            STORE(py, sum[v] + old);
-                        }
-                        continue;
-                    }
+#pragma unroll 1
                     for (int j = 0; j < NR && column + j < columns; ++j) {
+                        if (runs >> j / V & 1) continue;
                         ACC old = start;
                         if (r > 0) old = (ACC)py[place[j]];
                         else if (bias_column) old = beta * (ACC)pc[j];

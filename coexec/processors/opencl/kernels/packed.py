@@ -25,6 +25,13 @@ from coexec.processors.opencl.kernels.window import Triple
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
 VECTOR_BYTES = 64
+LEAST_LANES, MOST_LANES = 4, 16
+WIDE_VECTOR_BYTES = 64
+"""Vectors this wide come with 32 registers, narrower ones with 16."""
+
+SMALL_TILES = ((6, 2), (4, 3))
+"""Tiles (rows, vectors) whose sums and operands fit 16 registers."""
+
 MOST_SLOT_BYTES = 4 << 20
 """Scratch for all slots, unless one per compute unit takes more."""
 
@@ -36,7 +43,7 @@ MOST_PHASES = 16
 
 MASKS = {"float32": "int", "float64": "long"}
 SPACE: Mapping[str, tuple[int, ...]] = {
-    "MR": (8, 12, 4),
+    "MR": (8, 12, 4, 6),
     "NV": (3, 2, 4),
     "DEPTH": (512, 256, 128),
     "SLOTS": (4, 2, 8),
@@ -169,44 +176,73 @@ class BlockedProduct:
         blocks = max(1, -(-self.channels // most))
         return max(1, -(-self.channels // blocks))
 
-    def lanes(self) -> int:
-        return VECTOR_BYTES // np.dtype(accumulator(self.dtype)).itemsize
+    def lanes(self, facts: DeviceFacts) -> int:
+        """Elements of a vector, also where a device computes on scalars."""
+        elements = facts.vector_bytes // np.dtype(accumulator(self.dtype)).itemsize
+        return min(max(elements, LEAST_LANES), MOST_LANES)
+
+    def panel_columns(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        return params["NV"] * self.lanes(facts)
 
     def row_block(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Rows of A in a task: all unless the panels alone leave compute units idle."""
-        wanted = -(-facts.compute_units // max(1, self.panels(params)))
+        wanted = -(-facts.compute_units // max(1, self.panels(facts, params)))
         return ceil_to(-(-self.rows // min(wanted, self.tiles(params))), params["MR"])
 
-    def panels(self, params: Mapping[str, int]) -> int:
-        width = -(-self.columns // (params["NV"] * self.lanes()))
-        return width * self.batch.count
+    def panels(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        return -(-self.columns // self.panel_columns(facts, params)) * self.batch.count
 
     def tasks(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        return self.panels(params) * -(-self.rows // self.row_block(facts, params))
+        return self.panels(facts, params) * -(-self.rows // self.row_block(facts, params))
+
+    def slot_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        """Size of one panel and of a register tile beside it."""
+        rows = self.block(params) * prod(self.taps) + params["MR"]
+        sums = np.dtype(accumulator(self.dtype))
+        return rows * self.panel_columns(facts, params) * sums.itemsize
 
     def slots(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Panels in work at a time."""
-        rows = self.block(params) * prod(self.taps) + params["MR"]
-        slot = rows * params["NV"] * VECTOR_BYTES
+        slot = self.slot_bytes(facts, params)
         return bounded_slots(self.tasks(facts, params), slot, facts, params)
 
     def panel_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Size of all panels in work."""
-        rows = self.block(params) * prod(self.taps) + params["MR"]
-        return self.slots(facts, params) * rows * params["NV"] * VECTOR_BYTES
+        return self.slots(facts, params) * self.slot_bytes(facts, params)
 
-    def defines(self, params: Mapping[str, int]) -> dict[str, str | int | float]:
+    def defines(
+        self, facts: DeviceFacts, params: Mapping[str, int]
+    ) -> dict[str, str | int | float]:
         sums = accumulator(self.dtype)
         return {
             "T": c_type(self.dtype),
             "ACC": c_type(np.dtype(sums)),
-            "V": self.lanes(),
+            "V": self.lanes(facts),
             "MASK": MASKS[sums],
             "SAME": int(sums == self.dtype.name),
             "MR": params["MR"],
             "NV": params["NV"],
             "PACKED": int(not self.in_place),
         }
+
+
+def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mapping[str, int]:
+    """The register tile for devices with 16 vector registers; others keep the defaults.
+
+    Of the tiles that fit, the one that wastes least work on rows and columns that are not there.
+    """
+    if facts.unit_kind != "cpu" or facts.vector_bytes >= WIDE_VECTOR_BYTES:
+        return {}
+
+    def padded(tile: tuple[int, int]) -> int:
+        rows, vectors = tile
+        return sum(
+            ceil_to(p.rows, rows) * ceil_to(p.columns, vectors * p.lanes(facts)) * p.depth
+            for p in products
+        )
+
+    rows, vectors = min(SMALL_TILES, key=padded)
+    return {"MR": rows, "NV": vectors}
 
 
 def bounded_slots(
@@ -217,11 +253,13 @@ def bounded_slots(
     return min(tasks, facts.compute_units * params["SLOTS"], affordable)
 
 
-def pack_call(p: BlockedProduct, packed: Operand, params: Mapping[str, int]) -> KernelCall:
+def pack_call(
+    p: BlockedProduct, packed: Operand, facts: DeviceFacts, params: Mapping[str, int]
+) -> KernelCall:
     """The kernel that packs the left operand."""
     a = p.left
     numbers = (a.base, a.batch, a.row, a.channel, *a.taps, p.rows, p.channels, *p.taps)
-    defines = p.defines(params)
+    defines = p.defines(facts, params)
     read = a.count * p.rows * p.depth * p.dtype.itemsize
     return KernelCall(
         family="pack",
@@ -259,7 +297,7 @@ def product_call(
         args=(*operands, *factors, *map(i32, numbers)),
         global_size=(p.slots(facts, params),),
         local_size=(1,),
-        defines=p.defines(params),
+        defines=p.defines(facts, params),
         flop=2 * p.rows * p.columns * p.depth * p.batch.count,
         bytes=p.moved_bytes(params),
     )
@@ -313,7 +351,7 @@ def lower_products(
     calls: list[KernelCall] = []
     for p in products:
         if not p.in_place:
-            calls.append(pack_call(p, packed, params))
+            calls.append(pack_call(p, packed, facts, params))
         calls.append(product_call(p, packed, panels, facts, params))
     packed_bytes = max(p.packed_bytes(params) for p in products)
     blocks = (max(p.panel_bytes(facts, params) for p in products),)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+import numpy as np
+
 from coexec.core.types import OpCall, TensorType
 from coexec.ops.pool_geometry import PoolGeometry
 from coexec.processors.opencl.broadcast import power_of_two
@@ -23,6 +25,7 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
+from coexec.processors.opencl.kernels import pool_pairs, pool_rows
 from coexec.processors.opencl.kernels.pool_fixed import geometry, lower_fixed, small_window
 
 SPATIAL_RANK = 3
@@ -49,6 +52,16 @@ def applies_fixed(call: OpCall, facts: DeviceFacts) -> str | None:
     return refusal or small_window(call, facts)
 
 
+def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
+    refusal = applies(call, facts)
+    return refusal or pool_rows.refuse_rows(call, facts)
+
+
+def applies_pairs(call: OpCall, facts: DeviceFacts) -> str | None:
+    refusal = applies(call, facts)
+    return refusal or pool_pairs.refuse_pairs(call, facts)
+
+
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     if call.op_type in GLOBAL:
         return Lowering((_global_pool(call, params["LOCAL"]),))
@@ -64,6 +77,41 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         global_size=(ceil_to(width, local[0]), ceil_to(rows, local[1])),
         local_size=local,
         defines=_types(call.input(0)) | defines,
+    )
+    return Lowering((kernel,))
+
+
+def applies_planes(call: OpCall, facts: DeviceFacts) -> str | None:
+    refusal = applies(call, facts)
+    if refusal:
+        return refusal
+    if call.op_type not in ("GlobalAveragePool", "GlobalMaxPool"):
+        return f"{call.op_type}: no kernel that reads planes in vectors"
+    if facts.unit_kind != "cpu":
+        return "a work-item for many planes is for CPUs"
+    if call.input(0).dtype.kind != "f" or not call.input(0).size:
+        return "no floats to read"
+    return None
+
+
+def lower_planes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Planes in vectors, many to a work-item."""
+    kind = call.input(0)
+    planes = kind.shape[0] * kind.shape[1]
+    sums = np.dtype(np.float32) if kind.dtype == np.float16 else kind.dtype
+    kernel = KernelCall(
+        "pool_global",
+        "pool_global",
+        (inp(0), out(0), i32(planes), i32(kind.size // planes)),
+        (min(facts.compute_units * params["SHARES"], planes),),
+        (1,),
+        {
+            "T": c_type(kind.dtype),
+            "ACC": compute_type(kind.dtype),
+            "V": max(facts.vector_bytes, 16) // sums.itemsize,
+            "SAME": int(kind.dtype == sums),
+            "MAXIMUM": int(call.op_type == "GlobalMaxPool"),
+        },
     )
     return Lowering((kernel,))
 
@@ -156,6 +204,9 @@ FAMILY = KernelFamily(
         *GLOBAL,
     ),
     (
+        Variant("planes", lower_planes, applies_planes, space={"SHARES": (8, 4, 16)}),
+        Variant("pairs", pool_pairs.lower_pairs, applies_pairs, space=pool_pairs.SPACE),
+        Variant("rows", pool_rows.lower_rows, applies_rows, space=pool_rows.SPACE),
         Variant("fixed", lower_fixed, applies_fixed, space={"LOCAL": (256, 64, 16)}),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),

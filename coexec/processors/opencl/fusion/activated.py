@@ -1,0 +1,112 @@
+"""Batch normalisation with the activation behind it, and its gradient with the one in front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coexec.core.types import Array, OpCall, TensorType
+from coexec.ops.opdef import OpDef, Work
+from coexec.ops.table import OPERATORS, opdef
+from coexec.processors.opencl.fusion.chain import FUSED
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The activation y = min(max(x, low), high); an absent bound is infinite. Relu: low = 0."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def apply(self, x: Array) -> Array:
+        """The activation in NumPy."""
+        return np.asarray(np.clip(x, self.low, self.high)).astype(x.dtype)
+
+    def passes(self, y: Array) -> Array:
+        """Where the gradient passes, by the activation's result."""
+        above = True if self.low is None else y > self.low
+        below = True if self.high is None else y < self.high
+        return np.asarray(np.logical_and(above, below))
+
+
+@dataclass(frozen=True)
+class Activated:
+    """The normalisation (or its gradient), the activation, and the work of the nodes beside it.
+
+    ``residual``: forward, operand 5 is added before the activation. ``kinds`` are the operators
+    that were fused.
+    """
+
+    call: OpCall
+    bounds: Bounds
+    kinds: tuple[str, ...]
+    flop: int
+    residual: bool = False
+
+
+def activated_of(call: OpCall) -> Activated:
+    """What a fused call consists of."""
+    found = call.attributes["activated"]
+    assert isinstance(found, Activated)
+    return found
+
+
+def infer(call: OpCall) -> Sequence[TensorType]:
+    """The results of the normalisation."""
+    own = activated_of(call).call
+    return [own.output(i) for i in range(len(own.outputs))]
+
+
+def infer_grad(call: OpCall) -> Sequence[TensorType]:
+    """The results of the gradient, then the gradient behind the activation."""
+    return [*infer(call), call.input(2)]
+
+
+def normalise(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
+    """Operands of the normalisation, then the residual if there is one."""
+    own = activated_of(call)
+    y, *statistics = OPERATORS[own.call.identifier].reference(own.call, operands[:5])
+    if own.residual:
+        y = y + operands[5]
+    return (own.bounds.apply(y), *statistics)
+
+
+def gradient(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
+    """Operands x, scale, dy, y; results dx, dscale, dbias, dy behind the activation."""
+    own = activated_of(call)
+    x, scale, dy, y = operands
+    masked = np.where(own.bounds.passes(np.asarray(y)), dy, 0).astype(dy.dtype)
+    results = OPERATORS[own.call.identifier].reference(own.call, (x, scale, masked))
+    return (*results, masked)
+
+
+def work(call: OpCall) -> Work:
+    """Arithmetic of all parts; operands are read once, results written once."""
+    own = activated_of(call)
+    kinds = (*call.inputs, *call.outputs)
+    moved = sum(kind.nbytes for kind in kinds if kind is not None)
+    return Work(opdef(own.call).work(own.call).flop + own.flop, moved)
+
+
+MADE_LATE = "made after differentiation"
+
+ACTIVATED = OpDef(
+    "BatchNormalization",
+    infer,
+    normalise,
+    domain=FUSED,
+    not_differentiable=MADE_LATE,
+    work=work,
+    in_place=((0, 5), (1, 3), (2, 4)),
+)
+ACTIVATED_GRAD = OpDef(
+    "BatchNormalizationGrad",
+    infer_grad,
+    gradient,
+    domain=FUSED,
+    not_differentiable=MADE_LATE,
+    work=work,
+)

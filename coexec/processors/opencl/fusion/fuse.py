@@ -1,0 +1,22 @@
+"""The rewrites of a region, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coexec.core.types import Region
+from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
+from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
+from coexec.processors.opencl.fusion.optimizer import batch_optimizer
+
+Rewrite = Callable[[Region, DeviceFacts], Region]
+
+REWRITES: tuple[Rewrite, ...] = (fuse_normalisation, fuse_elementwise, batch_optimizer)
+
+
+def fuse(region: Region, facts: DeviceFacts) -> Region:
+    """``region`` with fewer nodes that compute the same inputs, outputs and states."""
+    for rewrite in REWRITES:
+        region = rewrite(region, facts)
+    return region

@@ -1,0 +1,42 @@
+"""Declarations of the operators that may stand in a region: ONNX's, coexec's, and fused ones."""
+
+from __future__ import annotations
+
+from coexec.core.types import OpCall
+from coexec.ops.opdef import TRAINING, OpDef
+from coexec.ops.table import opdef
+from coexec.processors.opencl.fusion.activated import ACTIVATED, ACTIVATED_GRAD, activated_of
+from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
+
+FUSED_OPERATORS = {op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD)}
+
+
+def definition(call: OpCall) -> OpDef:
+    """The declaration of a call's operator."""
+    return FUSED_OPERATORS.get(call.identifier) or opdef(call)
+
+
+def in_place_pairs(call: OpCall) -> tuple[tuple[int, int], ...]:
+    """Pairs (output, input) that may share storage, in the form in which the call is made.
+
+    Optimizer steps declare them for one tensor; of several, each tensor has its own pairs.
+    """
+    pairs = definition(call).in_place
+    if call.domain != TRAINING:
+        return pairs
+    groups = 1 + max(output for output, _ in pairs)
+    count = len(call.outputs) // groups
+    return tuple(
+        (output * count + i, 2 + (operand - 2) * count + i)
+        for output, operand in pairs
+        for i in range(count)
+    )
+
+
+def title(call: OpCall) -> str:
+    """How events name a call's operator: a fused one by the operators that it is made of."""
+    if call.domain != FUSED:
+        return call.identifier
+    if call.identifier != CHAIN.identifier:
+        return "+".join(dict.fromkeys(activated_of(call).kinds))
+    return "+".join(dict.fromkeys(step.call.identifier for step in chain_of(call).steps))

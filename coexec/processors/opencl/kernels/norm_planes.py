@@ -1,0 +1,238 @@
+"""Batch normalisation by lone work-items that walk planes: ``norm_planes.cl``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from coexec.core.types import OpCall
+from coexec.ops.batch_norm import EPSILON, is_training
+from coexec.processors.opencl.cnumbers import compute_type
+from coexec.processors.opencl.family import (
+    Argument,
+    DeviceFacts,
+    KernelCall,
+    Lowering,
+    Operand,
+    c_type,
+    f32,
+    i32,
+    inp,
+    out,
+    scratch,
+)
+
+PART_ELEMENTS = 2048
+"""Elements of x that are read twice in a row: they and as many of dy fit the first cache."""
+
+LEAST_LANES = 4
+
+Defines = dict[str, str | int | float]
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What else the kernels do with each element, as macros and operands of ``norm_planes.cl``.
+
+    ``activate`` is the text of ``ACTIVATE(type, v)``, ``residual`` what is added before. For the
+    gradient ``mask`` is the text of ``MASK_GRADIENT(type, g, y)`` with ``activated`` as y, and
+    ``masked`` receives the masked gradient (that of the residual).
+    """
+
+    activate: str = ""
+    residual: Operand | None = None
+    mask: str = ""
+    activated: Operand | None = None
+    masked: Operand | None = None
+
+    def defines(self) -> Defines:
+        found: Defines = {}
+        if self.activate:
+            found["ACTIVATE(type, v)"] = self.activate
+        if self.mask:
+            found["MASK_GRADIENT(type, g, y)"] = self.mask
+        if self.residual or self.masked:
+            found["RESIDUAL"] = 1
+        return found
+
+    def operands(self) -> tuple[Operand, ...]:
+        """Those that are there, in the kernels' order."""
+        return tuple(o for o in (self.residual, self.activated, self.masked) if o)
+
+
+NOTHING_MORE = Epilogue()
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A call as (images, channels, inner) and the parts that its channels are walked in."""
+
+    images: int
+    channels: int
+    inner: int
+    images_per_part: int
+    chunks: int
+    chunk: int
+
+    @classmethod
+    def of(cls, call: OpCall, lanes: int) -> Walk:
+        kind = call.input(0)
+        images, channels = kind.shape[:2]
+        inner = kind.size // (images * channels)
+        if inner <= PART_ELEMENTS:
+            return cls(images, channels, inner, min(images, PART_ELEMENTS // inner), 1, inner)
+        chunk = PART_ELEMENTS // lanes * lanes
+        return cls(images, channels, inner, 1, inner // chunk, chunk)
+
+    @property
+    def parts(self) -> int:
+        """Parts of a channel."""
+        return -(-self.images // self.images_per_part) * self.chunks
+
+    @property
+    def sizes(self) -> tuple[Argument, ...]:
+        """``PART_ARGUMENTS`` of ``norm_planes.cl``."""
+        planes = (self.images, self.channels, self.inner)
+        return tuple(map(i32, (*planes, self.images_per_part, self.chunks, self.chunk)))
+
+
+def refuse_planes(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why planes are no good vectors here, else ``None``."""
+    if not call.op_type.startswith("BatchNormalization"):
+        return "statistics are not those of channels"
+    if facts.unit_kind != "cpu":
+        return "lone work-items suit processors with few of them"
+    kind = call.input(0)
+    if kind.size == 0:
+        return "no elements"
+    if kind.size < LEAST_LANES * kind.shape[0] * kind.shape[1]:
+        return f"planes of less than {LEAST_LANES} elements"
+    return None
+
+
+def lanes_of(call: OpCall, facts: DeviceFacts) -> int:
+    """Elements of a vector: a register's, fewer if a plane is smaller."""
+    kind = call.input(0)
+    inner = kind.size // (kind.shape[0] * kind.shape[1])
+    register = facts.vector_bytes // np.dtype(accumulator(call)).itemsize
+    return max(min(register, 1 << (inner.bit_length() - 1), 16), LEAST_LANES)
+
+
+def accumulator(call: OpCall) -> str:
+    """NumPy name of the type of arithmetic."""
+    return "float64" if call.input(0).dtype == np.float64 else "float32"
+
+
+def lower_planes(
+    call: OpCall,
+    facts: DeviceFacts,
+    params: Mapping[str, int],
+    epilogue: Epilogue = NOTHING_MORE,
+) -> Lowering:
+    """Whole channels, slices of few channels, or planes where statistics are given."""
+    lanes = lanes_of(call, facts)
+    walk = Walk.of(call, lanes)
+    items = facts.compute_units * params["ITEMS"]
+    if call.op_type == "BatchNormalization" and not is_training(call):
+        return _given(call, walk, lanes, items, epilogue)
+    if walk.channels >= 2 * facts.compute_units or walk.parts == 1:
+        return _whole(call, walk, lanes, items, epilogue)
+    return _slices(call, walk, lanes, items, epilogue)
+
+
+def _defines(call: OpCall, lanes: int, form: int, epilogue: Epilogue) -> Defines:
+    x = call.input(0).dtype
+    statistics = call.input(3).dtype if call.has_input(3) else call.input(1).dtype
+    return {
+        "T": c_type(x),
+        "ACC": compute_type(x),
+        "TP": c_type(call.input(1).dtype),
+        "TS": c_type(statistics),
+        "V": lanes,
+        "SAME": int(c_type(x) == compute_type(x)),
+        "FORM": form,
+        "GRADIENT": int(call.op_type == "BatchNormalizationGrad"),
+        **epilogue.defines(),
+    }
+
+
+def _operands(call: OpCall, epilogue: Epilogue, unused: int) -> tuple[Argument, ...]:
+    """Operands of a kernel that writes the result; ``unused``: scratch for outputs not in use."""
+    more = epilogue.operands()
+    if call.op_type == "BatchNormalizationGrad":
+        targets = (out(i) if call.has_output(i) else scratch(unused) for i in (1, 2))
+        return (inp(0), inp(1), inp(2), *more, out(0), *targets)
+    running = int(call.has_output(1)) + 2 * int(call.has_output(2))
+    new = (out(i) if call.has_output(i) else inp(i + 2) for i in (1, 2))
+    return (inp(0), inp(1), inp(2), *more, out(0), inp(3), inp(4), *new, i32(running))
+
+
+def _numbers(call: OpCall) -> tuple[Argument, ...]:
+    epsilon = f32(float(call.attribute("epsilon", EPSILON)))
+    if call.op_type == "BatchNormalizationGrad":
+        return (epsilon,)
+    return epsilon, f32(float(call.attribute("momentum", 0.9)))
+
+
+def _parameter_bytes(call: OpCall) -> int:
+    return call.input(1).nbytes
+
+
+def _whole(call: OpCall, walk: Walk, lanes: int, items: int, epilogue: Epilogue) -> Lowering:
+    per_item = -(-walk.channels // items)
+    gradient = call.op_type == "BatchNormalizationGrad"
+    kernel = KernelCall(
+        family="norm_planes",
+        entry="batch_grad_whole" if gradient else "batch_whole",
+        args=(*_operands(call, epilogue, 0), *walk.sizes, i32(per_item), *_numbers(call)),
+        global_size=(-(-walk.channels // per_item),),
+        local_size=(1,),
+        defines=_defines(call, lanes, 0, epilogue),
+    )
+    return Lowering((kernel,), (_parameter_bytes(call),) if gradient else ())
+
+
+def _slices(call: OpCall, walk: Walk, lanes: int, items: int, epilogue: Epilogue) -> Lowering:
+    """Sums of slices, then results, each item of which joins the sums of its channel."""
+    gradient = call.op_type == "BatchNormalizationGrad"
+    per_slice = -(-walk.parts // -(-items // walk.channels))
+    slices = -(-walk.parts // per_slice)
+    defines = _defines(call, lanes, 1, epilogue)
+    read: tuple[Argument, ...] = (inp(0),)
+    if gradient:
+        read += (inp(2), *([epilogue.activated] if epilogue.activated else []))
+    where = (*walk.sizes, i32(per_slice))
+    names = ("batch_grad_sums", "batch_grad_result") if gradient else ("batch_sums", "batch_result")
+    operands = (
+        (*read, scratch(0), *where),
+        (*_operands(call, epilogue, 1), scratch(0), *where, *_numbers(call)),
+    )
+    calls = tuple(
+        KernelCall("norm_planes", name, args, (slices, walk.channels), (1, 1), defines)
+        for name, args in zip(names, operands, strict=True)
+    )
+    fields = (5 if gradient else 3) * np.dtype(accumulator(call)).itemsize
+    return Lowering(calls, (slices * walk.channels * fields, _parameter_bytes(call)))
+
+
+def _given(call: OpCall, walk: Walk, lanes: int, items: int, epilogue: Epilogue) -> Lowering:
+    rows = walk.images * walk.channels
+    per_item = -(-rows // items)
+    numbers = (walk.images, walk.channels, walk.inner, per_item)
+    kernel = KernelCall(
+        family="norm_planes",
+        entry="batch_given",
+        args=(
+            *(inp(i) for i in range(5)),
+            *epilogue.operands(),
+            out(0),
+            *map(i32, numbers),
+            f32(float(call.attribute("epsilon", EPSILON))),
+        ),
+        global_size=(-(-rows // per_item),),
+        local_size=(1,),
+        defines=_defines(call, lanes, 2, epilogue),
+    )
+    return Lowering((kernel,))

@@ -1,0 +1,81 @@
+"""Random operands of a call, in the ranges that its operator's examples draw from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coexec.core.types import Array, OpCall, Region, RegionNode, TensorType
+from coexec.ops.opdef import Sample
+from coexec.processors.opencl.fusion.activated import activated_of
+from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, Source, chain_of
+from coexec.processors.opencl.fusion.operators import definition
+
+
+def alone(call: OpCall) -> Region:
+    """A region of one node; operands whose values are known before running are constants."""
+    inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
+    outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
+    types = {
+        name: kind
+        for name, kind in zip(inputs + outputs, call.inputs + call.outputs, strict=True)
+        if kind is not None
+    }
+    constants = {inputs[i]: np.asarray(value) for i, value in call.constants.items()}
+    return Region(
+        (RegionNode(call, inputs, outputs),),
+        tuple(name for name in inputs if name and name not in constants),
+        tuple(name for name in outputs if name),
+        types,
+        constants,
+    )
+
+
+def draw_operands(call: OpCall, rng: np.random.Generator) -> dict[str, Array]:
+    """Data for the inputs of :func:`alone`."""
+    # An integer may be an index: below every size there is, it is one into any axis.
+    smallest = min(
+        (size for kind in call.inputs if kind is not None for size in kind.shape), default=1
+    )
+    return {
+        f"x{i}": _draw(kind, _range(call, i, kind), smallest, rng)
+        for i, kind in enumerate(call.inputs)
+        if kind is not None and i not in call.constants
+    }
+
+
+def _range(call: OpCall, index: int, kind: TensorType) -> tuple[float, float]:
+    """[low, high) of the first example with a random operand of this kind in this place."""
+    if call.domain == FUSED:
+        part, index = _reader(call, index)
+        return _range(part, index, kind)
+    for example in definition(call).examples:
+        sample = example.inputs[index] if index < len(example.inputs) else None
+        if isinstance(sample, Sample) and np.dtype(sample.dtype).kind == kind.dtype.kind:
+            return sample.low, sample.high
+    return -1.0, 1.0
+
+
+def _reader(call: OpCall, index: int) -> tuple[OpCall, int]:
+    """The part of a fused call that reads an operand first, and as which of its own."""
+    if call.identifier != CHAIN.identifier:
+        return activated_of(call).call, index
+    source = Source("operand", index)
+    steps = (step for step in chain_of(call).steps if source in step.sources)
+    step = next(steps)
+    return step.call, step.sources.index(source)
+
+
+def _draw(
+    kind: TensorType, bounds: tuple[float, float], smallest: int, rng: np.random.Generator
+) -> Array:
+    low, high = bounds
+    if kind.dtype.kind == "f":
+        values = rng.random(kind.shape, dtype=np.float32)
+        values *= high - low
+        values += low
+        return values.astype(kind.dtype, copy=False)
+    if kind.dtype.kind == "b":
+        return rng.integers(0, 2, kind.shape).astype(kind.dtype)
+    first = max(int(low), 0)
+    last = max(min(int(high), smallest), first + 1)
+    return rng.integers(first, last, kind.shape).astype(kind.dtype)

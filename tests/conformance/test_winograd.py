@@ -1,0 +1,133 @@
+"""Convolutions by minimal filtering: its rounding errors are bounded, on odd sizes and edges too.
+
+It rounds more than a direct sum, so the bounds are what its module states, against float64 and
+against the naive kernel on the same device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from coexec.core.types import Array, OpCall, TensorType
+from coexec.ops.table import OPERATORS
+from coexec.processors.find import list_processors, open_processor
+from coexec.processors.opencl.choose import named
+from coexec.processors.opencl.compile import compile_region
+from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.kernels import winograd
+from coexec.processors.opencl.kernels.conv import FAMILY
+from coexec.processors.opencl.processor import OpenCLProcessor
+from tests.running import expected_outputs, region_of, run_region
+
+RUNTIMES = [
+    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
+]
+FLOAT = np.dtype(np.float32)
+RMS_ERROR, LARGEST_ERROR = 2e-6, 1.2e-5
+"""Of a result, as a share of the results' root mean square."""
+
+Case = tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]
+CASES: dict[str, Case] = {
+    "whole tiles": ("Conv", (1, 16, 8, 16), (16, 16), (1, 1, 1, 1), True),
+    "odd sizes": ("Conv", (3, 17, 9, 7), (20, 17), (1, 1, 1, 1), False),
+    "uneven pads": ("Conv", (2, 16, 13, 10), (33, 16), (0, 1, 2, 0), True),
+    "many channels": ("Conv", (1, 150, 5, 22), (16, 150), (2, 2, 2, 2), False),
+    "gradient": ("coexec::ConvInputGrad", (2, 24, 9, 11), (24, 19), (1, 0, 1, 2), False),
+    "transpose": ("ConvTranspose", (2, 16, 9, 8), (16, 18), (1, 1, 1, 1), True),
+}
+"""Operator, operand, channels of the weights, pads and whether there is a bias."""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("case", CASES)
+def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Generator) -> None:
+    processor = opened(runtime)
+    call = convolution(*CASES[case])
+    assert chosen(call, processor.facts) == "winograd"
+    check(processor, call, processor.facts, rng)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
+    processor = opened(runtime)
+    wide = replace(processor.facts, vector_bytes=64)
+    check(processor, convolution(*CASES["uneven pads"]), wide, rng)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_are_transformed_in_rounds_that_fit_a_cache(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    processor = opened(runtime)
+    call = convolution(*CASES["uneven pads"])
+    whole = winograd.lower(call, processor.facts, values(call, processor.facts))
+    monkeypatch.setattr(winograd, "FILTER_BYTES", 1)
+    rounds = winograd.lower(call, processor.facts, values(call, processor.facts))
+    assert (len(whole.calls), len(rounds.calls)) == (2, 6)
+    assert rounds.scratch[0] < whole.scratch[0]
+    check(processor, call, processor.facts, rng)
+
+
+def test_few_tiles_are_left_to_direct_sums() -> None:
+    """Three rows and columns fill a tile of 4 x 4 by half, and one image has one such tile."""
+    facts = opened(RUNTIMES[0]).facts
+    for x, weights in (((1, 64, 8, 8), (64, 64)), ((64, 32, 2, 2), (32, 32))):
+        assert chosen(convolution("Conv", x, weights, (1, 1, 1, 1), False), facts) != "winograd"
+
+
+def convolution(
+    identifier: str,
+    x: tuple[int, ...],
+    channels: tuple[int, ...],
+    pads: tuple[int, ...],
+    bias: bool,
+) -> OpCall:
+    """A call with 3 x 3 weights; a gradient's input is as large as pads and ``x`` say."""
+    op = OPERATORS[identifier]
+    attributes: dict[str, object] = {"pads": pads}
+    if identifier == "coexec::ConvInputGrad":
+        size = (x[2] + 2 - pads[0] - pads[2], x[3] + 2 - pads[1] - pads[3])
+        attributes["input_shape"] = (x[0], channels[1], *size)
+    rows = channels[0] if identifier == "Conv" else channels[1]
+    shapes = (x, (*channels, 3, 3), *(((rows,),) if bias else ()))
+    types = tuple(TensorType(shape, FLOAT) for shape in shapes)
+    return op.typed(OpCall(op.op_type, types, attributes, domain=op.domain))
+
+
+def opened(runtime: str) -> OpenCLProcessor:
+    processor = open_processor(runtime)
+    assert isinstance(processor, OpenCLProcessor)
+    return processor
+
+
+def chosen(call: OpCall, facts: DeviceFacts) -> str:
+    variant, reason = FAMILY.choose(call, facts)
+    assert variant is not None, reason
+    return variant.name
+
+
+def values(call: OpCall, facts: DeviceFacts) -> dict[str, int]:
+    return dict(named("winograd")(FAMILY, call, facts).values)
+
+
+def check(
+    processor: OpenCLProcessor, call: OpCall, facts: DeviceFacts, rng: np.random.Generator
+) -> None:
+    """Results of minimal filtering against float64 and against the naive kernel."""
+    operands: list[Array | None] = [
+        rng.standard_normal(kind.shape).astype(np.float32) for kind in call.inputs if kind
+    ]
+    (expected,) = expected_outputs(OPERATORS[call.identifier], call, operands)
+    region = region_of(call)
+    feeds = {f"x{i}": operand for i, operand in enumerate(operands) if operand is not None}
+    results = [
+        run_region(processor, region, compile_region(region, facts, processor.name, name), feeds)[0]
+        for name in ("winograd", "naive")
+    ]
+    for other in (expected, results[1]):
+        error = (results[0] - other.astype(np.float64)) / expected.std(dtype=np.float64)
+        assert np.abs(error).max() < LARGEST_ERROR
+        assert np.sqrt((error**2).mean()) < RMS_ERROR
