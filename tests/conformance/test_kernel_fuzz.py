@@ -13,17 +13,15 @@ import pytest
 
 from coexec.core.types import Array, OpCall
 from coexec.ops.table import OPERATORS
-from coexec.processors.find import list_processors, open_processor
+from coexec.processors.find import open_processor
 from coexec.processors.opencl import compile as compiling
 from coexec.processors.opencl.family import Variant, nothing_special
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
 from tests.random_calls import MAKERS, Dice
 from tests.running import assert_agrees, expected_outputs, region_of, run_region
+from tests.runtimes import RUNTIMES
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 ROUNDS, CALLS = 2, 3
 """Draws of tuned values and element type, and calls for each: builds take longer than calls."""
 

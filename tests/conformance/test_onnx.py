@@ -1,14 +1,8 @@
-"""ONNX's own node cases through the backend class, on the reference and on OpenCL.
-
-PoCL takes four times as long as Intel's runtime to build a program, and nearly every case has its
-own. So where both are installed, Intel's runs every case and PoCL the first case of each operator;
-COEXEC_TEST_ALL=1 runs every case on both.
-"""
+"""ONNX's own node cases through the backend class, on the reference and on OpenCL."""
 
 from __future__ import annotations
 
 import fnmatch
-import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,12 +17,12 @@ from onnx.backend.test.runner import Runner
 from coexec.backend import CoexecBackend
 from coexec.base.errors import CoexecError
 from coexec.core.types import Array
-from coexec.processors.find import list_processors, open_processor
+from coexec.processors.find import open_processor
 from tests.conformance.onnx_exceptions import EVERYWHERE, NATIVE_FLOAT16, OPENCL
 from tests.conftest import SUMMARY
+from tests.runtimes import RUNTIMES, runs_everything
 
 README = Path(__file__).parents[2] / "README.md"
-SLOW_TO_BUILD = "opencl:pocl"
 
 
 def _load() -> dict[str, Any]:
@@ -52,12 +46,10 @@ def _first_of_each_operator(cases: Mapping[str, Any]) -> list[str]:
 
 def _runs() -> dict[str, list[str]]:
     """Names of the cases that each processor runs."""
-    names = [c.name for c in list_processors() if c.spec is not None]
-    runs = {name: [*CASES] for name in names if not name.startswith("opencl:oclgrind")}
-    fast = any(name.startswith("opencl:") and name != SLOW_TO_BUILD for name in runs)
-    if fast and SLOW_TO_BUILD in runs and not os.environ.get("COEXEC_TEST_ALL"):
-        runs[SLOW_TO_BUILD] = _first_of_each_operator(CASES)
-    return runs
+    some = _first_of_each_operator(CASES)
+    return {"reference": [*CASES]} | {
+        runtime: [*CASES] if runs_everything(runtime) else some for runtime in RUNTIMES
+    }
 
 
 def _exceptions(processor: str) -> Mapping[str, str]:

@@ -1,0 +1,22 @@
+"""OpenCL runtimes of this machine, and how much each of them is asked to run.
+
+Nearly every case of the conformance suites has programs of its own, and PoCL takes four times as
+long as Intel's runtime to build one. So where both are installed, Intel's runs every case, and PoCL
+every operator and every kernel variant at least once; COEXEC_TEST_ALL=1 asks both for everything.
+"""
+
+from __future__ import annotations
+
+import os
+
+from coexec.processors.find import list_processors
+
+RUNTIMES = [
+    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
+]
+SLOW_TO_BUILD = "opencl:pocl"
+
+
+def runs_everything(runtime: str) -> bool:
+    """Whether a runtime runs all cases, and not only some of every kind."""
+    return runtime != SLOW_TO_BUILD or [runtime] == RUNTIMES or "COEXEC_TEST_ALL" in os.environ
