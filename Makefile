@@ -5,6 +5,8 @@ VENV ?= .venv
 OUT ?= out
 # Test processes at once: each OpenCL runtime uses every core anyway.
 JOBS ?= 2
+# Options of `make bench`, such as BENCH="--peers torch --runtime intel"; its --help lists them.
+BENCH ?=
 BIN := $(VENV)/bin
 
 # The first Python that is new enough.
@@ -20,7 +22,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check pytest format docs study-phone-gpu-training clean
+.PHONY: help demo test check pytest format docs bench study-phone-gpu-training clean
 .DELETE_ON_ERROR:
 
 help:  ## list the commands
@@ -65,6 +67,10 @@ format: $(TEST_STAMP)  ## rewrite the code as the formatter and the linter want 
 
 docs: $(TEST_STAMP)  ## regenerate the pages that are made from code
 	$(BIN)/python -m coexec.report.operators docs/operators.md
+
+bench: $(TEST_STAMP)  ## measure coexec beside its peers, 15 minutes or less; then docs/benchmarks.md
+	$(BIN)/python -m bench all $(BENCH)
+	$(BIN)/python -m bench.page
 
 study-phone-gpu-training: $(TEST_STAMP)  ## measure the ladder from a stock engine to coexec's defaults
 	$(BIN)/python studies/phone_gpu_training/run.py

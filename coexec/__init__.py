@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from coexec.base.postponed import postpone
+
 if TYPE_CHECKING:
     from coexec.api import Trainer, compile, from_torch, load
     from coexec.autodiff import losses, schedules
@@ -33,6 +35,8 @@ __all__ = [
     "optim",
     "schedules",
 ]
+
+postpone()
 
 _HOMES = {
     "CoexecError": ("coexec.base.errors", "CoexecError"),

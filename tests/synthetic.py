@@ -21,6 +21,7 @@ from coexec.core.processor import (
 from coexec.core.program import INPUT, OUTPUT, BufferSpec, Launch, Program, Read, Wait, Write
 from coexec.core.types import TensorType
 from coexec.runtime import executor as executor_module
+from coexec.runtime import run as run_module
 from coexec.runtime.executor import Executor
 
 TRACK = "synthetic"
@@ -144,6 +145,7 @@ def synthetic_trace(monkeypatch: pytest.MonkeyPatch, costs: Costs) -> Trace:
     """One run of write, launch, read, wait with something else on the host at the end."""
     clock = VirtualClock()
     monkeypatch.setattr(executor_module, "time", clock)
+    monkeypatch.setattr(run_module, "time", clock)
     kind = TensorType((ELEMENTS,), np.dtype(np.float32))
     executable = Executable(TRACK, ("x",), ("y",), 0, 0)
     program = Program(

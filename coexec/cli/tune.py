@@ -39,7 +39,7 @@ ROWS = 25
 """Calls shown; ``--json`` has all."""
 BATCH_SIZES = (1, 8, 32)
 """Of the representative convolutions."""
-SHOWN = ("of=", "kernel=", "strides=", "dilations=", "depthwise", "group=", "trans")
+SHOWN = ("kernel=", "strides=", "dilations=", "depthwise", "group=", "trans")
 UNIT = ("strides=1", "strides=1x1", "strides=1x1x1")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h)?")
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
@@ -199,22 +199,21 @@ def _record(report: TuneReport) -> dict[str, Any]:
 
 
 def _show(report: TuneReport) -> None:
-    table = Table(title=escape(report.processor), title_justify="left", box=None, pad_edge=False)
-    table.add_column("operator", no_wrap=True)
-    table.add_column("shape", overflow="fold", min_width=20)
-    for heading in ("runs", "default ms", "tuned ms", "gain"):
+    title = escape(f"{report.processor}, milliseconds")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("call", overflow="fold", min_width=28)
+    for heading in ("runs", "default", "tuned", "less"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("kernel", overflow="fold")
+    table.add_column("change", overflow="fold", min_width=16)
     tuned = [call for call in report.calls if call.tried]
     for call in tuned[:ROWS]:
         table.add_row(
-            escape(call.operator.removeprefix("coexec::")),
-            escape(_shape_text(call)),
+            escape(_call_text(call)),
             str(call.count),
             f"{call.default_ms:.3f}",
             f"{call.ms:.3f}",
             f"{1 - call.ms / call.default_ms:.0%}" if call.default_ms else "-",
-            escape(call.chosen) if call.ms < call.default_ms else "[dim]default[/]",
+            escape(_change_text(call)) if call.ms < call.default_ms else "[dim]none[/]",
         )
     console.print(table)
     if len(tuned) > ROWS:
@@ -226,7 +225,7 @@ def _show_rest(report: TuneReport) -> None:
     """Sums, what was not tuned, what was refused, and where the values are."""
     gain = 1 - report.ms / report.default_ms if report.default_ms else 0.0
     console.print(
-        f"\nkernels of a step: {report.default_ms:.3f} ms -> {report.ms:.3f} ms predicted "
+        f"\nall kernels: {report.default_ms:.3f} ms -> {report.ms:.3f} ms predicted "
         f"([bold]{gain:.1%}[/] less), tuned for {report.seconds:.0f} s",
         highlight=False,
     )
@@ -248,9 +247,18 @@ def _show_rest(report: TuneReport) -> None:
         notes.print(f"written {escape(str(path))}", highlight=False)
 
 
-def _shape_text(call: TunedCall) -> str:
-    """Sizes, and what of the kind tells products and convolutions of these sizes apart."""
-    words = [
-        word for word in call.kind.split() if word.startswith(SHOWN) and not word.endswith(UNIT)
-    ]
-    return " ".join(("x".join(map(str, call.sizes)), *words))
+def _call_text(call: TunedCall) -> str:
+    """Operator, sizes, and what of the kind tells calls of these sizes apart."""
+    words = call.kind.split()
+    fused = [word.removeprefix("of=") for word in words if word.startswith("of=")]
+    name = (fused or [call.operator])[0].replace("coexec::", "")
+    shown = [word for word in words if word.startswith(SHOWN) and not word.endswith(UNIT)]
+    return " ".join((name, "x".join(map(str, call.sizes)), *shown))
+
+
+def _change_text(call: TunedCall) -> str:
+    """The chosen variant with its values; of the default variant, the values that differ."""
+    default, chosen = call.default.split(), call.chosen.split()
+    if default[0] != chosen[0]:
+        return call.chosen
+    return " ".join(word for word in chosen if word not in default)

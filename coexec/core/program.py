@@ -112,6 +112,12 @@ class Program:
                     _require(step.buffer in buffers, f"there is no buffer {step.buffer!r}")
 
     @property
+    def processors(self) -> tuple[str, ...]:
+        """Processors that compute or hold something, in order of first use."""
+        homes = (buffer.processor for buffer in self.buffers)
+        return tuple(dict.fromkeys([*(e.processor for e in self.executables), *homes]))
+
+    @property
     def planned_bytes(self) -> int:
         """Bytes of all buffers as planned, constants of executables not counted."""
         return sum(buffer.nbytes for buffer in self.buffers)

@@ -209,6 +209,9 @@ OPS = (
             _case(4, 3, training_mode=1),
             _case(2, 5, 3, 2, 2, training_mode=1, epsilon=1e-3),
             _case(3, 2, 9, 7, outputs=3, gradient=False, training_mode=1, momentum=0.8),
+            _case(7, 40, 5, 3, outputs=3, gradient=False, training_mode=1),
+            _case(6, 5, 13, 13, gradient=False, training_mode=1),
+            _case(6, 2, 15, 160, gradient=False, training_mode=1),
         ),
     ),
     OpDef(
@@ -224,6 +227,9 @@ OPS = (
             _grad_case(4, 7, 9),
             _grad_case(6, 3),
             _grad_case(3, 2, 17, 19, epsilon=1e-3),
+            _grad_case(5, 70),
+            _grad_case(7, 40, 5, 3),
+            _grad_case(5, 5, 13, 13),
         ),
     ),
 )

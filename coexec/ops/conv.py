@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -296,6 +297,11 @@ def _weight_grad_case(example: Example) -> Example:
     return Example((Sample(g.in_shape), Sample(g.out_shape)), attributes)
 
 
+_MANY_SMALL_PLANES = replace(
+    _weight_grad_case(_case((3, 40, 3, 3), (40, 1, 3, 3), group=40, pads=(1, 1, 1, 1))),
+    gradient=False,
+)
+
 OPS = (
     OpDef("Conv", infer_conv, conv, gradient=conv_gradient, work=conv_work, examples=_CONV),
     OpDef(
@@ -316,6 +322,6 @@ OPS = (
         gradient=weight_grad_gradient,
         work=conv_work,
         body=weight_grad_body,
-        examples=tuple(map(_weight_grad_case, _CONV)),
+        examples=(*map(_weight_grad_case, _CONV), _MANY_SMALL_PLANES),
     ),
 )

@@ -8,7 +8,6 @@ In place pairs hold for the one-tensor form, which is how coexec builds and runs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,54 +15,11 @@ import numpy as np
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.elementwise import is_float, widen
 from coexec.ops.opdef import TRAINING, Example, OpDef, Sample, Work
+from coexec.ops.optim_body import adagrad_body, adam_body, momentum_body
+from coexec.ops.optim_hyper import Hyper, hyper_of
 
 Rule = Callable[..., tuple[Array, ...]]
 NOT_DIFFERENTIABLE = "an optimizer step ends the graph"
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """The attributes of a step; ONNX requires those without a default there."""
-
-    alpha: float = 0.0
-    beta: float = 0.0
-    epsilon: float = 0.0
-    norm: float = 0.0
-    norm_post: float = 0.0
-    decay: float = 0.0
-    nesterov: bool = False
-
-
-def hyper_of(call: OpCall) -> Hyper:
-    """Attributes with ONNX's defaults; ``ValueError`` for one that is missing or unknown."""
-    if call.op_type == "Momentum":
-        mode = _required(call, "mode")
-        if mode not in ("standard", "nesterov"):
-            raise ValueError(f"Momentum: mode must be standard or nesterov, got {mode!r}")
-        return Hyper(
-            alpha=float(_required(call, "alpha")),
-            beta=float(_required(call, "beta")),
-            norm=float(_required(call, "norm_coefficient")),
-            nesterov=mode == "nesterov",
-        )
-    norm = float(call.attribute("norm_coefficient", 0.0))
-    epsilon = float(call.attribute("epsilon", 1e-6))
-    if call.op_type == "Adagrad":
-        return Hyper(epsilon=epsilon, norm=norm, decay=float(call.attribute("decay_factor", 0.0)))
-    return Hyper(
-        alpha=float(call.attribute("alpha", 0.9)),
-        beta=float(call.attribute("beta", 0.999)),
-        epsilon=epsilon,
-        norm=norm,
-        norm_post=float(call.attribute("norm_coefficient_post", 0.0)),
-    )
-
-
-def _required(call: OpCall, name: str) -> Any:
-    value = call.attribute(name)
-    if value is None:
-        raise ValueError(f"{call.op_type}: attribute {name} is missing")
-    return value
 
 
 def momentum(h: Hyper, rate: Any, step: int, x: Array, g: Array, v: Array) -> tuple[Array, ...]:
@@ -184,6 +140,7 @@ OPS = (
         not_differentiable=NOT_DIFFERENTIABLE,
         work=step_work(7),
         examples=examples(1, *MOMENTUM),
+        body=momentum_body,
         in_place=((0, 2), (1, 4)),
     ),
     OpDef(
@@ -194,6 +151,7 @@ OPS = (
         not_differentiable=NOT_DIFFERENTIABLE,
         work=step_work(15),
         examples=examples(2, *ADAM),
+        body=adam_body,
         in_place=((0, 2), (1, 4), (2, 5)),
     ),
     OpDef(
@@ -204,6 +162,7 @@ OPS = (
         not_differentiable=NOT_DIFFERENTIABLE,
         work=step_work(9),
         examples=examples(1, *ADAGRAD),
+        body=adagrad_body,
         in_place=((0, 2), (1, 4)),
     ),
 )

@@ -35,12 +35,21 @@ CASES: dict[str, Case] = {
     "odd sizes": ("Conv", (3, 17, 9, 7), (20, 17), (1, 1, 1, 1), False),
     "uneven pads": ("Conv", (2, 16, 13, 10), (33, 16), (0, 1, 2, 0), True),
     "many channels": ("Conv", (1, 150, 5, 22), (16, 150), (2, 2, 2, 2), False),
+    "few tiles": ("Conv", (1, 20, 7, 7), (70, 20), (1, 1, 1, 1), True),
     "gradient": ("coexec::ConvInputGrad", (2, 24, 9, 11), (24, 19), (1, 0, 1, 2), False),
     "transpose": ("ConvTranspose", (2, 16, 9, 8), (16, 18), (1, 1, 1, 1), True),
 }
 """Operator, operand, channels of the weights, pads and whether there is a bias."""
 
 
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transforms that pay for the small calls of tests too."""
+    for cost in ("FILTER_COST", "BIG_FILTER_COST", "TILE_COST"):
+        monkeypatch.setattr(winograd, cost, 0)
+
+
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("case", CASES)
 def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Generator) -> None:
@@ -50,6 +59,7 @@ def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Gen
     check(processor, call, processor.facts, rng)
 
 
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
     processor = opened(runtime)
@@ -57,6 +67,7 @@ def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
     check(processor, convolution(*CASES["uneven pads"]), wide, rng)
 
 
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_weights_are_transformed_in_rounds_that_fit_a_cache(
     runtime: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
@@ -71,11 +82,23 @@ def test_weights_are_transformed_in_rounds_that_fit_a_cache(
     check(processor, call, processor.facts, rng)
 
 
-def test_few_tiles_are_left_to_direct_sums() -> None:
-    """Three rows and columns fill a tile of 4 x 4 by half, and one image has one such tile."""
-    facts = opened(RUNTIMES[0]).facts
-    for x, weights in (((1, 64, 8, 8), (64, 64)), ((64, 32, 2, 2), (32, 32))):
-        assert chosen(convolution("Conv", x, weights, (1, 1, 1, 1), False), facts) != "winograd"
+@pytest.mark.parametrize(
+    ("x", "channels", "prepared", "pays"),
+    [
+        ((16, 64, 4, 4), 64, False, True),
+        ((4, 64, 4, 4), 64, False, False),  # the transform of the weights is for too few tiles
+        ((4, 64, 4, 4), 64, True, True),  # unless it was done before
+        ((8, 512, 4, 4), 512, False, False),  # more weights than a cache holds cost more
+        ((64, 32, 2, 2), 32, True, False),  # a quarter of each tile
+    ],
+)
+def test_it_is_chosen_where_transforms_save_more_than_they_cost(
+    x: tuple[int, ...], channels: int, prepared: bool, pays: bool
+) -> None:
+    call = convolution("Conv", x, (channels, channels), (1, 1, 1, 1), False)
+    if prepared:
+        call = replace(call, constants={1: np.zeros(call.input(1).shape, np.float32)})
+    assert (chosen(call, opened(RUNTIMES[0]).facts) == "winograd") == pays
 
 
 def convolution(

@@ -34,7 +34,19 @@ def test_import_is_fast_and_light() -> None:
     assert "coexec" in loaded
     assert not loaded & heavy
     assert runs[0]["modules"].count("coexec") == 1
-    assert [name for name in runs[0]["modules"] if name.startswith("coexec.")] == []
+    own = [name for name in runs[0]["modules"] if name.startswith("coexec.")]
+    assert own == ["coexec.base", "coexec.base.postponed"]
+
+
+def test_symbolic_arithmetic_is_loaded_when_it_is_used() -> None:
+    """ONNX IR would import it at once, half of its own start."""
+    done = python(
+        "import sys, coexec; assert coexec.Trainer\n"
+        "print('sympy.core' in sys.modules)\n"
+        "import onnx_ir\n"
+        "print((onnx_ir.SymbolicDim('N') + 1).value, 'sympy.core' in sys.modules)"
+    )
+    assert done.out == "False\nN + 1 True\n"
 
 
 def test_every_public_name_is_there() -> None:

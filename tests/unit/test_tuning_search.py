@@ -158,6 +158,23 @@ def test_a_machine_that_speeds_up_makes_no_winner() -> None:
     assert found.ms == found.default_ms
 
 
+def test_bursts_of_other_work_make_no_winner() -> None:
+    """Two samples in five take much longer, whoever runs: medians of a few often differ."""
+    noise = random.Random(3)
+    machine = Machine(lambda _choice: 10.0)
+    machine.load = lambda _now: 2.5 if noise.random() < 0.4 else 1.0
+    found = machine.search()
+    assert str(found.best) == "tiles A=8 B=1 C=3"
+    assert found.tally.tried > 20
+
+
+def test_a_winner_is_found_among_bursts_of_other_work() -> None:
+    noise = random.Random(4)
+    machine = Machine(lambda choice: 7.0 if choice.values.get("C") == 2 else 10.0)
+    machine.load = lambda _now: 1.3 if noise.random() < 0.2 else 1.0
+    assert machine.search().best.values["C"] == 2
+
+
 def test_one_outlier_does_not_cut_the_best() -> None:
     machine = Machine(lambda choice: 2.0 if str(choice) == "rows A=4 L=64" else 10.0)
     spikes = iter([1.0] * 4 + [7.0])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib import resources
 from itertools import accumulate
 from math import prod
@@ -12,13 +13,15 @@ from math import prod
 import numpy as np
 
 from coexec.core.arena import Lifetime, plan_arena
-from coexec.core.types import Region, RegionNode, compute_dtype
+from coexec.core.types import OpCall, Region, RegionNode, compute_dtype
 from coexec.processors.opencl.choose import Chooser, by_default, named
 from coexec.processors.opencl.copies import together
 from coexec.processors.opencl.executable import (
     ARENA,
     ARGUMENT,
     CONSTANT,
+    PREPARE,
+    PREPARED,
     CopyStep,
     KernelStep,
     Label,
@@ -33,9 +36,13 @@ from coexec.processors.opencl.family import (
     Lowering,
     Operand,
     Scalar,
+    ceil_to,
 )
+from coexec.processors.opencl.fusion.finished import FINISHED
 from coexec.processors.opencl.fusion.fuse import fuse
 from coexec.processors.opencl.fusion.operators import definition, in_place_pairs, title
+from coexec.processors.opencl.kernels.epilogue import lower_finished
+from coexec.processors.opencl.preparation import Prepared, divide
 from coexec.processors.opencl.table import KERNELS
 
 INCLUDE = re.compile(r'^#include "(\w+)\.cl"$', re.MULTILINE)
@@ -49,9 +56,14 @@ def lower_node(
     node: RegionNode, facts: DeviceFacts, choose: str | Chooser | None = None
 ) -> Lowering:
     """The kernels of one node: by default, by the variant named, or as a chooser decides."""
-    family = KERNELS[node.call.identifier]
     chooser = named(choose) if isinstance(choose, str) else choose or by_default
-    return chooser(family, node.call, facts).lower(node.call, facts)
+
+    def lower(call: OpCall) -> Lowering:
+        return chooser(KERNELS[call.identifier], call, facts).lower(call, facts)
+
+    if node.call.identifier == FINISHED.identifier:
+        return lower_finished(node.call, lower)
+    return lower(node.call)
 
 
 def compile_region(
@@ -72,11 +84,17 @@ def compile_region(
         None if definition(node.call).view else lower_node(node, facts, choose)
         for node in region.nodes
     ]
-    storage = Storage.plan(region, lowerings, facts.alignment)
-    emitter = Emitter(region, storage)
-    for index, (node, lowering) in enumerate(zip(region.nodes, lowerings, strict=True)):
-        if lowering is not None:
-            emitter.node(index, node, lowering)
+    prepared = [
+        None if lowering is None else divide(lowering, constant_inputs(region, node))
+        for node, lowering in zip(region.nodes, lowerings, strict=True)
+    ]
+    storage = Storage.plan(
+        region, [None if p is None else p.lowering for p in prepared], facts.alignment
+    )
+    emitter = Emitter(region, storage, facts.alignment)
+    for index, parts in enumerate(prepared):
+        if parts is not None:
+            emitter.node(index, region.nodes[index], parts)
     emitter.steps += emitter.copies_together() if fusing else emitter.copies()
     return OpenCLExecutable(
         processor=processor,
@@ -89,7 +107,14 @@ def compile_region(
         constants={
             name: np.ascontiguousarray(region.constants[name]) for name in sorted(emitter.constants)
         },
+        preparation=tuple(emitter.preparation),
+        prepared_bytes=emitter.prepared_bytes,
     )
+
+
+def constant_inputs(region: Region, node: RegionNode) -> frozenset[int]:
+    """Numbers of the operands of a node that are constants of its region."""
+    return frozenset(i for i, name in enumerate(node.inputs) if name in region.constants)
 
 
 @dataclass
@@ -277,24 +302,48 @@ class Emitter:
 
     region: Region
     storage: Storage
+    alignment: int
     steps: list[Step] = field(default_factory=list)
+    preparation: list[KernelStep] = field(default_factory=list)
+    prepared_bytes: int = 0
     programs: dict[str, str] = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
 
-    def node(self, index: int, node: RegionNode, lowering: Lowering) -> None:
-        labels = _labels(node, lowering, self.storage.live[index])
-        for label, call in zip(labels, lowering.calls, strict=True):
-            if prod(call.global_size) == 0:
-                continue
-            args = tuple(
-                arg if isinstance(arg, Scalar) else self._slot(index, node, arg)
-                for arg in call.args
-            )
-            self.steps.append(
-                KernelStep(
-                    self.program(call), call.entry, args, call.global_size, call.local_size, label
-                )
-            )
+    def node(self, index: int, node: RegionNode, parts: Prepared) -> None:
+        """The steps of a node, and what prepares its constants."""
+        blocks = [self._prepared_block(nbytes) for nbytes in parts.blocks]
+        once = replace(parts.lowering, calls=parts.once)
+        for label, call in zip(_labels(node, once, 0), parts.once, strict=True):
+            first = replace(label, phase=PREPARE)
+            self.preparation += self._kernel(index, node, call, first, blocks)
+        labels = _labels(node, parts.lowering, self.storage.live[index])
+        for label, call in zip(labels, parts.lowering.calls, strict=True):
+            self.steps += self._kernel(index, node, call, label, blocks)
+
+    def _kernel(
+        self, index: int, node: RegionNode, call: KernelCall, label: Label, blocks: list[Slot]
+    ) -> list[KernelStep]:
+        """The step of a kernel; none where it has no work-items."""
+        if prod(call.global_size) == 0:
+            return []
+        args: list[Slot | Scalar] = []
+        for arg in call.args:
+            if isinstance(arg, Scalar):
+                args.append(arg)
+            elif arg.kind == "prepared":
+                args.append(blocks[arg.index])
+            else:
+                args.append(self._slot(index, node, arg))
+        program = self.program(call)
+        return [
+            KernelStep(program, call.entry, tuple(args), call.global_size, call.local_size, label)
+        ]
+
+    def _prepared_block(self, nbytes: int) -> Slot:
+        """Memory behind what other nodes have prepared."""
+        start = ceil_to(self.prepared_bytes, self.alignment)
+        self.prepared_bytes = start + nbytes
+        return Slot(PREPARED, offset=start, nbytes=nbytes)
 
     def copies(self) -> list[CopyStep]:
         """Outputs that are views of arguments or constants, and states not updated in place."""
@@ -352,6 +401,7 @@ def program_text(call: KernelCall) -> str:
     return "\n".join((*pragmas, *defines, kernel_source(call.family)))
 
 
+@cache
 def kernel_source(family: str) -> str:
     """Text of ``kernels/<family>.cl`` with the files that it includes in their places.
 
@@ -365,10 +415,11 @@ def kernel_source(family: str) -> str:
 def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
     """One label per kernel; the operator's work goes to its last kernel unless kernels say more."""
     work = definition(node.call).work(node.call)
-    own = any(call.flop or call.bytes for call in lowering.calls)
+    stated = any(call.flop or call.bytes for call in lowering.calls)
     labels = []
     for number, call in enumerate(lowering.calls):
         last = number == len(lowering.calls) - 1
+        own = stated or call.layout
         labels.append(
             Label(
                 name=node.call.name or node.call.identifier,

@@ -13,6 +13,8 @@ import pyopencl as cl
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
+from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.describe import facts_of, spec_of
 from coexec.processors.opencl.executable import (
     ARENA,
@@ -27,14 +29,6 @@ from coexec.processors.opencl.executable import (
 from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
-
-
-class OpenCLBuffer(Buffer):
-    """Device memory."""
-
-    def __init__(self, memory: cl.Buffer, nbytes: int) -> None:
-        self.memory = memory
-        self.nbytes = nbytes
 
 
 @dataclass
@@ -86,6 +80,12 @@ class BoundRegion:
     labels: list[Label]
     keep: list[cl.Buffer]
 
+    def then(self, other: BoundRegion) -> BoundRegion:
+        """The steps of both, one after another."""
+        return BoundRegion(
+            self.steps + other.steps, self.labels + other.labels, self.keep + other.keep
+        )
+
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
 
@@ -110,7 +110,8 @@ class OpenCLDevice(Runner):
         self.allocated_bytes = 0
         self.peak_bytes = 0
         self._bound: dict[tuple[int, ...], BoundRegion] = {}
-        self._constants: dict[int, dict[str, OpenCLBuffer]] = {}
+        self._constants: dict[int, DeviceConstants] = {}
+        self._preparation: dict[int, BoundRegion] = {}
         offset = self._measure_clock_offset()
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
         self._clock_offset = offset or 0
@@ -182,13 +183,23 @@ class OpenCLDevice(Runner):
         if key not in self._bound or self.options.bind == "each":
             self._bind(key, executable, buffers)
         region = self._bound[key]
+        preparation = self._preparation.get(id(executable))
+        if preparation is not None:
+            region = preparation.then(region)
         try:
-            if self.clock == HOST_CLOCK and self.detailed:
-                return self._submit_timed(region)
-            events = self._enqueue(region.steps)
-            self.queue.flush()
+            ticket = self._start(region)
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: a kernel could not be launched: {error}") from error
+        if preparation is not None:
+            del self._preparation[id(executable)]
+            self._constants[id(executable)].release()
+        return ticket
+
+    def _start(self, region: BoundRegion) -> OpenCLTicket:
+        if self.clock == HOST_CLOCK and self.detailed:
+            return self._submit_timed(region)
+        events = self._enqueue(region.steps)
+        self.queue.flush()
         if not events:
             marker = cl.enqueue_marker(self.queue)
             return OpenCLTicket("empty region", LAUNCH, [marker], (Label("empty region"),))
@@ -289,7 +300,7 @@ class OpenCLDevice(Runner):
         """Create kernels with their arguments set, once per executable and set of buffers."""
         programs = self.programs.build(executable.programs)
         memories = [buffer.memory for buffer in buffers if isinstance(buffer, OpenCLBuffer)]
-        constants = self._upload_constants(executable)
+        constants = self._upload_constants(executable, programs)
         slots: dict[Slot, cl.Buffer] = {}
 
         def resolve(slot: Slot) -> cl.Buffer:
@@ -299,7 +310,7 @@ class OpenCLDevice(Runner):
                 if slot not in slots:
                     slots[slot] = memories[-1].get_sub_region(slot.offset, max(slot.nbytes, 1))
                 return slots[slot]
-            return constants[slot.name].memory
+            return constants.memory(slot)
 
         def bind(step: Step) -> BoundKernel | BoundCopy:
             if isinstance(step, CopyStep):
@@ -312,17 +323,24 @@ class OpenCLDevice(Runner):
         for owner in (executable, *buffers):
             weakref.finalize(owner, self._bound.pop, key, None)
 
-    def _upload_constants(self, executable: OpenCLExecutable) -> dict[str, OpenCLBuffer]:
-        """Weights and tables of an executable on the device, uploaded once."""
-        if id(executable) not in self._constants:
-            uploaded: dict[str, OpenCLBuffer] = {}
-            for name, array in executable.constants.items():
-                uploaded[name] = self.alloc(array.nbytes)
-                if array.nbytes:
-                    cl.enqueue_copy(self.queue, uploaded[name].memory, np.ascontiguousarray(array))
-            self._constants[id(executable)] = uploaded
-            weakref.finalize(executable, self._constants.pop, id(executable), None)
-        return self._constants[id(executable)]
+    def _upload_constants(
+        self, executable: OpenCLExecutable, programs: Sequence[cl.Program]
+    ) -> DeviceConstants:
+        """Constants of an executable, once; their preparation is left for the first launch."""
+        key = id(executable)
+        if key not in self._constants:
+            constants = DeviceConstants.upload(executable, self.queue, self.alloc)
+            self._constants[key] = constants
+            weakref.finalize(executable, self._constants.pop, key, None)
+            if executable.preparation:
+                steps = [
+                    _bind_kernel(step, programs[step.program], constants.memory)
+                    for step in executable.preparation
+                ]
+                labels = [step.label for step in executable.preparation]
+                self._preparation[key] = BoundRegion([*steps], labels, [])
+                weakref.finalize(executable, self._preparation.pop, key, None)
+        return self._constants[key]
 
     def _released(self, nbytes: int) -> None:
         self.allocated_bytes -= nbytes

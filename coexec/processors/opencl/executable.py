@@ -16,7 +16,11 @@ from coexec.processors.opencl.family import Scalar
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a tensor lives: argument ``index``, ``offset`` in the arena, or constant ``name``."""
+    """Where a tensor lives: argument ``index``, ``offset`` in the arena, or constant ``name``.
+
+    A ``prepared`` one lives at ``offset`` in the memory that :attr:`OpenCLExecutable.preparation`
+    fills.
+    """
 
     kind: str
     index: int = 0
@@ -25,7 +29,9 @@ class Slot:
     name: str = ""
 
 
-ARGUMENT, ARENA, CONSTANT = "argument", "arena", "constant"
+ARGUMENT, ARENA, CONSTANT, PREPARED = "argument", "arena", "constant", "prepared"
+PREPARE = "prepare"
+"""Phase of the steps that run once."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +86,29 @@ class ProgramSource:
 
 @dataclass(frozen=True)
 class OpenCLExecutable(Executable):
-    """Programs, steps and the constants that steps refer to by name."""
+    """Programs, steps and the constants that steps refer to by name.
+
+    ``preparation`` are steps that run once, before the first of ``steps``: from constants they fill
+    ``prepared_bytes`` of memory that ``steps`` only read.
+    """
 
     programs: tuple[ProgramSource, ...] = ()
     steps: tuple[Step, ...] = ()
     constants: Mapping[str, Array] = field(default_factory=dict)
+    preparation: tuple[KernelStep, ...] = ()
+    prepared_bytes: int = 0
+
+    @property
+    def resident(self) -> frozenset[str]:
+        """Constants that steps read; the others leave the device once they are prepared."""
+        return frozenset(
+            slot.name for step in self.steps for slot in _slots(step) if slot.kind == CONSTANT
+        )
 
     @property
     def constant_bytes(self) -> int:
-        return sum(array.nbytes for array in self.constants.values())
+        """Resident constants and what is prepared from the others."""
+        return self.prepared_bytes + sum(self.constants[name].nbytes for name in self.resident)
 
     def to_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
         record = {
@@ -98,6 +118,8 @@ class OpenCLExecutable(Executable):
             "naive_bytes": self.naive_bytes,
             "programs": [vars(program) for program in self.programs],
             "steps": [_step_to_json(step) for step in self.steps],
+            "preparation": [_step_to_json(step) for step in self.preparation],
+            "prepared_bytes": self.prepared_bytes,
         }
         return record, dict(self.constants)
 
@@ -111,8 +133,10 @@ def executable_from_json(
         ValueError: a step refers to a program or a constant that is not there.
     """
     steps = tuple(_step_from_json(step) for step in record["steps"])
-    for step in steps:
-        _check_step(step, len(record["programs"]), constants)
+    preparation = tuple(_kernel_from_json(step) for step in record["preparation"])
+    prepared_bytes = int(record["prepared_bytes"])
+    for step in (*preparation, *steps):
+        _check_step(step, len(record["programs"]), constants, prepared_bytes)
     return OpenCLExecutable(
         processor=processor,
         inputs=tuple(record["inputs"]),
@@ -122,20 +146,27 @@ def executable_from_json(
         programs=tuple(ProgramSource(**program) for program in record["programs"]),
         steps=steps,
         constants=constants,
+        preparation=preparation,
+        prepared_bytes=prepared_bytes,
     )
 
 
-def _check_step(step: Step, programs: int, constants: Mapping[str, Array]) -> None:
-    slots: tuple[Slot | Scalar, ...]
-    if isinstance(step, KernelStep):
-        slots = step.args
-        if not 0 <= step.program < programs:
-            raise ValueError(f"there is no program {step.program}")
-    else:
-        slots = (step.dst, step.src)
-    for slot in slots:
-        if isinstance(slot, Slot) and slot.kind == CONSTANT and slot.name not in constants:
+def _slots(step: Step) -> tuple[Slot, ...]:
+    if isinstance(step, CopyStep):
+        return step.dst, step.src
+    return tuple(arg for arg in step.args if isinstance(arg, Slot))
+
+
+def _check_step(
+    step: Step, programs: int, constants: Mapping[str, Array], prepared_bytes: int
+) -> None:
+    if isinstance(step, KernelStep) and not 0 <= step.program < programs:
+        raise ValueError(f"there is no program {step.program}")
+    for slot in _slots(step):
+        if slot.kind == CONSTANT and slot.name not in constants:
             raise ValueError(f"there is no constant {slot.name!r}")
+        if slot.kind == PREPARED and not 0 <= slot.offset <= prepared_bytes - slot.nbytes:
+            raise ValueError(f"{slot.nbytes} bytes at {slot.offset} are not prepared")
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:
@@ -160,9 +191,13 @@ def _step_to_json(step: Step) -> dict[str, Any]:
 
 
 def _step_from_json(record: Mapping[str, Any]) -> Step:
-    label = Label(**record["label"])
     if record["kind"] == "copy":
+        label = Label(**record["label"])
         return CopyStep(Slot(**record["dst"]), Slot(**record["src"]), record["nbytes"], label)
+    return _kernel_from_json(record)
+
+
+def _kernel_from_json(record: Mapping[str, Any]) -> KernelStep:
     local = record["local_size"]
     return KernelStep(
         program=record["program"],
@@ -172,5 +207,5 @@ def _step_from_json(record: Mapping[str, Any]) -> Step:
         ),
         global_size=tuple(record["global_size"]),
         local_size=None if local is None else tuple(local),
-        label=label,
+        label=Label(**record["label"]),
     )

@@ -38,9 +38,12 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor argument: input or output ``index`` of the call, or scratch block ``index``."""
+    """A tensor argument: input or output ``index`` of the call, or scratch block ``index``.
 
-    kind: Literal["input", "output", "scratch"]
+    ``prepared`` blocks are the compiler's: scratch that is filled once (preparation.py).
+    """
+
+    kind: Literal["input", "output", "scratch", "prepared"]
     index: int
 
 
@@ -91,7 +94,9 @@ class KernelCall:
     ``global_size`` must be a multiple of ``local_size`` where that is given (OpenCL 1.2).
     ``flop`` and ``bytes`` are this kernel's own work; where all kernels of a lowering leave them at
     0, the operator's work goes to the last one. ``layout`` marks a kernel that only rearranges data
-    for the one that computes (packing).
+    for the one that computes (packing): it writes blocks of scratch that later kernels only read.
+    ``finishes`` says what of fused elementwise operators the kernel applies to each result before
+    it stores it (``epilogue.cl``): functions of the value, or also of tensors like the result.
     """
 
     family: str
@@ -103,6 +108,7 @@ class KernelCall:
     flop: int = 0
     bytes: int = 0
     layout: bool = False
+    finishes: Literal["nothing", "values", "tensors"] = "nothing"
 
 
 @dataclass(frozen=True)
@@ -198,6 +204,11 @@ C_TYPES = {
 """OpenCL C storage type of each NumPy element type."""
 
 
+HALF, DOUBLE = np.dtype(np.float16), np.dtype(np.float64)
+STORED = frozenset(map(np.dtype, C_TYPES))
+"""Types by themselves: NumPy makes up their names anew each time."""
+
+
 def c_type(dtype: np.dtype[Any]) -> str:
     """``float32`` -> ``float``; raises ``KeyError`` for types OpenCL C has no name for."""
     return C_TYPES[dtype.name]
@@ -208,11 +219,11 @@ def refuse_types(types: Sequence[TensorType | None], facts: DeviceFacts) -> str 
     for kind in types:
         if kind is None:
             continue
-        if kind.dtype.name not in C_TYPES:
+        if kind.dtype not in STORED:
             return f"no OpenCL C type for {kind.dtype.name}"
-        if kind.dtype.name == "float16" and not facts.fp16:
+        if kind.dtype == HALF and not facts.fp16:
             return "float16: the device has no cl_khr_fp16"
-        if kind.dtype.name == "float64" and not facts.fp64:
+        if kind.dtype == DOUBLE and not facts.fp64:
             return "float64: the device has no cl_khr_fp64"
         if kind.size >= 2**31:
             return f"{kind}: more than 2^31 elements"

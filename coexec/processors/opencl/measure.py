@@ -17,8 +17,9 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.core.machine import Link, Rates
+from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.compile import kernel_source
-from coexec.processors.opencl.device import OpenCLBuffer, OpenCLDevice
+from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.executable import ProgramSource
 
 CHAINS = 10

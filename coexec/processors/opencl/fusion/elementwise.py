@@ -43,6 +43,11 @@ def fuse_elementwise(region: Region, facts: DeviceFacts) -> Region:
     return replaced(region, fusion.node, fusion.groups)
 
 
+def chain_node(region: Region, index: int, facts: DeviceFacts) -> RegionNode:
+    """The chain of one node, which can stand in one."""
+    return _Fusion(region, facts).node([index])
+
+
 class _Fusion:
     def __init__(self, region: Region, facts: DeviceFacts) -> None:
         self.region = region

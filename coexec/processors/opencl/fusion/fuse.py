@@ -7,12 +7,18 @@ from collections.abc import Callable
 from coexec.core.types import Region
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
+from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.fusion.optimizer import batch_optimizer
 
 Rewrite = Callable[[Region, DeviceFacts], Region]
 
-REWRITES: tuple[Rewrite, ...] = (fuse_normalisation, fuse_elementwise, batch_optimizer)
+REWRITES: tuple[Rewrite, ...] = (
+    fuse_normalisation,
+    fuse_elementwise,
+    fuse_epilogues,
+    batch_optimizer,
+)
 
 
 def fuse(region: Region, facts: DeviceFacts) -> Region:

@@ -7,8 +7,9 @@ from coexec.ops.opdef import TRAINING, OpDef
 from coexec.ops.table import opdef
 from coexec.processors.opencl.fusion.activated import ACTIVATED, ACTIVATED_GRAD, activated_of
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
+from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
 
-FUSED_OPERATORS = {op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD)}
+FUSED_OPERATORS = {op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD, FINISHED)}
 
 
 def definition(call: OpCall) -> OpDef:
@@ -37,6 +38,9 @@ def title(call: OpCall) -> str:
     """How events name a call's operator: a fused one by the operators that it is made of."""
     if call.domain != FUSED:
         return call.identifier
+    if call.identifier == FINISHED.identifier:
+        own = finished_of(call)
+        return f"{own.core.identifier}+{title(own.chain)}"
     if call.identifier != CHAIN.identifier:
         return "+".join(dict.fromkeys(activated_of(call).kinds))
     return "+".join(dict.fromkeys(step.call.identifier for step in chain_of(call).steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd, prod
 
@@ -24,6 +24,7 @@ from coexec.processors.opencl.kernels.window import Window
 
 def forward_product(call: OpCall, w: Window) -> BlockedProduct:
     """Y = W * im2col(X): rows are output channels, columns output positions of all images."""
+    w = flattened(w)
     _, k1, k2 = w.kernel
     return BlockedProduct(
         dtype=call.output(0).dtype,
@@ -56,6 +57,12 @@ def forward_product(call: OpCall, w: Window) -> BlockedProduct:
     )
 
 
+def flattened(w: Window) -> Window:
+    """A convolution that reads where it writes, on one axis: its positions are runs of memory."""
+    line = (1, 1, w.pixels)
+    return replace(w, in_size=line, out_size=line) if w.pointwise else w
+
+
 def input_products(call: OpCall, w: Window) -> Iterator[BlockedProduct]:
     """X from Y, one product per phase of the stride.
 
@@ -63,6 +70,7 @@ def input_products(call: OpCall, w: Window) -> Iterator[BlockedProduct]:
     convolution of Y with stride 1 and a subset of the (reversed) taps: nothing is multiplied by
     inserted zeros. A phase without taps only writes the bias or zeros.
     """
+    w = flattened(w)
     axes = [
         stride_phases(*numbers)
         for numbers in zip(w.in_size, w.kernel, w.strides, w.pads, w.dilations, strict=True)

@@ -8,6 +8,7 @@
  * spreads the rows of x that a band reads over a grid (see plane.cl) and sums vectors along rows.
  * Where a row of y is shorter than a vector, the lanes beyond it spill into the next rows, which are
  * written later; only past the item's share they are held back.
+ * Results are finished (epilogue.cl) before they are stored.
  * Geometry: one work-item per slot of scratch, work-groups of one. */
 
 #ifndef WALK
@@ -30,6 +31,7 @@
 #endif
 
 #include "plane.cl"
+#include "epilogue.cl"
 
 #define TAPS (K1 * K2)
 
@@ -38,7 +40,20 @@
         __global ACC *slots, const int has_bias, const int reverse, const int tasks,               \
         const int bands, const int band, const int channels, const int multiplier,                 \
         const int slot_size, const int grid_size, const int i1, const int i2, const int o1,        \
-        const int o2, const int s1, const int p1, const int p2, const int d1, const int sheet
+        const int o2, const int s1, const int p1, const int p2, const int d1,            \
+        const int sheet FINISH_PARAMETERS
+
+/* Stores the first `room` results of a vector from element `to` on. */
+INLINE void put_result(__global T *y, const int to, const vec v, const int room FINISH_PARAMETERS)
+{
+    if (room >= V)
+        *(__global stored *)(y + to) = NARROW(FINISH(v, to));
+    else {
+        ACC lanes[V];
+        *(vec *)lanes = v;
+        for (int i = 0; i < room; ++i) y[to + i] = (T)FINISH_ONE(lanes[i], to + i);
+    }
+}
 
 /* This item's tasks, and where in y they end. */
 #define FIND_SHARE                                                                                 \
@@ -47,19 +62,28 @@
     const int last_col = MOST(o2 - V, 0), pitch = S2 * sheet;                                      \
     const int limit = end / bands * MORE * o1 * o2 + end % bands * band * o2;                      \
     __global ACC *grid = slots + slot * slot_size;                                                 \
-    fill(grid, grid_size, 0);                                                                        \
+    fill(grid, grid_size, 0);                                                                      \
+    int first = begin / bands * MORE, channel = first % channels, number = begin % bands;          \
     int held = -1
 
-/* Task: image, channel, first row and number of rows; spreads what it reads, unless the grid holds
- * it from the task before. */
+/* Planes `first` on of y, band `number` of them. Counted: for small planes divisions cost much. */
+#define NEXT_TASK                                                                                  \
+    if (++number == bands) {                                                                       \
+        number = 0;                                                                                \
+        first += MORE;                                                                             \
+        channel += MORE;                                                                           \
+        if (channel == channels) channel = 0;                                                      \
+    }
+
+/* First row and number of rows of the task; spreads what it reads, unless the grid holds it from the
+ * task before. */
 #define FIND_TASK                                                                                  \
-    const int first = task / bands * MORE, channel = first % channels;                             \
-    const int top = task % bands * band, rows = LEAST(band, o1 - top);                             \
-    const int source = first / channels * (channels / multiplier) + channel / multiplier;          \
-    if (source * bands + task % bands != held)                                                     \
+    const int top = number * band, rows = LEAST(band, o1 - top);                                   \
+    const int source = multiplier == 1 ? first : first / multiplier;                               \
+    if (source * bands + number != held)                                                           \
         spread(grid, x + source * i1 * i2, i1, i2, S2, top * s1 - p1,                              \
-               (rows - 1) * s1 + (K1 - 1) * d1 + 1, p2, sheet, bands > 1, 0);                         \
-    held = source * bands + task % bands;                                                          \
+               (rows - 1) * s1 + (K1 - 1) * d1 + 1, p2, sheet, bands > 1, 0);                      \
+    held = source * bands + number;                                                                \
     const int base = first * o1 * o2 + top * o2
 
 #if WALK
@@ -94,12 +118,13 @@ __kernel ALONE void depthwise_walk(ARGUMENTS)
             for (int row = 0; row < rows; ++row) {
                 LOAD_ROW(row + 2);
                 const int to = base + row * o2 + col;
-                put(y + to, SUM(c0, 6, 7, 8), limit - to);
+                put_result(y, to, SUM(c0, 6, 7, 8), limit - to FINISH_ARGUMENTS);
                 c0 = SUM(c1, 3, 4, 5);
                 c1 = SUM(start, 0, 1, 2);
             }
             if (col == last_col) break;
         }
+        NEXT_TASK
     }
 }
 #else
@@ -137,7 +162,8 @@ __kernel ALONE void depthwise_walk(ARGUMENTS)
     }
 #define START1(j, m) vec c##j##_##m = (vec)(has_bias ? (ACC)bias[channel + m] : (ACC)0);
 #define ADD1(j, m) c##j##_##m += w##m * x##j;
-#define KEEP1(j, m) put(y + to##j + m * o1 * o2, c##j##_##m, MORE > 1 ? V : limit - to##j);
+#define KEEP1(j, m)                                                                                \
+    put_result(y, to##j + m * o1 * o2, c##j##_##m, MORE > 1 ? V : limit - to##j FINISH_ARGUMENTS);
 #define START(j) EACH_CHANNEL(START1, j)
 #define ADD(j)                                                                                     \
     const vec x##j = *(__global const vec *)(from##j + at);                                        \
@@ -168,6 +194,7 @@ __kernel ALONE void depthwise(ARGUMENTS)
                 }
             EACH_CHUNK(KEEP)
         }
+        NEXT_TASK
     }
 }
 #endif

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,9 @@ MOST_SHARED = 32
 
 MOST_ROW_BYTES = 1 << 17
 """Longest padded row: a band of a few of them must fit a cache."""
+
+RUN_ELEMENTS = 2048
+"""Elements of neighbouring planes that are read in a row, where planes are smaller."""
 
 LEAST_VECTOR_BYTES = 16
 SLACK_VECTORS = 2
@@ -155,7 +158,7 @@ def _forward(
     bias = call.has_input(2)
     numbers = (int(bias), int(reverse), tasks, bands, band, w.out_channels, w.outer, slot, grid)
     shape: Defines = {"K1": k1, "K2": k2, "S2": s2, "D2": d2, "MORE": more}
-    return shares.kernel(
+    lowering = shares.kernel(
         "depthwise",
         "depthwise_walk" if walk else "depthwise",
         (inp(0), inp(1), inp(2) if bias else inp(1), out(0)),
@@ -164,6 +167,8 @@ def _forward(
         (*numbers, *sizes),
         shares.defines(call.output(0).dtype) | ({"WALK": 1} if walk else shape),
     )
+    (kernel,) = lowering.calls
+    return replace(lowering, calls=(replace(kernel, finishes="tensors"),))
 
 
 def _together(outer: int, fills: bool) -> int:
@@ -213,14 +218,21 @@ def _weight(call: OpCall, w: Window, shares: Shares) -> Lowering:
     grid = 0 if stays else ((band - 1) * s1 + reach) * s2 * sheet + shares.slack
     right = 0 if fits else band * y_pitch
     tasks = w.out_channels // more
-    slot = grid + more * (right + w.taps * lanes) + w.taps
+    together = _side_by_side(i1 * i2, -(-o1 // band), tasks // shares.slots)
+    slot = grid + more * (right + together * w.taps * lanes) + w.taps
     numbers = (w.batch, tasks, -(-o1 // band), band, w.out_channels, w.outer, slot, grid, right)
-    sizes = (i1, i2, o1, o2, k1, k2, s1, p1, p2, d1, d2, sheet, y_pitch, int(stays), int(fits))
+    place = (i1, i2, o1, o2, k1, k2, s1, p1, p2, d1, d2, sheet, y_pitch)
+    sizes = (*place, int(stays), int(fits), together)
     defines = shares.defines(result.dtype) | {"GROUP": group, "MORE": more, "S2": s2}
     operands = (inp(0), inp(1), out(0))
     return shares.kernel(
         "depthwise_weight", "depthwise_weight", operands, tasks, slot, (*numbers, *sizes), defines
     )
+
+
+def _side_by_side(plane: int, bands: int, most: int) -> int:
+    """Tasks whose planes of an image are read one after the other: as many as make a long run."""
+    return max(min(RUN_ELEMENTS // plane, most), 1) if bands == 1 else 1
 
 
 def _padded(w: Window) -> bool:

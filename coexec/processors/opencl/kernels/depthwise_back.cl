@@ -54,10 +54,12 @@ __kernel ALONE void depthwise_back(
     const int limit = end / bands * o1 * o2 + end % bands * band * o2;
     __global ACC *grid = slots + slot * slot_size;
     fill(grid, grid_size, 0);
-    for (int task = SHARE(slot, count); task < end; ++task) {
-        const int plane = task / bands, top = task % bands * band, rows = LEAST(band, o1 - top);
+    int task = SHARE(slot, count), plane = task / bands, number = task % bands;
+    int channel = plane % channels;
+    for (; task < end; ++task) {
+        const int top = number * band, rows = LEAST(band, o1 - top);
         const int first = top / S1 + lift, base = plane * o1 * o2;
-        __global const T *weights = w + plane % channels * TAPS;
+        __global const T *weights = w + channel * TAPS;
         spread(grid, x + plane * i1 * i2, i1, i2, 1, first, grid_rows, margin, pitch, bands > 1, 0);
         for (int row = top; row < top + rows; ++row)
             for (int col = 0;; col = LEAST(col + S2 * V, last_col)) {
@@ -90,5 +92,11 @@ __kernel ALONE void depthwise_back(
 #endif
                 if (col == last_col) break;
             }
+        /* Counted: for small planes divisions cost much. */
+        if (++number == bands) {
+            number = 0;
+            ++plane;
+            if (++channel == channels) channel = 0;
+        }
     }
 }

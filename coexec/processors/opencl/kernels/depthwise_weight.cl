@@ -3,9 +3,10 @@
  * the result, w (channels, taps); channel m reads channel m / multiplier of x:
  *     w[m, t] = sum over images and o of y[m, o] * x[o * s - p + t * d], zero outside x.
  *
- * A work-item has a share of the channels, MORE of them at a time. It spreads bands of planes over
- * grids (see plane.cl), unless vectors fit them where they are, and sums products of rows for GROUP
- * taps at once. Rows of y are filled up with zeros to whole vectors.
+ * A work-item has a share of the tasks, MORE channels each. It spreads bands of planes over grids
+ * (see plane.cl), unless vectors fit them where they are, and sums products of rows for GROUP taps at
+ * once. Rows of y are filled up with zeros to whole vectors. Small planes are done for `together`
+ * tasks image by image, so that memory is read in long runs.
  * Geometry: one work-item per slot of scratch, work-groups of one. */
 
 #ifndef GROUP
@@ -63,25 +64,30 @@ __kernel ALONE void depthwise_weight(
     const int slot_size, const int grid_size, const int right_size, const int i1, const int i2,
     const int o1, const int o2, const int k1, const int k2, const int s1, const int p1,
     const int p2, const int d1, const int d2, const int sheet, const int y_pitch,
-    const int x_stays, const int y_stays)
+    const int x_stays, const int y_stays, const int together)
 {
     const int slot = get_global_id(0), count = get_global_size(0), taps = k1 * k2;
     const int end = SHARE(slot + 1, count), pitch = x_stays ? i2 : S2 * sheet;
     __global ACC *grid = slots + slot * slot_size;
     __global ACC *right = grid + grid_size;
-    __global ACC *sums = right + MORE * right_size;
-    __global int *at = (__global int *)(sums + MORE * taps * V);
+    __global ACC *base = right + MORE * right_size;
+    __global int *at = (__global int *)(base + together * MORE * taps * V);
     for (int t = 0; t < taps; ++t)
         at[t] = t / k2 * d1 * pitch + t % k2 * d2 % S2 * sheet + t % k2 * d2 / S2;
     fill(grid, grid_size + MORE * right_size, 0);
-    for (int task = SHARE(slot, count); task < end; ++task) {
-        const int channel = task * MORE;
-        fill(sums, MORE * taps * V, 0);
-        for (int step = 0; step < images * bands; ++step) {
-            const int image = step / bands, top = step % bands * band, rows = LEAST(band, o1 - top);
-            __global const T *plane =
-                x + (image * (channels / multiplier) + channel / multiplier) * i1 * i2;
-            __global const T *result = y + (image * channels + channel) * o1 * o2 + top * o2;
+    for (int start = SHARE(slot, count); start < end; start += together) {
+        const int now = LEAST(together, end - start);
+        fill(base, now * MORE * taps * V, 0);
+        /* Counted, one after the other: for small planes divisions cost much. */
+        int image = 0, number = 0, own = 0;
+        for (int step = 0; step < images * bands * now; ++step) {
+            const int channel = (start + own) * MORE, top = number * band;
+            const int rows = LEAST(band, o1 - top);
+            const int out_plane = image * channels + channel;
+            const int source = multiplier == 1 ? out_plane : out_plane / multiplier;
+            __global ACC *sums = base + own * MORE * taps * V;
+            __global const T *plane = x + source * i1 * i2;
+            __global const T *result = y + out_plane * o1 * o2 + top * o2;
             __global const ACC *left = grid, *right0 = right;
             int apart = right_size;
 #if SAME
@@ -115,7 +121,13 @@ __kernel ALONE void depthwise_weight(
                 }
                 EACH_TAP(KEEP)
             }
+            if (++own < now) continue;
+            own = 0;
+            if (++number < bands) continue;
+            number = 0;
+            ++image;
         }
-        for (int t = 0; t < MORE * taps; ++t) w[channel * taps + t] = (T)sum_lanes(sums + t * V);
+        for (int t = 0; t < now * MORE * taps; ++t)
+            w[start * MORE * taps + t] = (T)sum_lanes(base + t * V);
     }
 }

@@ -18,6 +18,9 @@
 #ifndef DIRECT
 #define DIRECT 1 /* 1: planes of y are whole vectors of type ACC: y is read in place; 2: x too */
 #endif
+#ifndef SINGLE
+#define SINGLE 0 /* 1: y has one row: tiles of one row */
+#endif
 #if DIRECT
 #define LEFT T /* type of y as multiplied */
 #else
@@ -28,7 +31,15 @@
 
 /* Rows of y (HIGH) and of B (WIDE) in a tile: sums, HIGH vectors and one more fill the registers
  * (32 of 64 bytes, 16 of any other size). */
-#if V == 16
+#if SINGLE
+#define HIGH 1
+#define WIDE 8
+#define KEPT (V == 16 ? 16 : 8)
+#define PITCH KEPT
+#define ROWS(F) F(0)
+#define COLUMNS(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3) F(i, 4) F(i, 5) F(i, 6) F(i, 7)
+#define TILE(F) COLUMNS(F, 0)
+#elif V == 16
 #define HIGH 4
 #define WIDE 5
 #define KEPT 32 /* elements that hold the sums of a tile, in rows of PITCH */
@@ -76,6 +87,12 @@ inline vec fold_eighths(const vec a, const vec b)
     return (vec)(a.s01, a.s45, a.s89, a.scd, b.s01, b.s45, b.s89, b.scd) +
            (vec)(a.s23, a.s67, a.sab, a.sef, b.s23, b.s67, b.sab, b.sef);
 }
+#define FOLD_FOUR(i, j, k, l)                                                                      \
+    fold_quarters(fold_halves(c0_##i, c0_##j), fold_halves(c0_##k, c0_##l))
+#if SINGLE
+#define FOLD_TILE(F)                                                                               \
+    F(0, fold_pairs(fold_eighths(FOLD_FOUR(0, 1, 2, 3), FOLD_FOUR(4, 5, 6, 7)), (vec)0))
+#else
 /* Eight sums of a row in 2 lanes each. */
 #define FOLD_ROW(i)                                                                                \
     fold_eighths(                                                                                  \
@@ -84,17 +101,28 @@ inline vec fold_eighths(const vec a, const vec b)
 #define FOLD_TILE(F)                                                                               \
     F(0, fold_pairs(FOLD_ROW(0), FOLD_ROW(1)))                                                     \
     F(1, fold_pairs(FOLD_ROW(2), FOLD_ROW(3)))
+#endif
 #elif V == 8
 inline vec fold_quarters(const vec a, const vec b)
 {
     return (vec)(a.s01, a.s45, b.s01, b.s45) + (vec)(a.s23, a.s67, b.s23, b.s67);
 }
+#if SINGLE
+#define FOLD_FOUR(i, j, k, l)                                                                      \
+    fold_quarters(fold_halves(c0_##i, c0_##j), fold_halves(c0_##k, c0_##l))
+#define FOLD_TILE(F) F(0, fold_pairs(FOLD_FOUR(0, 1, 2, 3), FOLD_FOUR(4, 5, 6, 7)))
+#else
 /* Four sums of a row in 2 lanes each. */
 #define FOLD_ROW(i)                                                                                \
     fold_quarters(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3))
 #define FOLD_TILE(F)                                                                               \
     F(0, fold_pairs(FOLD_ROW(0), FOLD_ROW(1)))                                                     \
     F(1, fold_pairs(FOLD_ROW(2), (vec)0))
+#endif
+#elif SINGLE
+#define FOLD_FOUR(i, j, k, l)                                                                      \
+    fold_pairs(fold_halves(c0_##i, c0_##j), fold_halves(c0_##k, c0_##l))
+#define FOLD_TILE(F) F(0, FOLD_FOUR(0, 1, 2, 3)) F(1, FOLD_FOUR(4, 5, 6, 7))
 #else
 #define FOLD_ROW(i)                                                                                \
     fold_pairs(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3))

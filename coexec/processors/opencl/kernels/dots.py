@@ -27,7 +27,7 @@ from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window
 
 SPACE: Mapping[str, tuple[int, ...]] = {
-    "LENGTH": (512, 256, 1024),
+    "LENGTH": (512, 256, 1024, 4096),
     "WIDTH": (90, 45, 180),
     "HEIGHT": (256, 64, 512),
     "SLOTS": (4, 2, 8),
@@ -47,8 +47,10 @@ class Tile:
     sums: int
 
 
-def tile_of(lanes: int) -> Tile:
-    """Vectors of 16 floats come with 32 registers, shorter ones with 16."""
+def tile_of(lanes: int, rows: int) -> Tile:
+    """Vectors of 16 floats come with 32 registers, shorter ones with 16; y may have one row."""
+    if rows == 1:
+        return Tile(1, 8, max(8, lanes))
     return Tile(4, 5, 32) if lanes == WIDE_LANES else Tile(3, 4, 16)
 
 
@@ -79,7 +81,7 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     """One kernel over blocks of output channels and of input channels."""
     w, sums = d.window, np.dtype(accumulator(d.dtype))
     lanes = lanes_of(sums, facts)
-    tile = tile_of(lanes)
+    tile = tile_of(lanes, w.outer)
     direct = int(d.dtype == sums and w.pixels % lanes == 0)
     if direct and w.pointwise:
         direct = 2
@@ -105,6 +107,7 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
             "MASK": MASKS[sums.name],
             "SAME": int(d.dtype == sums),
             "DIRECT": direct,
+            "SINGLE": int(tile.rows == 1),
             "LENGTH": params["LENGTH"],
         },
     )

@@ -32,8 +32,18 @@ typedef JOIN(MASK, V) mask;
         const int p0, const int p1, const int p2, const int d0, const int d1, const int d2
 #define WINDOW_VALUES i0, i1, i2, o0, o1, o2, k0, k1, k2, s0, s1, s2, p0, p1, p2, d0, d1, d2
 
+/* V elements of x from p on, or every other one of twice as many. */
+inline vec load_run(__global const T *p, const int step)
+{
+    const vec near = LOAD(p);
+    if (step == 1) return near;
+    const vec far = LOAD(p + V);
+    return (vec)(near.even, far.even);
+}
+
 /* Gather V columns from `column` on, `count` channels from `channel` on, all taps. Lanes of one tap
- * mostly lie in one or two contiguous runs of x: then two masked vector loads per channel do. */
+ * mostly lie in one or two runs of x, contiguous or of every other element: then two masked vector
+ * loads (or pairs of loads) per channel do. */
 inline void gather(__global const T *x, __global ACC *panel, const int stride, const int column,
                    const int columns, const int x_size, const int x_image, const int x_channel,
                    const int channel, const int count, WINDOW)
@@ -56,7 +66,7 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
         }
     }
     const int taps = k0 * k1 * k2;
-    const int last = (count - 1) * x_channel + V;
+    const int last = (count - 1) * x_channel + V * s2;
     for (int t = 0; t < taps; ++t) {
         const int t0 = t / (k1 * k2) * d0, t1 = t / k2 % k1 * d1, t2 = t % k2 * d2;
         for (int j = 0; j < V; ++j) {
@@ -65,12 +75,12 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
                 (x0 >= 0) & (x0 < i0) & (x1 >= 0) & (x1 < i1) & (x2 >= 0) & (x2 < i2);
             from[j] = inside ? at[j] + (x0 * i1 + x1) * i2 + x2 : -1;
         }
-        /* Two runs: lane j of run r is x[run_r + j]. A run may lie before x: unusable then. */
-        int run_a = 0, run_b = 0, found = 0;
+        /* Two runs: lane j of run r is x[run_r + j * s2]. A run may lie before x: unusable then. */
+        int run_a = 0, run_b = 0, found = s2 > 2 ? 3 : 0;
         union { mask all; MASK each[V]; } in_a, in_b;
 #pragma unroll 1
         for (int j = 0; j < V; ++j) {
-            const int run = from[j] - j;
+            const int run = from[j] - j * s2;
             in_a.each[j] = in_b.each[j] = 0;
             if (from[j] < 0) continue;
             if (found == 0) run_a = run_b = run, found = 1;
@@ -90,14 +100,15 @@ inline void gather(__global const T *x, __global ACC *panel, const int stride, c
         } else if (found == 2) {
             const mask keep_a = in_a.all, keep_b = in_b.all;
             for (int c = 0; c < count; ++c) {
-                const vec a = LOAD(x + run_a + c * x_channel), b = LOAD(x + run_b + c * x_channel);
+                const vec a = load_run(x + run_a + c * x_channel, s2);
+                const vec b = load_run(x + run_b + c * x_channel, s2);
                 *(__global vec *)(to + c * taps * stride) = MERGE(a, keep_a, b, keep_b);
             }
         } else {
             const mask keep = in_a.all;
             for (int c = 0; c < count; ++c)
                 *(__global vec *)(to + c * taps * stride) =
-                    KEEP(LOAD(x + run_a + c * x_channel), keep);
+                    KEEP(load_run(x + run_a + c * x_channel, s2), keep);
         }
     }
 }

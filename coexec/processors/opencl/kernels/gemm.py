@@ -20,7 +20,7 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import dots
+from coexec.processors.opencl.kernels import dots, outer
 from coexec.processors.opencl.kernels.packed import (
     ONES,
     SPACE,
@@ -45,8 +45,12 @@ from coexec.processors.opencl.kernels.products import (
 )
 from coexec.processors.opencl.kernels.window import Window
 
-MOST_DOT_ROWS = 128
+MOST_SUM_ROWS = 128
 """Beyond, a panel of B is used often enough to be worth transposing."""
+LEAST_OUTER_ROWS = 9
+"""Below, most lanes of vectors along rows of A would stand empty."""
+OUTER_LENGTH, DOTS_LENGTH = 512, 4096
+"""Steps of the sum at a time, between which the processor's prefetching starts anew."""
 
 
 def lower_naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -100,29 +104,75 @@ def suited_packing(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     return suited_tile([blocked_product(call, Product.of(call))], facts)
 
 
-def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
-    """Why vectors along the sum do not fit, else ``None``."""
+def refuse_sums(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why kernels that walk along the sum do not fit, else ``None``."""
     refusal = refuse_product(call, facts) or refuse_packing(call.output(0).dtype)
     if refusal:
         return refusal
     p = Product.of(call)
     if p.batch or p.a[1] != 1 or p.b[0] != 1:
         return "operands are not both contiguous along the sum"
-    if p.rows > MOST_DOT_ROWS:
-        return f"more than {MOST_DOT_ROWS} rows: packing B pays"
+    if p.rows > MOST_SUM_ROWS:
+        return f"more than {MOST_SUM_ROWS} rows: packing B pays"
     return None
 
 
-def lower_dots(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+def refuse_outer(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why vectors along the rows of A do not fit, else ``None``."""
+    refusal = refuse_sums(call, facts)
+    if refusal:
+        return refusal
+    p = Product.of(call)
+    if p.depth == 0:
+        return "nothing to sum"
+    if p.rows < LEAST_OUTER_ROWS:
+        return f"fewer than {LEAST_OUTER_ROWS} rows: vectors would stand empty"
+    return None
+
+
+def sum_window(p: Product) -> Window:
     """Rows of A times rows of the transposed B: a weight gradient of one image and one tap."""
+    line = (1, 1, p.depth)
+    return Window(1, p.columns, p.rows, 1, line, line, ONES, ONES, ZEROS, ONES)
+
+
+def outer_product(call: OpCall) -> outer.Outer:
+    """A product in the terms of outer.cl: rows of A are lanes."""
+    p, y = Product.of(call), call.output(0)
+    bias = None if p.c is None else (inp(2), *p.c)
+    strides = (p.columns, 1, 0)
+    operands = (inp(1), inp(0), out(0))
+    return outer.Outer(y.dtype, sum_window(p), *operands, strides, bias, p.alpha, p.beta)
+
+
+def suited_outer(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """The width of tiles that wastes the least, and long runs of B."""
+    return outer.suited_vectors(outer_product(call), facts) | {"LENGTH": OUTER_LENGTH}
+
+
+def lower_outer(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Sums of outer products of columns of A and of the transposed B."""
+    if call.output(0).size == 0:
+        return Lowering(())
+    return outer.lower_outer(outer_product(call), facts, params)
+
+
+def suited_dots(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """Long runs of rows that are read in place."""
+    p = Product.of(call)
+    lanes = dots.lanes_of(np.dtype(accumulator(call.output(0).dtype)), facts)
+    return {"LENGTH": DOTS_LENGTH} if p.depth % lanes == 0 else {}
+
+
+def lower_dots(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Vectors along the sum."""
     y = call.output(0)
     if y.size == 0:
         return Lowering(())
     p = Product.of(call)
-    line = (1, 1, p.depth)
     product = dots.Dots(
         y.dtype,
-        Window(1, p.columns, p.rows, 1, line, line, ONES, ONES, ZEROS, ONES),
+        sum_window(p),
         inp(1),
         inp(0),
         out(0),
@@ -171,7 +221,8 @@ FAMILY = KernelFamily(
     "gemm",
     ("Gemm", "MatMul"),
     (
-        Variant("dots", lower_dots, refuse_dots, space=dots.SPACE),
+        Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer),
+        Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots),
         Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
         Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
     ),

@@ -36,6 +36,9 @@ from coexec.processors.opencl.kernels.norm_rows import lower_rows, refuse_rows
 LAYERS = ("LayerNormalization", "RMSNormalization")
 LAYER_GRADS = ("LayerNormalizationGrad", "RMSNormalizationGrad")
 GROUPS = ("GroupNormalization", "InstanceNormalization")
+LRN_POWERS = {0.75: {"POWER(base, beta)": "(1 / (sqrt(base) * sqrt(sqrt(base))))"}}
+"""Definitions for exponents (0.75 is the usual one) without pow(), which is slow on drivers
+that do not vectorise it."""
 SLICE_ROWS = 64
 """Rows that one work-item sums for the gradient of a layer's scale; more become slices."""
 
@@ -91,7 +94,7 @@ def _lrn(call: OpCall, local: int) -> Lowering:
         args=(inp(0), out(0), *scalars, f32(ratio), f32(beta), f32(bias)),
         global_size=(ceil_to(inner, first), ceil_to(rows, second)),
         local_size=(first, second),
-        defines=_types(call),
+        defines=_types(call) | LRN_POWERS.get(beta, {}),
     )
     return Lowering((kernel,))
 

@@ -51,6 +51,16 @@
 #define RESULT_ARGUMENT
 #endif
 
+/* Planes walked side by side: each is a stream of its own, and memory serves several at a time better
+ * than one; with many operands more of them would drive each other out of the first cache. */
+#if GRADIENT || defined(RESIDUAL)
+#define TOGETHER 2
+#define EACH(F) F(0) F(1)
+#else
+#define TOGETHER 4
+#define EACH(F) F(0) F(1) F(2) F(3)
+#endif
+
 typedef struct {
     ACC count, mean;
     ACC squares; /* sum of (x - mean)^2 */
@@ -134,6 +144,11 @@ INLINE ACC first_centre(__global const T *x, const int planes, const int stride,
     }
 
 #endif
+#if TOGETHER == 2
+#define ALL(field) add_up(field##0 + field##1)
+#else
+#define ALL(field) add_up((field##0 + field##1) + (field##2 + field##3))
+#endif
 #define WHOLE(v) (v)
 #define NEW(v) ONLY(keep, v)
 
@@ -142,9 +157,21 @@ INLINE Moments part_moments(STATISTICS_ARGUMENTS const int first, const int plan
                             const int stride, const int length, const ACC around)
 {
     const fetched keep = new_lanes(length), centre = around;
-    FIELDS(0)
-    FIELDS(1)
-    for (int plane = 0, at = first; plane < planes; ++plane, at += stride) {
+    EACH(FIELDS)
+    int plane = 0, at = first;
+    for (; plane + TOGETHER <= planes; plane += TOGETHER, at += TOGETHER * stride) {
+        const int end = at + length;
+        int i = at;
+        for (; i + V <= end; i += V) {
+#define ADD_NEXT(n) ADD(n, i + n * stride, WHOLE)
+            EACH(ADD_NEXT)
+        }
+        if (i < end) {
+#define ADD_LAST(n) ADD(n, end - V + n * stride, NEW)
+            EACH(ADD_LAST)
+        }
+    }
+    for (; plane < planes; ++plane, at += stride) {
         const int end = at + length;
         int i = at;
         for (; i + 2 * V <= end; i += 2 * V) {
@@ -159,12 +186,12 @@ INLINE Moments part_moments(STATISTICS_ARGUMENTS const int first, const int plan
     }
     Moments found;
     found.count = (ACC)planes * length;
-    const ACC sum = add_up(sum0 + sum1), apart = sum / found.count;
+    const ACC sum = ALL(sum), apart = sum / found.count, within = ALL(squares) - sum * apart;
     found.mean = around + apart;
-    found.squares = max(add_up(squares0 + squares1) - sum * apart, (ACC)0);
+    found.squares = within < 0 ? 0 : within;
 #if GRADIENT
-    found.plain = add_up(plain0 + plain1);
-    found.along = add_up(along0 + along1) - apart * found.plain;
+    found.plain = ALL(plain);
+    found.along = ALL(along) - apart * found.plain;
 #endif
     return found;
 }
@@ -202,22 +229,36 @@ INLINE Moments moments_of(STATISTICS_ARGUMENTS const int channel, const int firs
 #define RESULT_OF(i) ACTIVATE(fetched, (GET(x + (i)) - mean) * factor + shift)
 #endif
 
-/* y = (x - mean) * factor + shift from element `at` on. The operands of the overlapping vector are
- * read first: y may be the residual's storage. */
+/* y = (x - mean) * factor + shift for `length` elements from `at` on, of one plane or TOGETHER planes
+ * `stride` apart. The operands of overlapping vectors are read first: y may be an operand's storage. */
 INLINE void normalise(__global const T *x, RESIDUAL_ARGUMENT __global T *y, const int at,
-                      const int length, const ACC mean_, const ACC factor_, const ACC shift_)
+                      const int planes, const int stride, const int length, const ACC mean_,
+                      const ACC factor_, const ACC shift_)
 {
     const fetched mean = mean_, factor = factor_, shift = shift_;
-    const int end = at + length;
-    const fetched rest = RESULT_OF(end - V);
+    const int end = at + length, last = end - V;
     int i = at;
-    for (; i + 2 * V <= end; i += 2 * V) {
+#define TAKE_LAST(n) const fetched last##n = RESULT_OF(last + n * stride);
+#define TAKE_NEXT(n) const fetched v##n = RESULT_OF(i + n * stride);
+#define GIVE_LAST(n) PUT(y + last + n * stride, last##n);
+#define GIVE_NEXT(n) PUT(y + i + n * stride, v##n);
+    if (planes == TOGETHER) {
+        EACH(TAKE_LAST)
+        for (; i < last; i += V) {
+            EACH(TAKE_NEXT)
+            EACH(GIVE_NEXT)
+        }
+        EACH(GIVE_LAST)
+        return;
+    }
+    TAKE_LAST(0)
+    for (; i < last - V; i += 2 * V) {
         const fetched v0 = RESULT_OF(i), v1 = RESULT_OF(i + V);
         PUT(y + i, v0);
         PUT(y + i + V, v1);
     }
-    if (i + V <= end) PUT(y + i, RESULT_OF(i));
-    PUT(y + end - V, rest);
+    if (i < last) PUT(y + i, RESULT_OF(i));
+    GIVE_LAST(0)
 }
 #ifdef RESIDUAL
 #define DESTINATION x, residual, y
@@ -237,36 +278,44 @@ INLINE void normalise(__global const T *x, RESIDUAL_ARGUMENT __global T *y, cons
 
 #else
 
-/* dx = factor * (dy - level - slope * (x - mean)) from element `at` on, as in normalise. */
+/* dx = factor * (dy - level - slope * (x - mean)), as in normalise. */
 INLINE void flow_back(STATISTICS_ARGUMENTS MASKED_ARGUMENT __global T *dx, const int at,
-                      const int length, const ACC mean_, const ACC factor_, const ACC level_,
-                      const ACC slope_)
+                      const int planes, const int stride, const int length, const ACC mean_,
+                      const ACC factor_, const ACC level_, const ACC slope_)
 {
     const fetched mean = mean_, factor = factor_, level = level_, slope = slope_;
-#define RESULT_OF(i, down) (factor * ((down) - level - slope * (GET(x + (i)) - mean)))
 #ifdef RESIDUAL
 #define KEEP(i, down) PUT(masked + (i), down);
 #else
 #define KEEP(i, down)
 #endif
     const int end = at + length, last = end - V;
-    const fetched last_down = FLOW(last), rest = RESULT_OF(last, last_down);
     int i = at;
-    for (; i + 2 * V <= end; i += 2 * V) {
-        const fetched down0 = FLOW(i), down1 = FLOW(i + V);
-        const fetched v0 = RESULT_OF(i, down0), v1 = RESULT_OF(i + V, down1);
-        PUT(dx + i, v0);
-        PUT(dx + i + V, v1);
-        KEEP(i, down0)
-        KEEP(i + V, down1)
+#define TAKE(name, i)                                                                           \
+    const fetched down_##name = FLOW(i);                                                        \
+    const fetched name = factor * (down_##name - level - slope * (GET(x + (i)) - mean));
+#define GIVE(name, i)                                                                           \
+    PUT(dx + (i), name);                                                                        \
+    KEEP(i, down_##name)
+#define TAKE_LAST(n) TAKE(last##n, last + n * stride)
+#define TAKE_NEXT(n) TAKE(v##n, i + n * stride)
+#define GIVE_LAST(n) GIVE(last##n, last + n * stride)
+#define GIVE_NEXT(n) GIVE(v##n, i + n * stride)
+    if (planes == TOGETHER) {
+        EACH(TAKE_LAST)
+        for (; i < last; i += V) {
+            EACH(TAKE_NEXT)
+            EACH(GIVE_NEXT)
+        }
+        EACH(GIVE_LAST)
+        return;
     }
-    if (i + V <= end) {
-        const fetched down = FLOW(i);
-        PUT(dx + i, RESULT_OF(i, down));
-        KEEP(i, down)
+    TAKE_LAST(0)
+    for (; i < last; i += V) {
+        TAKE_NEXT(0)
+        GIVE_NEXT(0)
     }
-    PUT(dx + last, rest);
-    KEEP(last, last_down)
+    GIVE_LAST(0)
 }
 #ifdef RESIDUAL
 #define DESTINATION OPERANDS, masked, dx
@@ -281,14 +330,15 @@ INLINE void flow_back(STATISTICS_ARGUMENTS MASKED_ARGUMENT __global T *dx, const
 #define COEFFICIENTS                                                                            \
     const ACC variance = all.squares / all.count, shift = (ACC)bias[channel];                   \
     const ACC factor = (ACC)scale[channel] / sqrt(variance + (ACC)epsilon)
-#define RESULT_FROM(at, length) normalise(DESTINATION, at, length, all.mean, factor, shift)
+#define RESULT_FROM(at, planes, length)                                                         \
+    normalise(DESTINATION, at, planes, channels * inner, length, all.mean, factor, shift)
 #else
 #define COEFFICIENTS                                                                            \
     const ACC inverse = 1 / sqrt(all.squares / all.count + (ACC)epsilon);                       \
     const ACC factor = (ACC)scale[channel] * inverse, level = all.plain / all.count;            \
     const ACC slope = all.along * inverse * inverse / all.count
-#define RESULT_FROM(at, length)                                                                 \
-    flow_back(DESTINATION, at, length, all.mean, factor, level, slope)
+#define RESULT_FROM(at, planes, length)                                                         \
+    flow_back(DESTINATION, at, planes, channels * inner, length, all.mean, factor, level, slope)
 #define WRITE_PARAMETERS                                                                        \
     dscale[channel] = (TP)(all.along * inverse);                                                \
     dbias[channel] = (TP)all.plain
@@ -315,8 +365,11 @@ ALONE __kernel void batch_grad_whole(__global const T *x, __global const TP *sca
         const Moments all = moments_of(OPERANDS, channel, 0, parts, PARTS);
         COEFFICIENTS;
         /* Backwards: what was read last is still in a cache. */
-        for (int image = images - 1; image >= 0; --image)
-            RESULT_FROM((image * channels + channel) * inner, inner);
+        for (int left = images; left > 0;) {
+            const int planes = left >= TOGETHER ? TOGETHER : 1;
+            left -= planes;
+            RESULT_FROM((left * channels + channel) * inner, planes, inner);
+        }
 #if GRADIENT
         WRITE_PARAMETERS;
 #else
@@ -365,7 +418,11 @@ ALONE __kernel void batch_result(__global const T *x, __global const TP *scale,
     COEFFICIENTS;
     for (int part = begin_part; part < end_part; ++part) {
         PART_PLACE;
-        for (int plane = 0; plane < planes; ++plane) RESULT_FROM(at + plane * stride, length);
+        for (int plane = 0; plane < planes;) {
+            const int next = planes - plane >= TOGETHER ? TOGETHER : 1;
+            RESULT_FROM(at + plane * stride, next, length);
+            plane += next;
+        }
     }
     if (slice > 0) return;
 #if GRADIENT
@@ -389,7 +446,7 @@ ALONE __kernel void batch_given(__global const T *x, __global const TP *scale,
         const int channel = row % channels;
         const ACC mean = means[channel], shift = bias[channel];
         const ACC factor = (ACC)scale[channel] / sqrt((ACC)variances[channel] + (ACC)epsilon);
-        normalise(DESTINATION, row * inner, inner, mean, factor, shift);
+        normalise(DESTINATION, row * inner, 1, 0, inner, mean, factor, shift);
     }
 }
 

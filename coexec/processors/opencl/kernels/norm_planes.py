@@ -1,4 +1,4 @@
-"""Batch normalisation by lone work-items that walk planes: ``norm_planes.cl``."""
+"""Batch normalisation by lone work-items that walk planes: ``norm_planes.cl``, ``norm_flat.cl``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ from coexec.processors.opencl.family import (
 )
 
 PART_ELEMENTS = 2048
-"""Elements of x that are read twice in a row: they and as many of dy fit the first cache."""
+"""Elements of a plane, or of small planes together, whose sums are joined to others: few enough for
+their sums to be exact to a few roundings."""
+
+TOGETHER = 4
+"""Planes that the kernels walk side by side at most."""
+
+MOST_FLAT = 144
+"""Largest plane that is walked as part of a run (``norm_flat.cl``)."""
+
+LEAST_RUN, LONG_RUN = 64, 512
+"""Elements of a run: as long as there are runs for all work-items, and no shorter."""
 
 LEAST_LANES = 4
 
@@ -82,9 +92,10 @@ class Walk:
         images, channels = kind.shape[:2]
         inner = kind.size // (images * channels)
         if inner <= PART_ELEMENTS:
-            return cls(images, channels, inner, min(images, PART_ELEMENTS // inner), 1, inner)
+            planes = max(PART_ELEMENTS // inner // TOGETHER, 1) * TOGETHER
+            return cls(images, channels, inner, min(images, planes), 1, inner)
         chunk = PART_ELEMENTS // lanes * lanes
-        return cls(images, channels, inner, 1, inner // chunk, chunk)
+        return cls(images, channels, inner, min(images, TOGETHER), inner // chunk, chunk)
 
     @property
     def parts(self) -> int:
@@ -107,17 +118,30 @@ def refuse_planes(call: OpCall, facts: DeviceFacts) -> str | None:
     kind = call.input(0)
     if kind.size == 0:
         return "no elements"
-    if kind.size < LEAST_LANES * kind.shape[0] * kind.shape[1]:
+    if kind.size < LEAST_LANES * kind.shape[0] * kind.shape[1] and not _is_flat(call):
         return f"planes of less than {LEAST_LANES} elements"
     return None
+
+
+def _is_flat(call: OpCall) -> bool:
+    """Whether statistics are to be made of small planes."""
+    kind = call.input(0)
+    image, channels = kind.size // kind.shape[0], kind.shape[1]
+    given = call.op_type == "BatchNormalization" and not is_training(call)
+    return not given and image <= MOST_FLAT * channels and image >= LEAST_RUN
 
 
 def lanes_of(call: OpCall, facts: DeviceFacts) -> int:
     """Elements of a vector: a register's, fewer if a plane is smaller."""
     kind = call.input(0)
     inner = kind.size // (kind.shape[0] * kind.shape[1])
+    return max(min(register_lanes(call, facts), 1 << (inner.bit_length() - 1)), LEAST_LANES)
+
+
+def register_lanes(call: OpCall, facts: DeviceFacts) -> int:
+    """Elements of a register."""
     register = facts.vector_bytes // np.dtype(accumulator(call)).itemsize
-    return max(min(register, 1 << (inner.bit_length() - 1), 16), LEAST_LANES)
+    return max(min(register, 16), LEAST_LANES)
 
 
 def accumulator(call: OpCall) -> str:
@@ -137,6 +161,8 @@ def lower_planes(
     items = facts.compute_units * params["ITEMS"]
     if call.op_type == "BatchNormalization" and not is_training(call):
         return _given(call, walk, lanes, items, epilogue)
+    if _is_flat(call):
+        return _flat(call, walk, facts, items, epilogue)
     if walk.channels >= 2 * facts.compute_units or walk.parts == 1:
         return _whole(call, walk, lanes, items, epilogue)
     return _slices(call, walk, lanes, items, epilogue)
@@ -192,6 +218,29 @@ def _whole(call: OpCall, walk: Walk, lanes: int, items: int, epilogue: Epilogue)
         defines=_defines(call, lanes, 0, epilogue),
     )
     return Lowering((kernel,), (_parameter_bytes(call),) if gradient else ())
+
+
+def _flat(call: OpCall, walk: Walk, facts: DeviceFacts, items: int, epilogue: Epilogue) -> Lowering:
+    """Even shares of the runs that the small planes of neighbouring channels make."""
+    gradient = call.op_type == "BatchNormalizationGrad"
+    lanes = register_lanes(call, facts)
+    image = walk.channels * walk.inner
+    run = min(max(image // (2 * facts.compute_units), LEAST_RUN), LONG_RUN)
+    runs = min(image // run, walk.channels)
+    items = min(items, runs)
+    slot = -(-walk.channels // runs) * walk.inner + 2 * lanes
+    sizes = (walk.images, walk.channels, walk.inner, runs, slot)
+    operands = _operands(call, epilogue, 1)
+    kernel = KernelCall(
+        family="norm_flat",
+        entry="batch_grad_flat" if gradient else "batch_flat",
+        args=(*operands, scratch(0), *map(i32, sizes), *_numbers(call)),
+        global_size=(items,),
+        local_size=(1,),
+        defines={k: v for k, v in _defines(call, lanes, 0, epilogue).items() if k != "FORM"},
+    )
+    records = (5 if gradient else 3) * np.dtype(accumulator(call)).itemsize
+    return Lowering((kernel,), (items * slot * records, _parameter_bytes(call)))
 
 
 def _slices(call: OpCall, walk: Walk, lanes: int, items: int, epilogue: Epilogue) -> Lowering:

@@ -10,7 +10,7 @@ import numpy as np
 
 from coexec.core.types import OpCall
 from coexec.ops.opdef import TRAINING
-from coexec.ops.optim import Hyper, hyper_of
+from coexec.ops.optim_hyper import Hyper, hyper_of
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     Argument,

@@ -6,25 +6,31 @@
  * o2), a row of B a channel and a tap (t0, t1, t2) of the window, so B[row, column] is
  *     x[image, channel, o * s - p + t * d], zero outside x (extents i0, i1, i2).
  * A matrix B is the case of one tap and one image (stored by columns: many images of one element).
- * Each work-item owns a slot of `panels`: it gathers `block` rows (whole channels) of one panel of
- * NR columns there, multiplies all tiles of A with it, goes to the next block of rows, and then to
- * its next panel: the panel stays in cache and scratch is small whatever the sizes. Blocks after
- * the first add to Y. Where panels are too few to occupy the device, rows of A are divided among
- * tasks too (row_block, whole tiles). A matrix that a single tile reads once is read in place.
+ * Each work-item owns a slot of `panels`: it gathers `block` rows (whole channels) of `group`
+ * panels of NR columns there, multiplies each tile of A with all of them, goes to the next block of
+ * rows, and then to its next panels: they stay in cache, a tile of A is read once for all of them,
+ * and scratch is small whatever the sizes. Blocks after the first add to Y. Where panels are too
+ * few to occupy the device, rows of A are divided among tasks too (row_block, whole tiles). Columns
+ * that are one run of x (`flat`: a matrix, a convolution of one tap and no stride) are copied.
  *
  * Y: element (m, column) lies at m * y_row + image * y_image + (o * q + u) in a plane of extents
  * w1, w2: q is 1 and u 0 for a convolution, the stride and the phase for its input's gradient.
  * bias: element (m, column) lies at m * bias_row + column * bias_column.
  * Batch (groups of a convolution): two levels, outer and inner, with a stride per operand.
+ * The last block finishes its results (epilogue.cl).
  * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
 
 #include "gather.cl"
+#include "epilogue.cl"
 
 #ifndef MR
 #define MR 8 /* rows of a register tile: 4, 6, 8 or 12 */
 #endif
 #ifndef NV
 #define NV 3 /* vectors in a row of a register tile: 1 to 4 */
+#endif
+#ifndef GROUP
+#define GROUP 16 /* panels of a task at most */
 #endif
 #ifndef PACKED
 #define PACKED 1 /* 0: A is not packed: A[m, k] lies at m * a_row + k, type T */
@@ -67,7 +73,9 @@
         vec old = (vec)start;                                                                      \
         if (r > 0) old = LOAD(py + place[v * V]);                                                  \
         else if (bias_column) old = beta * LOAD(pc + v * V);                                       \
-        STORE(py + place[v * V], alpha * c##i##_##v + old);                                        \
+        const vec sum = alpha * c##i##_##v + old;                                                  \
+        __global T *to = py + place[v * V];                                                        \
+        STORE(to, r + block < channels ? sum : FINISH(sum, to - y_first));                         \
     }
 #define LEAVE(i)                                                                                   \
     if (m + i < last) {                                                                            \
@@ -103,90 +111,106 @@ inline int find_places(int *place, const int column, const int columns, const in
     return runs;
 }
 
+/* Copy `count` runs of `width` columns, x_channel elements apart, into panels. */
+inline void copy_runs(__global const T *x, __global ACC *panel, const int panel_size,
+                      const int x_channel, const int count, const int width)
+{
+    for (int c = 0; c < count; ++c)
+        for (int p = 0; p < width; ++p) {
+            __global const T *from = x + c * x_channel + p * NR;
+            __global ACC *to = panel + p * panel_size + c * NR;
+            for (int v = 0; v < NV; ++v)
+                *(__global vec *)(to + v * V) = LOAD(from + v * V);
+        }
+}
+
 __kernel ALONE void packed(
     __global const LEFT *a, __global const T *x, __global const T *bias, __global T *y,
     __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
     const int bias_column, const int rows, const int row_block, const int channels,
-    const int columns, const int block, const int tasks, const int inner,
+    const int columns, const int block, const int group, const int tasks, const int inner,
     const int a_row, const int a_outer, const int a_inner, const int x_outer,
     const int x_inner, const int y_batch, const int bias_batch, const int x_size, const int x_image,
     const int x_channel, const int y_row, const int y_image, const int w1, const int w2,
-    const int q0, const int q1, const int q2, const int u0, const int u1, const int u2, WINDOW)
+    const int q0, const int q1, const int q2, const int u0, const int u1, const int u2,
+    WINDOW FINISH_PARAMETERS)
 {
     const int taps = k0 * k1 * k2;
-    const int x_is_matrix =
-        columns == o2 && i2 == o2 && s2 == 1 && p2 == 0 && p1 == 0 && p0 == 0;
-    const int width = (columns + NR - 1) / NR, row_blocks = (rows + row_block - 1) / row_block;
+    const int flat = taps == 1 && i2 == o2 && i1 * i0 == 1 && s2 == 1 && p2 == 0;
+    const int groups = (columns + NR * group - 1) / (NR * group);
+    const int row_blocks = (rows + row_block - 1) / row_block;
+    const int panel_size = block * taps * NR;
     const int slot = get_global_id(0), slots = get_global_size(0);
-    __global ACC *panel = panels + slot * ((block * taps + MR) * NR);
-    __global ACC *tile = panel + block * taps * NR;
+    __global ACC *panel = panels + slot * (group * panel_size + MR * NR);
+    __global ACC *tile = panel + group * panel_size;
     __global const LEFT *a_first = a;
     __global const T *x_first = x, *bias_first = bias;
     __global T *y_first = y;
     const int end = (int)((long)tasks * (slot + 1) / slots);
     for (int task = (int)((long)tasks * slot / slots); task < end; ++task) {
-        const int batch = task / width / row_blocks, column = task % width * NR;
-        const int first = task / width % row_blocks * row_block;
+        const int batch = task / groups / row_blocks, begin = task % groups * group * NR;
+        const int first = task / groups % row_blocks * row_block;
         const int last = min(first + row_block, rows);
+        const int width = min(group, (columns - begin + NR - 1) / NR);
         const int outer = batch / inner, x_at = outer * x_outer + batch % inner * x_inner;
         a = a_first + outer * a_outer + batch % inner * a_inner;
         x = x_first + x_at;
         y = y_first + batch * y_batch;
         bias = bias_first + batch * bias_batch;
-        int place[NR];
-        const int runs = find_places(place, column, columns, o0, o1, o2, y_image, w1, w2, q0, q1,
-                                     q2, u0, u1, u2);
-        const int in_place =
-            taps == 1 && x_is_matrix && last - first <= MR && column + NR <= columns;
+        const int run = flat && begin % o2 + width * NR <= o2;
+        __global const T *x_run = x + begin / o2 * x_image + begin % o2;
+        int places[GROUP * NR], whole[GROUP];
+        for (int p = 0; p < width; ++p)
+            whole[p] = find_places(places + p * NR, begin + p * NR, columns, o0, o1, o2, y_image,
+                                   w1, w2, q0, q1, q2, u0, u1, u2);
         int r = 0;
         do {
             const int count = min(block, channels - r), depth = count * taps;
-            __global const ACC *right = panel;
-            int step = NR;
-#if SAME
-            if (in_place) {
-                right = x + column + r * x_channel;
-                step = x_channel;
-            }
-#endif
+            if (run)
+                copy_runs(x_run + r * x_channel, panel, panel_size, x_channel, count, width);
 #pragma unroll 1 /* a call of gather is long */
-            for (int v = 0; v < NV && right == panel; ++v)
-                gather(x, panel + v * V, NR, column + v * V, columns, x_size - x_at, x_image,
-                       x_channel, r, count, WINDOW_VALUES);
-            for (int m = first; m < last; m += MR) {
+            for (int v = 0; v < width * NV && !run; ++v)
+                gather(x, panel + v / NV * panel_size + v % NV * V, NR, begin + v * V, columns,
+                       x_size - x_at, x_image, x_channel, r, count, WINDOW_VALUES);
+            for (int m = first; m < last; m += MR)
+                for (int p = 0; p < width; ++p) {
+                    const int column = begin + p * NR, runs = whole[p];
+                    const int *place = places + p * NR;
+                    __global const ACC *pb = panel + p * panel_size;
 #if PACKED
-                __global const ACC *pa = a + (m * channels + r * MR) * taps;
+                    __global const ACC *pa = a + (m * channels + r * MR) * taps;
 #else
-                ROWS(POINT)
+                    ROWS(POINT)
 #endif
-                __global const ACC *pb = right;
-                ROWS(DECLARE)
-                for (int k = 0; k < depth; ++k) {
-                    VECTORS(FETCH, 0)
-                    ROWS(MULTIPLY)
+                    ROWS(DECLARE)
+                    for (int k = 0; k < depth; ++k) {
+                        VECTORS(FETCH, 0)
+                        ROWS(MULTIPLY)
 #if PACKED
-                    pa += MR;
+                        pa += MR;
 #endif
-                    pb += step;
-                }
-                ROWS(LEAVE)
-                if (runs == (1 << NV) - 1) continue;
-                ROWS(DUMP)
+                        pb += NR;
+                    }
+                    ROWS(LEAVE)
+                    if (runs == (1 << NV) - 1) continue;
+                    ROWS(DUMP)
 #pragma unroll 1
-                for (int i = 0; i < MR && m + i < last; ++i) {
-                    __global const T *pc = bias + (m + i) * bias_row + column * bias_column;
-                    __global T *py = y + (m + i) * y_row;
-                    const ACC start = r == 0 && has_bias ? beta * (ACC)*pc : (ACC)0;
+                    for (int i = 0; i < MR && m + i < last; ++i) {
+                        __global const T *pc = bias + (m + i) * bias_row + column * bias_column;
+                        __global T *py = y + (m + i) * y_row;
+                        const ACC start = r == 0 && has_bias ? beta * (ACC)*pc : (ACC)0;
 #pragma unroll 1
-                    for (int j = 0; j < NR && column + j < columns; ++j) {
-                        if (runs >> j / V & 1) continue;
-                        ACC old = start;
-                        if (r > 0) old = (ACC)py[place[j]];
-                        else if (bias_column) old = beta * (ACC)pc[j];
-                        py[place[j]] = (T)(tile[i * NR + j] + old);
+                        for (int j = 0; j < NR && column + j < columns; ++j) {
+                            if (runs >> j / V & 1) continue;
+                            ACC old = start;
+                            if (r > 0) old = (ACC)py[place[j]];
+                            else if (bias_column) old = beta * (ACC)pc[j];
+                            const ACC sum = tile[i * NR + j] + old;
+                            __global T *to = py + place[j];
+                            *to = (T)(r + block < channels ? sum : FINISH_ONE(sum, to - y_first));
+                        }
                     }
                 }
-            }
             r += block;
         } while (r < channels);
     }

@@ -32,6 +32,9 @@ WIDE_VECTOR_BYTES = 64
 SMALL_TILES = ((6, 2), (4, 3))
 """Tiles (rows, vectors) whose sums and operands fit 16 registers."""
 
+IDLE = 1.05
+"""Work of the busiest compute unit in terms of the least possible."""
+
 MOST_SLOT_BYTES = 4 << 20
 """Scratch for all slots, unless one per compute unit takes more."""
 
@@ -47,8 +50,10 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "NV": (3, 2, 4),
     "DEPTH": (512, 256, 128),
     "SLOTS": (4, 2, 8),
+    "GROUP": (8, 4, 16, 1),
 }
-"""Register tile (MR rows, NV vectors), depth of a panel, panels in work per compute unit."""
+"""Register tile (MR rows, NV vectors), depth of a panel, tasks in work per compute unit, panels
+of a task at most."""
 
 
 @dataclass(frozen=True)
@@ -192,12 +197,27 @@ class BlockedProduct:
     def panels(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         return -(-self.columns // self.panel_columns(facts, params)) * self.batch.count
 
+    def group(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
+        """Panels of a task: many, but all compute units are to be busy to the end."""
+        width = -(-self.columns // self.panel_columns(facts, params))
+
+        def turns(group: int) -> int:
+            tasks = -(-width // group) * self.batch.count
+            return -(-tasks // facts.compute_units) * group
+
+        sizes = range(1, min(params["GROUP"], max(1, width)) + 1)
+        least = min(map(turns, sizes))
+        return max(size for size in sizes if turns(size) <= IDLE * least)
+
     def tasks(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        return self.panels(facts, params) * -(-self.rows // self.row_block(facts, params))
+        width = -(-self.columns // (self.panel_columns(facts, params) * self.group(facts, params)))
+        blocks = -(-self.rows // self.row_block(facts, params))
+        return max(1, width) * self.batch.count * blocks
 
     def slot_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        """Size of one panel and of a register tile beside it."""
-        rows = self.block(params) * prod(self.taps) + params["MR"]
+        """Size of a task's panels and of a register tile beside them."""
+        panels = self.group(facts, params)
+        rows = panels * self.block(params) * prod(self.taps) + params["MR"]
         sums = np.dtype(accumulator(self.dtype))
         return rows * self.panel_columns(facts, params) * sums.itemsize
 
@@ -230,9 +250,10 @@ def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mappi
     """The register tile for devices with 16 vector registers; others keep the defaults.
 
     Of the tiles that fit, the one that wastes least work on rows and columns that are not there.
+    Panels of wide vectors are large: one at a time fills the cache.
     """
     if facts.unit_kind != "cpu" or facts.vector_bytes >= WIDE_VECTOR_BYTES:
-        return {}
+        return {"GROUP": 1}
 
     def padded(tile: tuple[int, int]) -> int:
         rows, vectors = tile
@@ -300,6 +321,7 @@ def product_call(
         defines=p.defines(facts, params),
         flop=2 * p.rows * p.columns * p.depth * p.batch.count,
         bytes=p.moved_bytes(params),
+        finishes="tensors",
     )
 
 
@@ -314,6 +336,7 @@ def _sizes(p: BlockedProduct, facts: DeviceFacts, params: Mapping[str, int]) -> 
         p.channels,
         p.columns,
         p.block(params),
+        p.group(facts, params),
         p.tasks(facts, params),
         p.batch.inner,
     )

@@ -6,14 +6,16 @@
  *
  * winograd_filter writes transformed weights: u[panel][point][channel][NR], panels of NR rows.
  * winograd: a tile is 4 x 4 positions of y; tiles are numbered image by image, row by row. A
- * work-item owns a slot of `slots`. A task is `block` tiles: it transforms their patches of x, all
- * channels, to [point][channel][pitch] there, and then for each panel multiplies, point by point,
- * MR tiles x NR rows in registers, `depth` channels at a time, to [point][tile][NR] in the slot;
- * transforms those back, adds the bias and writes. Neither transform goes to memory.
+ * work-item owns a slot of `slots`. A task is `block` tiles and `row_block` rows, whole panels (all
+ * rows unless tiles are few): it transforms the tiles' patches of x, all channels, to
+ * [point][channel][pitch] there, and then for each panel multiplies, point by point, MR tiles x NR
+ * rows in registers, `depth` channels at a time, to [point][tile][NR] in the slot; transforms those
+ * back, adds the bias, finishes values (epilogue.cl) and writes. Neither transform goes to memory.
  * Geometry: winograd one work-item per slot, groups of one, tasks divided evenly, in order;
  * winograd_filter (panels, SPANs of channels). */
 
 #include "winograd_tiles.cl"
+#include "epilogue.cl"
 
 #ifndef MR
 #define MR 6 /* tiles of a register tile: 4, 6, 8 or 12 */
@@ -147,7 +149,7 @@ inline void write_row(__global float *y, const int plane, const int rows, const 
  * the `height` x `width` positions that exist. */
 inline void write_tile(__global const float *m, const int step, const vec bias, __global float *y,
                        const int plane, const int pitch, const int rows, const int height,
-                       const int width)
+                       const int width FINISH_PARAMETERS)
 {
     vec rows_of[4][PATCH];
 #pragma unroll 1
@@ -162,7 +164,7 @@ inline void write_tile(__global const float *m, const int step, const vec bias, 
         vec y0, y1, y2, y3;
 #define FROM_ROWS(j) const vec r##j = rows_of[i][j];
         TILES_6(FROM_ROWS)
-#define TO_RESULT(j, value) y##j = value + bias
+#define TO_RESULT(j, value) y##j = FINISH(value + bias, 0)
         RESULT_TRANSFORM(TO_RESULT, r0, r1, r2, r3, r4, r5)
 #if V == 8
         write_row(y, plane, rows, width, y0, y1, y2, y3);
@@ -182,7 +184,8 @@ inline void multiply(__global const float *patches, __global const float *u, __g
         for (int c = 0; c < channels; c += depth) {
             const int steps = min(depth, channels - c);
             for (int tile = 0; tile < count; tile += MR) {
-                __global const float *left = patches + point * STEP(channels * pitch) + c * pitch + tile;
+                __global const float *left =
+                    patches + point * STEP(channels * pitch) + c * pitch + tile;
                 __global const float *right = u + point * STEP(channels * NR) + c * NR;
                 __global float *to = m + point * STEP(tiles * NR) + tile * NR;
                 TILES(DECLARE)
@@ -223,7 +226,7 @@ inline void transform_tiles(__global const float *x, __global const int *at,
             __global const float *source = x + from;
             __global const int *places = at + t * PATCH;
             if (!inside) {
-                copy_patches(x, from, 0, x_size, places, keep + t * PATCH, stage);
+                copy_patches(x, from, x_size, places, keep + t * PATCH, stage);
                 source = stage;
                 places = staged;
             }
@@ -235,9 +238,11 @@ inline void transform_tiles(__global const float *x, __global const int *at,
 __kernel ALONE void winograd(__global const float *x, __global const float *u,
                              __global const float *bias, __global float *y, __global float *slots,
                              const int has_bias, const int first, const int last, const int rows,
-                             const int channels, const int tiles, const int block, const int tasks,
-                             const int depth, const int slot_size, const int x_size, const int i1,
-                             const int i2, const int o1, const int o2, const int p1, const int p2)
+                             const int row_block, const int channels, const int tiles,
+                             const int block, const int tasks, const int depth,
+                             const int slot_size, const int x_size, const int i1, const int i2,
+                             const int o1, const int o2, const int p1,
+                             const int p2 FINISH_PARAMETERS)
 {
     const int across = (o2 + 3) / 4, down = (o1 + 3) / 4, plane = i1 * i2;
     const int pitch = (block + 7) / 8 * 8, most = (block + MR - 1) / MR * MR;
@@ -249,8 +254,10 @@ __kernel ALONE void winograd(__global const float *x, __global const float *u,
     __global float *stage = (__global float *)(staged + 8 * PATCH);
     __global float *patches = stage + 8 * PATCH * 8;
     const int end = (int)((long)tasks * (slot + 1) / count_of);
+    const int row_blocks = (last - first + row_block - 1) / row_block;
     for (int task = (int)((long)tasks * slot / count_of); task < end; ++task) {
-        const int start = task * block, count = min(block, tiles - start);
+        const int start = task / row_blocks * block, count = min(block, tiles - start);
+        const int from = first + task % row_blocks * row_block, to = min(from + row_block, last);
 #pragma unroll 1
         for (int t = 0; t < pitch; ++t) {
             const int tile = start + t, there = t < count;
@@ -260,10 +267,10 @@ __kernel ALONE void winograd(__global const float *x, __global const float *u,
         }
         transform_tiles(x, at, keep, staged, stage, patches, count, pitch, channels, plane,
                         x_size);
-        for (int row = first; row < last; row += NR) {
-            multiply(patches, u + (row - first) / NR * POINTS * STEP(channels * NR), m, count, pitch, most,
-                     channels, depth);
-            for (int v = row; v < min(row + NR, last); v += V) {
+        for (int row = from; row < to; row += NR) {
+            multiply(patches, u + (row - first) / NR * POINTS * STEP(channels * NR), m, count,
+                     pitch, most, channels, depth);
+            for (int v = row; v < min(row + NR, to); v += V) {
                 vec lifts = 0;
                 if (has_bias) {
                     union { vec all; float each[V]; } lift;
@@ -277,7 +284,7 @@ __kernel ALONE void winograd(__global const float *x, __global const float *u,
                     const int o = tile / across % down * 4, q = tile % across * 4;
                     write_tile(m + t * NR + v - row, STEP(most * NR), lifts,
                                y + ((image * rows + v) * o1 + o) * o2 + q, o1 * o2, o2, last - v,
-                               min(4, o1 - o), min(4, o2 - q));
+                               min(4, o1 - o), min(4, o2 - q) FINISH_ARGUMENTS);
                 }
             }
         }

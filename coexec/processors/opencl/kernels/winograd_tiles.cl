@@ -1,11 +1,10 @@
-/* Minimal filtering with tiles of 6 x 6 points, included by winograd.cl and winograd_weight.cl.
+/* Transforms of data for minimal filtering with tiles of 6 x 6 points, included by winograd.cl.
  * Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308.
  *
  * The interpolation points are 0, +-sqrt(2), +-1/sqrt(2) and infinity: their powers stay near one,
  * which halves the rounding error of the common 0, +-1, +-2. All divisors are in the transform of
- * the operand with fewer elements (the filter, or the tile of y for the gradient of the weights).
- * A group is 8 patches whose transforms lie side by side: tiles of one channel, or channels of one
- * tile. No kernel stands here. */
+ * the filter. Eight patches (tiles of one channel) are transformed at a time; their transforms lie
+ * side by side. No kernel stands here. */
 
 #include "alone.cl"
 
@@ -15,7 +14,7 @@ typedef float4 float4u __attribute__((aligned(4)));
 
 #define POINTS 36
 #define PATCH 6 /* rows and columns of a patch of x */
-/* Elements between points: a line more than one point has, so that points do not share cache sets. */
+/* Elements between points: a line more than one point has, so that points share no cache sets. */
 #define STEP(elements) ((elements) + 16)
 #define ROOT 1.41421356f
 #define HALF_ROOT 0.70710678f
@@ -97,8 +96,8 @@ inline void find_patch(__global int *at, __global int8 *keep, const int counts, 
 }
 
 /* Copies 8 patches whose loads would leave x (`size` elements), element by element, to `patches`;
- * patch p is `moved` * p further in x than its places say. */
-inline void copy_patches(__global const float *x, const int from, const int moved, const int size,
+ * all lie `from` further in x than their places say. */
+inline void copy_patches(__global const float *x, const int from, const int size,
                          __global const int *at, __global const int8 *keep,
                          __global float *patches)
 {
@@ -107,7 +106,7 @@ inline void copy_patches(__global const float *x, const int from, const int move
         __global const int *kept = (__global const int *)(keep + i);
 #pragma unroll 1
         for (int j = 0; j < 8; ++j) {
-            const int place = from + i / PATCH * moved + at[i] + j;
+            const int place = from + at[i] + j;
             patches[i * 8 + j] = kept[j] && place >= 0 && place < size ? x[place] : 0.0f;
         }
     }

@@ -12,9 +12,10 @@ import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
 from coexec.core.types import Array, OpCall
+from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.choose import Choice, always
 from coexec.processors.opencl.compile import compile_region
-from coexec.processors.opencl.device import OpenCLBuffer, OpenCLDevice
+from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.executable import KernelStep, OpenCLExecutable
 from coexec.processors.opencl.tuning.check import disagreement
 from coexec.processors.opencl.tuning.operands import alone, draw_operands
@@ -98,7 +99,7 @@ class CallBench:
         facts, device = self.device.facts, self.device.device
         programs = self.device.programs.build(executable.programs)
         info = cl.kernel_work_group_info
-        for step in executable.steps:
+        for step in (*executable.preparation, *executable.steps):
             if not isinstance(step, KernelStep):
                 continue
             kernel = cl.Kernel(programs[step.program], step.entry)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from coexec.base.errors import SaveError, UsageError
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.tuning.key import CallKey
 from coexec.processors.opencl.tuning.lookup import TunedChooser, stale_entries, tuned_path
 from coexec.processors.opencl.tuning.store import DeviceId, Entry, TunedFile, read_tuned
 
@@ -52,6 +53,11 @@ class Record:
     @property
     def chooser(self) -> TunedChooser:
         return TunedChooser((self.file.entries,))
+
+    @property
+    def dates(self) -> Mapping[CallKey, str]:
+        """When calls were tuned."""
+        return {entry.key: entry.date for entry in self.file.entries}
 
     @property
     def written(self) -> tuple[Path, ...]:

@@ -3,7 +3,7 @@
 The search climbs by coordinate steps from the best choice known and draws at random where no step
 is left. A candidate is timed until it is clearly slower than the incumbent. One that looks faster
 has to win a duel, both timed in turn (A B A B), before it takes the incumbent's place: other work
-on the machine then slows both.
+on the machine then slows both. The last incumbent meets the default in another one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import median
 from typing import Protocol
 
@@ -25,8 +26,15 @@ GAIN = 0.03
 CUT = 1.3
 """A candidate this many times slower than the incumbent is not timed again."""
 
-QUICK, ROUNDS = 3, 7
-"""Samples of a first impression, and of each side in a duel."""
+QUICK = 3
+"""Samples of a first impression."""
+
+LEAST_ROUNDS, MOST_ROUNDS, DUEL_MS = 11, 25, 100.0
+"""A duel has as many rounds as fit these milliseconds, within bounds."""
+
+WINS = 0.75
+"""Share of the rounds that the winner of a duel wins. Medians alone call too many alike different
+on a machine with other work in bursts: equal candidates win so often once in 30 to 140 duels."""
 
 PATIENCE = 24
 """Random draws in a row that change nothing before a search ends."""
@@ -101,15 +109,22 @@ class Search:
         first = self._trial = self._ready(default)
         default_ms = median([first.sample() for _ in range(QUICK)])
         self._default_ms = self._ms = default_ms
-        self._queue.extend(self.space.neighbours(default))
+        self._queue.extend(self._steps(default))
         while (candidate := self._next()) is not None:
             self.tally.tried += 1
             self._try(candidate)
-        if self.best is not default:
-            default_ms, self._ms = duel(first, self._trial)
-        if self.best is default or self._ms > (1 - GAIN) * default_ms:
+        if self.best is default:
             return Found(default, default_ms, default_ms, self.tally)
-        return Found(self.best, default_ms, self._ms, self.tally)
+        last = duel(first, self._trial, rounds(default_ms + self._ms))
+        if not last.won:
+            return Found(default, last.theirs, last.theirs, self.tally)
+        return Found(self.best, last.theirs, last.ours, self.tally)
+
+    def _steps(self, choice: Choice) -> list[Choice]:
+        """The neighbours in a random order, so that a short search prefers no tunable."""
+        steps = list(self.space.neighbours(choice))
+        self._dice.shuffle(steps)
+        return steps
 
     def _next(self) -> Choice | None:
         """What to try next: what is queued, then random draws; ``None`` ends the search."""
@@ -130,7 +145,8 @@ class Search:
 
     def _left(self) -> float:
         """Seconds for trying things, the last duel set aside."""
-        return self._deadline - self._clock() - ROUNDS * (self._default_ms + self._ms) / 1e3
+        pair_ms = self._default_ms + self._ms
+        return self._deadline - self._clock() - rounds(pair_ms) * pair_ms / 1e3
 
     def _ready(self, candidate: Choice) -> Trial:
         start = self._clock()
@@ -154,13 +170,14 @@ class Search:
             if _hopeless(samples, level):
                 self.tally.cut += 1
                 return
-        if median(samples) > (1 - GAIN) * level or self._left() < 2 * ROUNDS * level / 1e3:
+        number = rounds(2 * level)
+        if median(samples) > (1 - GAIN) * level or self._left() < 2 * number * level / 1e3:
             return
-        theirs, ours = duel(self._trial, trial)
-        if ours < (1 - GAIN) * theirs:
-            self.best, self._trial, self._ms = candidate, trial, ours
+        result = duel(self._trial, trial, number)
+        if result.won:
+            self.best, self._trial, self._ms = candidate, trial, result.ours
             self._idle_draws = 0
-            self._queue.extendleft(self.space.neighbours(candidate))
+            self._queue.extendleft(self._steps(candidate))
 
 
 def _hopeless(samples: Sequence[float], level: float) -> bool:
@@ -168,7 +185,27 @@ def _hopeless(samples: Sequence[float], level: float) -> bool:
     return min(samples) > CUT * level and (len(samples) > 1 or samples[0] > CUT**4 * level)
 
 
-def duel(a: Trial, b: Trial) -> tuple[float, float]:
-    """Median milliseconds of two candidates timed in turn."""
-    pairs = [(a.sample(), b.sample()) for _ in range(ROUNDS)]
-    return median(first for first, _ in pairs), median(second for _, second in pairs)
+@dataclass(frozen=True)
+class Duel:
+    """Median milliseconds of both sides, and the share of the rounds that the second won."""
+
+    theirs: float
+    ours: float
+    wins: float
+
+    @property
+    def won(self) -> bool:
+        """Whether the second side is faster beyond doubt."""
+        return self.ours < (1 - GAIN) * self.theirs and self.wins >= WINS
+
+
+def rounds(pair_ms: float) -> int:
+    """How many rounds a duel has, where one takes so many milliseconds."""
+    return max(LEAST_ROUNDS, min(MOST_ROUNDS, ceil(DUEL_MS / max(pair_ms, 1e-3))))
+
+
+def duel(first: Trial, second: Trial, number: int) -> Duel:
+    """Two candidates timed in turn."""
+    pairs = [(first.sample(), second.sample()) for _ in range(number)]
+    wins = sum(ours < theirs for theirs, ours in pairs) / number
+    return Duel(median(theirs for theirs, _ in pairs), median(ours for _, ours in pairs), wins)

@@ -149,8 +149,13 @@ class OpenCLTuner:
         done: dict[CallKey, TunedCall],
         say: Callable[[str], None],
     ) -> None:
-        """Heavy calls first, each for its share of the time that is left."""
-        ranked = sorted(self._noted.items(), key=lambda item: -self._weight(item[1]))
+        """Heavy calls first, each for its share of the time left; those tuned before come last."""
+        before = record.dates
+
+        def rank(item: tuple[CallKey, Noted]) -> tuple[bool, float]:
+            return item[0] in before, -self._weight(item[1])
+
+        ranked = sorted(self._noted.items(), key=rank)
         for key, noted in ranked:
             if Space.of(noted.family, noted.call, self.processor.facts).size == 1:
                 done[key] = self._untuned(key, noted, NOTHING)
@@ -182,7 +187,9 @@ class OpenCLTuner:
                 () if known is None else (known,),
                 without=noted.family.naive.name if oracle.slow else "",
             )
-            dice = random.Random(f"{SEED} {key}")  # noqa: S311  # no secrets here
+            # Another search of the same call draws other candidates.
+            seed = f"{SEED} {key} {record.dates.get(key, '')}"
+            dice = random.Random(seed)  # noqa: S311  # no secrets here
             found = Search(space, oracle.prepare, self._clock, deadline, dice).run()
         except (Refused, ProcessorError) as error:
             return self._untuned(key, noted, f"{default}: {error}")

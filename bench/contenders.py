@@ -1,0 +1,117 @@
+"""Who takes part in which suite, and in which form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SINGLE, HALF = "fp32", "16 bit"
+"""Precisions: products in 16 bits, float16 or bfloat16, are held against one another only."""
+
+LIBRARIES = ("torch", "onnxruntime", "openvino", "tinygrad", "mnn", "ncnn")
+"""What ``--peers`` may name."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A worker's module and options. Ratios are ours over the best peer of the same ``precision``.
+
+    ``library`` is what ``--peers`` calls it, "" for what always takes part. ``kinds`` are prefixes
+    of the cases' kinds; of these it takes only ``models`` and ``batches``, where there are any.
+    ``beside_us``: it runs in coexec's own interpreter, which finds the OpenCL runtimes.
+    """
+
+    name: str
+    module: str
+    library: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ours: bool = False
+    precision: str = SINGLE
+    kinds: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    batches: tuple[int, ...] = ()
+    beside_us: bool = False
+
+    def takes(self, kind: str, spec: Mapping[str, Any]) -> bool:
+        """Whether it takes part in a case; what it should be able to do but cannot is a row."""
+        return (
+            any(kind.startswith(prefix) for prefix in self.kinds)
+            and (not self.models or spec.get("model") in self.models)
+            and (not self.batches or spec.get("batch") in self.batches)
+        )
+
+
+NORMS, POOLS = ("batch_norm", "layer_norm", "softmax"), ("max_pool", "average_pool", "global_pool")
+OPERATORS = ("gemm", "conv", *NORMS, *POOLS, "chain", "update")
+
+
+def ours(runtimes: Sequence[str]) -> list[Contender]:
+    """coexec on every runtime, and training there in mixed precision."""
+    module = "bench.peers.coexec_peer"
+    single = [
+        Contender(f"coexec {_short(spec)}", module, "", {"processor": spec}, True, kinds=("",))
+        for spec in runtimes
+    ]
+    mixed = [
+        Contender(
+            f"coexec {_short(spec)} mixed",
+            module,
+            "",
+            {"processor": spec, "precision": "mixed"},
+            True,
+            HALF,
+            ("train",),
+        )
+        for spec in runtimes
+    ]
+    return [*single, *mixed]
+
+
+def _short(processor: str) -> str:
+    return processor.removeprefix("opencl:")
+
+
+def _torch(form: str, kinds: tuple[str, ...], title: str = "") -> Contender:
+    return Contender(
+        f"PyTorch {title or form}",
+        "bench.peers.torch_peer",
+        "torch",
+        {"form": form},
+        precision=HALF if form == "bf16" else SINGLE,
+        kinds=kinds,
+    )
+
+
+PEERS = (
+    Contender("NumPy", "bench.peers.numpy_peer", kinds=("gemm",)),
+    _torch("eager", (*OPERATORS, "train")),
+    _torch("channels-last", ("train",)),
+    _torch("compile", ("train",)),
+    _torch("bf16", ("train",), "bf16 autocast"),
+    Contender("ONNX Runtime", "bench.peers.onnxruntime_peer", "onnxruntime", kinds=("infer",)),
+    Contender("OpenVINO", "bench.peers.openvino_peer", "openvino", kinds=("infer",)),
+    Contender("MNN", "bench.peers.mnn_peer", "mnn", kinds=("infer",)),
+    Contender("MNN training", "bench.peers.mnn_peer", "mnn", kinds=("train",), models=("lenet5",)),
+    Contender("ncnn", "bench.peers.ncnn_peer", "ncnn", kinds=("infer",)),
+)
+
+
+def _tinygrad(processor: str) -> Contender:
+    """LeNet only: tinygrad takes minutes to compile the others, and seconds a step."""
+    return Contender(
+        f"tinygrad {_short(processor)}",
+        "bench.peers.tinygrad_peer",
+        "tinygrad",
+        {"processor": processor},
+        kinds=("train",),
+        models=("lenet5",),
+        batches=(32,),
+        beside_us=True,
+    )
+
+
+def peers(libraries: Sequence[str], runtimes: Sequence[str]) -> list[Contender]:
+    """All peers that belong to the libraries, and those that always take part."""
+    found = [peer for peer in PEERS if not peer.library or peer.library in libraries]
+    return found + [_tinygrad(spec) for spec in runtimes if "tinygrad" in libraries]

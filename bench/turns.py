@@ -1,0 +1,176 @@
+"""One case: everybody prepares it, results are compared, then turns alternate (A B A B)."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.agreement import Results, dissenters, load_results, yardstick
+from bench.case import Case, Suite
+from bench.contenders import SINGLE, Contender
+from bench.protocol import PeerFailed
+from bench.statistics import Ratio, ratio, reduced
+
+Observer = Callable[[str], None]
+FEWEST_TURNS = 2
+"""Turns that count even where time is up: one figure has no spread."""
+
+
+class Asked(Protocol):
+    """A worker, as far as a case needs it."""
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+class Workers(Protocol):
+    """Where workers come from."""
+
+    def worker(self, contender: Contender) -> Asked: ...
+
+    def discard(self, contender: Contender) -> None: ...
+
+
+@dataclass
+class Row:
+    """What became of a contender in a case: seconds of a call in each turn, or why not."""
+
+    contender: Contender
+    turns: list[float] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    def seconds(self, statistic: str) -> float | None:
+        """What counts of its turns."""
+        return None if self.error or not self.turns else reduced(self.turns, statistic)
+
+
+def run_case(
+    suite: Suite,
+    case: Case,
+    contenders: Sequence[Contender],
+    workers: Workers,
+    turns: int,
+    deadline: float = inf,
+    observe: Observer | None = None,
+) -> list[Row]:
+    """Measure a case on everybody who takes part in it; failures are rows too.
+
+    After ``deadline`` (``time.monotonic``) no turn begins that is not needed for a spread.
+    """
+    rows = [Row(c) for c in contenders if c.takes(case.kind, case.spec)]
+    tell = observe or (lambda _: None)
+    with tempfile.TemporaryDirectory(prefix="coexec-bench-") as name:
+        folder = Path(name)
+        case = with_files(suite, case, folder)
+        results = _prepare(rows, case, workers, folder, tell)
+        _exclude(rows, results, suite)
+        _alternate(rows, suite, workers, (turns, deadline), tell)
+    for row in rows:
+        if suite.fresh:
+            workers.discard(row.contender)
+        elif not row.error:
+            _ask(row, workers, {"do": "drop"})
+    return rows
+
+
+def with_files(suite: Suite, case: Case, folder: Path) -> Case:
+    """The case with the paths of what its suite wrote for it."""
+    if suite.files is None:
+        return case
+    return replace(case, spec={**case.spec, **suite.files(case, folder)})
+
+
+def _prepare(
+    rows: Sequence[Row], case: Case, workers: Workers, folder: Path, tell: Observer
+) -> dict[str, Results]:
+    """Everybody's results; nobody's are kept in a worker of another."""
+    request = {"do": "prepare", "case": {"kind": case.kind, "spec": dict(case.spec)}}
+    results: dict[str, Results] = {}
+    for row in rows:
+        tell(f"{row.contender.name} prepares")
+        facts = _ask(row, workers, request)
+        if facts is None:
+            continue
+        row.facts = facts
+        path = folder / "results.npz"
+        if _ask(row, workers, {"do": "outputs", "path": str(path)}) is not None:
+            results[row.contender.name] = load_results(path)
+            path.unlink()
+    return results
+
+
+def _exclude(rows: Sequence[Row], results: Mapping[str, Results], suite: Suite) -> None:
+    """Peers come first: among equals, their result is the yardstick, not ours.
+
+    Half precision is held against the same yardstick, with a tolerance of its own.
+    """
+    present = [row for row in rows if row.contender.name in results]
+    ordered = sorted(present, key=lambda row: row.contender.ours)
+    single = {
+        row.contender.name: results[row.contender.name]
+        for row in ordered
+        if row.contender.precision == SINGLE
+    }
+    if not single:
+        return
+    best = yardstick(single, suite.tolerance)
+    wrong = dissenters(results, best, suite.half_tolerance)
+    wrong |= dissenters(single, best, suite.tolerance)
+    for row in present:
+        row.error = wrong.get(row.contender.name, "")
+
+
+def _alternate(
+    rows: Sequence[Row], suite: Suite, workers: Workers, until: tuple[int, float], tell: Observer
+) -> None:
+    """Everybody in order, again and again; the first turn warms up and does not count.
+
+    ``until``: turns and deadline.
+    """
+    turns, deadline = until
+    for turn in range(turns + 1):
+        if turn > FEWEST_TURNS and time.monotonic() > deadline:
+            return
+        tell(f"turn {turn} of {turns}")
+        for row in rows:
+            if row.error:
+                continue
+            time.sleep(suite.pause)
+            answer = _ask(row, workers, {"do": "time", "seconds": suite.seconds})
+            if answer is not None:
+                row.facts |= answer["facts"]
+                if turn:
+                    row.turns.append(reduced(answer["calls"], suite.statistic))
+
+
+def _ask(row: Row, workers: Workers, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The answer; a refusal is the row's error, and its worker is not asked again."""
+    try:
+        return workers.worker(row.contender).ask(request)
+    except PeerFailed as failure:
+        row.error = str(failure)
+        workers.discard(row.contender)
+        return None
+
+
+def best_peer(rows: Sequence[Row], statistic: str, precision: str = SINGLE) -> Row | None:
+    """The fastest of the peers of a precision."""
+    timed = [
+        (seconds, i)
+        for i, row in enumerate(rows)
+        if not row.contender.ours and row.contender.precision == precision
+        if (seconds := row.seconds(statistic)) is not None
+    ]
+    return rows[min(timed)[1]] if timed else None
+
+
+def ratio_to(best: Row | None, row: Row, statistic: str) -> Ratio | None:
+    """Our time over the best peer's; nothing for peers, failures and where there is no peer."""
+    if best is None or not row.contender.ours or row.error or not row.turns:
+        return None
+    return ratio(row.turns, best.turns, statistic)

@@ -1,0 +1,65 @@
+"""What an executable keeps on a device for all its runs: its constants, and what they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyopencl as cl
+
+from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.executable import PREPARED, OpenCLExecutable, Slot
+
+
+@dataclass
+class DeviceConstants:
+    """Constants of an executable on a device, and the memory of what is prepared from them.
+
+    ``sources`` are the constants that only the preparation reads: :meth:`release` lets them go.
+    """
+
+    resident: dict[str, OpenCLBuffer]
+    sources: dict[str, OpenCLBuffer]
+    prepared: OpenCLBuffer | None
+    _blocks: dict[Slot, cl.Buffer] = field(default_factory=dict)
+
+    @classmethod
+    def upload(
+        cls,
+        executable: OpenCLExecutable,
+        queue: cl.CommandQueue,
+        alloc: Callable[[int], OpenCLBuffer],
+    ) -> DeviceConstants:
+        """Copy all constants to the device, with memory for what is prepared."""
+
+        def copies(names: Iterable[str]) -> dict[str, OpenCLBuffer]:
+            uploaded: dict[str, OpenCLBuffer] = {}
+            for name in names:
+                array = executable.constants[name]
+                uploaded[name] = alloc(array.nbytes)
+                if array.nbytes:
+                    cl.enqueue_copy(queue, uploaded[name].memory, np.ascontiguousarray(array))
+            return uploaded
+
+        resident = executable.resident
+        prepared = alloc(executable.prepared_bytes) if executable.prepared_bytes else None
+        return cls(
+            copies(sorted(resident)),
+            copies(sorted(executable.constants.keys() - resident)),
+            prepared,
+        )
+
+    def memory(self, slot: Slot) -> cl.Buffer:
+        """Where a constant or prepared slot lives."""
+        if slot.kind != PREPARED:
+            return (self.resident.get(slot.name) or self.sources[slot.name]).memory
+        assert self.prepared is not None
+        if slot not in self._blocks:
+            nbytes = max(slot.nbytes, 1)
+            self._blocks[slot] = self.prepared.memory.get_sub_region(slot.offset, nbytes)
+        return self._blocks[slot]
+
+    def release(self) -> None:
+        """Give the memory of the sources back; kernels that were started may still read it."""
+        self.sources.clear()

@@ -1,0 +1,22 @@
+"""Host memory that ONNX Runtime reads and writes in place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coexec.core.processor import Buffer
+from coexec.core.types import Array
+
+ALIGNMENT = 64
+"""Bytes: a cache line, and the widest vector of any CPU."""
+
+
+class OrtBuffer(Buffer):
+    """Aligned bytes on the host. ``address`` never changes; contents are undefined at first."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        room = np.empty(nbytes + ALIGNMENT, np.uint8)
+        first = -room.ctypes.data % ALIGNMENT
+        self.memory: Array = room[first : first + nbytes]
+        self.address = room.ctypes.data + first

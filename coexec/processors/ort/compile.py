@@ -1,0 +1,69 @@
+"""From a region to a session of ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+import onnxruntime as ort
+
+from coexec.base.errors import ProcessorError
+from coexec.core.types import Array, Region
+from coexec.processors.ort.executable import OrtExecutable, summary_of
+from coexec.processors.ort.failures import refusal
+from coexec.processors.ort.model import OnnxModel, build_model
+from coexec.processors.ort.providers import Provider
+from coexec.processors.ort.support import SupportOracle
+
+
+def compile_region(
+    region: Region, oracle: SupportOracle, provider: Provider, name: str, threads: int
+) -> OrtExecutable:
+    """Compile a region whose every call is supported; ``threads`` compute inside an operator.
+
+    Raises:
+        ProcessorError: ONNX Runtime refuses the region as a whole.
+    """
+    steps = [step for index, node in enumerate(region.nodes) for step in oracle.steps(node, index)]
+    model = build_model(steps, region.inputs, region.outputs, region.types, region.constants)
+    try:
+        session = provider.session(model.text, session_options(threads, model))
+    except Exception as error:  # pybind classes without a common base but Exception
+        first, last = region.nodes[0].call, region.nodes[-1].call
+        raise ProcessorError(
+            f"{name} cannot compile {first.name or first.op_type!r} to "
+            f"{last.name or last.op_type!r}: {refusal(error, provider.device)}"
+        ) from error
+    return OrtExecutable(
+        name,
+        region.inputs,
+        region.outputs,
+        0,
+        0,
+        session,
+        {n: region.types[n] for n in (*region.inputs, *region.outputs)},
+        summary_of(region, name),
+        model.weights,
+        sum(array.nbytes for array in region.constants.values()),
+    )
+
+
+def session_options(threads: int, model: OnnxModel) -> Any:
+    """All optimisations, one run at a time, quiet, weights read where they are."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.use_deterministic_compute = True
+    # Threads that wait for the next run would take a core from another processor.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if model.weights:
+        values = [_in_place(array) for array in model.weights.values()]
+        options.add_external_initializers(list(model.weights), values)
+    return options
+
+
+def _in_place(array: Array) -> Any:
+    """ONNX Runtime's view of an array, of any element type; nothing is copied."""
+    element = int(ir.DataType.from_numpy(array.dtype))
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, element)

@@ -1,0 +1,54 @@
+"""ONNX Runtime's processors where it is installed, and how to get it where it is not."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from coexec.base.errors import ProcessorError
+from coexec.core.machine import Rates
+from coexec.core.processor import Candidate, Processor
+
+INSTALL = "pip install 'coexec[ort]'"
+
+
+class Installed(Protocol):
+    """What the module ``installed`` offers; it needs ONNX Runtime."""
+
+    def candidates(self) -> list[Candidate]: ...
+
+    def open_device(self, name: str, options: Mapping[str, str]) -> Processor: ...
+
+    def measure(self, name: str) -> Rates: ...
+
+
+def candidates() -> list[Candidate]:
+    """Providers that are here or could be."""
+    try:
+        return _installed().candidates()
+    except ProcessorError as error:
+        return [Candidate("ort", None, str(error))]
+
+
+def open_device(name: str, options: Mapping[str, str]) -> Processor:
+    """Open a provider's processor.
+
+    Raises:
+        ProcessorError: ONNX Runtime or the provider is absent, or the options make no sense.
+    """
+    return _installed().open_device(name, options)
+
+
+def measure(name: str) -> Rates:
+    """Measured limits of a provider."""
+    return _installed().measure(name)
+
+
+def _installed() -> Installed:
+    try:
+        return cast(Installed, importlib.import_module("coexec.processors.ort.installed"))
+    except ImportError as error:
+        if not (error.name or "").startswith("onnxruntime"):
+            raise
+        raise ProcessorError(f"ONNX Runtime does not load ({error}): {INSTALL}") from error

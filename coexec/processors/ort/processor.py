@@ -1,0 +1,136 @@
+"""A processor on top of an execution provider of ONNX Runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from coexec.base.errors import ProcessorError
+from coexec.core.events import COPY, Event
+from coexec.core.processor import (
+    Buffer,
+    Executable,
+    Host,
+    Processor,
+    ProcessorSpec,
+    Support,
+    Ticket,
+)
+from coexec.core.types import Array, OpCall, Region
+from coexec.processors.ort.buffer import OrtBuffer
+from coexec.processors.ort.compile import compile_region
+from coexec.processors.ort.cores import Core, physical_cores, pin_this_thread
+from coexec.processors.ort.executable import OrtExecutable
+from coexec.processors.ort.failures import failure
+from coexec.processors.ort.options import DEFAULT_OPTIONS, OrtOptions
+from coexec.processors.ort.providers import Provider
+from coexec.processors.ort.support import SupportOracle
+from coexec.processors.ort.worker import Job, Worker
+
+
+class OrtProcessor(Processor):
+    """Sessions of one provider, run on one thread in the order of submission.
+
+    Buffers are host memory that sessions read and write in place. Work is handed to the thread and
+    ``submit`` returns at once; ``after`` needs nothing more, since the order of submission is kept.
+    """
+
+    def __init__(self, provider: Provider, options: OrtOptions = DEFAULT_OPTIONS) -> None:
+        self.provider = provider
+        self.options = options
+        self.name = f"{provider.name}{options}"
+        self.cores = _chosen(options, physical_cores())
+        self.threads = options.thread_count(self.cores)
+        self.oracle = SupportOracle(provider)
+        self.worker = Worker(self.name, self._prepare_thread)
+
+    def describe(self) -> ProcessorSpec:
+        return spec_of(self.provider, self.options)
+
+    def supports(self, call: OpCall) -> Support:
+        return self.oracle.supports(call)
+
+    def compile(self, region: Region) -> Executable:
+        # On the worker: a session's own threads inherit the cores of the thread that makes it.
+        return self.worker.call(
+            lambda: compile_region(region, self.oracle, self.provider, self.name, self.threads)
+        )
+
+    def alloc(self, nbytes: int) -> OrtBuffer:
+        return OrtBuffer(nbytes)
+
+    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Job:
+        direction = "read" if isinstance(dst, np.ndarray) else "write"
+        target, source = _bytes(dst), _bytes(src)
+
+        def work() -> Event:
+            start = time.perf_counter_ns()
+            np.copyto(target, source)
+            end = time.perf_counter_ns()
+            return Event(direction, COPY, self.name, start, end, bytes=source.nbytes)
+
+        return self.worker.hand_over(work)
+
+    def submit(
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> Job:
+        assert isinstance(executable, OrtExecutable)
+        bound = [_own(buffer) for buffer in buffers]
+        return self.worker.hand_over(_guarded(executable, bound, self.name))
+
+    def wait(self, ticket: Ticket) -> Event:
+        assert isinstance(ticket, Job)
+        event = self.worker.wait(ticket)
+        assert isinstance(event, Event)
+        return event
+
+    def _prepare_thread(self) -> None:
+        if self.options.cores:
+            pin_this_thread(self.cores)
+
+
+def spec_of(provider: Provider, options: OrtOptions) -> ProcessorSpec:
+    """What a processor of this provider is. Its resources are cores of this host, or itself."""
+    available = physical_cores()
+    kind = provider.unit_kind()
+    on_host = kind == "cpu" or provider.simulated
+    cores = [f"cpu:{i}" for i in options.cores]
+    return ProcessorSpec(
+        name=f"{provider.name}{options}",
+        kind=kind,
+        device=provider.device,
+        driver=provider.version(),
+        compute_units=options.thread_count(_chosen(options, available)) if on_host else 1,
+        features={"fp16": True, "fp64": kind == "cpu", "images": False, "svm": True},
+        resources=(tuple(cores) or ("cpu",)) if on_host else (provider.name,),
+    )
+
+
+def _chosen(options: OrtOptions, available: tuple[Core, ...]) -> tuple[Core, ...]:
+    return tuple(available[i] for i in options.cores) if options.cores else available
+
+
+def _guarded(
+    executable: OrtExecutable, buffers: Sequence[OrtBuffer], name: str
+) -> Callable[[], Event]:
+    def work() -> Event:
+        try:
+            return executable.run(buffers, name)
+        except Exception as error:  # pybind classes without a common base but Exception
+            raise ProcessorError(f"{name}: {failure(error)}") from error
+
+    return work
+
+
+def _own(buffer: Buffer) -> OrtBuffer:
+    assert isinstance(buffer, OrtBuffer)
+    return buffer
+
+
+def _bytes(side: Buffer | Host) -> Array:
+    if isinstance(side, OrtBuffer):
+        return side.memory
+    assert isinstance(side, np.ndarray)
+    return side.reshape(-1).view(np.uint8)

@@ -1,0 +1,167 @@
+"""Whether a provider executes a call: asked of ONNX Runtime itself with a model of one node."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+
+from coexec.core.processor import Support
+from coexec.core.types import Array, OpCall, RegionNode, TensorType
+from coexec.ops.table import OPERATORS
+from coexec.processors.ort.differences import difference
+from coexec.processors.ort.failures import refusal
+from coexec.processors.ort.inline import Step, body_steps, native_step
+from coexec.processors.ort.model import LARGE_BYTES, build_model
+from coexec.processors.ort.providers import Provider
+
+NARROW = tuple(
+    np.dtype(getattr(ml_dtypes, name))
+    for name in ("int4", "uint4", "int2", "uint2", "float4_e2m1fn")
+    if hasattr(ml_dtypes, name)
+)
+"""Element types that ONNX Runtime packs into bytes and NumPy does not."""
+
+
+class SupportOracle:
+    """Answers by call signature; a question takes a session of one node, an answer known nothing.
+
+    An operator of ONNX runs natively if it can. One that ONNX has no name for, or that the
+    provider lacks, runs through its function body if it has one.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self.provider = provider
+        self._native: dict[Hashable, Support] = {}
+        self._answers: dict[Hashable, Support] = {}
+
+    def supports(self, call: OpCall) -> Support:
+        """Whether and, if not, why not."""
+        key = signature(call)
+        if key not in self._answers:
+            self._answers[key] = self._answer(call)
+        return self._answers[key]
+
+    def steps(self, node: RegionNode, origin: int) -> list[Step]:
+        """A supported node as the operators that are known to run."""
+        if self._runs_natively(node.call).yes:
+            return [native_step(node, origin)]
+        return body_steps(node, origin)
+
+    def _answer(self, call: OpCall) -> Support:
+        refused = refused_unasked(call) or (difference(call) if call.domain else "")
+        if refused:
+            return Support(False, refused)
+        native = self._runs_natively(call)
+        op = OPERATORS.get(call.identifier)
+        if native.yes or op is None or op.body is None:
+            return native
+        node = node_of(call)
+        try:
+            steps = body_steps(node)
+        except ValueError:
+            return native
+        body = self._try(node, steps)
+        return body if body.yes or not native.reason else Support(False, _both(native, body, call))
+
+    def _runs_natively(self, call: OpCall) -> Support:
+        key = signature(call)
+        if key not in self._native:
+            self._native[key] = self._ask_natively(call)
+        return self._native[key]
+
+    def _ask_natively(self, call: OpCall) -> Support:
+        if call.domain:
+            return Support(False, f"{call.identifier} is no operator of ONNX Runtime")
+        differs = difference(call)
+        if differs:
+            return Support(False, differs)
+        node = node_of(call)
+        try:
+            step = native_step(node)
+        except ValueError as error:
+            return Support(False, str(error))
+        return self._try(node, [step])
+
+    def _try(self, node: RegionNode, steps: Sequence[Step]) -> Support:
+        """Build a session of these steps; weights are inputs here, so that none is copied."""
+        call = node.call
+        constants = {
+            node.inputs[i]: array
+            for i, array in call.constants.items()
+            if array.nbytes <= LARGE_BYTES
+        }
+        types = {
+            name: kind
+            for name, kind in zip(
+                node.inputs + node.outputs, call.inputs + call.outputs, strict=True
+            )
+            if kind is not None
+        }
+        inputs = [name for name in node.inputs if name and name not in constants]
+        outputs = [name for name in node.outputs if name]
+        model = build_model(steps, inputs, outputs, types, constants)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self.provider.session(model.text, options)
+        except Exception as error:  # noqa: BLE001  pybind classes without a common base but Exception
+            return Support(False, refusal(error, self.provider.device))
+        return Support(True)
+
+
+def node_of(call: OpCall) -> RegionNode:
+    """A node that makes the call, with made-up names."""
+    inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
+    outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
+    return RegionNode(call, inputs, outputs)
+
+
+def signature(call: OpCall) -> Hashable:
+    """All that decides: operator, types, attributes and small constants; names do not."""
+    attributes = tuple(sorted((name, _frozen(value)) for name, value in call.attributes.items()))
+    constants = tuple(
+        sorted((i, _frozen(array)) for i, array in call.constants.items() if _small(array))
+    )
+    kinds = tuple(map(_kind, call.inputs)), tuple(map(_kind, call.outputs))
+    return call.identifier, call.version, kinds, attributes, constants
+
+
+def refused_unasked(call: OpCall) -> str:
+    """What can be told without ONNX Runtime; empty if it must be asked."""
+    op = OPERATORS.get(call.identifier)
+    if call.domain and (op is None or op.body is None):
+        return f"{call.identifier} is no operator of ONNX Runtime and has no function body"
+    for kind in (*call.inputs, *call.outputs):
+        if kind is None:
+            continue
+        if kind.dtype.kind == "O":
+            return "strings have no fixed size"
+        if kind.dtype in NARROW:
+            return f"ONNX Runtime packs {kind.dtype.name}, coexec gives each element a byte"
+    return ""
+
+
+def _both(native: Support, body: Support, call: OpCall) -> str:
+    if call.domain:
+        return f"the function body of {call.identifier} does not run: {body.reason}"
+    return f"{native.reason}; its function body does not run either: {body.reason}"
+
+
+def _kind(kind: TensorType | None) -> str:
+    return "" if kind is None else str(kind)
+
+
+def _small(array: Array) -> bool:
+    return array.nbytes <= LARGE_BYTES
+
+
+def _frozen(value: Any) -> Hashable:
+    if isinstance(value, np.ndarray):
+        return value.dtype.name, value.shape, value.tobytes()
+    return repr(value)

@@ -1,0 +1,194 @@
+"""Runs of programs on several processors: each has a thread of its own, and all work at once.
+
+The instructions of a program are divided by the processor that they concern. Each lane goes through
+its own in order; where it needs a tensor of another, it waits for that one read and for nothing
+else. As the program is a valid order of the whole, lanes cannot wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Condition
+
+from coexec.core.events import HOST, RUN, Event, Trace
+from coexec.core.processor import Runner, Ticket
+from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
+from coexec.core.types import Array
+from coexec.runtime.run import Binding, Gate, Recorder, Run
+
+
+def lanes_of(program: Program) -> dict[str, tuple[Instruction, ...]]:
+    """Instructions by processor, in order; gates stand in every lane."""
+    home = {spec.name: spec.processor for spec in program.buffers}
+    lanes: dict[str, list[Instruction]] = {name: [] for name in program.processors}
+    for step in program.instructions:
+        match step:
+            case Launch():
+                lanes[program.executables[step.executable].processor].append(step)
+            case Write() | Read() | Free():
+                lanes[home[step.buffer]].append(step)
+            case Wait(gate=True):
+                for lane in lanes.values():
+                    lane.append(step)
+    return {name: tuple(steps) for name, steps in lanes.items()}
+
+
+def divides(program: Program) -> bool:
+    """Whether several processors take part and nothing asks to wait for all of them."""
+    together = any(isinstance(step, Wait) and step.launches for step in program.instructions)
+    return len(program.processors) > 1 and not together
+
+
+class Lanes:
+    """A program divided among processors, with the threads that drive all of them but the first."""
+
+    def __init__(self, binding: Binding) -> None:
+        self.binding = binding
+        self.steps = lanes_of(binding.program)
+        self._threads = {
+            name: ThreadPoolExecutor(1, f"coexec {name}") for name in list(self.steps)[1:]
+        }
+
+    def run(
+        self,
+        feeds: Mapping[str, Array],
+        wanted: set[str],
+        gate: Gate | None = None,
+        trace: Trace | None = None,
+    ) -> dict[str, Array]:
+        """Run the program once, as :meth:`coexec.runtime.executor.Executor.run` does.
+
+        An exception in one lane stops the others at their next instruction and is raised here.
+        """
+        start = time.perf_counter_ns()
+        meeting = Meeting(len(self.steps), gate)
+        first, *others = self.steps
+        recorders = {name: Recorder(host=name == first) for name in self.steps}
+        runs = {
+            name: LaneRun(self.binding, feeds, wanted, meeting, recorders[name] if trace else None)
+            for name in self.steps
+        }
+        under_way = [self._threads[n].submit(runs[n].go, self.steps[n]) for n in others]
+        runs[first].go(self.steps[first])
+        for future in under_way:
+            future.result()
+        if meeting.failure is not None:
+            raise meeting.failure
+        if trace is not None:
+            for recorder in recorders.values():
+                trace.events.extend(recorder.events)
+            trace.events.append(Event("run", RUN, HOST, start, time.perf_counter_ns()))
+            for recorder in recorders.values():
+                recorder.collect(trace)
+        outputs = (name for name in self.binding.program.outputs if name in wanted)
+        return {name: meeting.arrivals[name].array for name in outputs}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A tensor on its way to the host, and the ticket of the copy that brings it."""
+
+    array: Array
+    runner: Runner
+    ticket: Ticket
+
+
+class Stopped(Exception):
+    """Leaves a lane because another one failed."""
+
+
+class Meeting:
+    """What the lanes of one run tell each other: tensors, gates, the first failure."""
+
+    def __init__(self, lanes: int, gate: Gate | None) -> None:
+        self.gate = gate
+        self.arrivals: dict[str, Arrival] = {}
+        self.failure: BaseException | None = None
+        self._lanes = lanes
+        self._here: Counter[int] = Counter()
+        self._changed = Condition()
+
+    def announce(self, tensor: str, arrival: Arrival) -> None:
+        """A copy to the host was started."""
+        with self._changed:
+            self.arrivals[tensor] = arrival
+            self._changed.notify_all()
+
+    def expect(self, tensor: str) -> Arrival:
+        """The copy of a tensor, once it was started."""
+        with self._changed:
+            self._wait(lambda: tensor in self.arrivals)
+            return self.arrivals[tensor]
+
+    def pass_gate(self, number: int) -> None:
+        """Wait for every lane at gate ``number``; the last to come asks whether to go on."""
+        with self._changed:
+            self._here[number] += 1
+            if self._here[number] == self._lanes and self.gate is not None:
+                self.gate({name: arrival.array for name, arrival in self.arrivals.items()})
+            self._changed.notify_all()
+            self._wait(lambda: self._here[number] == self._lanes)
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first failure and release whoever waits."""
+        with self._changed:
+            self.failure = self.failure or error
+            self._changed.notify_all()
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        self._changed.wait_for(lambda: condition() or self.failure is not None)
+        if self.failure is not None:
+            raise Stopped
+
+
+class LaneRun(Run):
+    """The part of a run that one processor does."""
+
+    def __init__(
+        self,
+        binding: Binding,
+        feeds: Mapping[str, Array],
+        wanted: set[str],
+        meeting: Meeting,
+        recorder: Recorder | None,
+    ) -> None:
+        super().__init__(binding, feeds, wanted, meeting.gate, recorder)
+        self.meeting = meeting
+        self.gates = 0
+
+    def go(self, steps: tuple[Instruction, ...]) -> None:
+        """Follow the lane's instructions to the end; a failure goes to the meeting."""
+        try:
+            self.follow(steps)
+            self.settle(launches=False)
+            self.finish()
+        except Stopped:
+            pass  # the lane that failed has said why
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+            self.meeting.fail(error)
+
+    def write(self, step: Write) -> None:
+        if step.tensor not in self.host:
+            arrival = self.meeting.expect(step.tensor)
+            arrival.runner.wait(arrival.ticket)
+            self.host[step.tensor] = arrival.array
+        super().write(step)
+
+    def read(self, step: Read) -> tuple[Runner, Ticket]:
+        runner, ticket = super().read(step)
+        self.meeting.announce(step.tensor, Arrival(self.host[step.tensor], runner, ticket))
+        return runner, ticket
+
+    def pause(self, step: Wait) -> None:
+        if self.gate is not None:
+            self.settle(launches=False)
+            self.meeting.pass_gate(self.gates)
+            self.gates += 1
+
+    def wait(self, runner: Runner, ticket: Ticket) -> None:
+        """As it is: whether a runner tells details is not for one of several threads to change."""
+        runner.wait(ticket)

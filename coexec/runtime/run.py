@@ -1,0 +1,186 @@
+"""One run of a program: its instructions in order, with the tensors of the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from coexec.core.events import DISPATCH, FREE, HOST, SYNC, Event, Trace
+from coexec.core.processor import Buffer, Runner, Ticket
+from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
+from coexec.core.types import Array
+
+Gate = Callable[[Mapping[str, Array]], None]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A program with the processors and the memory that it runs on."""
+
+    program: Program
+    runners: Mapping[str, Runner]
+    buffers: Mapping[str, Buffer]
+    processor_of: Mapping[str, str]
+
+    def runner(self, buffer: str) -> Runner:
+        """The processor that has a buffer."""
+        return self.runners[self.processor_of[buffer]]
+
+
+class Recorder:
+    """Notes what a run starts and waits for (``events``), and asks afterwards when it ran.
+
+    ``host`` is whether the times of the thread itself belong on the host's track, too.
+    """
+
+    def __init__(self, host: bool = True) -> None:
+        self.host = host
+        self.events: list[Event] = []
+        self.tickets: list[tuple[Runner, Ticket]] = []
+
+    def started(self, name: str, start: int, runner: Runner, ticket: Ticket) -> None:
+        """Work was handed over, which took from ``start`` until now."""
+        self.tickets.append((runner, ticket))
+        self._note(name, DISPATCH, start)
+
+    def waited(self, start: int) -> None:
+        """The thread was blocked from ``start`` until now."""
+        self._note("wait", SYNC, start)
+
+    def freed(self, buffer: str, processor: str) -> None:
+        """The contents of a buffer are dead."""
+        now = time.perf_counter_ns()
+        self.events.append(Event(buffer, FREE, processor, now, now))
+
+    def collect(self, trace: Trace) -> None:
+        """Add what processors did to a trace, after the run: asking earlier would disturb it."""
+        trace.events.extend(runner.wait(ticket) for runner, ticket in self.tickets)
+
+    def _note(self, name: str, kind: str, start: int) -> None:
+        if self.host:
+            self.events.append(Event(name, kind, HOST, start, time.perf_counter_ns()))
+
+
+class Run:
+    """One run of a program: the host's tensors and the work under way.
+
+    With a ``recorder``, all work is waited for at the end, whatever was wanted.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        feeds: Mapping[str, Array],
+        wanted: set[str],
+        gate: Gate | None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.binding = binding
+        self.program = binding.program
+        self.host: dict[str, Array] = dict(feeds)
+        self.wanted = wanted
+        self.gate = gate
+        self.recorder = recorder
+        self.reads: list[tuple[Runner, Ticket]] = []
+        self.last: dict[Runner, Ticket] = {}
+
+    def all(self) -> dict[str, Array]:
+        """Every instruction in order; returns the outputs that are wanted."""
+        self.follow(self.program.instructions)
+        self.finish()
+        return {name: self.host[name] for name in self.program.outputs if name in self.wanted}
+
+    def follow(self, steps: Iterable[Instruction]) -> None:
+        """Start what the instructions say, in order."""
+        for step in steps:
+            match step:
+                case Launch():
+                    self.launch(step)
+                case Write():
+                    self.write(step)
+                case Read():
+                    if step.tensor in self.wanted or step.tensor not in self.program.outputs:
+                        self.read(step)
+                case Wait():
+                    self.pause(step)
+                case Free():
+                    if self.recorder is not None:
+                        self.recorder.freed(step.buffer, self.binding.processor_of[step.buffer])
+
+    def launch(self, step: Launch) -> None:
+        """Submit a region."""
+        start = time.perf_counter_ns()
+        executable = self.program.executables[step.executable]
+        runner = self.binding.runners[executable.processor]
+        buffers = [self.binding.buffers[name] for name in step.buffers]
+        ticket = runner.submit(executable, buffers, ())
+        self.last[runner] = ticket
+        self._started("submit", start, runner, ticket)
+
+    def write(self, step: Write) -> None:
+        """Start a copy from the host."""
+        start = time.perf_counter_ns()
+        runner = self.binding.runner(step.buffer)
+        source = self.host[step.tensor]
+        array = np.ascontiguousarray(source).reshape(source.shape)
+        ticket = runner.copy(self.binding.buffers[step.buffer], array, ())
+        self.last[runner] = ticket
+        self._started(f"write {step.tensor}", start, runner, ticket)
+
+    def read(self, step: Read) -> tuple[Runner, Ticket]:
+        """Start a copy to the host."""
+        start = time.perf_counter_ns()
+        runner = self.binding.runner(step.buffer)
+        kind = self.program.types[step.tensor]
+        self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
+        ticket = runner.copy(self.host[step.tensor], self.binding.buffers[step.buffer], ())
+        self.reads.append((runner, ticket))
+        self._started(f"read {step.tensor}", start, runner, ticket)
+        return runner, ticket
+
+    def pause(self, step: Wait) -> None:
+        """Wait, and let the caller look at what was read."""
+        self.settle(step.launches)
+        if step.gate and self.gate is not None:
+            self.gate(self.host)
+
+    def settle(self, launches: bool) -> None:
+        """Wait for all reads so far, or for all work."""
+        start = time.perf_counter_ns()
+        for runner, ticket in self.reads:
+            self.wait(runner, ticket)
+            # An in-order queue has finished all that came before.
+            self.last.pop(runner, None)
+        self.reads.clear()
+        if launches:
+            self._wait_for_last()
+        self._waited(start)
+
+    def wait(self, runner: Runner, ticket: Ticket) -> None:
+        """Block until some work is done; what its parts did is asked for later."""
+        runner.detailed = False
+        runner.wait(ticket)
+        runner.detailed = self.recorder is not None
+
+    def finish(self) -> None:
+        """Wait for what was wanted; work that nobody waits for goes on while the caller does."""
+        if self.wanted or self.recorder is not None:
+            start = time.perf_counter_ns()
+            self._wait_for_last()
+            self._waited(start)
+
+    def _wait_for_last(self) -> None:
+        for runner, ticket in self.last.items():
+            self.wait(runner, ticket)
+        self.last.clear()
+
+    def _started(self, name: str, start: int, runner: Runner, ticket: Ticket) -> None:
+        if self.recorder is not None:
+            self.recorder.started(name, start, runner, ticket)
+
+    def _waited(self, start: int) -> None:
+        if self.recorder is not None:
+            self.recorder.waited(start)
