@@ -152,8 +152,10 @@ class Run:
         start = time.perf_counter_ns()
         for runner, ticket in self.reads:
             self.wait(runner, ticket)
-            # An in-order queue has finished all that came before.
-            self.last.pop(runner, None)
+            # An in-order queue has finished all that came before, but only its ticket says how.
+            before = self.last.pop(runner, None)
+            if before is not None:
+                self.wait(runner, before)
         self.reads.clear()
         if launches:
             self._wait_for_last()

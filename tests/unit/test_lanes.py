@@ -1,0 +1,192 @@
+"""Programs on several processors at once: same results as on one, whatever goes where."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from coexec.base.errors import ProcessorError
+from coexec.core.events import LAUNCH, RUN, Event, Trace
+from coexec.core.plan import Plan
+from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
+from coexec.core.types import Array
+from coexec.frontend import load
+from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
+from coexec.runtime.executor import Executor
+from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.mode import ExecutionMode
+from tests.graphs import evaluate, parse
+
+POISON = 0xA5
+GRAPHS = 300
+
+
+@dataclass(frozen=True)
+class Later(Ticket):
+    """Work of a queue."""
+
+    done: Future[Done]
+
+
+class Queued(ReferenceProcessor):
+    """The reference behind an in-order queue of its own thread, with memory that is never clean."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.queue = ThreadPoolExecutor(1, name)
+        self.submitted_by: set[str] = set()
+
+    def describe(self) -> ProcessorSpec:
+        return ProcessorSpec(self.name, "cpu", "test")
+
+    def alloc(self, nbytes: int) -> ReferenceBuffer:
+        buffer = super().alloc(nbytes)
+        buffer.memory[:] = POISON
+        return buffer
+
+    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Later:  # type: ignore[override]
+        return Later(self.queue.submit(super().copy, dst, src, after))
+
+    def submit(  # type: ignore[override]
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> Later:
+        self.submitted_by.add(threading.current_thread().name)
+        return Later(self.queue.submit(super().submit, executable, buffers, after))
+
+    def wait(self, ticket: Ticket) -> Event:
+        assert isinstance(ticket, Later)
+        return ticket.done.result().event
+
+
+class Broken(Queued):
+    """Its first launch fails while it runs."""
+
+    def submit(  # type: ignore[override]
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> Later:
+        def fail() -> Done:
+            raise ProcessorError(f"{self.name} is broken")
+
+        return Later(self.queue.submit(fail))
+
+
+def queues(*names: str) -> dict[str, Queued]:
+    return {name: Queued(name) for name in names}
+
+
+def executor(
+    model: ir.Model, plan: Mapping[str, str], on: Mapping[str, Queued], **how: object
+) -> Executor:
+    program = lower(model.graph, Lowering(Plan(plan), on, **how))  # type: ignore[arg-type]
+    return Executor(program, on)
+
+
+def random_model(dice: random.Random) -> ir.Model:
+    """Up to 14 nodes on vectors, any of them read again later; some results are outputs."""
+    names, nodes = ["a", "b"], []
+    for index in range(dice.randint(2, 14)):
+        operator, *operands = dice.choice(
+            [("Relu", 1), ("Neg", 1), ("Add", 2), ("Sub", 2), ("Max", 2)]
+        )
+        read = ", ".join(dice.choice(names) for _ in range(int(operands[0])))
+        nodes.append(f"[n{index}] t{index} = {operator}({read})")
+        names.append(f"t{index}")
+    made = names[2:]
+    outputs = dict.fromkeys([made[-1], *dice.sample(made, min(3, len(made)))])
+    declared = ", ".join(f"float[5] {name}" for name in outputs)
+    return load(parse(f"g (float[5] a, float[5] b) => ({declared}) {{ {' '.join(nodes)} }}"), {})
+
+
+def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> None:
+    """Three rounds each: what the first leaves behind does not disturb the next."""
+    on = queues("one", "two", "three")
+    divided = 0
+    for seed in range(GRAPHS):
+        dice = random.Random(seed)
+        model = random_model(dice)
+        plan = {str(node.name): dice.choice([*on]) for node in model.graph}
+        runs = executor(model, plan, on)
+        divided += len(runs.program.processors) > 1
+        for round_number in range(3):
+            rng = np.random.default_rng([seed, round_number])
+            feeds = {n: rng.standard_normal(5).astype(np.float32) for n in ("a", "b")}
+            feeds = {str(v.name): feeds[str(v.name)] for v in model.graph.inputs}
+            expected = evaluate(model, feeds)
+            actual = runs.run(feeds)
+            assert actual.keys() == expected.keys()
+            for name, array in expected.items():
+                np.testing.assert_array_equal(actual[name], array, err_msg=f"seed {seed}")
+    assert divided > 0.9 * GRAPHS
+
+
+FORK = parse(
+    "g (float[5] a) => (float[5] y) { [left] l = Neg(a) [right] r = Relu(a) [join] y = Add(l, r) }"
+)
+FORKED = {"left": "one", "right": "two", "join": "one"}
+
+
+def test_two_processors_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each branch waits for the other to have begun: a serial run would never end."""
+    both = threading.Barrier(2, timeout=30)
+    run = ReferenceProcessor._run
+
+    def meet(self: ReferenceProcessor, node: object, values: dict[str, Array]) -> Event:
+        if node.call.name in ("left", "right"):  # type: ignore[attr-defined]
+            both.wait()
+        return run(self, node, values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ReferenceProcessor, "_run", meet)
+    x = np.linspace(-1, 1, 5, dtype=np.float32)
+    results = executor(load(FORK, {}), FORKED, queues("one", "two")).run({"a": x})
+    np.testing.assert_array_equal(results["y"], np.maximum(x, 0) - x)
+
+
+def test_each_processor_has_a_thread_and_the_first_has_the_callers() -> None:
+    on = queues("one", "two")
+    executor(load(FORK, {}), FORKED, on).run({"a": np.zeros(5, np.float32)})
+    (first,), (second,) = on["one"].submitted_by, on["two"].submitted_by
+    assert first == threading.current_thread().name
+    assert second.startswith("coexec two")
+
+
+def test_a_failure_in_any_lane_is_raised_and_stops_the_others() -> None:
+    for broken in ("one", "two"):
+        on = queues("one", "two")
+        on[broken] = Broken(broken)
+        runs = executor(load(FORK, {}), FORKED, on)
+        with pytest.raises(ProcessorError, match=f"{broken} is broken"):
+            runs.run({"a": np.zeros(5, np.float32)})
+
+
+def test_outputs_that_nobody_wants_are_not_read() -> None:
+    model = load(
+        parse("g (float[5] a) => (float[5] y, float[5] z) { [y] y = Neg(a) [z] z = Relu(y) }"), {}
+    )
+    runs = executor(model, {"y": "one", "z": "two"}, queues("one", "two"))
+    assert [*runs.run({"a": np.ones(5, np.float32)}, fetch=["z"])] == ["z"]
+    assert runs.run({"a": np.ones(5, np.float32)}, fetch=[]) == {}
+
+
+def test_a_trace_has_every_launch_on_its_own_track_inside_the_run() -> None:
+    runs = executor(load(FORK, {}), FORKED, queues("one", "two"))
+    trace = Trace()
+    runs.run({"a": np.zeros(5, np.float32)}, trace=trace)
+    launched = [(leaf.track, leaf.name) for leaf in trace.leaves() if leaf.kind == LAUNCH]
+    assert sorted(launched) == [("one", "join"), ("one", "left"), ("two", "right")]
+    (run,) = [event for event in trace.host() if event.kind == RUN]
+    assert all(run.start_ns <= e.start_ns <= e.end_ns <= run.end_ns for e in trace.leaves())
+
+
+def test_waiting_after_every_operator_is_still_one_after_the_other() -> None:
+    on = queues("one", "two")
+    runs = executor(load(FORK, {}), FORKED, on, mode=ExecutionMode(synchronise="operator"))
+    runs.run({"a": np.zeros(5, np.float32)})
+    assert on["two"].submitted_by == {threading.current_thread().name}
