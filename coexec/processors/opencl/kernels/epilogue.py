@@ -42,7 +42,7 @@ def lower_finished(call: OpCall, lower: Callable[[OpCall], Lowering]) -> Lowerin
 
 
 def _stated(lowering: Lowering, call: OpCall) -> tuple[KernelCall, ...]:
-    """Kernels of which the last one states the work of the operator, unless they state their own."""
+    """Kernels of which the last one states the operator's work, unless they state their own."""
     if not lowering.calls or any(each.flop or each.bytes for each in lowering.calls):
         return lowering.calls
     *others, last = lowering.calls

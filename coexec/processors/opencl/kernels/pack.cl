@@ -1,7 +1,8 @@
 /* Packs the left operand of packed.cl: tiles of MR rows, [batch][tile][depth][MR], zero-padded.
  * Source element (batch, m, channel, t0, t1, t2) lies at base + batch * a_batch + m * a_row +
  * channel * a_channel + t0 * a_0 + t1 * a_1 + t2 * a_2; depth = channels * k0 * k1 * k2.
- * Geometry: (blocks of SPAN channels, tiles, batches), one work-item each. */
+ * Geometry: (tiles, blocks of SPAN channels, batches), one work-item each: neighbours read the same
+ * lines of a source whose rows are contiguous. */
 
 #ifndef T
 #define T float /* element type of the source */
@@ -21,10 +22,10 @@ __kernel void pack(__global const T *a, __global ACC *packed, const int base, co
                    const int a_2, const int rows, const int channels, const int k0, const int k1,
                    const int k2)
 {
-    const int first = get_global_id(0) * SPAN, tile = get_global_id(1), batch = get_global_id(2);
+    const int first = get_global_id(1) * SPAN, tile = get_global_id(0), batch = get_global_id(2);
     const int last = min(first + SPAN, channels), height = min(MR, rows - tile * MR);
     __global ACC *to =
-        packed + ((batch * get_global_size(1) + tile) * channels + first) * (k0 * k1 * k2) * MR;
+        packed + ((batch * get_global_size(0) + tile) * channels + first) * (k0 * k1 * k2) * MR;
     a += base + batch * a_batch + tile * MR * a_row;
     for (int channel = first; channel < last; ++channel)
         for (int t0 = 0; t0 < k0; ++t0)

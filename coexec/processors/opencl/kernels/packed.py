@@ -286,7 +286,7 @@ def pack_call(
         family="pack",
         entry="pack",
         args=(a.operand, packed, *map(i32, numbers)),
-        global_size=(-(-p.channels // SPAN), p.tiles(params), a.count),
+        global_size=(p.tiles(params), -(-p.channels // SPAN), a.count),
         defines={**{name: defines[name] for name in ("T", "ACC", "MR")}, "SPAN": SPAN},
         bytes=read + p.packed_bytes(params),
         layout=True,
