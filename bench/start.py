@@ -20,14 +20,14 @@ COLD, WARM = "start_cold_s", "start_warm_s"
 def start_times(
     suite: Suite, case: Case, rows: Sequence[Row], pool: Pool, cold: bool, tell: Observer
 ) -> None:
-    """Adds the times to the facts of each row of single precision; a failure says why there.
+    """Adds the times to the facts of our rows in single precision; a failure says why there.
 
     Rows were measured before, so the caches of this user are warm. ``cold``: with empty caches too.
     """
     with tempfile.TemporaryDirectory(prefix="coexec-bench-") as name:
         filled = with_files(suite, case, Path(name))
         for row in rows:
-            if row.contender.precision != SINGLE:
+            if not row.contender.ours or row.contender.precision != SINGLE:
                 continue
             tell(f"{row.contender.name} {WARM}")
             _add_start(row, filled, pool, WARM)
