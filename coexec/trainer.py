@@ -211,6 +211,10 @@ class Trainer:
         """Device memory of the training step: buffers and constants."""
         return self.program.peak_bytes
 
+    def build_step(self, arrays: Mapping[str, Array]) -> StepGraph:
+        """The training step on inputs of these shapes as one ONNX graph; nothing is compiled."""
+        return self._build("step", arrays)
+
     def _training(self) -> Compiled:
         kinds = [c for (kind, _), c in self._compiled.items() if kind in ("step", "accumulate")]
         if not kinds:

@@ -18,10 +18,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """Processor of each node by node name, with the refusals that led there."""
+    """Processor of each node by node name, with the refusals that led there.
+
+    ``order`` is that in which nodes take their processors (empty: the graph's), ``policy`` what
+    made the plan, ``predicted_us`` the makespan that it predicted.
+    """
 
     processors: Mapping[str, str]
     refusals: tuple[Refusal, ...] = ()
+    order: tuple[str, ...] = ()
+    policy: str = ""
+    predicted_us: float | None = None
 
     def table(self) -> str:
         """Refusals as text, one line per operator and reason; empty if there is none."""

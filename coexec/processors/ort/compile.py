@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import onnx_ir as ir
 import onnxruntime as ort
 
-from coexec.base.errors import ProcessorError
+from coexec.base.errors import FallbackWarning, ProcessorError
 from coexec.core.types import Array, Region
 from coexec.processors.ort.executable import OrtExecutable, summary_of
 from coexec.processors.ort.failures import refusal
 from coexec.processors.ort.model import OnnxModel, build_model
-from coexec.processors.ort.providers import Provider
-from coexec.processors.ort.support import SupportOracle
+from coexec.processors.ort.providers import PROVIDERS, Provider
+from coexec.processors.ort.support import QUANTIZING, SupportOracle
 
 
 def compile_region(
@@ -26,6 +27,8 @@ def compile_region(
     """
     steps = [step for index, node in enumerate(region.nodes) for step in oracle.steps(node, index)]
     model = build_model(steps, region.inputs, region.outputs, region.types, region.constants)
+    if provider.kind == "npu" and all(node.call.op_type in QUANTIZING for node in region.nodes):
+        provider = _instead(provider, region)
     try:
         session = provider.session(model.text, session_options(threads, model))
     except Exception as error:  # pybind classes without a common base but Exception
@@ -46,6 +49,13 @@ def compile_region(
         model.weights,
         sum(array.nbytes for array in region.constants.values()),
     )
+
+
+def _instead(provider: Provider, region: Region) -> Provider:
+    """The CPU for changes between float and integers that stand alone: no NPU takes those."""
+    names = ", ".join(node.call.name for node in region.nodes)
+    warnings.warn(f"{provider.device} leaves to the CPU: {names}", FallbackWarning, 2)
+    return PROVIDERS["ort:cpu"]
 
 
 def session_options(threads: int, model: OnnxModel) -> Any:

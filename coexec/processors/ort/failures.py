@@ -6,7 +6,9 @@ import re
 
 IMPLEMENTATION = re.compile(r"Could not find an implementation for (\S+) node")
 FALLBACK = "fallback to CPU EP has been explicitly disabled"
-WHILE_RUNNING = re.compile(r"while running (\S+) node\. Name:'([^']*)' Status Message: (.*)", re.DOTALL)
+WHILE_RUNNING = re.compile(
+    r"while running (\S+) node\. Name:'([^']*)' Status Message: (.*)", re.DOTALL
+)
 STATUS = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 NEWER = re.compile(r"only \*guarantees\* support.* Opset (\d+) is under development", re.DOTALL)
 CONDITION = re.compile(r"^.*/onnxruntime_src/.* was false\. ?(.*)$", re.DOTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx.defs
@@ -45,7 +46,8 @@ def native_step(node: RegionNode, origin: int = 0) -> Step:
     for name, value in call.attributes.items():
         if name not in schema.attributes:
             raise ValueError(f"{call.op_type} has no attribute {name!r} in ONNX")
-        attributes[name] = _attribute(name, value, int(schema.attributes[name].type.value))
+        wanted: Any = schema.attributes[name].type
+        attributes[name] = _attribute(name, value, int(wanted))
     name = call.name or f"{call.op_type}_{origin}"
     outputs = tuple(node.outputs)
     if call.op_type == "BatchNormalization" and call.attribute("training_mode"):
@@ -136,8 +138,8 @@ class _Inliner:
             array = np.asarray(attributes["value"])
             self.constants[inner.outputs[0]] = array
             self.types[inner.outputs[0]] = TensorType.of(array)
-            kind = (TensorType.of(array),)
-            return OpCall("Constant", (), attributes, kind, version=self.version, name=name)
+            made = (TensorType.of(array),)
+            return OpCall("Constant", (), attributes, made, version=self.version, name=name)
         bare = OpCall(
             inner.op_type,
             tuple(None if value is None else self.types[value] for value in inner.inputs),
@@ -159,7 +161,7 @@ class _Inliner:
 def _known(
     inputs: Sequence[ir.Value | None], constants: Mapping[ir.Value, Array]
 ) -> dict[int, Array]:
-    return {i: constants[value] for i, value in enumerate(inputs) if value in constants}
+    return {i: constants[v] for i, v in enumerate(inputs) if v is not None and v in constants}
 
 
 def _schema(op_type: str, version: int) -> onnx.defs.OpSchema:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 
 from coexec.core.processor import Support
@@ -24,6 +25,9 @@ NARROW = tuple(
     if hasattr(ml_dtypes, name)
 )
 """Element types that ONNX Runtime packs into bytes and NumPy does not."""
+
+
+QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 
 
 class SupportOracle:
@@ -84,25 +88,39 @@ class SupportOracle:
             step = native_step(node)
         except ValueError as error:
             return Support(False, str(error))
+        if call.op_type in QUANTIZING and self.provider.kind == "npu":
+            return self._try_in_company(node, step)
         return self._try(node, [step])
 
-    def _try(self, node: RegionNode, steps: Sequence[Step]) -> Support:
-        """Build a session of these steps; weights are inputs here, so that none is copied."""
+    def _try_in_company(self, node: RegionNode, step: Step) -> Support:
+        """An NPU takes a change between float and integers beside other nodes only: ask for two.
+
+        The other one is the inverse, behind a quantisation or in front of a dequantisation.
+        """
+        inverse, types = inverse_of(node)
+        before = node.call.op_type == "QuantizeLinear"
+        steps = [step, inverse] if before else [inverse, step]
+        return self._try(node, steps, types)
+
+    def _try(
+        self,
+        node: RegionNode,
+        steps: Sequence[Step],
+        extra: Mapping[str, TensorType] | None = None,
+    ) -> Support:
+        """Build a session of these steps; weights are inputs here, so that none is copied.
+
+        ``extra`` are values beside the node's that one of the steps reads or writes.
+        """
         call = node.call
-        constants = {
-            node.inputs[i]: array
-            for i, array in call.constants.items()
-            if array.nbytes <= LARGE_BYTES
-        }
-        types = {
-            name: kind
-            for name, kind in zip(
-                node.inputs + node.outputs, call.inputs + call.outputs, strict=True
-            )
-            if kind is not None
-        }
-        inputs = [name for name in node.inputs if name and name not in constants]
-        outputs = [name for name in node.outputs if name]
+        constants = {node.inputs[i]: array for i, array in call.constants.items() if _small(array)}
+        kinds = zip(node.inputs + node.outputs, call.inputs + call.outputs, strict=True)
+        types = {name: kind for name, kind in kinds if kind is not None} | dict(extra or {})
+        read = {name for step in steps for name in step.inputs}
+        made = {name for step in steps for name in step.outputs}
+        inputs = [name for name in types if name in read and name not in {*made, *constants}]
+        # What lies between two steps is no result; what a body reads again is one all the same.
+        outputs = [name for name in types if name in made and not (extra and name in read)]
         model = build_model(steps, inputs, outputs, types, constants)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
@@ -113,6 +131,23 @@ class SupportOracle:
         except Exception as error:  # noqa: BLE001  pybind classes without a common base but Exception
             return Support(False, refusal(error, self.provider.device))
         return Support(True)
+
+
+def inverse_of(node: RegionNode) -> tuple[Step, dict[str, TensorType]]:
+    """The step that undoes a (de)quantisation, and the type of its other side."""
+    call = node.call
+    attributes = {n: v for n, v in call.attributes.items() if n in ("axis", "block_size")}
+    scales = node.inputs[1:]
+    if call.op_type == "QuantizeLinear":
+        other = "DequantizeLinear"
+        inputs, outputs, side = (node.outputs[0], *scales), ("float",), call.input(0)
+    else:
+        other = "QuantizeLinear"
+        inputs, outputs, side = ("float", *scales), (node.inputs[0],), call.output(0)
+        if not call.has_input(2):
+            attributes["output_dtype"] = int(ir.DataType.from_numpy(call.input(0).dtype))
+    bare = OpCall(other, (), attributes, version=call.version, name="inverse")
+    return native_step(RegionNode(bare, inputs, outputs)), {"float": side}
 
 
 def node_of(call: OpCall) -> RegionNode:

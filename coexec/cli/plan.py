@@ -1,0 +1,301 @@
+"""``coexec plan``: which processor should execute which node, what that takes, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from coexec.api import LAST_RESORT, load, open_all
+from coexec.autodiff.losses import LOSSES
+from coexec.autodiff.optimizers import OPTIMIZERS
+from coexec.base.errors import UsageError
+from coexec.base.units import bytes_text
+from coexec.cli.output import (
+    JsonFlag,
+    console,
+    notes,
+    parse_shapes,
+    print_json,
+    require_writable,
+)
+from coexec.cli.random_data import bind_batch, random_feeds
+from coexec.cli.tune import parse_budget
+from coexec.placement.policies.table import ALL, AUTO, NAMES
+from coexec.placement.save import save_plan
+from coexec.planning import (
+    Planning,
+    PlanOptions,
+    plan_inference,
+    plan_training,
+    share_of_sources,
+)
+from coexec.report.gantt import row as gantt_row
+from coexec.trainer import Trainer
+
+SEED = 0
+WIDTH, NUMBERS = 60, 34
+"""Characters of a full timeline, and of the numbers behind it."""
+ROWS = 40
+"""Nodes that ``--explain`` shows; ``--json`` has all."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "plan",
+        epilog='Example: coexec plan resnet18.onnx --processors "opencl:intel,opencl:pocl" '
+        "--policy all --explain",
+    )(plan)
+
+
+def plan(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    processors: Annotated[
+        str, typer.Option(metavar="A,B", help="Processors to plan for, separated by commas.")
+    ] = "",
+    train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
+    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
+    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help=f"One of: {', '.join(NAMES)}; {ALL}: auto, and exact if small.")
+    ] = AUTO,
+    budget: Annotated[
+        str, typer.Option(help="Time for measuring what is not known yet: 30s, 2m; 0: none.")
+    ] = "30s",
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure again what is known.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Each node with its cost on every processor.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="PLAN.onnx", help="Write the model with the plan in it.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Plan a model on several processors: times, load, moves, refusals, and other policies."""
+    require_writable(save, "--save")
+    for flag, name, known in (("--loss", loss, LOSSES), ("--optimizer", optimizer, OPTIMIZERS)):
+        if name not in known:
+            raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
+    if policy not in (*NAMES, ALL):
+        raise UsageError(f"--policy {policy!r} is unknown; known: {', '.join((*NAMES, ALL))}")
+    seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
+    specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
+    opened = open_all(specs)
+    loaded = load(model)
+    loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
+    feeds = random_feeds(loaded, np.random.default_rng(SEED))
+    with _progress() as progress:
+        task = progress.add_task("", total=max(seconds, 1e-9))
+
+        def observe(passed: float, text: str) -> None:
+            progress.update(task, completed=min(passed, seconds), description=escape(text))
+
+        last_resort = "" if LAST_RESORT in specs else LAST_RESORT
+        how = PlanOptions(
+            policy, seconds, refresh=refresh, last_resort=last_resort, observe=observe
+        )
+        if train:
+            trainer = Trainer(loaded, LOSSES[loss](), OPTIMIZERS[optimizer](1e-3), opened)
+            planning = plan_training(trainer, feeds, how)
+        else:
+            planning = plan_inference(loaded, feeds, opened, how)
+    if save is not None:
+        save_plan(planning.model, planning.plan, save)
+        notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")
+    if as_json:
+        print_json(record(planning))
+    else:
+        show(planning, explain=explain)
+
+
+def record(planning: Planning) -> dict[str, Any]:
+    """All of a planning as JSON values; times in milliseconds."""
+    problem, chosen = planning.planned.problem, planning.ranking.chosen
+    timeline = chosen.timeline
+    names = [*(unit.name for unit in problem.units), "host"]
+    return {
+        "policy": chosen.policy,
+        "makespan_ms": chosen.makespan_us / 1e3,
+        "makespan_p10_ms": planning.deciles_us[0] / 1e3,
+        "makespan_p90_ms": planning.deciles_us[1] / 1e3,
+        "busy_ms": {
+            unit.name: busy / 1e3
+            for unit, busy in zip(problem.units, timeline.busy_us, strict=True)
+        },
+        "sources": share_of_sources(planning),
+        "fits": {
+            name: {"error": each.fitted.error, "samples": each.fitted.samples}
+            for name, each in planning.costs.items()
+            if each.fitted is not None
+        },
+        "policies": [
+            {"policy": each.policy, "makespan_ms": each.makespan_us / 1e3, "note": each.note}
+            for each in planning.ranking.outcomes
+        ],
+        "left_out": dict(planning.ranking.left_out),
+        "moves": [
+            {
+                "tensor": problem.tensors[move.tensor].name,
+                "from": names[move.source],
+                "to": names[move.target],
+                "bytes": problem.tensors[move.tensor].nbytes,
+                "start_ms": move.start_us / 1e3,
+                "end_ms": move.end_us / 1e3,
+            }
+            for move in timeline.moves
+        ],
+        "nodes": [_node_record(planning, index) for index in chosen.schedule.order],
+        "refusals": [vars(refusal) for refusal in planning.plan.refusals],
+        "not_measured": {n: dict(each.failed) for n, each in planning.costs.items() if each.failed},
+    }
+
+
+def _node_record(planning: Planning, index: int) -> dict[str, Any]:
+    problem, timeline = planning.planned.problem, planning.ranking.chosen.timeline
+    row = planning.planned.costs[index]
+    return {
+        "node": problem.tasks[index].name,
+        "operator": problem.tasks[index].operator,
+        "processor": planning.plan.processors[problem.tasks[index].name],
+        "start_ms": timeline.start_us[index] / 1e3,
+        "end_ms": timeline.end_us[index] / 1e3,
+        "costs": {
+            unit.name: {
+                "ms": cost.time.median_us / 1e3,
+                "p10_ms": cost.time.low_us / 1e3,
+                "p90_ms": cost.time.high_us / 1e3,
+                "source": cost.source,
+            }
+            for unit, cost in zip(problem.units, row, strict=True)
+            if cost is not None
+        },
+    }
+
+
+def show(planning: Planning, *, explain: bool) -> None:
+    """The planning for people."""
+    chosen = planning.ranking.chosen
+    low, high = planning.deciles_us
+    console.print(
+        f"[bold]{escape(chosen.policy)}: {chosen.makespan_us / 1e3:.3f} ms predicted[/] "
+        f"(80 % between {low / 1e3:.3f} and {high / 1e3:.3f} ms)",
+        highlight=False,
+    )
+    sources = ", ".join(f"{n} {source}" for source, n in share_of_sources(planning).items())
+    console.print(f"[dim]times of nodes: {sources}[/]\n", highlight=False)
+    _show_timeline(planning)
+    _show_policies(planning)
+    if explain:
+        _show_nodes(planning)
+    for line in planning.plan.table().splitlines():
+        notes.print(f"[yellow]refused:[/] {escape(line)}")
+    for name, each in planning.costs.items():
+        if each.fitted is not None:
+            fitted = each.fitted
+            console.print(
+                f"[dim]fit of {escape(name)}: {fitted.samples} calls, median error "
+                f"{fitted.error:.0%} in cross-validation[/]",
+                highlight=False,
+            )
+        for key, reason in each.failed.items():
+            what = f"{escape(key.partition('-')[0])} on {escape(name)}"
+            notes.print(f"[yellow]not measured:[/] {what}: {escape(reason)}")
+
+
+def _show_timeline(planning: Planning) -> None:
+    problem, chosen = planning.planned.problem, planning.ranking.chosen
+    timeline, total = chosen.timeline, chosen.makespan_us
+    longest = max(len(unit.name) for unit in problem.units)
+    width = max(10, min(WIDTH, console.width - NUMBERS - longest))
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "timeline"):
+        table.add_column(column, no_wrap=True)
+    for column in ("nodes", "ms", "load"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for number, unit in enumerate(problem.units):
+        mine = [i for i, place in enumerate(chosen.schedule.units) if place == number]
+        spans = [(timeline.start_us[i], timeline.end_us[i]) for i in mine]
+        busy = timeline.busy_us[number]
+        table.add_row(
+            escape(unit.name),
+            f"[cyan]{gantt_row(spans, total, width)}[/]",
+            str(len(mine)),
+            f"{busy / 1e3:.3f}",
+            f"{busy / total:.0%}" if total else "-",
+        )
+    moved = sum(problem.tensors[move.tensor].nbytes for move in timeline.moves)
+    spent = sum(move.end_us - move.start_us for move in timeline.moves)
+    table.add_row(
+        "transfers",
+        gantt_row([(m.start_us, m.end_us) for m in timeline.moves], total, width),
+        str(len(timeline.moves)),
+        f"{spent / 1e3:.3f}",
+        bytes_text(moved),
+    )
+    console.print(table)
+
+
+def _show_policies(planning: Planning) -> None:
+    best = planning.ranking.outcomes[0].makespan_us
+    table = Table(title="Policies", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "ms", "", "moves", ""):
+        table.add_column(column, no_wrap=True, justify="right" if column else "left")
+    for outcome in planning.ranking.outcomes:
+        ratio = outcome.makespan_us / best if best else 1.0
+        marked = "[bold]" if outcome is planning.ranking.chosen else ""
+        table.add_row(
+            f"{marked}{outcome.policy}",
+            f"{outcome.makespan_us / 1e3:.3f}",
+            f"{ratio:.2f}x",
+            str(len(outcome.timeline.moves)),
+            escape(outcome.note),
+        )
+    console.print()
+    console.print(table)
+    for name, reason in planning.ranking.left_out.items():
+        console.print(f"[dim]{name} was left out: {escape(reason)}[/]", highlight=False)
+
+
+def _show_nodes(planning: Planning) -> None:
+    units = planning.planned.problem.units
+    table = Table(title="Nodes", title_justify="left", box=None, pad_edge=False)
+    table.add_column("node", overflow="fold")
+    table.add_column("operator", no_wrap=True)
+    table.add_column("starts", justify="right", no_wrap=True)
+    for unit in units:
+        table.add_column(escape(unit.name), justify="right", no_wrap=True)
+    nodes = [_node_record(planning, i) for i in planning.ranking.chosen.schedule.order]
+    for node in nodes[:ROWS]:
+        cells = [_cost_cell(node, unit.name) for unit in units]
+        operator = str(node["operator"]).removeprefix("coexec::")
+        table.add_row(escape(node["node"]), operator, f"{node['start_ms']:.3f}", *cells)
+    console.print()
+    console.print(table)
+    if len(nodes) > ROWS:
+        console.print(f"[dim]... and {len(nodes) - ROWS} more[/]", highlight=False)
+
+
+def _cost_cell(node: dict[str, Any], unit: str) -> str:
+    """Milliseconds and source; bold where the node runs."""
+    cost = node["costs"].get(unit)
+    if cost is None:
+        return "[dim]-[/]"
+    text = f"{cost['ms']:.3f} {cost['source']}"
+    return f"[bold]{text}[/]" if node["processor"] == unit else f"[dim]{text}[/]"
+
+
+def _progress() -> Progress:
+    return Progress(BarColumn(), TextColumn("{task.description}"), console=notes, transient=True)

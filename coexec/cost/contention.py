@@ -1,0 +1,88 @@
+"""How much longer work takes on one processor while another one is busy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from coexec.cost.distribution import Distribution
+
+ROUNDS, LEAST_MS = 9, 5.0
+"""Timed rounds alone and together; a round repeats work until it has lasted so long."""
+MOST_REPEATS = 10_000
+
+Action = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Slowdown:
+    """``factor``: time together over time alone. ``time`` is that of one action together."""
+
+    factor: float
+    time: Distribution
+
+
+def slowdown(victim: Action, other: Action) -> Slowdown:
+    """Time ``victim`` alone, then while a thread of its own repeats ``other``.
+
+    Shared memory bandwidth, caches, power and the interpreter's lock are all in it, as they are
+    when a program runs on both. An exception of ``other`` is raised here.
+    """
+    repeats = _repeats(victim)
+    alone = median(_rounds_us(victim, repeats))
+    with _Busy(other):
+        together = _rounds_us(victim, repeats)
+    return Slowdown(median(together) / alone, Distribution.of(together))
+
+
+class _Busy:
+    """A context in which a thread repeats an action; it has run once when the context begins."""
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
+        self.stop = threading.Event()
+        self.begun = threading.Event()
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+        self.begun.wait()
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop.set()
+        self.thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _work(self) -> None:
+        try:
+            while not self.stop.is_set():
+                self.action()
+                self.begun.set()
+        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+            self.error = error
+        finally:
+            self.begun.set()
+
+
+def _repeats(action: Action) -> int:
+    """How often to repeat an action for a round that is long enough to time."""
+    action()
+    start = time.perf_counter()
+    action()
+    passed_ms = (time.perf_counter() - start) * 1e3
+    return max(1, min(MOST_REPEATS, round(LEAST_MS / max(passed_ms, 1e-6))))
+
+
+def _rounds_us(action: Action, repeats: int) -> list[float]:
+    rounds = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(repeats):
+            action()
+        rounds.append((time.perf_counter() - start) * 1e6 / repeats)
+    return rounds

@@ -1,0 +1,97 @@
+"""Times of calls that were not measured, from those that were: boosted regression trees.
+
+One regression per processor over logarithms of work and sizes, trained on the times that its store
+has. It is used only where there are enough of them, and only for operators that are among them; how
+far it is off is known from cross-validation. Source of the idea: nn-Meter (MobiSys 2021).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coexec.core.types import OpCall, compute_dtype
+from coexec.cost.distribution import Distribution
+from coexec.cost.store import Entry
+from coexec.ops.table import opdef
+
+LEAST_ENTRIES, LEAST_OF_OPERATOR = 40, 4
+FOLDS = 5
+SEED = 0
+
+
+@dataclass(frozen=True)
+class FittedCosts:
+    """A trained regression. ``error`` is the median relative error in cross-validation."""
+
+    model: Any
+    operators: Mapping[str, int]
+    error: float
+    samples: int
+    sigma: float
+
+    def predict(self, call: OpCall) -> Distribution | None:
+        """Time of a call; ``None`` for an operator that was hardly ever measured."""
+        if call.identifier not in self.operators:
+            return None
+        row = [self.operators[call.identifier], *features(call)]
+        median = math.exp(float(self.model.predict([row])[0]))
+        spread = math.exp(1.2816 * self.sigma)
+        return Distribution(median, median / spread, median * spread)
+
+
+def features(call: OpCall) -> tuple[float, ...]:
+    """Logarithms of FLOP, bytes and operand sizes, last dimensions, and bits of an element."""
+    work = opdef(call).work(call)
+    sizes = [kind.size if kind is not None else 0 for kind in call.inputs[:3]]
+    sizes += [0] * (3 - len(sizes))
+    result = next((kind for kind in call.outputs if kind is not None), None)
+    dims = [*(result.shape[-3:] if result is not None else ())]
+    dims += [1] * (3 - len(dims))
+    kernel = next((k.shape[2:] for k in call.inputs[1:2] if k is not None and k.rank > 2), ())
+    numbers = [work.flop, work.bytes, *sizes, result.size if result is not None else 0, *dims]
+    return (
+        *(math.log1p(number) for number in numbers),
+        float(math.prod(kernel)),
+        math.log1p(int(call.attribute("group", 1))),
+        8.0 * np.dtype(compute_dtype(call) or "float32").itemsize,
+    )
+
+
+def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
+    """Train on measured times; ``None`` without scikit-learn or with too few of them."""
+    usable = [entry for entry in entries.values() if entry.features and entry.time.median_us > 0]
+    counts: dict[str, int] = {}
+    for entry in usable:
+        counts[entry.operator] = counts.get(entry.operator, 0) + 1
+    known = sorted(name for name, count in counts.items() if count >= LEAST_OF_OPERATOR)
+    numbers = {name: number for number, name in enumerate(known)}
+    usable = [entry for entry in usable if entry.operator in numbers]
+    if len(usable) < LEAST_ENTRIES or importlib.util.find_spec("sklearn") is None:
+        return None
+    ensemble = importlib.import_module("sklearn.ensemble")
+    selection = importlib.import_module("sklearn.model_selection")
+    rows = np.array([[numbers[entry.operator], *entry.features] for entry in usable])
+    logs = np.log([entry.time.median_us for entry in usable])
+
+    def regression() -> Any:
+        return ensemble.GradientBoostingRegressor(
+            n_estimators=200, max_depth=4, subsample=0.8, random_state=SEED
+        )
+
+    folds = selection.KFold(FOLDS, shuffle=True, random_state=SEED)
+    left_out = selection.cross_val_predict(regression(), rows, logs, cv=folds)
+    errors = left_out - logs
+    return FittedCosts(
+        model=regression().fit(rows, logs),
+        operators=numbers,
+        error=float(np.median(np.abs(np.expm1(errors)))),
+        samples=len(usable),
+        sigma=float(np.median(np.abs(errors)) * 1.4826),
+    )

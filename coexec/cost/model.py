@@ -1,0 +1,200 @@
+"""One question: what does this node cost there? Measured, else fitted, else roofline."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from coexec.base.errors import CoexecError
+from coexec.core.machine import Rates
+from coexec.core.processor import Processor
+from coexec.core.types import OpCall
+from coexec.cost.contention import slowdown
+from coexec.cost.distribution import Distribution
+from coexec.cost.fitted import FittedCosts, features, fit
+from coexec.cost.key import call_key
+from coexec.cost.measured import measure_call, prepare_call
+from coexec.cost.roofline import roofline_us
+from coexec.cost.store import CostStore, Entry
+from coexec.cost.transfer import HostLink, Line, link_from_rates, measure_link
+from coexec.ops.table import opdef
+
+log = logging.getLogger(__name__)
+MEASURED, FITTED, ROOFLINE, VIEW = "measured", "fitted", "roofline", "view"
+LINKS = ("#write", "#read")
+"""Keys of the host's link among a processor's times; time per byte stands in the features."""
+SLOWDOWN = "#slowdown"
+"""Key, with a name behind it, of how another processor slows this one down: the only feature."""
+OWN_KEYS = "#"
+"""Keys that begin so are of no operator call."""
+
+Observer = Callable[[float, str], None]
+"""Hears of the seconds that have passed and of what is being measured."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A time and where it is from: ``measured``, ``fitted``, ``roofline``, or ``view``: nothing."""
+
+    time: Distribution
+    source: str
+
+
+@dataclass
+class ProcessorCosts:
+    """Costs on one processor. ``failed`` are calls that it supports by its word and does not run.
+
+    ``rates`` are its measured limits.
+    """
+
+    processor: Processor
+    rates: Rates
+    store: CostStore
+    fitted: FittedCosts | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.processor.describe().name
+
+    def cost(self, call: OpCall) -> Cost:
+        """What a call that the processor supports costs."""
+        if opdef(call).view:
+            return Cost(Distribution.exactly(0.0), VIEW)
+        entry = self.store.get(call_key(call))
+        if entry is not None:
+            return Cost(entry.time, MEASURED)
+        predicted = self.fitted.predict(call) if self.fitted is not None else None
+        if predicted is not None:
+            return Cost(predicted, FITTED)
+        return Cost(Distribution.exactly(roofline_us(call, self.rates)), ROOFLINE)
+
+    def link(self) -> HostLink:
+        """The way to the host and back: measured before, else from the rates."""
+        write, read = (self.store.get(key) for key in LINKS)
+        if write is None or read is None:
+            return link_from_rates(self.rates)
+        return HostLink(Line(write.time, write.features[0]), Line(read.time, read.features[0]))
+
+    def slowdown(self, other: ProcessorCosts) -> float:
+        """How many times longer things take here while ``other`` is busy; 1 if nobody measured."""
+        entry = self.store.get(_slowdown_key(other))
+        return 1.0 if entry is None else entry.features[0]
+
+    def shares_silicon_with(self, other: ProcessorCosts) -> bool:
+        """Whether the two can never be busy at once."""
+        mine, others = (set(each.processor.describe().resources) for each in (self, other))
+        return bool(mine & others)
+
+    def refit(self) -> None:
+        """Train the regression on all that is measured now."""
+        entries = self.store.entries.items()
+        self.fitted = fit({key: e for key, e in entries if not key.startswith(OWN_KEYS)})
+
+
+def measure(
+    calls: Sequence[OpCall],
+    costs: Sequence[ProcessorCosts],
+    seconds: float,
+    observe: Observer,
+    refresh: bool = False,
+) -> None:
+    """Measure links, then calls on every processor that supports them, until ``seconds`` are over.
+
+    At last, if there is time, how processors slow each other down that can be busy at once.
+    What the stores have is not measured again unless ``refresh``. The calls that take most of the
+    model's time by their roofline come first, so that a small budget goes where it matters. Ctrl-C
+    keeps what was measured.
+    """
+    began = time.perf_counter()
+    try:
+        for each in costs:
+            if refresh or each.link().source != MEASURED:
+                _measure_link(each)
+        for each, call in _worklist(calls, costs, refresh):
+            passed = time.perf_counter() - began
+            if passed >= seconds:
+                break
+            observe(passed, f"{call.identifier} on {each.name}")
+            _measure_call(each, call)
+        for victim, other in itertools.permutations(costs, 2):
+            passed = time.perf_counter() - began
+            known = victim.store.get(_slowdown_key(other)) is not None and not refresh
+            if passed < seconds and not known and not victim.shares_silicon_with(other):
+                observe(passed, f"{victim.name} while {other.name} is busy")
+                _measure_slowdown(calls, victim, other)
+    finally:
+        for each in costs:
+            each.store.save()
+    for each in costs:
+        each.refit()
+
+
+def _worklist(
+    calls: Sequence[OpCall], costs: Sequence[ProcessorCosts], refresh: bool
+) -> list[tuple[ProcessorCosts, OpCall]]:
+    """Pairs to measure: calls by their share of a run, each on every processor."""
+    counts = Counter(call_key(call) for call in calls)
+    distinct = {call_key(call): call for call in calls if not opdef(call).view}
+    share = {
+        key: counts[key] * max(roofline_us(call, each.rates) for each in costs)
+        for key, call in distinct.items()
+    }
+    return [
+        (each, distinct[key])
+        for key in sorted(share, key=lambda key: -share[key])
+        for each in costs
+        if (refresh or each.store.get(key) is None) and each.processor.supports(distinct[key]).yes
+    ]
+
+
+def _measure_call(costs: ProcessorCosts, call: OpCall) -> None:
+    key = call_key(call)
+    try:
+        found = measure_call(costs.processor, call)
+    except CoexecError as error:
+        costs.failed[key] = str(error)
+        log.warning("%s not measured: %s", call.identifier, error)
+        return
+    costs.store.put(key, Entry(found, call.identifier, features(call)))
+
+
+def _measure_link(costs: ProcessorCosts) -> None:
+    link = measure_link(costs.processor)
+    for key, line in zip(LINKS, (link.write, link.read), strict=True):
+        costs.store.put(key, Entry(line.latency, "", (line.us_per_byte,)))
+
+
+def _slowdown_key(other: ProcessorCosts) -> str:
+    described = other.processor.describe()
+    return f"{SLOWDOWN} {described.name} {described.driver}"
+
+
+def _measure_slowdown(
+    calls: Sequence[OpCall], victim: ProcessorCosts, other: ProcessorCosts
+) -> None:
+    """Each processor repeats the measured call that takes most of the model's time there."""
+    heaviest = [_heaviest(calls, each) for each in (victim, other)]
+    if None in heaviest:
+        return
+    runs = [
+        prepare_call(each.processor, call)
+        for each, call in zip((victim, other), heaviest, strict=True)
+        if call is not None
+    ]
+    found = slowdown(*runs)
+    victim.store.put(_slowdown_key(other), Entry(found.time, "", (found.factor,)))
+
+
+def _heaviest(calls: Sequence[OpCall], costs: ProcessorCosts) -> OpCall | None:
+    counts = Counter(call_key(call) for call in calls)
+    measured = {
+        key: (counts[key] * entry.time.median_us, call)
+        for call in calls
+        if (entry := costs.store.get(key := call_key(call))) is not None
+    }
+    return max(measured.values(), key=lambda pair: pair[0], default=(0.0, None))[1]

@@ -1,0 +1,23 @@
+"""The least time that a processor's measured limits allow: an optimistic guess without any run."""
+
+from __future__ import annotations
+
+from coexec.core.machine import Rates
+from coexec.core.types import OpCall, compute_dtype
+from coexec.ops.table import opdef
+
+
+def roofline_us(call: OpCall, rates: Rates) -> float:
+    """Launch latency and the larger of arithmetic at peak and traffic at full bandwidth.
+
+    A view moves no data and costs nothing. Element types without a measured peak (integers) count
+    as float32. Source: Williams, Waterman, Patterson, "Roofline" (2009), with a latency added.
+    """
+    op = opdef(call)
+    if op.view:
+        return 0.0
+    work = op.work(call)
+    peak = rates.peak_gflops.get(compute_dtype(call), rates.peak_gflops["float32"])
+    arithmetic_us = work.flop / peak / 1e3
+    traffic_us = work.bytes / rates.bandwidth_gbps / 1e3
+    return rates.launch_us + max(arithmetic_us, traffic_us)

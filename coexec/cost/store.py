@@ -1,0 +1,104 @@
+"""Measured times on disk: one JSON file per processor, driver and version, kept from run to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coexec.base.disk import write_atomically
+from coexec.base.errors import SaveError
+from coexec.base.knobs import cache_dir
+from coexec.core.processor import ProcessorSpec
+from coexec.cost.distribution import Distribution
+
+log = logging.getLogger(__name__)
+FORMAT = 1
+"""Changes when what is measured changes: older files are left alone."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A measured time; ``features`` describe the operator call to a regression."""
+
+    time: Distribution
+    operator: str = ""
+    features: tuple[float, ...] = ()
+
+
+class CostStore:
+    """Entries by key. Nothing is written before :meth:`save`."""
+
+    def __init__(self, described: ProcessorSpec, version: str, folder: Path | None = None) -> None:
+        self.identity = {
+            "format": str(FORMAT),
+            "processor": described.name,
+            "device": described.device,
+            "driver": described.driver,
+            "compute_units": str(described.compute_units),
+            "version": version,
+        }
+        digest = hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+        stem = re.sub(r"[^a-z0-9]+", "-", described.name.lower())
+        self.path = (folder or cache_dir() / "costs") / f"{stem}-{digest[:16]}.json"
+        self.entries: dict[str, Entry] = _read(self.path)
+        self._changed = False
+
+    def get(self, key: str) -> Entry | None:
+        """What was measured, if it was."""
+        return self.entries.get(key)
+
+    def put(self, key: str, entry: Entry) -> None:
+        """Note a measurement."""
+        self.entries[key] = entry
+        self._changed = True
+
+    def save(self) -> None:
+        """Write what is new; a file that cannot be written is said in the log, and no more."""
+        if not self._changed:
+            return
+        # Another process may have added to the file meanwhile.
+        self.entries = {**_read(self.path), **self.entries}
+        record = {**self.identity, "entries": {k: _record(e) for k, e in self.entries.items()}}
+        data = json.dumps(record, indent=1).encode()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, lambda file: file.write(data))
+            self._changed = False
+        except (SaveError, OSError) as error:
+            log.warning("measured times not kept: %s", error)
+
+
+def _record(entry: Entry) -> dict[str, Any]:
+    time = entry.time
+    return {
+        "us": [round(value, 3) for value in (time.median_us, time.low_us, time.high_us)],
+        "operator": entry.operator,
+        "features": [float(f"{value:.6g}") for value in entry.features],
+    }
+
+
+def _read(path: Path) -> dict[str, Entry]:
+    """The file's entries; a damaged file is measured again."""
+    if not path.exists():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): _entry(each) for key, each in record["entries"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("measuring again, %s is damaged: %s", path, error)
+        return {}
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
+    median, low, high = (float(value) for value in record["us"])
+    if not (math.isfinite(high) and 0 <= low <= median <= high):
+        raise ValueError(f"impossible times {record['us']}")
+    features = tuple(float(value) for value in record["features"])
+    return Entry(Distribution(median, low, high), str(record["operator"]), features)

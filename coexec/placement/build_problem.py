@@ -1,0 +1,204 @@
+"""From a graph, processors and their costs to a planning problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.base.errors import ProcessorError
+from coexec.core.plan import Plan, Refusal
+from coexec.core.types import OpCall
+from coexec.cost.model import Cost, ProcessorCosts
+from coexec.cost.transfer import HostLink, between
+from coexec.ops.builder import PHASE
+from coexec.ops.node import call_of, constant_of, type_of
+from coexec.placement.policies.table import Outcome
+from coexec.placement.problem import Matrix, Problem, Task, Tensor, Unit
+
+
+@dataclass(frozen=True)
+class States:
+    """What lives on devices between runs: see :class:`coexec.runtime.lower.Lowering`.
+
+    Nodes of phase ``gated_phase`` wait for the tensors ``gate``.
+    """
+
+    state: Mapping[str, str] = field(default_factory=dict)
+    inputs: frozenset[str] = frozenset()
+    gate: tuple[str, ...] = ()
+    gated_phase: str = "optimizer"
+
+
+NO_STATES = States()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A problem with what it was made of: calls, refusals, and the cost of each task by unit.
+
+    ``costs[t][p]`` is ``None`` where processor p refuses task t.
+    """
+
+    problem: Problem
+    calls: tuple[OpCall, ...]
+    refusals: tuple[Refusal, ...]
+    costs: tuple[tuple[Cost | None, ...], ...]
+
+    def plan(self, outcome: Outcome) -> Plan:
+        """An outcome as a plan by names; of the refusals all."""
+        tasks, units = self.problem.tasks, self.problem.units
+        placed = outcome.schedule.units
+        return Plan(
+            processors={task.name: units[placed[i]].name for i, task in enumerate(tasks)},
+            refusals=self.refusals,
+            order=tuple(tasks[index].name for index in outcome.schedule.order),
+            policy=outcome.policy,
+            predicted_us=outcome.makespan_us,
+        )
+
+
+def build_problem(
+    graph: ir.Graph,
+    costs: Mapping[str, ProcessorCosts],
+    states: States = NO_STATES,
+    last_resort: str = "",
+) -> Planned:
+    """The problem of placing ``graph`` (static types, scheduled) on the processors of ``costs``.
+
+    ``last_resort`` names a processor that takes only what all others refuse.
+
+    Raises:
+        ProcessorError: a node that no processor supports.
+    """
+    calls = tuple(call_of(node) for node in graph)
+    refusals: list[Refusal] = []
+    rows = tuple(_row(call, costs, last_resort, refusals) for call in calls)
+    used = [i for i, name in enumerate(costs) if name != last_resort or any(row[i] for row in rows)]
+    names = [list(costs)[i] for i in used]
+    rows = tuple(tuple(row[i] for i in used) for row in rows)
+    tasks, tensors = _tasks_and_tensors(graph, states)
+    latency, us_per_byte, latency_sigma = _links([costs[name].link() for name in names])
+    problem = Problem(
+        units=tuple(_unit(name, costs[name]) for name in names),
+        tasks=tasks,
+        tensors=tensors,
+        time_us=_table(rows, len(names), lambda cost: cost.time.median_us, np.inf),
+        latency_us=latency,
+        us_per_byte=us_per_byte,
+        slowdown=_slowdowns([costs[name] for name in names]),
+        time_sigma=_table(rows, len(names), lambda cost: cost.time.sigma, 0.0),
+        latency_sigma=latency_sigma,
+    )
+    return Planned(problem, calls, tuple(refusals), rows)
+
+
+def _row(
+    call: OpCall,
+    costs: Mapping[str, ProcessorCosts],
+    last_resort: str,
+    refusals: list[Refusal],
+) -> tuple[Cost | None, ...]:
+    """Cost by processor; refusals are noted."""
+    row: list[Cost | None] = []
+    reasons = []
+    for name, each in costs.items():
+        support = each.processor.supports(call)
+        if not support.yes:
+            reasons.append(Refusal(call.name, call.identifier, name, support.reason))
+        needed = name != last_resort or not any(row)
+        row.append(each.cost(call) if support.yes and needed else None)
+    if not any(row):
+        text = "; ".join(f"{refusal.processor}: {refusal.reason}" for refusal in reasons)
+        raise ProcessorError(f"no processor executes {call.identifier} {call.name!r}: {text}")
+    refusals += reasons
+    return tuple(row)
+
+
+def _table(
+    rows: Sequence[Sequence[Cost | None]],
+    width: int,
+    number: Callable[[Cost], float],
+    absent: float,
+) -> Matrix:
+    table = [[absent if cost is None else number(cost) for cost in row] for row in rows]
+    return np.array(table, float).reshape(len(rows), width)
+
+
+def _unit(name: str, costs: ProcessorCosts) -> Unit:
+    return Unit(name, frozenset(costs.processor.describe().resources))
+
+
+def _slowdowns(costs: Sequence[ProcessorCosts]) -> Matrix:
+    """Factors between processors that can be busy at once; 1 between those that cannot."""
+    factors = np.ones((len(costs), len(costs)))
+    for p, victim in enumerate(costs):
+        for q, other in enumerate(costs):
+            if p != q and not victim.shares_silicon_with(other):
+                factors[p, q] = victim.slowdown(other)
+    return factors
+
+
+def _links(links: Sequence[HostLink]) -> tuple[Matrix, Matrix, Matrix]:
+    """Latency, time per byte and spread between all places, the host last."""
+    count = len(links)
+    latency, us_per_byte, sigma = (np.zeros((count + 1, count + 1)) for _ in range(3))
+    for p, source in enumerate(links):
+        lines = {q: between(source, target) for q, target in enumerate(links) if q != p}
+        entries = {(p, q): line for q, line in lines.items()}
+        entries |= {(p, count): source.read, (count, p): source.write}
+        for place, line in entries.items():
+            latency[place] = line.latency.median_us
+            us_per_byte[place] = line.us_per_byte
+            sigma[place] = line.latency.sigma
+    return latency, us_per_byte, sigma
+
+
+def _tasks_and_tensors(
+    graph: ir.Graph, states: States
+) -> tuple[tuple[Task, ...], tuple[Tensor, ...]]:
+    nodes = list(graph)
+    numbers: dict[str, int] = {}
+    tensors: list[Tensor] = []
+    fetched = {str(v.name) for v in graph.outputs} - set(states.state)
+    homes = _homes(nodes, states)
+    for value in graph.inputs:
+        name = str(value.name)
+        if constant_of(value) is None:
+            numbers[name] = len(tensors)
+            tensors.append(Tensor(name, type_of(value).nbytes, None, homes.get(name)))
+    for index, node in enumerate(nodes):
+        for value in node.outputs:
+            if value.name:
+                numbers[value.name] = len(tensors)
+                nbytes = type_of(value).nbytes
+                wanted = value.name in fetched
+                tensors.append(Tensor(value.name, nbytes, index, fetched=wanted))
+    tasks = tuple(_task(node, numbers, states) for node in nodes)
+    return tasks, tuple(tensors)
+
+
+def _task(node: ir.Node, numbers: Mapping[str, int], states: States) -> Task:
+    operands = [str(value.name) for value in node.inputs if value is not None]
+    if node.metadata_props.get(PHASE) == states.gated_phase:
+        operands += states.gate
+    read = dict.fromkeys(numbers[name] for name in operands if name in numbers)
+    made = [numbers[value.name] for value in node.outputs if value.name]
+    return Task(str(node.name), call_of(node).identifier, tuple(read), tuple(made))
+
+
+def _homes(nodes: Sequence[ir.Node], states: States) -> dict[str, int]:
+    """The task where each state lives: its writer, else its first reader."""
+    homes: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        for value in node.inputs:
+            if value is not None and value.name in states.inputs:
+                homes.setdefault(str(value.name), index)
+    for index, node in enumerate(nodes):
+        for value in node.outputs:
+            old = states.state.get(str(value.name))
+            if old is not None:
+                homes[old] = index
+    return homes

@@ -1,0 +1,105 @@
+"""All policies by name, and ``auto``: what each of them would cost, and the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from coexec.placement.policies.branch_parallel import branch_parallel
+from coexec.placement.policies.chain import chain
+from coexec.placement.policies.exact import MISSING, SECONDS, exact, solver_is_there
+from coexec.placement.policies.greedy import greedy
+from coexec.placement.policies.heft import heft
+from coexec.placement.policies.single_best import single_best
+from coexec.placement.problem import Problem, Schedule
+from coexec.placement.timeline import Timeline, simulate
+
+Policy = Callable[[Problem], Schedule]
+
+POLICIES: Mapping[str, Policy] = {
+    "single_best": single_best,
+    "greedy": greedy,
+    "chain": chain,
+    "heft": heft,
+    "branch_parallel": branch_parallel,
+}
+"""Fast policies; of equal ones the first is taken."""
+
+AUTO, EXACT, ALL = "auto", "exact", "all"
+NAMES = (*POLICIES, EXACT, AUTO)
+EXACT_TASKS = 60
+"""``all`` tries the exact policy on graphs of so many tasks at most."""
+WORTH = 0.01
+"""``auto`` leaves a single processor only for a gain of this share of its time: predictions are not
+better than that, and one processor cannot lose to itself."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a policy made of a problem; ``note`` says how far an exact search came."""
+
+    policy: str
+    schedule: Schedule
+    timeline: Timeline
+    note: str = ""
+
+    @property
+    def makespan_us(self) -> float:
+        return self.timeline.makespan_us
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Outcomes by predicted makespan, best first; ``chosen`` is the one to take.
+
+    ``left_out`` names policies that were not tried, with the reason.
+    """
+
+    chosen: Outcome
+    outcomes: tuple[Outcome, ...]
+    left_out: Mapping[str, str]
+
+
+def rank(problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS) -> Ranking:
+    """Run every fast policy, and ``exact`` if it is named or (``all``) the graph is small.
+
+    ``policy`` is a name of :data:`NAMES`, or ``all``, which chooses as ``auto`` does.
+
+    Raises:
+        UsageError: ``exact`` is named and its solver is not installed.
+    """
+    found = {name: _outcome(problem, name, each(problem)) for name, each in POLICIES.items()}
+    left_out: dict[str, str] = {}
+    reason = _why_not_exact(problem, policy)
+    if reason:
+        left_out[EXACT] = reason
+    else:
+        best = min(found.values(), key=lambda outcome: outcome.makespan_us)
+        solution = exact(problem, best.schedule, exact_seconds)
+        note = "optimal" if solution.proved else f"not below {solution.bound_us / 1e3:.3f} ms"
+        found[EXACT] = _outcome(problem, EXACT, solution.schedule, note)
+    outcomes = sorted(found.values(), key=lambda outcome: outcome.makespan_us)
+    chosen = found[policy] if policy in found else _worth_it(found["single_best"], outcomes[0])
+    return Ranking(chosen, tuple(outcomes), left_out)
+
+
+def _worth_it(alone: Outcome, best: Outcome) -> Outcome:
+    return best if best.makespan_us < (1 - WORTH) * alone.makespan_us else alone
+
+
+def _why_not_exact(problem: Problem, policy: str) -> str:
+    """Why the exact policy is not tried; empty if it is."""
+    if policy == EXACT:
+        return ""
+    if policy != ALL:
+        return f"it takes long: ask for --policy {EXACT} or --policy {ALL}"
+    if not solver_is_there():
+        return MISSING
+    if len(problem.tasks) > EXACT_TASKS:
+        return f"{len(problem.tasks)} tasks are more than {EXACT_TASKS}: ask for --policy {EXACT}"
+    return ""
+
+
+def _outcome(problem: Problem, policy: str, schedule: Schedule, note: str = "") -> Outcome:
+    schedule.check(problem)
+    return Outcome(policy, schedule, simulate(problem, schedule), note)

@@ -1,0 +1,211 @@
+"""The planning problem without any device: tasks, tensors, processors, times and links as numbers.
+
+Everything that decides a plan stands here, so that policies are functions of it alone and can be
+tested on machines that do not exist. What the model says, and what it does not:
+
+* A processor does one task at a time. Processors that share a resource (the same cores) take turns;
+  others overlap, each slowed down by ``slowdown`` while the other is busy.
+* A tensor goes from where it is produced to where it is wanted once per destination, as soon as it
+  is there. A move takes a latency (synchronisation included) and time per byte; it occupies no
+  processor, and moves do not wait for each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A processor; ``resources`` is the silicon it occupies, beside itself."""
+
+    name: str
+    resources: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A node: the numbers of the tensors that it reads (each once) and makes."""
+
+    name: str
+    operator: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Data of ``nbytes``. Without ``producer`` it is there before anything runs.
+
+    It is then on the host, or (``home``: a task) where that task runs: a parameter lies where it
+    is updated. The host wants what is ``fetched``.
+    """
+
+    name: str
+    nbytes: int
+    producer: int | None = None
+    home: int | None = None
+    fetched: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Tasks in an executable order, with times in microseconds.
+
+    ``time_us[t, p]`` is the median time of task t on processor p, infinite where p refuses it.
+    ``latency_us[p, q]`` and ``us_per_byte[p, q]`` are those of a move from p to q; the last row
+    and column are the host's. ``slowdown[p, q]`` is how many times longer a task on p takes while
+    q is busy. ``time_sigma`` and ``latency_sigma`` are standard deviations of logarithms.
+
+    Raises:
+        ValueError: arrays of the wrong shape, negative or NaN times, a task before what it reads,
+            or a task that every processor refuses.
+    """
+
+    units: tuple[Unit, ...]
+    tasks: tuple[Task, ...]
+    tensors: tuple[Tensor, ...]
+    time_us: Matrix
+    latency_us: Matrix
+    us_per_byte: Matrix
+    slowdown: Matrix
+    time_sigma: Matrix
+    latency_sigma: Matrix
+
+    def __post_init__(self) -> None:
+        tasks, units = len(self.tasks), len(self.units)
+        places = (units + 1, units + 1)
+        _require_shape("time_us", self.time_us, (tasks, units))
+        _require_shape("time_sigma", self.time_sigma, (tasks, units))
+        _require_shape("latency_us", self.latency_us, places)
+        _require_shape("us_per_byte", self.us_per_byte, places)
+        _require_shape("latency_sigma", self.latency_sigma, places)
+        _require_shape("slowdown", self.slowdown, (units, units))
+        for name in ("time_us", "latency_us", "us_per_byte"):
+            values = getattr(self, name)
+            _require(bool((values >= 0).all()), f"{name} has a value that is negative or no number")
+        _require(bool((self.slowdown > 0).all()), "slowdown must be positive")
+        for index, task in enumerate(self.tasks):
+            sources = [self.tensors[tensor].producer for tensor in task.inputs]
+            _require(
+                all(source is None or source < index for source in sources),
+                f"task {task.name!r} comes before what it reads",
+            )
+            _require(len(set(task.inputs)) == len(task.inputs), f"{task.name!r} reads twice")
+        refused = np.flatnonzero(np.isinf(self.time_us).all(axis=1))
+        _require(not len(refused), f"no processor executes {[self.tasks[t].name for t in refused]}")
+
+    @property
+    def host(self) -> int:
+        """Number of the host in rows and columns of links."""
+        return len(self.units)
+
+    @cached_property
+    def times(self) -> list[list[float]]:
+        """``time_us`` as lists, which single elements are read from several times faster."""
+        return _lists(self.time_us)
+
+    @cached_property
+    def latencies(self) -> list[list[float]]:
+        """``latency_us`` as lists, zero within a processor."""
+        latency = self.latency_us.copy()
+        np.fill_diagonal(latency, 0.0)
+        return _lists(latency)
+
+    @cached_property
+    def byte_times(self) -> list[list[float]]:
+        """``us_per_byte`` as lists, zero within a processor."""
+        rate = self.us_per_byte.copy()
+        np.fill_diagonal(rate, 0.0)
+        return _lists(rate)
+
+    @cached_property
+    def resources(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the resources that each processor occupies, itself among them."""
+        names = sorted(set().union(*(unit.resources for unit in self.units)))
+        first = len(self.units)
+        numbers = {name: first + i for i, name in enumerate(names)}
+        return tuple(
+            (index, *(numbers[name] for name in sorted(unit.resources)))
+            for index, unit in enumerate(self.units)
+        )
+
+    @property
+    def resource_count(self) -> int:
+        """How many resources there are."""
+        return 1 + max(number for numbers in self.resources for number in numbers)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """Tasks that read each tensor."""
+        found: list[list[int]] = [[] for _ in self.tensors]
+        for index, task in enumerate(self.tasks):
+            for tensor in task.inputs:
+                found[tensor].append(index)
+        return tuple(map(tuple, found))
+
+    @cached_property
+    def contended(self) -> bool:
+        """Whether any processor slows another one down."""
+        others = ~np.eye(len(self.units), dtype=bool)
+        return bool((self.slowdown[others] != 1.0).any())
+
+    def delay(self, tensor: int, source: int, target: int) -> float:
+        """Microseconds until a tensor at ``source`` is at ``target`` (processors or the host)."""
+        nbytes = self.tensors[tensor].nbytes
+        return self.latencies[source][target] + nbytes * self.byte_times[source][target]
+
+    def source(self, tensor: int, placed: Any) -> int:
+        """Where a tensor is made or lies: a processor or the host; ``placed`` by task."""
+        described = self.tensors[tensor]
+        task = described.home if described.producer is None else described.producer
+        return self.host if task is None else int(placed[task])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The processor of each task, and the order in which tasks take their processors."""
+
+    units: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def check(self, problem: Problem) -> None:
+        """Every task once, after what it reads, on a processor that executes it.
+
+        Raises:
+            ValueError: the first thing that is not so.
+        """
+        count = len(problem.tasks)
+        _require(len(self.units) == count, f"{len(self.units)} places for {count} tasks")
+        _require(sorted(self.order) == list(range(count)), "the order is not one of all tasks")
+        position = {task: place for place, task in enumerate(self.order)}
+        for index, task in enumerate(problem.tasks):
+            known = 0 <= self.units[index] < len(problem.units)
+            _require(known, f"task {task.name!r} is on no processor")
+            finite = np.isfinite(problem.time_us[index, self.units[index]])
+            _require(bool(finite), f"task {task.name!r} is on a processor that refuses it")
+            for tensor in task.inputs:
+                producer = problem.tensors[tensor].producer
+                in_order = producer is None or position[producer] < position[index]
+                _require(in_order, f"task {task.name!r} comes before what it reads")
+
+
+def _lists(matrix: Matrix) -> list[list[float]]:
+    rows: list[list[float]] = matrix.tolist()
+    return rows
+
+
+def _require_shape(name: str, array: Matrix, shape: tuple[int, int]) -> None:
+    _require(array.shape == shape, f"{name} is {array.shape}, not {shape}")
+
+
+def _require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise ValueError(complaint)

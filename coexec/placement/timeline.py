@@ -1,0 +1,230 @@
+"""What a schedule leads to: every task and move with its times. All policies and reports use this.
+
+An event simulation: tasks take their processor's resources in the order of the schedule, run at a
+rate that depends on what else runs (see :class:`Problem`), and send their results on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from coexec.placement.problem import Matrix, Problem, Schedule
+
+SEED = 0
+LEAST_FACTOR = 1e-3
+"""Of all speedups by others together: a task never takes no time at all."""
+DRAWS = 41
+"""Simulations with random times for the spread of a makespan."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A tensor on its way between two processors, or a processor and the host."""
+
+    tensor: int
+    source: int
+    target: int
+    start_us: float
+    end_us: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Times by task in microseconds from the start.
+
+    ``makespan_us`` is when all is done and where the host wants it, ``busy_us`` the time of each
+    processor in tasks.
+    """
+
+    start_us: tuple[float, ...]
+    end_us: tuple[float, ...]
+    moves: tuple[Move, ...]
+    makespan_us: float
+    busy_us: tuple[float, ...]
+
+
+def simulate(
+    problem: Problem,
+    schedule: Schedule,
+    times: list[list[float]] | None = None,
+    latencies: list[list[float]] | None = None,
+) -> Timeline:
+    """Run a schedule on paper, with the problem's medians or the times that are given.
+
+    The schedule must be valid (:meth:`Schedule.check`).
+    """
+    return _Simulation(
+        problem,
+        schedule,
+        problem.times if times is None else times,
+        problem.latencies if latencies is None else latencies,
+    ).run()
+
+
+def makespan_deciles(problem: Problem, schedule: Schedule) -> tuple[float, float]:
+    """First and last decile of the makespan, from simulations with seeded log-normal times."""
+    rng = np.random.default_rng(SEED)
+    spans = []
+    for _ in range(DRAWS):
+        times = _drawn(problem.time_us, problem.time_sigma, rng)
+        latencies = _drawn(np.array(problem.latencies), problem.latency_sigma, rng)
+        spans.append(simulate(problem, schedule, times, latencies).makespan_us)
+    low, high = np.quantile(spans, (0.1, 0.9))
+    return float(low), float(high)
+
+
+def _drawn(median: Matrix, sigma: Matrix, rng: np.random.Generator) -> list[list[float]]:
+    drawn: list[list[float]] = (median * np.exp(sigma * rng.standard_normal(sigma.shape))).tolist()
+    return drawn
+
+
+class _Simulation:
+    """State of one simulation."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        times: list[list[float]],
+        latencies: list[list[float]],
+    ) -> None:
+        self.problem = problem
+        self.placed = schedule.units
+        self.times = times
+        self.latencies = latencies
+        self.slowdown: list[list[float]] = problem.slowdown.tolist()
+        self.start = [0.0] * len(problem.tasks)
+        self.end = [0.0] * len(problem.tasks)
+        self.moves: list[Move] = []
+        self.busy = [0.0] * len(problem.units)
+        self.position = [0] * len(problem.tasks)
+        self.enlisted = [False] * len(problem.tasks)
+        # Inputs that are not produced yet, and when the last of the others arrives.
+        self.missing = [0] * len(problem.tasks)
+        self.arrival = [0.0] * len(problem.tasks)
+        # Tasks that hold or wait for each resource, in the schedule's order.
+        self.queues: list[deque[int]] = [deque() for _ in range(problem.resource_count)]
+        # Tasks whose turn has come, by the time when their inputs are there.
+        self.ready: list[tuple[float, int, int]] = []
+        self.running: dict[int, float] = {}
+        self.now = 0.0
+        self._prepare(schedule)
+
+    def _prepare(self, schedule: Schedule) -> None:
+        for place, index in enumerate(schedule.order):
+            self.position[index] = place
+            for resource in self.problem.resources[self.placed[index]]:
+                self.queues[resource].append(index)
+        for number, tensor in enumerate(self.problem.tensors):
+            if tensor.producer is None:
+                self._send(number, 0.0)
+            else:
+                for consumer in self.problem.consumers[number]:
+                    self.missing[consumer] += 1
+        for index in range(len(self.problem.tasks)):
+            self._enlist(index)
+
+    def run(self) -> Timeline:
+        left = len(self.problem.tasks)
+        while left:
+            self._start_tasks()
+            finish = self._next_end()
+            # A task that becomes ready changes the rates of those that run.
+            until = min(finish, self.ready[0][0] if self.ready else np.inf)
+            self._advance(until)
+            if until == finish:
+                left -= self._finish_tasks()
+        makespan = max((*self.end, *(move.end_us for move in self.moves)), default=0.0)
+        return Timeline(
+            tuple(self.start), tuple(self.end), tuple(self.moves), makespan, tuple(self.busy)
+        )
+
+    def _start_tasks(self) -> None:
+        while self.ready and self.ready[0][0] <= self.now:
+            _, _, index = heapq.heappop(self.ready)
+            self.start[index] = self.now
+            self.running[index] = self.times[index][self.placed[index]]
+
+    def _rate(self, index: int) -> float:
+        """Progress per microsecond; slowdowns by several others add up."""
+        if len(self.running) == 1:
+            return 1.0
+        row = self.slowdown[self.placed[index]]
+        others = (row[self.placed[other]] for other in self.running if other != index)
+        return 1.0 / max(1.0 + sum(factor - 1.0 for factor in others), LEAST_FACTOR)
+
+    def _next_end(self) -> float:
+        if not self.problem.contended:
+            return min((self.now + left for left in self.running.values()), default=np.inf)
+        ends = (self.now + left / self._rate(index) for index, left in self.running.items())
+        return min(ends, default=np.inf)
+
+    def _advance(self, until: float) -> None:
+        passed = until - self.now
+        rates = {i: self._rate(i) if self.problem.contended else 1.0 for i in self.running}
+        for index, rate in rates.items():
+            self.busy[self.placed[index]] += passed
+            self.running[index] -= passed * rate
+        self.now = until
+
+    def _finish_tasks(self) -> int:
+        """End what has no work left (the least is among them whatever rounding did)."""
+        least = min(self.running.values())
+        ended = [i for i, left in self.running.items() if left <= max(least, 0.0) + 1e-9]
+        for index in ended:
+            del self.running[index]
+            self.end[index] = self.now
+            for tensor in self.problem.tasks[index].outputs:
+                self._send(tensor, self.now)
+                for consumer in self.problem.consumers[tensor]:
+                    self.missing[consumer] -= 1
+            self._release(index)
+        return len(ended)
+
+    def _release(self, index: int) -> None:
+        """Give resources back; what comes next, and who got its last input, may be ready now."""
+        next_ones: dict[int, None] = {}
+        for resource in self.problem.resources[self.placed[index]]:
+            queue = self.queues[resource]
+            queue.popleft()
+            if queue:
+                next_ones[queue[0]] = None
+        for tensor in self.problem.tasks[index].outputs:
+            next_ones.update(dict.fromkeys(self.problem.consumers[tensor]))
+        for task in next_ones:
+            self._enlist(task)
+
+    def _enlist(self, index: int) -> None:
+        """Note a task as ready, once, if it heads all its queues and its inputs are produced."""
+        if self.missing[index] or self.enlisted[index]:
+            return
+        if all(self.queues[r][0] == index for r in self.problem.resources[self.placed[index]]):
+            ready = max(self.arrival[index], self.now)
+            heapq.heappush(self.ready, (ready, self.position[index], index))
+            self.enlisted[index] = True
+
+    def _send(self, tensor: int, when: float) -> None:
+        """A tensor is there at ``when``: move it to every other place that wants it."""
+        source = self.problem.source(tensor, self.placed)
+        for target, consumers in self._targets(tensor):
+            arrives = when
+            if target != source:
+                described = self.problem.tensors[tensor]
+                arrives += self.latencies[source][target]
+                arrives += described.nbytes * self.problem.byte_times[source][target]
+                self.moves.append(Move(tensor, source, target, when, arrives))
+            for consumer in consumers:
+                self.arrival[consumer] = max(self.arrival[consumer], arrives)
+
+    def _targets(self, tensor: int) -> Iterator[tuple[int, list[int]]]:
+        places: dict[int, list[int]] = {}
+        for consumer in self.problem.consumers[tensor]:
+            places.setdefault(self.placed[consumer], []).append(consumer)
+        if self.problem.tensors[tensor].fetched:
+            places[self.problem.host] = []
+        yield from places.items()

@@ -1,0 +1,56 @@
+"""Qualcomm's NPU behind ONNX Runtime, where ``coexec[npu]`` is installed (simulated on x86-64)."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+import coexec
+from coexec.base.errors import FallbackWarning
+from coexec.core.types import Array
+from tests.graphs import parse
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime_qnn") is None,
+    reason="onnxruntime-qnn is not installed: pip install 'coexec[npu]'",
+)
+
+SCALE = 0.02
+HEAD = """g (float[1,3,8,8] x) => (float[1,3,8,8] y) <float s = {0.02}, uint8 z = {128}> {
+    q = QuantizeLinear(x, s, z)
+    a = DequantizeLinear(q, s, z)"""
+POOLED = f"""{HEAD}
+    b = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(a)
+    c = Relu(b)
+    p = QuantizeLinear(c, s, z)
+    y = DequantizeLinear(p, s, z)
+}}"""
+WITH_ERF = f"{HEAD} b = Erf(a) y = Relu(b) }}"
+
+
+def run(text: str, *processors: str) -> tuple[Array, str]:
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 8)).astype(np.float32)
+    session = coexec.compile(coexec.load(parse(text)), processors)
+    return session.run({"x": x})["y"], session.fallbacks
+
+
+def test_a_quantised_model_runs_there_as_a_whole() -> None:
+    found, fallbacks = run(POOLED, "ort:qnn")
+    assert not fallbacks
+    expected, _ = run(POOLED, "reference")
+    # Rounding may fall to the other side once.
+    assert np.abs(found - expected).max() < 1.01 * SCALE
+    assert np.abs(found - expected).mean() < 0.1 * SCALE
+
+
+def test_what_it_refuses_runs_elsewhere_with_the_reason() -> None:
+    with pytest.warns(FallbackWarning) as warned:
+        found, fallbacks = run(WITH_ERF, "ort:qnn", "ort:cpu")
+    assert "Erf" in fallbacks
+    assert "Hexagon NPU" in fallbacks
+    texts = [str(warning.message) for warning in warned]
+    assert any("does not execute it" in text for text in texts)
+    expected, _ = run(WITH_ERF, "reference")
+    np.testing.assert_allclose(found, expected, atol=1e-3)

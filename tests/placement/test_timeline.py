@@ -1,0 +1,162 @@
+"""The timeline of a schedule, by hand on small machines and by law on random ones."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coexec.placement.policies.heft import heft
+from coexec.placement.problem import Schedule, Unit
+from coexec.placement.timeline import makespan_deciles, simulate
+from tests.placement.made_up import INF, problem, random_problem
+
+DIAMOND = [("s", "l"), ("s", "r"), ("l", "j"), ("r", "j")]
+TIMES = {"s": (10, 10), "l": (30, 30), "r": (20, 20), "j": (5, 5)}
+
+
+def test_one_processor_runs_one_after_the_other() -> None:
+    of = problem(TIMES, DIAMOND, latency=7)
+    timeline = simulate(of, Schedule((0, 0, 0, 0), (0, 1, 2, 3)))
+    assert timeline.makespan_us == 65
+    assert timeline.start_us == (0, 10, 40, 60)
+    assert timeline.moves == ()
+    assert timeline.busy_us == (65, 0)
+
+
+def test_branches_overlap_and_moves_take_latency_and_time_per_byte() -> None:
+    of = problem(TIMES, DIAMOND, latency=2, us_per_byte=0.001)
+    timeline = simulate(of, Schedule((0, 0, 1, 0), (0, 1, 2, 3)))
+    # There and back, 1,000 bytes each: 3 us a move, hidden behind the longer branch.
+    assert [(m.source, m.target, m.start_us, m.end_us) for m in timeline.moves] == [
+        (0, 1, 10, 13),
+        (1, 0, 33, 36),
+    ]
+    assert timeline.start_us == (0, 10, 13, 40)
+    assert timeline.makespan_us == 45
+
+
+def test_a_tensor_moves_once_to_each_place() -> None:
+    of = problem({"s": (1, 1), "x": (1, 1), "y": (1, 1)}, [("s", "x"), ("s", "y")], latency=4)
+    timeline = simulate(of, Schedule((0, 1, 1), (0, 1, 2)))
+    assert len(timeline.moves) == 1
+    assert timeline.makespan_us == 1 + 4 + 1 + 1
+
+
+def test_the_hosts_tensors_are_moved_in_and_fetched() -> None:
+    of = problem({"n": (10,)}, units=[Unit("a")], latency=3, host=True)
+    timeline = simulate(of, Schedule((0,), (0,)))
+    assert timeline.start_us == (3,)
+    assert timeline.makespan_us == 16
+
+
+def test_a_parameter_lies_where_it_is_updated() -> None:
+    of = problem({"use": (10, 10), "update": (1, 1)}, [("use", "update")], latency=3)
+    weight = replace(of.tensors[0], name="w", producer=None, home=1)
+    use = replace(of.tasks[0], inputs=(2,))
+    of = replace(of, tensors=(*of.tensors, weight), tasks=(use, of.tasks[1]))
+    together = simulate(of, Schedule((0, 0), (0, 1)))
+    apart = simulate(of, Schedule((0, 1), (0, 1)))
+    assert together.makespan_us == 11
+    assert (apart.start_us[0], apart.makespan_us) == (3, 17)  # to the use, and its result back
+
+
+def test_processors_on_the_same_silicon_take_turns() -> None:
+    core = frozenset({"core0"})
+    times = {"x": (10, 10), "y": (10, 10)}
+    apart = problem(times)
+    shared = problem(times, units=[Unit("a", core), Unit("b", core)])
+    schedule = Schedule((0, 1), (0, 1))
+    assert simulate(apart, schedule).makespan_us == 10
+    assert simulate(shared, schedule).start_us == (0, 10)
+
+
+def test_processors_slow_each_other_down_while_both_are_busy() -> None:
+    of = problem({"x": (30, INF), "y": (INF, 10)}, slowdown=1.5)
+    timeline = simulate(of, Schedule((0, 1), (0, 1)))
+    # Both at two thirds of their speed until y ends at 15; x has 20 left then.
+    assert timeline.end_us == pytest.approx((35, 15))
+
+
+def test_a_queue_works_in_the_order_of_the_schedule() -> None:
+    of = problem({"late": (50, 50), "after": (10, 10), "free": (10, 10)}, [("late", "after")])
+    waiting = simulate(of, Schedule((0, 1, 1), (0, 1, 2)))
+    assert waiting.start_us == (0, 50, 60)
+    assert simulate(of, Schedule((0, 1, 1), (0, 2, 1))).makespan_us == 60
+
+
+@pytest.mark.parametrize(
+    ("schedule", "complaint"),
+    [
+        (Schedule((0, 0), (1, 0)), "comes before"),
+        (Schedule((0, 0), (0, 0)), "order"),
+        (Schedule((0,), (0, 1)), "places"),
+        (Schedule((0, 2), (0, 1)), "no processor"),
+        (Schedule((1, 0), (0, 1)), "refuses"),
+    ],
+)
+def test_what_is_no_schedule_is_told(schedule: Schedule, complaint: str) -> None:
+    of = problem({"x": (1, INF), "y": (1, 1)}, [("x", "y")])
+    with pytest.raises(ValueError, match=complaint):
+        schedule.check(of)
+
+
+def test_a_task_that_all_refuse_makes_no_problem() -> None:
+    with pytest.raises(ValueError, match="no processor executes"):
+        problem({"x": (INF, INF)})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    tasks=st.integers(1, 25),
+    units=st.integers(1, 4),
+    shared=st.booleans(),
+    slowdown=st.sampled_from((1.0, 1.3)),
+)
+def test_laws_of_every_timeline(
+    seed: int, tasks: int, units: int, shared: bool, slowdown: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    of = random_problem(rng, tasks, units, shared=shared)
+    factors = np.full((units, units), slowdown)
+    np.fill_diagonal(factors, 1.0)
+    of = replace(of, slowdown=factors)
+    schedule = heft(of)
+    timeline = simulate(of, schedule)
+    times = of.time_us[np.arange(tasks), schedule.units]
+    lasted = np.subtract(timeline.end_us, timeline.start_us)
+    assert (lasted >= times * (1 - 1e-9)).all()
+    if slowdown == 1.0:
+        np.testing.assert_allclose(lasted, times, atol=1e-6)
+    for index, task in enumerate(of.tasks):
+        for tensor in task.inputs:
+            producer = of.tensors[tensor].producer
+            made = 0.0 if producer is None else timeline.end_us[producer]
+            way = of.delay(tensor, of.source(tensor, schedule.units), schedule.units[index])
+            assert timeline.start_us[index] >= made + way - 1e-6
+    for resource in range(of.resource_count):
+        here = [i for i in schedule.order if resource in of.resources[schedule.units[i]]]
+        for before, after in itertools.pairwise(here):
+            assert timeline.start_us[after] >= timeline.end_us[before] - 1e-6
+    assert timeline.makespan_us >= max(timeline.end_us)
+    np.testing.assert_allclose(
+        timeline.busy_us,
+        [lasted[np.equal(schedule.units, unit)].sum() for unit in range(units)],
+        atol=1e-6,
+    )
+
+
+def test_the_spread_of_a_makespan_is_seeded_and_lies_around_it(rng: np.random.Generator) -> None:
+    of = random_problem(rng, 30, 2)
+    schedule = heft(of)
+    low, high = makespan_deciles(of, schedule)
+    assert (low, high) == makespan_deciles(of, schedule)
+    assert low < simulate(of, schedule).makespan_us < high * 1.05
+    still = replace(of, time_sigma=of.time_sigma * 0, latency_sigma=of.latency_sigma * 0)
+    exactly = simulate(of, schedule).makespan_us
+    assert makespan_deciles(still, schedule) == pytest.approx((exactly, exactly))

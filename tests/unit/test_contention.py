@@ -1,0 +1,77 @@
+"""The slowdown of one processor by another, with work whose slowdown is known."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from coexec.core.machine import Rates
+from coexec.core.processor import ProcessorSpec
+from coexec.cost.contention import slowdown
+from coexec.cost.model import ProcessorCosts, measure
+from coexec.cost.store import CostStore
+from coexec.processors.reference.processor import ReferenceProcessor
+from tests.unit.test_cost import nothing, product
+
+RATES = Rates({"float32": 100.0}, 10.0, 5.0, 20.0)
+
+
+def test_work_that_waits_for_a_shared_lock_is_slowed_down() -> None:
+    lock = threading.Lock()
+
+    def work() -> None:
+        with lock:
+            time.sleep(0.004)
+        time.sleep(0.0002)  # a lock that is taken again at once starves the other thread
+
+    assert slowdown(work, work).factor > 1.4
+
+
+def test_work_that_shares_nothing_is_not() -> None:
+    found = slowdown(lambda: time.sleep(0.005), lambda: time.sleep(0.001))
+    assert found.factor == pytest.approx(1.0, abs=0.3)
+    assert found.time.low_us <= found.time.median_us <= found.time.high_us
+
+
+def test_what_goes_wrong_in_the_other_thread_is_raised() -> None:
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        slowdown(lambda: None, fail)
+
+
+class OnCore(ReferenceProcessor):
+    """The reference processor that says where it runs."""
+
+    def __init__(self, name: str, core: str) -> None:
+        super().__init__()
+        self.name = name
+        self.core = core
+
+    def describe(self) -> ProcessorSpec:
+        return ProcessorSpec(self.name, "cpu", "NumPy", resources=(self.core,))
+
+
+def test_only_processors_that_can_be_busy_at_once_are_measured(tmp_path: Path) -> None:
+    costs = [
+        ProcessorCosts(each, RATES, CostStore(each.describe(), "1", tmp_path))
+        for each in (OnCore("a", "0"), OnCore("b", "0"), OnCore("c", "1"))
+    ]
+    a, b, c = costs
+    seen: list[str] = []
+    measure([product(64, 64, 64)], costs, 60.0, lambda _seconds, text: seen.append(text))
+    assert [text for text in seen if "while" in text] == [
+        "a while c is busy",
+        "b while c is busy",
+        "c while a is busy",
+        "c while b is busy",
+    ]
+    assert a.slowdown(b) == 1.0
+    assert a.slowdown(c) > 0
+    again = ProcessorCosts(a.processor, RATES, CostStore(a.processor.describe(), "1", tmp_path))
+    assert again.slowdown(c) == pytest.approx(a.slowdown(c), rel=1e-5)
+    measure([product(64, 64, 64)], costs, 60.0, nothing)

@@ -1,0 +1,182 @@
+"""Costs: measured, else fitted, else roofline; distributions; what the cache keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coexec.base.errors import ProcessorError
+from coexec.core.machine import Link, Rates
+from coexec.core.processor import Executable, ProcessorSpec
+from coexec.core.types import OpCall, Region, TensorType
+from coexec.cost.distribution import Distribution
+from coexec.cost.fitted import LEAST_ENTRIES, features, fit
+from coexec.cost.key import call_key
+from coexec.cost.measured import measure_call, one_node_region
+from coexec.cost.model import ProcessorCosts, measure
+from coexec.cost.roofline import roofline_us
+from coexec.cost.store import CostStore, Entry
+from coexec.cost.transfer import between, link_from_rates, measure_link
+from coexec.processors.reference.processor import ReferenceProcessor
+
+F32 = np.dtype("float32")
+RATES = Rates(
+    {"float32": 100.0}, 10.0, 5.0, 20.0, {"write": Link(10.0, 2.0), "read": Link(30.0, 4.0)}
+)
+SPEC = ProcessorSpec("made:up?x=1", "cpu", "none", "driver 1")
+
+
+def relu(size: int) -> OpCall:
+    kind = TensorType((size,), F32)
+    return OpCall("Relu", (kind,), {}, (kind,), version=21, name=f"relu{size}")
+
+
+def product(m: int, k: int, n: int, *, weights: bool = False) -> OpCall:
+    left, right = TensorType((m, k), F32), TensorType((k, n), F32)
+    constants = {1: np.ones((k, n), F32)} if weights else {}
+    result = TensorType((m, n), F32)
+    return OpCall("MatMul", (left, right), {}, (result,), constants, version=21)
+
+
+def nothing(_seconds: float, _text: str) -> None:
+    """An observer that does not look."""
+
+
+def test_distributions_add_up_as_independent_times_do() -> None:
+    assert Distribution.of([1, 2, 3, 4, 5]).median_us == 3
+    total = Distribution(10, 7, 13).plus(Distribution(20, 16, 24))
+    assert (total.median_us, total.low_us, total.high_us) == (30, 25, 35)
+    assert Distribution.exactly(4.0).sigma == 0
+    rng = np.random.default_rng(0)
+    drawn = Distribution.of((50 * np.exp(0.3 * rng.standard_normal(5000))).tolist())
+    assert drawn.sigma == pytest.approx(0.3, rel=0.05)
+
+
+def test_roofline_is_launch_and_the_larger_of_arithmetic_and_traffic() -> None:
+    assert roofline_us(relu(10**6), RATES) == pytest.approx(5 + 8e6 / 10 / 1e3)
+    assert roofline_us(product(512, 512, 512), RATES) == pytest.approx(5 + 2 * 512**3 / 100e3)
+    kind = TensorType((4, 4), F32)
+    shape = TensorType((1,), np.dtype("int64"))
+    view = OpCall("Reshape", (kind, shape), {}, (TensorType((16,), F32),), {1: np.array([16])})
+    assert roofline_us(view, RATES) == 0
+
+
+def test_keys_tell_apart_what_takes_another_time() -> None:
+    same = dataclasses.replace(relu(8), name="another")
+    assert call_key(relu(8)) == call_key(same)
+    keys = [call_key(c) for c in (relu(8), relu(9), product(8, 8, 8), product(8, 8, 9))]
+    assert len(set(keys)) == 4
+    assert call_key(product(8, 16, 8)) != call_key(product(8, 16, 8, weights=True))
+    other = dataclasses.replace(product(8, 16, 8, weights=True), constants={1: np.zeros((16, 8))})
+    assert call_key(other) == call_key(product(8, 16, 8, weights=True))
+    axes = [
+        OpCall("ReduceSum", relu(8).inputs, {}, constants={1: np.array([axis])}) for axis in (0, 1)
+    ]
+    with_axes = [dataclasses.replace(c, inputs=(*c.inputs, relu(1).inputs[0])) for c in axes]
+    assert call_key(with_axes[0]) != call_key(with_axes[1])
+
+
+def test_measuring_runs_the_one_node_region() -> None:
+    region = one_node_region(product(4, 8, 2, weights=True))
+    assert (region.inputs, region.outputs, set(region.constants)) == (("x0",), ("y0",), {"x1"})
+    small = measure_call(ReferenceProcessor(), product(8, 8, 8))
+    large = measure_call(ReferenceProcessor(), product(512, 512, 512))
+    assert 0 < small.low_us <= small.median_us <= small.high_us
+    assert large.median_us > 10 * small.median_us
+
+
+def test_a_link_has_a_latency_that_varies_and_time_per_byte() -> None:
+    link = measure_link(ReferenceProcessor())
+    assert 0 < link.write.latency.low_us <= link.write.latency.high_us
+    assert 0 < link.read.us_per_byte < 1
+    known = link_from_rates(RATES)
+    both = between(known, known)
+    assert both.latency.median_us == 40
+    assert both.us_per_byte == pytest.approx(1e-3 / 2 + 1e-3 / 4)
+
+
+def test_the_cache_keeps_times_by_processor_driver_and_version(tmp_path: Path) -> None:
+    store = CostStore(SPEC, "1", tmp_path)
+    entry = Entry(Distribution(3.0, 2.5, 4.0), "Relu", features(relu(8)))
+    store.put(call_key(relu(8)), entry)
+    store.save()
+    again = CostStore(SPEC, "1", tmp_path).get(call_key(relu(8)))
+    assert again is not None
+    assert again.time == entry.time
+    assert again.features == pytest.approx(entry.features, rel=1e-5)
+    assert CostStore(SPEC, "2", tmp_path).get(call_key(relu(8))) is None
+    newer = dataclasses.replace(SPEC, driver="driver 2")
+    assert CostStore(newer, "1", tmp_path).get(call_key(relu(8))) is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"entries": {"k": {}}}', '{"entries": {"k": {"us": [1, 2, 0]}}}']
+)
+def test_a_damaged_cache_is_measured_again(tmp_path: Path, damage: str) -> None:
+    path = CostStore(SPEC, "1", tmp_path).path
+    path.write_text(damage)
+    assert CostStore(SPEC, "1", tmp_path).entries == {}
+
+
+def test_two_processes_add_to_one_cache(tmp_path: Path) -> None:
+    first, second = CostStore(SPEC, "1", tmp_path), CostStore(SPEC, "1", tmp_path)
+    for store, key in ((first, "a"), (second, "b")):
+        store.put(key, Entry(Distribution.exactly(1.0)))
+        store.save()
+    assert set(CostStore(SPEC, "1", tmp_path).entries) == {"a", "b"}
+
+
+def test_measured_before_fitted_before_roofline(tmp_path: Path) -> None:
+    costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
+    assert costs.cost(relu(64)).source == "roofline"
+    for power in range(LEAST_ENTRIES):
+        size = int(64 * 1.3**power)
+        time = Distribution.exactly(2 + size / 1000)
+        costs.store.put(call_key(relu(size)), Entry(time, "Relu", features(relu(size))))
+    costs.refit()
+    fitted = costs.cost(relu(5000))
+    assert fitted.source == "fitted"
+    assert fitted.time.median_us == pytest.approx(7, rel=0.3)
+    assert costs.fitted is not None
+    assert 0 < costs.fitted.error < 0.3
+    assert costs.cost(relu(64)).source == "measured"
+    # The regression knows nothing of products.
+    assert costs.cost(product(8, 8, 8)).source == "roofline"
+
+
+def test_a_few_times_make_no_fit() -> None:
+    few = {str(n): Entry(Distribution.exactly(n), "Relu", features(relu(n))) for n in range(1, 20)}
+    assert fit(few) is None
+
+
+def test_the_budget_goes_to_what_takes_most_time(tmp_path: Path) -> None:
+    costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
+    big, small = product(256, 256, 256), relu(8)
+    seen: list[str] = []
+    measure([small, big, small], [costs], 60.0, lambda _s, text: seen.append(text))
+    assert [text.partition(" ")[0] for text in seen] == ["MatMul", "Relu"]
+    assert costs.link().source == "measured"
+    seen.clear()
+    measure([small, big], [costs], 60.0, lambda _s, text: seen.append(text))
+    assert seen == []
+    measure([small, big], [costs], 0.0, lambda _s, text: seen.append(text), refresh=True)
+    assert seen == []
+
+
+class Broken(ReferenceProcessor):
+    """Promises everything and compiles nothing."""
+
+    def compile(self, region: Region) -> Executable:
+        raise ProcessorError("out of order")
+
+
+def test_what_does_not_run_is_told_and_costs_its_roofline(tmp_path: Path) -> None:
+    costs = ProcessorCosts(Broken(), RATES, CostStore(SPEC, "1", tmp_path))
+    measure([relu(8)], [costs], 60.0, nothing)
+    assert costs.failed == {call_key(relu(8)): "out of order"}
+    assert costs.cost(relu(8)).source == "roofline"
+    assert math.isfinite(costs.cost(relu(8)).time.median_us)
