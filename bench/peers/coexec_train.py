@@ -31,12 +31,20 @@ class Training:
         )
         self.losses = [self._step()]
         self.first_step_s = time.time() - started
+        self._until_updated()
         self.losses.append(self._step())
         if self.trainer.plan.table():
             raise RuntimeError(f"not all on {processor}: {self.trainer.plan.table()}")
 
     def _step(self) -> float:
         return self.trainer.step({"x": self.x}, self.labels)
+
+    def _until_updated(self) -> None:
+        """Repeat a first step whose scaled gradients overflowed: it changed only the scale."""
+        seen = 0
+        while self.trainer.loss_scale.overflows > seen:
+            seen = self.trainer.loss_scale.overflows
+            self._step()
 
     def run(self, count: int) -> None:
         for _ in range(count):
