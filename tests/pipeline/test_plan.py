@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from coexec.api import compile as compile_model
 from coexec.api import load, open_all
+from coexec.core.machine import Link, Machine, Rates
+from coexec.ops.builder import PHASE
 from coexec.placement.policies.table import NAMES
 from coexec.placement.save import load_plan
 from coexec.planning import PlanOptions, plan_inference
@@ -24,6 +27,18 @@ TWO = ("--processors", "opencl,reference")
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_network(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def known_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits made up: measuring them takes seconds, and other tests do."""
+    links = {"write": Link(10.0, 10.0), "read": Link(10.0, 10.0)}
+    rates = Rates({"float32": 50.0}, 10.0, 5.0, 10.0, links)
+
+    def machine_rates(specs: Sequence[str], observe: object = None) -> Machine:
+        return Machine("made up", "2026-01-01", dict.fromkeys(specs, rates))
+
+    monkeypatch.setattr("coexec.planning.machine_rates", machine_rates)
 
 
 def test_help_shows_an_example() -> None:
@@ -51,16 +66,22 @@ def test_plan_for_inference_as_json(model: Path) -> None:
     assert set(again["sources"]) <= {"measured", "view"}
 
 
-def test_plan_for_a_training_step_for_people(model: Path) -> None:
+@pytest.mark.usefixtures("known_rates")
+def test_plan_for_a_training_step_for_people(model: Path, tmp_path: Path) -> None:
     done = coexec(
-        *("plan", model, *TWO, "--batch-size", "4", "--train", "--budget", "0", "--explain")
+        *("plan", model, *TWO, "--batch-size", "4", "--train", "--budget", "0", "--explain"),
+        *("--save", tmp_path / "step.onnx"),
     )
     assert done.status == 0, done.err
+    step, plan = load_plan(tmp_path / "step.onnx")
+    assert set(plan.processors) == {node.name for node in step.graph}
+    assert "optimizer" in {node.metadata_props.get(PHASE) for node in step.graph}
     for word in ("predicted", "timeline", "transfers", "single_best", "heft", "exact was left out"):
         assert word in done.out
     assert "Gemm" in done.out
 
 
+@pytest.mark.usefixtures("known_rates")
 def test_a_saved_plan_is_an_onnx_model_with_its_devices(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.onnx"
     record = coexec("plan", model, *TWO, "--budget", "0", "--save", out, "--json").record
@@ -74,6 +95,7 @@ def test_a_saved_plan_is_an_onnx_model_with_its_devices(model: Path, tmp_path: P
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("known_rates")
 @pytest.mark.parametrize("policy", ["greedy", "heft"])
 def test_a_plan_runs_and_gives_what_one_processor_gives(model: Path, policy: str) -> None:
     loaded = load(model, {"x": (4, FEATURES)})

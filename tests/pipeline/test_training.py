@@ -48,7 +48,7 @@ class Network:
 
 NETWORKS = (
     Network("lenet5", 32, 1e-3),
-    Network("resnet18", 16, 2e-4),
+    Network("resnet18", 8, 2e-4),
     Network("vit_tiny", 4, 2e-3),
 )
 
