@@ -127,15 +127,12 @@ def processor_costs(
     """What is known of each processor: limits (measured now if they never were) and past times."""
     rates = machine_rates(list(processors), observe=observe).processors
     coexec_version = f"{version('coexec')} NumPy {np.__version__}"
-    costs = {
+    return {
         name: ProcessorCosts(
             processor, rates[name], CostStore(processor.describe(), coexec_version)
         )
         for name, processor in processors.items()
     }
-    for each in costs.values():
-        each.refit()
-    return costs
 
 
 def share_of_sources(planning: Planning) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""A plan: which processor executes which node, and why not another."""
+"""A plan: which processor executes which node or which share of it, and why not another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,29 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Split:
+    """A node divided among processors: so many elements of ``axis`` of its result on each.
+
+    ``sizes`` stand in the order in which the shares lie along the axis.
+    """
+
+    axis: int
+    sizes: Mapping[str, int]
+
+    @property
+    def shares(self) -> Iterator[tuple[str, int, int]]:
+        """Processor, first element and the one behind the last of each share."""
+        start = 0
+        for processor, size in self.sizes.items():
+            yield processor, start, start + size
+            start += size
+
+
+@dataclass(frozen=True)
 class Plan:
     """Processor of each node by node name, with the refusals that led there.
+
+    Nodes of ``splits`` are divided; ``processors`` names the one with the largest share of them.
 
     ``order`` is that in which nodes take their processors (empty: the graph's), ``policy`` what
     made the plan, ``predicted_us`` the makespan that it predicted.
@@ -29,6 +50,7 @@ class Plan:
     order: tuple[str, ...] = ()
     policy: str = ""
     predicted_us: float | None = None
+    splits: Mapping[str, Split] = field(default_factory=dict)
 
     def table(self) -> str:
         """Refusals as text, one line per operator and reason; empty if there is none."""

@@ -82,7 +82,7 @@ def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
 
     def regression() -> Any:
         return ensemble.GradientBoostingRegressor(
-            n_estimators=200, max_depth=4, subsample=0.8, random_state=SEED
+            n_estimators=120, max_depth=4, subsample=0.8, random_state=SEED
         )
 
     folds = selection.KFold(FOLDS, shuffle=True, random_state=SEED)

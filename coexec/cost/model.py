@@ -19,6 +19,7 @@ from coexec.cost.fitted import FittedCosts, features, fit
 from coexec.cost.key import call_key
 from coexec.cost.measured import measure_call, prepare_call
 from coexec.cost.roofline import roofline_us
+from coexec.cost.silicon import shared
 from coexec.cost.store import CostStore, Entry
 from coexec.cost.transfer import HostLink, Line, link_from_rates, measure_link
 from coexec.ops.table import opdef
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 MEASURED, FITTED, ROOFLINE, VIEW = "measured", "fitted", "roofline", "view"
 LINKS = ("#write", "#read")
 """Keys of the host's link among a processor's times; time per byte stands in the features."""
+LINK = "link"
+"""Stands among the calls that failed if the link could not be measured."""
 SLOWDOWN = "#slowdown"
 """Key, with a name behind it, of how another processor slows this one down: the only feature."""
 OWN_KEYS = "#"
@@ -48,7 +51,8 @@ class Cost:
 class ProcessorCosts:
     """Costs on one processor. ``failed`` are calls that it supports by its word and does not run.
 
-    ``rates`` are its measured limits.
+    ``rates`` are its measured limits. ``fitted`` is there once a call was asked for that was not
+    measured.
     """
 
     processor: Processor
@@ -56,6 +60,7 @@ class ProcessorCosts:
     store: CostStore
     fitted: FittedCosts | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    _fitted_entries: int = -1
 
     @property
     def name(self) -> str:
@@ -68,6 +73,7 @@ class ProcessorCosts:
         entry = self.store.get(call_key(call))
         if entry is not None:
             return Cost(entry.time, MEASURED)
+        self._fit()
         predicted = self.fitted.predict(call) if self.fitted is not None else None
         if predicted is not None:
             return Cost(predicted, FITTED)
@@ -87,13 +93,14 @@ class ProcessorCosts:
 
     def shares_silicon_with(self, other: ProcessorCosts) -> bool:
         """Whether the two can never be busy at once."""
-        mine, others = (set(each.processor.describe().resources) for each in (self, other))
-        return bool(mine & others)
+        return shared(self.processor.describe().resources, other.processor.describe().resources)
 
-    def refit(self) -> None:
-        """Train the regression on all that is measured now."""
-        entries = self.store.entries.items()
-        self.fitted = fit({key: e for key, e in entries if not key.startswith(OWN_KEYS)})
+    def _fit(self) -> None:
+        """Train the regression, if more is measured than when it was: that takes a second."""
+        if self._fitted_entries != len(self.store.entries):
+            entries = self.store.entries.items()
+            self.fitted = fit({key: e for key, e in entries if not key.startswith(OWN_KEYS)})
+            self._fitted_entries = len(entries)
 
 
 def measure(
@@ -105,15 +112,15 @@ def measure(
 ) -> None:
     """Measure links, then calls on every processor that supports them, until ``seconds`` are over.
 
-    At last, if there is time, how processors slow each other down that can be busy at once.
-    What the stores have is not measured again unless ``refresh``. The calls that take most of the
-    model's time by their roofline come first, so that a small budget goes where it matters. Ctrl-C
-    keeps what was measured.
+    At last, if there is time, how processors slow each other down that can be busy at once. The
+    calls that take most of the model's time by their roofline come first, so that a small budget
+    goes where it matters; no ``seconds``, no measurement. What the stores have is not measured
+    again unless ``refresh``. Ctrl-C keeps what was measured.
     """
     began = time.perf_counter()
     try:
         for each in costs:
-            if refresh or each.link().source != MEASURED:
+            if seconds > 0 and (refresh or each.link().source != MEASURED):
                 _measure_link(each)
         for each, call in _worklist(calls, costs, refresh):
             passed = time.perf_counter() - began
@@ -130,8 +137,6 @@ def measure(
     finally:
         for each in costs:
             each.store.save()
-    for each in costs:
-        each.refit()
 
 
 def _worklist(
@@ -164,7 +169,12 @@ def _measure_call(costs: ProcessorCosts, call: OpCall) -> None:
 
 
 def _measure_link(costs: ProcessorCosts) -> None:
-    link = measure_link(costs.processor)
+    try:
+        link = measure_link(costs.processor)
+    except CoexecError as error:
+        costs.failed[LINK] = str(error)
+        log.warning("the link of %s not measured: %s", costs.name, error)
+        return
     for key, line in zip(LINKS, (link.write, link.read), strict=True):
         costs.store.put(key, Entry(line.latency, "", (line.us_per_byte,)))
 

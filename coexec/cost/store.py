@@ -19,7 +19,7 @@ from coexec.core.processor import ProcessorSpec
 from coexec.cost.distribution import Distribution
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 """Changes when what is measured changes: older files are left alone."""
 
 

@@ -12,6 +12,7 @@ from coexec.base.errors import ProcessorError
 from coexec.core.plan import Plan, Refusal
 from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
+from coexec.cost.silicon import occupied
 from coexec.cost.transfer import HostLink, between
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
@@ -79,10 +80,10 @@ def build_problem(
     used = [i for i, name in enumerate(costs) if name != last_resort or any(row[i] for row in rows)]
     names = [list(costs)[i] for i in used]
     rows = tuple(tuple(row[i] for i in used) for row in rows)
-    tasks, tensors = _tasks_and_tensors(graph, states)
+    tasks, tensors = _tasks_and_tensors(graph, calls, states)
     latency, us_per_byte, latency_sigma = _links([costs[name].link() for name in names])
     problem = Problem(
-        units=tuple(_unit(name, costs[name]) for name in names),
+        units=_units([costs[name] for name in names]),
         tasks=tasks,
         tensors=tensors,
         time_us=_table(rows, len(names), lambda cost: cost.time.median_us, np.inf),
@@ -127,8 +128,10 @@ def _table(
     return np.array(table, float).reshape(len(rows), width)
 
 
-def _unit(name: str, costs: ProcessorCosts) -> Unit:
-    return Unit(name, frozenset(costs.processor.describe().resources))
+def _units(costs: Sequence[ProcessorCosts]) -> tuple[Unit, ...]:
+    described = [each.processor.describe() for each in costs]
+    everything = [name for each in described for name in each.resources]
+    return tuple(Unit(each.name, occupied(each.resources, everything)) for each in described)
 
 
 def _slowdowns(costs: Sequence[ProcessorCosts]) -> Matrix:
@@ -157,7 +160,7 @@ def _links(links: Sequence[HostLink]) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def _tasks_and_tensors(
-    graph: ir.Graph, states: States
+    graph: ir.Graph, calls: Sequence[OpCall], states: States
 ) -> tuple[tuple[Task, ...], tuple[Tensor, ...]]:
     nodes = list(graph)
     numbers: dict[str, int] = {}
@@ -176,17 +179,19 @@ def _tasks_and_tensors(
                 nbytes = type_of(value).nbytes
                 wanted = value.name in fetched
                 tensors.append(Tensor(value.name, nbytes, index, fetched=wanted))
-    tasks = tuple(_task(node, numbers, states) for node in nodes)
+    tasks = tuple(
+        _task(node, call, numbers, states) for node, call in zip(nodes, calls, strict=True)
+    )
     return tasks, tuple(tensors)
 
 
-def _task(node: ir.Node, numbers: Mapping[str, int], states: States) -> Task:
+def _task(node: ir.Node, call: OpCall, numbers: Mapping[str, int], states: States) -> Task:
     operands = [str(value.name) for value in node.inputs if value is not None]
     if node.metadata_props.get(PHASE) == states.gated_phase:
         operands += states.gate
     read = dict.fromkeys(numbers[name] for name in operands if name in numbers)
     made = [numbers[value.name] for value in node.outputs if value.name]
-    return Task(str(node.name), call_of(node).identifier, tuple(read), tuple(made))
+    return Task(call.name, call.identifier, tuple(read), tuple(made))
 
 
 def _homes(nodes: Sequence[ir.Node], states: States) -> dict[str, int]:

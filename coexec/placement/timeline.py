@@ -18,7 +18,7 @@ from coexec.placement.problem import Matrix, Problem, Schedule
 SEED = 0
 LEAST_FACTOR = 1e-3
 """Of all speedups by others together: a task never takes no time at all."""
-DRAWS = 41
+DRAWS = 21
 """Simulations with random times for the spread of a makespan."""
 
 

@@ -1,8 +1,9 @@
 """Measure the ladder: python studies/phone_gpu_training/run.py [--models M1 M4] [--runtimes ...].
 
-Writes results.json, table.md and ladder.svg beside this file. A step is timed untraced (median) and
-attributed from a traced one; the CPU baseline is PyTorch where it is installed, else the NumPy
-reference.
+Writes results.json, table.md and ladder.svg beside this file: results.json after every measurement,
+which replaces the one of the same net, runtime and rung, so that a run can be continued in parts. A
+step is timed untraced (median) and attributed from a traced one; the CPU baseline is PyTorch where
+it is installed, else the NumPy reference.
 """
 
 from __future__ import annotations
@@ -45,19 +46,42 @@ def main() -> None:
     parser.add_argument("--rungs", nargs="+", choices=[r.name for r in LADDER])
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    record = _known()
     rungs = [rung for rung in LADDER if rung.name in (arguments.rungs or rung.name)]
     work = [(m, r, rung) for m in arguments.models for r in arguments.runtimes for rung in rungs]
     for model, runtime, rung in track(work, "measuring", console=Console(stderr=True)):
-        rows.append(measure(model, runtime, rung, arguments.steps))
-    baselines = {model: cpu_baseline(model, batch(model), RATE) for model in arguments.models}
-    record = {"rows": rows, "baselines": baselines, "batch": BATCH}
-    write_atomically(
-        HERE / "results.json", lambda f: f.write(json.dumps(record, indent=1).encode())
-    )
-    write_atomically(HERE / "table.md", lambda f: f.write(table(record).encode()))
+        row = measure(model, runtime, rung, arguments.steps)
+        record["rows"] = _replaced(record["rows"], row)
+        _write("results.json", json.dumps(record, indent=1))
+    for model in arguments.models:
+        record["baselines"][model] = cpu_baseline(model, batch(model), RATE)
+    _write("results.json", json.dumps(record, indent=1))
+    _write("table.md", table(record))
     draw(record, HERE / "ladder.svg")
     Console().print(table(record), markup=False)
+
+
+def _known() -> dict[str, Any]:
+    """What earlier runs measured."""
+    path = HERE / "results.json"
+    if not path.exists():
+        return {"rows": [], "baselines": {}, "batch": BATCH}
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
+def _replaced(rows: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """``rows`` with a new one in place of its predecessor, by net, runtime and rung."""
+    nets, rungs = list(NETS), [rung.name for rung in LADDER]
+
+    def key(row: dict[str, Any]) -> tuple[int, str, int]:
+        return nets.index(row["model"]), row["runtime"], rungs.index(row["rung"])
+
+    return sorted([*(row for row in rows if key(row) != key(new)), new], key=key)
+
+
+def _write(name: str, text: str) -> None:
+    write_atomically(HERE / name, lambda file: file.write(text.encode()))
 
 
 def measure(name: str, runtime: str, rung: Rung, steps: int) -> dict[str, Any]:

@@ -68,10 +68,10 @@ def test_tasks_tensors_and_costs_with_their_sources(model: ir.Model, tmp_path: P
     assert problem.time_us[1, 0] == 40
     # 2 x 2 x 2 x 3 FLOP at 1 GFLOP/s, 64 bytes at 1 GB/s, and a launch.
     assert problem.time_us[1, 1] == pytest.approx(2 + max(0.024, (24 + 24 + 16) / 1e3))
-    # Read by the host, then written: latencies and times per byte add up.
-    assert problem.latency_us[0, 1] == 12
+    # Read by the host, written, the reader started: latencies and times per byte add up.
+    assert problem.latency_us[0, 1] == 7 + 5 + 3
     assert problem.us_per_byte[0, 1] == pytest.approx(1.5e-3)
-    assert (problem.latency_us[0, 2], problem.latency_us[2, 0]) == (7, 5)
+    assert (problem.latency_us[0, 2], problem.latency_us[2, 0]) == (7, 5 + 3)
 
 
 def test_refusals_are_infinite_and_told(model: ir.Model, tmp_path: Path) -> None:

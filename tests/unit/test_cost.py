@@ -95,7 +95,7 @@ def test_a_link_has_a_latency_that_varies_and_time_per_byte() -> None:
     assert 0 < link.read.us_per_byte < 1
     known = link_from_rates(RATES)
     both = between(known, known)
-    assert both.latency.median_us == 40
+    assert both.latency.median_us == 40 + 20  # read, write, and the start of what reads it
     assert both.us_per_byte == pytest.approx(1e-3 / 2 + 1e-3 / 4)
 
 
@@ -133,11 +133,11 @@ def test_two_processes_add_to_one_cache(tmp_path: Path) -> None:
 def test_measured_before_fitted_before_roofline(tmp_path: Path) -> None:
     costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
     assert costs.cost(relu(64)).source == "roofline"
+    assert costs.fitted is None
     for power in range(LEAST_ENTRIES):
         size = int(64 * 1.3**power)
         time = Distribution.exactly(2 + size / 1000)
         costs.store.put(call_key(relu(size)), Entry(time, "Relu", features(relu(size))))
-    costs.refit()
     fitted = costs.cost(relu(5000))
     assert fitted.source == "fitted"
     assert fitted.time.median_us == pytest.approx(7, rel=0.3)
@@ -167,6 +167,20 @@ def test_the_budget_goes_to_what_takes_most_time(tmp_path: Path) -> None:
     assert seen == []
 
 
+def test_what_was_measured_before_ctrl_c_is_kept(tmp_path: Path) -> None:
+    costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
+
+    def interrupt_the_second(_seconds: float, text: str) -> None:
+        if text.startswith("Relu"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure([product(64, 64, 64), relu(8)], [costs], 60.0, interrupt_the_second)
+    kept = CostStore(SPEC, "1", tmp_path)
+    assert kept.get(call_key(product(64, 64, 64))) is not None
+    assert kept.get(call_key(relu(8))) is None
+
+
 class Broken(ReferenceProcessor):
     """Promises everything and compiles nothing."""
 
@@ -177,6 +191,7 @@ class Broken(ReferenceProcessor):
 def test_what_does_not_run_is_told_and_costs_its_roofline(tmp_path: Path) -> None:
     costs = ProcessorCosts(Broken(), RATES, CostStore(SPEC, "1", tmp_path))
     measure([relu(8)], [costs], 60.0, nothing)
-    assert costs.failed == {call_key(relu(8)): "out of order"}
+    assert costs.failed == {call_key(relu(8)): "out of order", "link": "out of order"}
+    assert costs.link().source == "rates"
     assert costs.cost(relu(8)).source == "roofline"
     assert math.isfinite(costs.cost(relu(8)).time.median_us)

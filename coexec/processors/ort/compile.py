@@ -59,7 +59,7 @@ def _instead(provider: Provider, region: Region) -> Provider:
 
 
 def session_options(threads: int, model: OnnxModel) -> Any:
-    """All optimisations, one run at a time, quiet, weights read where they are."""
+    """All optimisations, one run at a time, quiet, weights handed over by pointer."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -68,12 +68,12 @@ def session_options(threads: int, model: OnnxModel) -> Any:
     # Threads that wait for the next run would take a core from another processor.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if model.weights:
-        values = [_in_place(array) for array in model.weights.values()]
+        values = [_view(array) for array in model.weights.values()]
         options.add_external_initializers(list(model.weights), values)
     return options
 
 
-def _in_place(array: Array) -> Any:
-    """ONNX Runtime's view of an array, of any element type; nothing is copied."""
+def _view(array: Array) -> Any:
+    """ONNX Runtime's view of an array, of any element type; it copies what it keeps."""
     element = int(ir.DataType.from_numpy(array.dtype))
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, element)

@@ -34,7 +34,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class OrtExecutable(Executable):
-    """A session with what its events say; ``weights`` is memory that the session reads."""
+    """A session with what its events say; ``weights`` is what it was made from."""
 
     session: Any = field(default=None, compare=False, repr=False)
     types: Mapping[str, TensorType] = field(default_factory=dict)

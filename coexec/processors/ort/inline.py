@@ -80,7 +80,7 @@ class _Inliner:
         self.function = function
         self.origin = origin
         self.prefix = node.call.name or f"{node.call.op_type}_{origin}"
-        # Values, not nodes, must be unique: another node may bear the same name.
+        # A result's name is unique in the region, so that names made of it are.
         self.scope = next(name for name in node.outputs if name)
         self.version = function.opset_imports.get("", LEAST_OPSET)
         self.names: dict[ir.Value, str] = {}

@@ -1,4 +1,4 @@
-"""Operators of a region as an ONNX model; weights stay where they are and are handed over apart."""
+"""Operators of a region as an ONNX model, with its weights handed over apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coexec.processors.ort.inline import LEAST_OPSET, Step
 IR_VERSION = 10
 """That of opset 21: any ONNX Runtime that has the operators reads it."""
 LARGE_BYTES = 1024
-"""Constants above this are not written into the model: ONNX Runtime reads them in place."""
+"""Constants above this are not written into the model but handed over by pointer."""
 
 
 @dataclass(frozen=True)
