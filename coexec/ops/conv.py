@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -297,13 +297,26 @@ def _weight_grad_case(example: Example) -> Example:
     return Example((Sample(g.in_shape), Sample(g.out_shape)), attributes)
 
 
-_MANY_SMALL_PLANES = replace(
-    _weight_grad_case(_case((3, 40, 3, 3), (40, 1, 3, 3), group=40, pads=(1, 1, 1, 1))),
-    gradient=False,
+_MANY_SMALL_PLANES = (
+    _case((3, 20, 3, 3), (20, 1, 3, 3), bias=True, group=20, pads=(1, 1, 1, 1)),
+    _case((2, 20, 5, 4), (20, 1, 3, 3), group=20, pads=(1, 1, 1, 1), strides=(2, 2)),
 )
 
+
+def _small(case: Callable[[Example], Example]) -> tuple[Example, ...]:
+    """Depthwise convolutions of small planes as ``case`` makes them."""
+    return tuple(replace(case(example), gradient=False) for example in _MANY_SMALL_PLANES)
+
+
 OPS = (
-    OpDef("Conv", infer_conv, conv, gradient=conv_gradient, work=conv_work, examples=_CONV),
+    OpDef(
+        "Conv",
+        infer_conv,
+        conv,
+        gradient=conv_gradient,
+        work=conv_work,
+        examples=(*_CONV, *_small(replace)),
+    ),
     OpDef(
         "ConvInputGrad",
         infer_input_grad,
@@ -312,7 +325,7 @@ OPS = (
         gradient=input_grad_gradient,
         work=conv_work,
         body=input_grad_body,
-        examples=tuple(map(_input_grad_case, _CONV)),
+        examples=(*map(_input_grad_case, _CONV), *_small(_input_grad_case)),
     ),
     OpDef(
         "ConvWeightGrad",
@@ -322,6 +335,6 @@ OPS = (
         gradient=weight_grad_gradient,
         work=conv_work,
         body=weight_grad_body,
-        examples=(*map(_weight_grad_case, _CONV), _MANY_SMALL_PLANES),
+        examples=(*map(_weight_grad_case, _CONV), *_small(_weight_grad_case)),
     ),
 )

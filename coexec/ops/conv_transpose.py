@@ -64,6 +64,8 @@ OPS = (
             _case((1, 2, 4, 3), (2, 2, 3, 3), strides=(2, 2), auto_pad="SAME_UPPER"),
             _case((1, 2, 4, 3), (2, 2, 4, 4), strides=(2, 3), auto_pad="SAME_LOWER"),
             _case((2, 4, 3, 3), (4, 3, 2, 3), group=2, dilations=(2, 2), output_padding=(1, 1)),
+            _case((2, 3, 3, 4), (3, 1, 3, 3), strides=(2, 2), group=3, bias=True),
+            _case((2, 20, 3, 4), (20, 1, 3, 3), pads=(1, 1, 1, 1), group=20, bias=True),
             _case((2, 3, 6), (3, 4, 3), strides=(2,), pads=(1, 1), bias=True),
             _case((1, 2, 2, 3, 3), (2, 2, 2, 2, 3), strides=(2, 1, 2), pads=(0, 1, 0, 1, 0, 1)),
         ),

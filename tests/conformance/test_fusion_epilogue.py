@@ -81,6 +81,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]]
     "packed 1x1": ((1, 640, 4, 5), (9, 640, 1, 1), {}),
     "depthwise": ((2, 6, 9, 5), (6, 1, 3, 3), {"pads": [1, 1, 1, 1], "group": 6}),
     "depthwise s2": ((1, 4, 11, 21), (4, 1, 3, 3), {"strides": [2, 2], "group": 4}),
+    "depthwise lanes": ((2, 20, 3, 3), (20, 1, 3, 3), {"pads": [1, 1, 1, 1], "group": 20}),
     "winograd": ((1, 16, 15, 18), (18, 16, 3, 3), {"pads": [1, 1, 1, 1]}),
     "naive": ((1, 3, 5, 5), (4, 3, 2, 2), {}),
 }
@@ -92,6 +93,7 @@ FINISHES = (
     ("packed 1x1", "residual"),
     ("depthwise", "clip"),
     ("depthwise s2", "residual"),
+    ("depthwise lanes", "residual"),
     ("winograd", "clip"),
     # These kernels finish nothing, or values alone: the chain's kernel follows.
     ("winograd", "residual"),

@@ -41,12 +41,21 @@ CASES = {
     "one row, vectors along a long sum": _gemm(1, 21, 1040, True, (1,)),
     "few rows, vectors along a long sum": _gemm(4, 21, 1040, True),
     "rows as lanes, parts of a long sum": _gemm(40, 70, 1100, True, (40, 1)),
+    "few rows, streams of two runs of columns": _gemm(3, 45, 11, False, (3, 1)),
     "nothing to sum": _gemm(16, 8, 0, True, (8,)),
     "runs of positions that end with their image": _conv(
         "Conv", (3, 6, 13, 11), (8, 6, 1, 1), kernel_shape=(1, 1), strides=(1, 1), pads=(0,) * 4
     ),
     "every other position, runs that end with their line": _conv(
         "Conv", (2, 3, 21, 45), (9, 3, 3, 3), kernel_shape=(3, 3), strides=(2, 2), pads=(1,) * 4
+    ),
+    "phases of a stride, interleaved": _conv(
+        "coexec::ConvInputGrad",
+        (2, 3, 6, 10),
+        (3, 2, 1, 3),
+        strides=(3, 2),
+        pads=(0, 1, 0, 1),
+        input_shape=(2, 2, 17, 19),
     ),
     "parts of the positions of several images": _conv(
         "coexec::ConvWeightGrad",

@@ -19,7 +19,13 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import depthwise, dots, outer, winograd
+from coexec.processors.opencl.kernels import (
+    depthwise,
+    dots,
+    outer,
+    winograd,
+    winograd_weight,
+)
 from coexec.processors.opencl.kernels.conv_products import (
     forward_product,
     input_products,
@@ -33,6 +39,7 @@ from coexec.processors.opencl.kernels.packed import (
     suited_tile,
 )
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
+from coexec.processors.opencl.kernels.phases import lower_transpose
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
@@ -89,6 +96,8 @@ def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     """Blocked products: one for a convolution, one per phase of the stride for its transpose."""
     if call.output(0).size == 0:
         return Lowering(())
+    if call.identifier != "Conv":
+        return lower_transpose(call, Window.of(call), facts, params)
     return lower_products(blocked_products(call), facts, params)
 
 
@@ -149,6 +158,13 @@ FAMILY = KernelFamily(
         Variant("depthwise", depthwise.lower, depthwise.refuse, space=depthwise.SPACE),
         Variant("winograd", winograd.lower, winograd.refuse, winograd.SPACE, winograd.suited),
         Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
+        Variant(
+            "winograd_weight",
+            winograd_weight.lower,
+            winograd_weight.refuse,
+            winograd_weight.SPACE,
+            winograd_weight.suited,
+        ),
         Variant("outer", lower_outer, refuse_dots, space=outer.SPACE, suited=suited_outer),
         Variant("dots", lower_weight, refuse_dots, space=dots.SPACE),
         Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),

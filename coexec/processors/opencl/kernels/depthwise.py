@@ -19,6 +19,7 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
+from coexec.processors.opencl.kernels import depthwise_lanes
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
@@ -67,6 +68,8 @@ def _refuse_transposed(call: OpCall, w: Window) -> str | None:
         return "the input's gradient of several output channels per channel"
     if w.strides[2] > 2:
         return f"strides {w.strides}: more than two phases of columns"
+    if w.strides != (1, 1, 1) and call.has_input(2):
+        return "a bias with strides"
     return None
 
 
@@ -121,6 +124,8 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     if call.output(0).size == 0:
         return Lowering(())
     w, shares = Window.of(call), Shares.of(call, facts, params)
+    if depthwise_lanes.suits(call, w, shares.lanes):
+        return depthwise_lanes.lower(call, w, shares.lanes, facts)
     if call.identifier == "coexec::ConvWeightGrad":
         return _weight(call, w, shares)
     if call.identifier == "Conv":

@@ -30,14 +30,15 @@
 #define STEPS (LENGTH / V)
 
 /* Rows of y (HIGH) and of B (WIDE) in a tile: sums, HIGH vectors and one more fill the registers
- * (32 of 64 bytes, 16 of any other size). */
+ * (32 of 64 bytes, 16 of any other size). One row of y is bound by reading B: four streams of it,
+ * which stay in cache also where rows lie a power of two apart. */
 #if SINGLE
 #define HIGH 1
-#define WIDE 8
-#define KEPT (V == 16 ? 16 : 8)
-#define PITCH KEPT
+#define WIDE 4
+#define KEPT V
+#define PITCH V
 #define ROWS(F) F(0)
-#define COLUMNS(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3) F(i, 4) F(i, 5) F(i, 6) F(i, 7)
+#define COLUMNS(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3)
 #define TILE(F) COLUMNS(F, 0)
 #elif V == 16
 #define HIGH 4
@@ -91,7 +92,7 @@ inline vec fold_eighths(const vec a, const vec b)
     fold_quarters(fold_halves(c0_##i, c0_##j), fold_halves(c0_##k, c0_##l))
 #if SINGLE
 #define FOLD_TILE(F)                                                                               \
-    F(0, fold_pairs(fold_eighths(FOLD_FOUR(0, 1, 2, 3), FOLD_FOUR(4, 5, 6, 7)), (vec)0))
+    F(0, fold_pairs(fold_eighths(FOLD_FOUR(0, 1, 2, 3), (vec)0), (vec)0))
 #else
 /* Eight sums of a row in 2 lanes each. */
 #define FOLD_ROW(i)                                                                                \
@@ -110,7 +111,7 @@ inline vec fold_quarters(const vec a, const vec b)
 #if SINGLE
 #define FOLD_FOUR(i, j, k, l)                                                                      \
     fold_quarters(fold_halves(c0_##i, c0_##j), fold_halves(c0_##k, c0_##l))
-#define FOLD_TILE(F) F(0, fold_pairs(FOLD_FOUR(0, 1, 2, 3), FOLD_FOUR(4, 5, 6, 7)))
+#define FOLD_TILE(F) F(0, fold_pairs(FOLD_FOUR(0, 1, 2, 3), (vec)0))
 #else
 /* Four sums of a row in 2 lanes each. */
 #define FOLD_ROW(i)                                                                                \
@@ -122,7 +123,7 @@ inline vec fold_quarters(const vec a, const vec b)
 #elif SINGLE
 #define FOLD_FOUR(i, j, k, l)                                                                      \
     fold_pairs(fold_halves(c0_##i, c0_##j), fold_halves(c0_##k, c0_##l))
-#define FOLD_TILE(F) F(0, FOLD_FOUR(0, 1, 2, 3)) F(1, FOLD_FOUR(4, 5, 6, 7))
+#define FOLD_TILE(F) F(0, FOLD_FOUR(0, 1, 2, 3))
 #else
 #define FOLD_ROW(i)                                                                                \
     fold_pairs(fold_halves(c##i##_0, c##i##_1), fold_halves(c##i##_2, c##i##_3))

@@ -50,7 +50,7 @@ class Tile:
 def tile_of(lanes: int, rows: int) -> Tile:
     """Vectors of 16 floats come with 32 registers, shorter ones with 16; y may have one row."""
     if rows == 1:
-        return Tile(1, 8, max(8, lanes))
+        return Tile(1, 4, lanes)
     return Tile(4, 5, 32) if lanes == WIDE_LANES else Tile(3, 4, 16)
 
 

@@ -20,7 +20,7 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import dots, outer
+from coexec.processors.opencl.kernels import dots, few_rows, outer
 from coexec.processors.opencl.kernels.packed import (
     ONES,
     SPACE,
@@ -223,6 +223,7 @@ FAMILY = KernelFamily(
     (
         Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer),
         Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots),
+        Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE),
         Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
         Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
     ),

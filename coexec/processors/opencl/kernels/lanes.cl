@@ -1,4 +1,4 @@
-/* Sums over vectors of lone work-items: included by norm_planes.cl and norm_rows.cl. What a whole
+/* Sums over vectors of lone work-items: included by norm_streams.cl and norm_rows.cl. What a whole
  * vector does not reach at the end of a run is read as one that overlaps the one before; sums then
  * take its new lanes only. A run has V elements at least. No kernel stands here. */
 
@@ -26,6 +26,14 @@ INLINE ACC add_up(const fetched v)
     const JOIN(ACC, 2) p = v;
 #endif
     return p.x + p.y;
+}
+
+/* 0, 1, 2 and so on. */
+INLINE fetched lane_numbers(void)
+{
+    ACC lanes[V];
+    for (int i = 0; i < V; ++i) lanes[i] = i;
+    return *(const fetched *)lanes;
 }
 
 /* 1 for the lanes of the last vector of `length` elements that no whole vector before it has. */

@@ -17,49 +17,16 @@
  * Every plane has V elements at least. What a whole vector does not reach at the end of a plane is
  * computed as one that overlaps the one before. Results are deterministic. */
 
-#ifndef TP
-#define TP float /* element type of scale, bias and their gradients */
-#endif
-#ifndef TS
-#define TS float /* element type of running statistics */
-#endif
 #ifndef FORM
 #define FORM 0 /* which kernels the program holds, see above */
 #endif
-#ifndef GRADIENT
-#define GRADIENT 0 /* 1: the gradient */
-#endif
-#ifndef ACTIVATE
-#define ACTIVATE(type, v) (v) /* what becomes of a result v of that type (ACC or a vector) */
-#endif
-/* RESIDUAL: defined where a tensor like x is added before ACTIVATE.
- * MASK_GRADIENT(type, g, y): defined where dy passes an activation with result y first: the
- * gradient of its operand, of g = dy. With RESIDUAL the kernels also write that gradient. */
-
-#include "lanes.cl"
-
-#ifdef RESIDUAL
-#define RESIDUAL_ARGUMENT __global const T *residual,
-#define MASKED_ARGUMENT __global T *masked,
-#else
-#define RESIDUAL_ARGUMENT
-#define MASKED_ARGUMENT
-#endif
-#ifdef MASK_GRADIENT
-#define RESULT_ARGUMENT __global const T *activated,
-#else
-#define RESULT_ARGUMENT
+#if FORM == 2
+#define TOGETHER 1 /* planes with coefficients of their own */
 #endif
 
-/* Planes walked side by side: each is a stream of its own, and memory serves several at a time better
- * than one; with many operands more of them would drive each other out of the first cache. */
-#if GRADIENT || defined(RESIDUAL)
-#define TOGETHER 2
-#define EACH(F) F(0) F(1)
-#else
-#define TOGETHER 4
-#define EACH(F) F(0) F(1) F(2) F(3)
-#endif
+#include "norm_streams.cl"
+
+#if FORM != 2
 
 typedef struct {
     ACC count, mean;
@@ -87,111 +54,90 @@ INLINE void join_moments(Moments *all, const Moments part)
 /* Mean of `planes` pieces of `length` elements, `stride` apart. */
 INLINE ACC mean_of(__global const T *x, const int planes, const int stride, const int length)
 {
-    const fetched keep = new_lanes(length);
-    fetched s0 = 0, s1 = 0;
-    for (int plane = 0; plane < planes; ++plane, x += stride) {
-        int i = 0;
-        for (; i + 2 * V <= length; i += 2 * V) {
-            s0 += GET(x + i);
-            s1 += GET(x + i + V);
-        }
-        if (i + V <= length) {
-            s0 += GET(x + i);
-            i += V;
-        }
-        if (i < length) s1 += ONLY(keep, GET(x + length - V));
-    }
-    return add_up(s0 + s1) / ((ACC)planes * length);
+    const fetched keep = new_lanes(length), whole = 1;
+    fetched sum = 0;
+    for (int plane = 0; plane < planes; ++plane, x += stride)
+        for (int f = 0; f < length; f += V)
+            sum += (f + V <= length ? whole : keep) * GET(x + PLACE(f, length));
+    return add_up(sum) / ((ACC)planes * length);
 }
 
 /* What the first part is centred around: the mean of an eighth of it. */
 INLINE ACC first_centre(__global const T *x, const int planes, const int stride, const int length)
 {
-    if (planes > 1) return mean_of(x, (planes + 7) / 8, stride, length);
-    return mean_of(x, 1, stride, max(length / 8 / V, 1) * V);
+    const int some = max(length / 8 / V, 1) * V;
+    return mean_of(x, (planes + 7) / 8, stride, planes > 1 ? length : some);
 }
 
 #if GRADIENT == 0
-
 #define OPERANDS x
 #define STATISTICS_ARGUMENTS __global const T *x,
-#define FIELDS(n) fetched sum##n = 0, squares##n = 0;
-#define ADD(n, at, only)                                                                        \
+#define FIELDS(k) fetched sum##k = 0, squares##k = 0;
+#define ADD(k)                                                                                  \
     {                                                                                           \
-        const fetched v = only(GET(x + (at)) - centre);                                         \
-        sum##n += v;                                                                            \
-        squares##n += v * v;                                                                    \
+        const fetched v = part * (GET(x + i + o##k) - centre);                                  \
+        sum##k += v;                                                                            \
+        squares##k += v * v;                                                                    \
     }
-
+#define TAKE_IN(k)                                                                              \
+    if (k < left) {                                                                             \
+        sums += sum##k;                                                                         \
+        squares += squares##k;                                                                  \
+    }
 #else
-
 #ifdef MASK_GRADIENT
-#define FLOW(at) MASK_GRADIENT(fetched, GET(dy + (at)), GET(activated + (at)))
 #define OPERANDS x, dy, activated
 #else
-#define FLOW(at) GET(dy + (at))
 #define OPERANDS x, dy
 #endif
 #define STATISTICS_ARGUMENTS __global const T *x, __global const T *dy, RESULT_ARGUMENT
-#define FIELDS(n) fetched sum##n = 0, squares##n = 0, along##n = 0, plain##n = 0;
-#define ADD(n, at, only)                                                                        \
+#define FIELDS(k) fetched sum##k = 0, squares##k = 0, along##k = 0, plain##k = 0;
+#define ADD(k)                                                                                  \
     {                                                                                           \
-        const fetched v = only(GET(x + (at)) - centre), down = only(FLOW(at));                  \
-        sum##n += v;                                                                            \
-        squares##n += v * v;                                                                    \
-        along##n += down * v;                                                                   \
-        plain##n += down;                                                                       \
+        const fetched v = part * (GET(x + i + o##k) - centre), down = part * FLOW(i + o##k);    \
+        sum##k += v;                                                                            \
+        squares##k += v * v;                                                                    \
+        along##k += down * v;                                                                   \
+        plain##k += down;                                                                       \
     }
-
+#define TAKE_IN(k)                                                                              \
+    if (k < left) {                                                                             \
+        sums += sum##k;                                                                         \
+        squares += squares##k;                                                                  \
+        along += along##k;                                                                      \
+        plain += plain##k;                                                                      \
+    }
 #endif
-#if TOGETHER == 2
-#define ALL(field) add_up(field##0 + field##1)
-#else
-#define ALL(field) add_up((field##0 + field##1) + (field##2 + field##3))
-#endif
-#define WHOLE(v) (v)
-#define NEW(v) ONLY(keep, v)
 
 /* Moments of a part from element `first` on, in one pass around `around`. */
 INLINE Moments part_moments(STATISTICS_ARGUMENTS const int first, const int planes,
                             const int stride, const int length, const ACC around)
 {
-    const fetched keep = new_lanes(length), centre = around;
-    EACH(FIELDS)
-    int plane = 0, at = first;
-    for (; plane + TOGETHER <= planes; plane += TOGETHER, at += TOGETHER * stride) {
-        const int end = at + length;
-        int i = at;
-        for (; i + V <= end; i += V) {
-#define ADD_NEXT(n) ADD(n, i + n * stride, WHOLE)
-            EACH(ADD_NEXT)
+    const fetched keep = new_lanes(length), whole = 1, centre = around;
+    fetched sums = 0, squares = 0;
+#if GRADIENT
+    fetched along = 0, plain = 0;
+#endif
+    for (int plane = 0; plane < planes; plane += TOGETHER) {
+        const int left = planes - plane, at = first + plane * stride;
+        EACH(STREAM)
+        EACH(FIELDS)
+        for (int f = 0; f < length; f += V) {
+            const fetched part = f + V <= length ? whole : keep;
+            const int i = at + PLACE(f, length);
+            EACH(ADD)
         }
-        if (i < end) {
-#define ADD_LAST(n) ADD(n, end - V + n * stride, NEW)
-            EACH(ADD_LAST)
-        }
-    }
-    for (; plane < planes; ++plane, at += stride) {
-        const int end = at + length;
-        int i = at;
-        for (; i + 2 * V <= end; i += 2 * V) {
-            ADD(0, i, WHOLE)
-            ADD(1, i + V, WHOLE)
-        }
-        if (i + V <= end) {
-            ADD(0, i, WHOLE)
-            i += V;
-        }
-        if (i < end) ADD(1, end - V, NEW)
+        EACH(TAKE_IN)
     }
     Moments found;
     found.count = (ACC)planes * length;
-    const ACC sum = ALL(sum), apart = sum / found.count, within = ALL(squares) - sum * apart;
+    const ACC sum = add_up(sums), apart = sum / found.count;
+    const ACC within = add_up(squares) - sum * apart;
     found.mean = around + apart;
     found.squares = within < 0 ? 0 : within;
 #if GRADIENT
-    found.plain = ALL(plain);
-    found.along = ALL(along) - apart * found.plain;
+    found.plain = add_up(plain);
+    found.along = add_up(along) - apart * found.plain;
 #endif
     return found;
 }
@@ -220,108 +166,50 @@ INLINE Moments moments_of(STATISTICS_ARGUMENTS const int channel, const int firs
     return all;
 }
 
-#if GRADIENT == 0
-
-#ifdef RESIDUAL
-#define RESULT_OF(i) \
-    ACTIVATE(fetched, (GET(x + (i)) - mean) * factor + shift + GET(residual + (i)))
-#else
-#define RESULT_OF(i) ACTIVATE(fetched, (GET(x + (i)) - mean) * factor + shift)
 #endif
 
-/* y = (x - mean) * factor + shift for `length` elements from `at` on, of one plane or TOGETHER planes
- * `stride` apart. The operands of overlapping vectors are read first: y may be an operand's storage. */
-INLINE void normalise(__global const T *x, RESIDUAL_ARGUMENT __global T *y, const int at,
-                      const int planes, const int stride, const int length, const ACC mean_,
-                      const ACC factor_, const ACC shift_)
-{
-    const fetched mean = mean_, factor = factor_, shift = shift_;
-    const int end = at + length, last = end - V;
-    int i = at;
-#define TAKE_LAST(n) const fetched last##n = RESULT_OF(last + n * stride);
-#define TAKE_NEXT(n) const fetched v##n = RESULT_OF(i + n * stride);
-#define GIVE_LAST(n) PUT(y + last + n * stride, last##n);
-#define GIVE_NEXT(n) PUT(y + i + n * stride, v##n);
-    if (planes == TOGETHER) {
-        EACH(TAKE_LAST)
-        for (; i < last; i += V) {
-            EACH(TAKE_NEXT)
-            EACH(GIVE_NEXT)
-        }
-        EACH(GIVE_LAST)
-        return;
-    }
-    TAKE_LAST(0)
-    for (; i < last - V; i += 2 * V) {
-        const fetched v0 = RESULT_OF(i), v1 = RESULT_OF(i + V);
-        PUT(y + i, v0);
-        PUT(y + i + V, v1);
-    }
-    if (i < last) PUT(y + i, RESULT_OF(i));
-    GIVE_LAST(0)
-}
+#define AS_THEY_ARE(f) /* coefficients are the same for all vectors */
+
+#if GRADIENT == 0
+
 #ifdef RESIDUAL
 #define DESTINATION x, residual, y
 #else
 #define DESTINATION x, y
 #endif
 
-/* Running statistics: old * momentum + batch * (1 - momentum), the variance biased as in ONNX.
- * `running` is 1 for the mean, 2 for the variance, 3 for both; the operands of others are unused. */
+/* y = (x - mean) * factor + shift for `length` elements from `at` on, of the first of
+ * `left` planes, `stride` apart. */
+INLINE void normalise(__global const T *x, RESIDUAL_ARGUMENT __global T *y, const int at,
+                      const int left, const int stride, const int length, const ACC mean_,
+                      const ACC factor_, const ACC shift_)
+{
+    const fetched mean = mean_, factor = factor_, shift = shift_;
+    EACH(STREAM)
+    WRITE_RESULTS(at, length, AS_THEY_ARE)
+}
+
 #define RUNNING_ARGUMENTS                                                                       \
     __global const TS *old_means, __global const TS *old_variances, __global TS *new_means,     \
         __global TS *new_variances, const int running
-#define BLEND(old, new) ((TS)((ACC)(old) * (ACC)momentum + (new) * (1 - (ACC)momentum)))
-#define WRITE_RUNNING(mean, variance)                                                           \
-    if (running & 1) new_means[channel] = BLEND(old_means[channel], mean);                      \
-    if (running & 2) new_variances[channel] = BLEND(old_variances[channel], variance)
 
 #else
 
-/* dx = factor * (dy - level - slope * (x - mean)), as in normalise. */
-INLINE void flow_back(STATISTICS_ARGUMENTS MASKED_ARGUMENT __global T *dx, const int at,
-                      const int planes, const int stride, const int length, const ACC mean_,
-                      const ACC factor_, const ACC level_, const ACC slope_)
-{
-    const fetched mean = mean_, factor = factor_, level = level_, slope = slope_;
-#ifdef RESIDUAL
-#define KEEP(i, down) PUT(masked + (i), down);
-#else
-#define KEEP(i, down)
-#endif
-    const int end = at + length, last = end - V;
-    int i = at;
-#define TAKE(name, i)                                                                           \
-    const fetched down_##name = FLOW(i);                                                        \
-    const fetched name = factor * (down_##name - level - slope * (GET(x + (i)) - mean));
-#define GIVE(name, i)                                                                           \
-    PUT(dx + (i), name);                                                                        \
-    KEEP(i, down_##name)
-#define TAKE_LAST(n) TAKE(last##n, last + n * stride)
-#define TAKE_NEXT(n) TAKE(v##n, i + n * stride)
-#define GIVE_LAST(n) GIVE(last##n, last + n * stride)
-#define GIVE_NEXT(n) GIVE(v##n, i + n * stride)
-    if (planes == TOGETHER) {
-        EACH(TAKE_LAST)
-        for (; i < last; i += V) {
-            EACH(TAKE_NEXT)
-            EACH(GIVE_NEXT)
-        }
-        EACH(GIVE_LAST)
-        return;
-    }
-    TAKE_LAST(0)
-    for (; i < last; i += V) {
-        TAKE_NEXT(0)
-        GIVE_NEXT(0)
-    }
-    GIVE_LAST(0)
-}
 #ifdef RESIDUAL
 #define DESTINATION OPERANDS, masked, dx
 #else
 #define DESTINATION OPERANDS, dx
 #endif
+
+/* dx = factor * (dy - level - slope * (x - mean)), as in normalise. */
+INLINE void flow_back(STATISTICS_ARGUMENTS MASKED_ARGUMENT __global T *dx, const int at,
+                      const int left, const int stride, const int length, const ACC mean_,
+                      const ACC factor_, const ACC level_, const ACC slope_)
+{
+    const fetched mean = mean_, factor = factor_, level = level_, slope = slope_;
+    EACH(STREAM)
+    WRITE_RESULTS(at, length, AS_THEY_ARE)
+}
 
 #endif
 
@@ -365,11 +253,8 @@ ALONE __kernel void batch_grad_whole(__global const T *x, __global const TP *sca
         const Moments all = moments_of(OPERANDS, channel, 0, parts, PARTS);
         COEFFICIENTS;
         /* Backwards: what was read last is still in a cache. */
-        for (int left = images; left > 0;) {
-            const int planes = left >= TOGETHER ? TOGETHER : 1;
-            left -= planes;
-            RESULT_FROM((left * channels + channel) * inner, planes, inner);
-        }
+        for (int image = (images - 1) / TOGETHER * TOGETHER; image >= 0; image -= TOGETHER)
+            RESULT_FROM((image * channels + channel) * inner, images - image, inner);
 #if GRADIENT
         WRITE_PARAMETERS;
 #else
@@ -418,11 +303,8 @@ ALONE __kernel void batch_result(__global const T *x, __global const TP *scale,
     COEFFICIENTS;
     for (int part = begin_part; part < end_part; ++part) {
         PART_PLACE;
-        for (int plane = 0; plane < planes;) {
-            const int next = planes - plane >= TOGETHER ? TOGETHER : 1;
-            RESULT_FROM(at + plane * stride, next, length);
-            plane += next;
-        }
+        for (int plane = 0; plane < planes; plane += TOGETHER)
+            RESULT_FROM(at + plane * stride, planes - plane, length);
     }
     if (slice > 0) return;
 #if GRADIENT

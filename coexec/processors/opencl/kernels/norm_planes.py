@@ -228,7 +228,9 @@ def _flat(call: OpCall, walk: Walk, facts: DeviceFacts, items: int, epilogue: Ep
     run = min(max(image // (2 * facts.compute_units), LEAST_RUN), LONG_RUN)
     runs = min(image // run, walk.channels)
     items = min(items, runs)
-    slot = -(-walk.channels // runs) * walk.inner + 2 * lanes
+    fields = 5 if gradient else 3
+    slot = -(-walk.channels // runs) * max(walk.inner, fields) + 2 * lanes
+    slot = -(-slot // lanes) * lanes
     sizes = (walk.images, walk.channels, walk.inner, runs, slot)
     operands = _operands(call, epilogue, 1)
     kernel = KernelCall(
@@ -239,7 +241,7 @@ def _flat(call: OpCall, walk: Walk, facts: DeviceFacts, items: int, epilogue: Ep
         local_size=(1,),
         defines={k: v for k, v in _defines(call, lanes, 0, epilogue).items() if k != "FORM"},
     )
-    records = (5 if gradient else 3) * np.dtype(accumulator(call)).itemsize
+    records = (fields + 1) * np.dtype(accumulator(call)).itemsize
     return Lowering((kernel,), (items * slot * records, _parameter_bytes(call)))
 
 

@@ -26,17 +26,19 @@ __kernel void pack(__global const T *a, __global ACC *packed, const int base, co
     const int last = min(first + SPAN, channels), height = min(MR, rows - tile * MR);
     __global ACC *to =
         packed + ((batch * get_global_size(0) + tile) * channels + first) * (k0 * k1 * k2) * MR;
-    a += base + batch * a_batch + tile * MR * a_row;
-    for (int channel = first; channel < last; ++channel)
-        for (int t0 = 0; t0 < k0; ++t0)
-            for (int t1 = 0; t1 < k1; ++t1)
-                for (int t2 = 0; t2 < k2; ++t2, to += MR) {
-                    __global const T *from =
-                        a + channel * a_channel + t0 * a_0 + t1 * a_1 + t2 * a_2;
-                    if (height == MR)
-                        for (int i = 0; i < MR; ++i) to[i] = (ACC)from[i * a_row];
-                    else
-                        for (int i = 0; i < MR; ++i)
-                            to[i] = i < height ? (ACC)from[i * a_row] : (ACC)0;
-                }
+    a += base + batch * a_batch + tile * MR * a_row + first * a_channel;
+    /* Channels innermost: loops over taps are short, and the lines that they share stay in cache. */
+    const int taps = k0 * k1 * k2;
+    for (int t = 0; t < taps; ++t) {
+        __global const T *from = a + t / (k1 * k2) * a_0 + t / k2 % k1 * a_1 + t % k2 * a_2;
+        __global ACC *tap = to + t * MR;
+        for (int channel = first; channel < last; ++channel) {
+            if (height == MR)
+                for (int i = 0; i < MR; ++i) tap[i] = (ACC)from[i * a_row];
+            else
+                for (int i = 0; i < MR; ++i) tap[i] = i < height ? (ACC)from[i * a_row] : (ACC)0;
+            from += a_channel;
+            tap += taps * MR;
+        }
+    }
 }

@@ -15,41 +15,10 @@
  * winograd_filter (panels, SPANs of channels). */
 
 #include "winograd_tiles.cl"
+#include "winograd_products.cl"
 #include "epilogue.cl"
 
-#ifndef MR
-#define MR 6 /* tiles of a register tile: 4, 6, 8 or 12 */
-#endif
-#ifndef NV
-#define NV 2 /* vectors of rows in a register tile: 1 to 3 */
-#endif
-#define NR (NV * V)
 #define SPAN 8 /* channels of a work-item of winograd_filter */
-
-#define TILES_4(F) F(0) F(1) F(2) F(3)
-#define TILES_6(F) TILES_4(F) F(4) F(5)
-#define TILES_8(F) TILES_6(F) F(6) F(7)
-#define TILES_12(F) TILES_8(F) F(8) F(9) F(10) F(11)
-#define TILES(F) JOIN(TILES_, MR)(F)
-#define VECTORS_1(F, i) F(i, 0)
-#define VECTORS_2(F, i) VECTORS_1(F, i) F(i, 1)
-#define VECTORS_3(F, i) VECTORS_2(F, i) F(i, 2)
-#define VECTORS(F, i) JOIN(VECTORS_, NV)(F, i)
-
-#define PLACE(i, v) (__global vec *)(to + i * NR + v * V)
-#define ZERO_ONE(i, v) c##i##_##v = 0;
-#define ZERO(i) VECTORS(ZERO_ONE, i)
-#define DECLARE_ONE(i, v) vec c##i##_##v;
-#define DECLARE(i) VECTORS(DECLARE_ONE, i)
-#define RESUME_ONE(i, v) c##i##_##v = *PLACE(i, v);
-#define RESUME(i) VECTORS(RESUME_ONE, i)
-#define DUMP_ONE(i, v) *PLACE(i, v) = c##i##_##v;
-#define DUMP(i) VECTORS(DUMP_ONE, i)
-#define FETCH(i, v) const vec b##v = *(__global const vec *)(right + v * V);
-#define MULTIPLY_ONE(i, v) c##i##_##v += e##i * b##v;
-#define MULTIPLY(i)                                                                                \
-    const float e##i = left[i];                                                                    \
-    VECTORS(MULTIPLY_ONE, i)
 
 /* to(0..5) = transform of three weights. */
 #define FILTER_TRANSFORM(to, g0, g1, g2)                                                           \
@@ -175,36 +144,6 @@ inline void write_tile(__global const float *m, const int step, const vec bias, 
     }
 }
 
-/* Products of all points: [point][tile][NR] from [point][channel][pitch] and a panel of u. */
-inline void multiply(__global const float *patches, __global const float *u, __global float *m,
-                     const int count, const int pitch, const int tiles, const int channels,
-                     const int depth)
-{
-    for (int point = 0; point < POINTS; ++point)
-        for (int c = 0; c < channels; c += depth) {
-            const int steps = min(depth, channels - c);
-            for (int tile = 0; tile < count; tile += MR) {
-                __global const float *left =
-                    patches + point * STEP(channels * pitch) + c * pitch + tile;
-                __global const float *right = u + point * STEP(channels * NR) + c * NR;
-                __global float *to = m + point * STEP(tiles * NR) + tile * NR;
-                TILES(DECLARE)
-                if (c == 0) {
-                    TILES(ZERO)
-                } else {
-                    TILES(RESUME)
-                }
-                for (int k = 0; k < steps; ++k) {
-                    VECTORS(FETCH, 0)
-                    TILES(MULTIPLY)
-                    left += pitch;
-                    right += NR;
-                }
-                TILES(DUMP)
-            }
-        }
-}
-
 /* Transforms of `count` tiles, all channels: [point][channel][pitch]. */
 inline void transform_tiles(__global const float *x, __global const int *at,
                             __global const int8 *keep, __global int *staged,
@@ -226,11 +165,12 @@ inline void transform_tiles(__global const float *x, __global const int *at,
             __global const float *source = x + from;
             __global const int *places = at + t * PATCH;
             if (!inside) {
-                copy_patches(x, from, x_size, places, keep + t * PATCH, stage);
+                copy_patches(x, from, 0, x_size, places, keep + t * PATCH, PATCH, stage);
                 source = stage;
                 places = staged;
             }
-            transform_patches(source, places, keep + t * PATCH, patches + c * pitch + t, step);
+            transform_patches(source, 0, places, keep + t * PATCH, PATCH,
+                              patches + c * pitch + t, step);
         }
     }
 }

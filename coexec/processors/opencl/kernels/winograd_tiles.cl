@@ -1,4 +1,5 @@
-/* Transforms of data for minimal filtering with tiles of 6 x 6 points, included by winograd.cl.
+/* Transforms of data for minimal filtering with tiles of 6 x 6 points, included by winograd.cl and
+ * winograd_weight.cl.
  * Source: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv 1509.09308.
  *
  * The interpolation points are 0, +-sqrt(2), +-1/sqrt(2) and infinity: their powers stay near one,
@@ -32,10 +33,9 @@ typedef float4 float4u __attribute__((aligned(4)));
         to(5, d1 - 2.5f * d3 + d5);                                                                \
     }
 
-/* First four lanes of eight vectors, transposed: c0 to c3 are columns of eight. */
-#define COLUMNS_LOW(r, c0, c1, c2, c3)                                                             \
-    const float8 a0 = (float8)(r[0].lo, r[4].lo), a1 = (float8)(r[1].lo, r[5].lo);                 \
-    const float8 a2 = (float8)(r[2].lo, r[6].lo), a3 = (float8)(r[3].lo, r[7].lo);                 \
+/* Rows of four elements, transposed: rows i and i + 4 are the halves of a`i`, c0 to c3 columns of
+ * eight. */
+#define COLUMNS(a0, a1, a2, a3, c0, c1, c2, c3)                                                    \
     const float8 b0 = (float8)(a0.s0, a1.s0, a0.s1, a1.s1, a0.s4, a1.s4, a0.s5, a1.s5);            \
     const float8 b1 = (float8)(a0.s2, a1.s2, a0.s3, a1.s3, a0.s6, a1.s6, a0.s7, a1.s7);            \
     const float8 b2 = (float8)(a2.s0, a3.s0, a2.s1, a3.s1, a2.s4, a3.s4, a2.s5, a3.s5);            \
@@ -44,6 +44,12 @@ typedef float4 float4u __attribute__((aligned(4)));
     const float8 c1 = (float8)(b0.s23, b2.s23, b0.s67, b2.s67);                                    \
     const float8 c2 = (float8)(b1.s01, b3.s01, b1.s45, b3.s45);                                    \
     const float8 c3 = (float8)(b1.s23, b3.s23, b1.s67, b3.s67);
+
+/* First four lanes of eight vectors, transposed. */
+#define COLUMNS_LOW(r, c0, c1, c2, c3)                                                             \
+    const float8 a0 = (float8)(r[0].lo, r[4].lo), a1 = (float8)(r[1].lo, r[5].lo);                 \
+    const float8 a2 = (float8)(r[2].lo, r[6].lo), a3 = (float8)(r[3].lo, r[7].lo);                 \
+    COLUMNS(a0, a1, a2, a3, c0, c1, c2, c3)
 
 /* Lanes 4 and 5 of eight vectors. */
 #define COLUMNS_HIGH(r, c4, c5)                                                                    \
@@ -55,13 +61,15 @@ typedef float4 float4u __attribute__((aligned(4)));
     const float8 c5 = (float8)(g0.s23, g1.s23, g0.s67, g1.s67);
 
 #define PATCH_ROW(i)                                                                               \
-    as_float8(as_int8(*(__global const float8u *)(x + at[p * PATCH + i])) & keep[p * PATCH + i])
+    as_float8(as_int8(*(__global const float8u *)(x + p * plane + at[p * next + i])) &              \
+              keep[p * next + i])
 
-/* Transform 8 patches: row i of patch p starts at x[at[p * 6 + i]], and its first six elements
- * that keep[p * 6 + i] has ones for count, the others are zeros. Point q of all goes to to[q *
- * step], eight elements. */
-inline void transform_patches(__global const float *x, __global const int *at,
-                              __global const int8 *keep, __global float *to, const int step)
+/* Transform 8 patches: row i of patch p starts at x[p * plane + at[p * next + i]], and its first
+ * six elements that keep[p * next + i] has ones for count, the others are zeros. Point q of all
+ * goes to to[q * step], eight elements. */
+inline void transform_patches(__global const float *x, const int plane, __global const int *at,
+                              __global const int8 *keep, const int next, __global float *to,
+                              const int step)
 {
     float8 rows[PATCH][8];
 #pragma unroll 1
@@ -96,17 +104,18 @@ inline void find_patch(__global int *at, __global int8 *keep, const int counts, 
 }
 
 /* Copies 8 patches whose loads would leave x (`size` elements), element by element, to `patches`;
- * all lie `from` further in x than their places say. */
-inline void copy_patches(__global const float *x, const int from, const int size,
-                         __global const int *at, __global const int8 *keep,
+ * patch p lies from + p * plane further in x than its places say. */
+inline void copy_patches(__global const float *x, const int from, const int plane, const int size,
+                         __global const int *at, __global const int8 *keep, const int next,
                          __global float *patches)
 {
 #pragma unroll 1
     for (int i = 0; i < 8 * PATCH; ++i) {
-        __global const int *kept = (__global const int *)(keep + i);
+        const int row = i / PATCH * next + i % PATCH, start = from + i / PATCH * plane + at[row];
+        __global const int *kept = (__global const int *)(keep + row);
 #pragma unroll 1
         for (int j = 0; j < 8; ++j) {
-            const int place = from + at[i] + j;
+            const int place = start + j;
             patches[i * 8 + j] = kept[j] && place >= 0 && place < size ? x[place] : 0.0f;
         }
     }
