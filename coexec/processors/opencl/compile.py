@@ -419,7 +419,7 @@ def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
     labels = []
     for number, call in enumerate(lowering.calls):
         last = number == len(lowering.calls) - 1
-        own = stated or call.layout
+        own = stated or call.layout or call.prepares
         labels.append(
             Label(
                 name=node.call.name or node.call.identifier,

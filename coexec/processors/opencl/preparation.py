@@ -1,8 +1,9 @@
 """Kernels that read nothing but constants: they run once, when a region is first launched.
 
-Which those are, the marks of the lowerings tell: a ``layout`` kernel reads operands of the call and
-writes whole blocks of scratch that the kernels after it only read. Where all its operands are
-constants (the weights of inference), its results are, and get memory that outlives a run.
+Which those are, the marks of the lowerings tell: a ``layout`` or ``prepares`` kernel reads operands
+of the call and writes whole blocks of scratch that the kernels after it only read. Where all its
+operands are constants (the weights of inference), its results are, and get memory that outlives a
+run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def divide(lowering: Lowering, constants: Collection[int]) -> Prepared:
     blocks: list[int] = []
     places: dict[Operand, Operand] = {}
     for call in lowering.calls:
-        written = scratch_of(call) if call.layout else ()
+        written = scratch_of(call) if call.layout or call.prepares else ()
         if written and _reads_only(call, constants):
             for block in written:
                 places[block] = Operand("prepared", len(blocks))

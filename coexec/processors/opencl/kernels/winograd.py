@@ -226,7 +226,7 @@ def filter_call(f: Filtering, rows: tuple[int, int], defines: Mapping[str, int])
         local_size=(1, 1),
         defines=defines,
         bytes=4 * f.channels * ((rows[1] - rows[0]) * TAPS + panels * panel * POINTS),
-        layout=True,
+        prepares=True,
     )
 
 
