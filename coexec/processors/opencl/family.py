@@ -94,7 +94,8 @@ class KernelCall:
     ``global_size`` must be a multiple of ``local_size`` where that is given (OpenCL 1.2).
     ``flop`` and ``bytes`` are this kernel's own work; where all kernels of a lowering leave them at
     0, the operator's work goes to the last one. ``prepares`` marks a kernel that writes blocks of
-    scratch which later kernels only read, ``layout`` one of those that only rearranges data (packing).
+    scratch which later kernels only read, ``layout`` one of those that only rearranges data
+    (packing).
     ``finishes`` says what of fused elementwise operators the kernel applies to each result before
     it stores it (``epilogue.cl``): functions of the value, or also of tensors like the result.
     """
