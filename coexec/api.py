@@ -12,9 +12,11 @@ from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.base.errors import UsageError
 from coexec.base.knobs import PROCESSOR
+from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.frontend import load as load_model
 from coexec.frontend.from_torch import from_torch as convert_torch
+from coexec.placement.save import load_plan
 from coexec.processors.find import open_processor
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
@@ -46,10 +48,27 @@ def from_torch(module: Any, example_inputs: tuple[Any, ...], **options: Any) -> 
 
 
 def compile(
-    model: ir.Model, processors: Sequence[str] = (), mode: ExecutionMode = DEFAULT
+    model: ir.Model,
+    processors: Sequence[str] = (),
+    mode: ExecutionMode = DEFAULT,
+    plan: Plan | str | Path | None = None,
 ) -> Session:
-    """Compile a model for inference on the named processors, in order of preference."""
-    return Session(model, open_all(processors), mode)
+    """Compile a model for inference on the named processors, in order of preference.
+
+    With a ``plan`` of this model, or a file that ``coexec plan --save`` wrote of it, nodes and
+    shares of nodes go where that says; no ``processors`` then means those of the plan.
+
+    Raises:
+        ModelError: the plan is not of this model.
+        ProcessorError: a processor is not there, or does not support its part of the plan.
+    """
+    if plan is None:
+        return Session(model, open_all(processors), mode)
+    followed = plan if isinstance(plan, Plan) else load_plan(Path(plan))[1]
+    shared = (name for split in followed.splits.values() for name in split.sizes)
+    named = dict.fromkeys((*followed.processors.values(), *shared))
+    specs = processors or [name for name in named if name != LAST_RESORT]
+    return Session(model, open_all(specs or [LAST_RESORT]), mode, followed)
 
 
 class Trainer(BaseTrainer):

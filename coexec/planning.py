@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -13,13 +13,14 @@ from coexec.autodiff.step import StepGraph
 from coexec.base.errors import UsageError
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
-from coexec.core.types import Array
+from coexec.core.types import Array, OpCall
 from coexec.cost.model import Observer, ProcessorCosts, measure
 from coexec.cost.store import CostStore
 from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
+from coexec.placement.divisions import shares_to_measure
 from coexec.placement.policies.exact import SECONDS
 from coexec.placement.policies.table import ALL, AUTO, NAMES, Ranking, rank
 from coexec.placement.timeline import makespan_deciles
@@ -28,6 +29,12 @@ from coexec.session import legalise
 from coexec.trainer import Trainer
 
 MEASURING_SECONDS = 30.0
+AXES = 3
+"""Nodes may be divided along so many first axes: batch, channels or rows, columns or rows."""
+DIVIDING = ("operator_split", ALL)
+"""Policies for which shares are measured; others take them from the whole."""
+HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators whose shares are measured."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,11 @@ def _plan(
     costs = processor_costs(processors, lambda name: how.observe(0.0, f"limits of {name}"))
     named = [each for name, each in costs.items() if name != how.last_resort]
     calls = [call_of(node) for node in model.graph]
-    measure(calls, named, how.seconds, how.observe, how.refresh)
-    planned = build_problem(model.graph, costs, states, how.last_resort)
+    divide = how.policy in DIVIDING and len(named) > 1
+    shares = [share for call in calls for share in _shares(call)] if divide else []
+    measure([*calls, *shares], named, how.seconds, how.observe, how.refresh)
+    axes = AXES if len(named) > 1 else 0
+    planned = build_problem(model.graph, costs, states, how.last_resort, axes)
     how.observe(how.seconds, f"planning {len(calls)} nodes")
     ranking = rank(planned.problem, how.policy, how.exact_seconds)
     chosen = ranking.chosen
@@ -117,8 +127,16 @@ def _plan(
         planned=planned,
         ranking=ranking,
         costs=costs,
-        deciles_us=makespan_deciles(planned.problem, chosen.schedule),
+        deciles_us=makespan_deciles(chosen.plain.problem, chosen.plain.schedule),
     )
+
+
+def _shares(call: OpCall) -> Iterator[OpCall]:
+    """Shares to measure of a call that computes much; of constants, the parts lie side by side."""
+    if call.op_type in HEAVY:
+        for share in shares_to_measure(call, AXES):
+            constants = {i: np.ascontiguousarray(a) for i, a in share.constants.items()}
+            yield replace(share, constants=constants)
 
 
 def processor_costs(

@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from coexec.base.errors import DataError, FallbackWarning
+from coexec.base.errors import DataError, FallbackWarning, ModelError, ProcessorError
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array, OpCall
 from coexec.frontend.specialise import ValuesNeeded, specialise
-from coexec.ops.node import known_type
+from coexec.ops.node import call_of, known_type
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
+from coexec.passes.split_operator import split_operators
 from coexec.placement.policies.first_that_can import place
 from coexec.report.lines import watched
 from coexec.runtime.bundle import save_bundle
@@ -55,7 +56,8 @@ class Session:
     """A compiled model. Shapes that the model leaves open are bound by the data of each run.
 
     ``plan`` tells where nodes went and which were refused where; ``peak_bytes`` is the device
-    memory of the program that ran last (buffers and constants).
+    memory of the program that ran last (buffers and constants). With ``follow``, a plan of this
+    model (of :func:`coexec.planning.plan_inference`, or from a file), nodes go where that says.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Session:
         model: ir.Model,
         processors: Mapping[str, Processor],
         mode: ExecutionMode = DEFAULT,
+        follow: Plan | None = None,
     ) -> None:
         self.model = model
+        self.follow = follow
         self.processors = processors
         self.mode = mode
         self._prepared: dict[Key, Prepared] = {}
@@ -161,14 +165,27 @@ class Session:
         values = {name: arrays[name] for name in self._values if name in arrays}
         model = specialise(self.model, shapes, values, fold_parameters=True)
         fold_batch_norm(model)
-        return prepare(model, self.processors, self.mode)
+        return prepare(model, self.processors, self.mode, self.follow)
 
 
-def prepare(model: ir.Model, processors: Mapping[str, Processor], mode: ExecutionMode) -> Prepared:
-    """Optimise, place and lower a specialised inference model."""
-    model = legalise(model, processors)
-    plan = place(model.graph, processors)
-    warn_of_fallbacks(plan)
+def prepare(
+    model: ir.Model,
+    processors: Mapping[str, Processor],
+    mode: ExecutionMode,
+    follow: Plan | None = None,
+) -> Prepared:
+    """Optimise, place (as the plan to follow says, if there is one) and lower a specialised model.
+
+    Raises:
+        ModelError: the plan to follow is none of this model, or divides a node as it cannot be.
+        ProcessorError: it needs a processor that is not there or does not support its part.
+    """
+    model = legalise(model, processors, follow)
+    if follow is None:
+        plan = place(model.graph, processors)
+        warn_of_fallbacks(plan)
+    else:
+        plan = apply_plan(model.graph, follow, processors)
     program = lower(model.graph, Lowering(plan, processors, mode=mode))
     outputs = tuple(str(value.name) for value in model.graph.outputs)
     return Prepared(plan, program, Executor(program, processors), outputs)
@@ -180,11 +197,48 @@ def warn_of_fallbacks(plan: Plan) -> None:
         warnings.warn(f"not all on the first processor:\n{plan.table()}", FallbackWarning, 3)
 
 
-def legalise(model: ir.Model, processors: Mapping[str, Processor]) -> ir.Model:
-    """Rewrite what no processor but the last resort executes into what the first one does."""
+def apply_plan(graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor]) -> Plan:
+    """Bring ``graph`` into the plan's order and divide what it divides; in place.
+
+    Returns the plan of what the graph then is. Raises as :func:`prepare` does.
+    """
+    nodes = {str(node.name): node for node in graph}
+    strangers = sorted(nodes.keys() ^ plan.processors.keys())
+    if strangers:
+        raise ModelError(
+            f"the plan is not of this model: {len(strangers)} nodes are only in one of them "
+            f"({', '.join(strangers[:3])}, ...)"
+        )
+    if plan.order:
+        graph.remove(list(nodes.values()))
+        graph.extend(nodes[name] for name in plan.order)
+    plan = split_operators(graph, plan)
+    for node in graph:
+        name = plan.processors[str(node.name)]
+        if name not in processors:
+            raise ProcessorError(f"the plan needs processor {name!r}; there are {[*processors]}")
+        call = call_of(node)
+        support = processors[name].supports(call)
+        if not support.yes:
+            raise ProcessorError(
+                f"the plan has {call.identifier} {node.name!r} on {name}, "
+                f"which does not execute it: {support.reason}"
+            )
+    return plan
+
+
+def legalise(
+    model: ir.Model, processors: Mapping[str, Processor], follow: Plan | None = None
+) -> ir.Model:
+    """Rewrite what no processor but the last resort executes into what the first one does.
+
+    Nodes that the plan to ``follow`` names stay as they are.
+    """
     first = next(iter(processors.values()))
 
     def unwanted(call: OpCall) -> bool:
+        if follow is not None:
+            return call.name not in follow.processors
         return not first.supports(call).yes
 
     # A body may use operators with bodies of their own; each round goes one level deeper.

@@ -123,8 +123,8 @@ def plan(
 
 def record(planning: Planning) -> dict[str, Any]:
     """All of a planning as JSON values; times in milliseconds."""
-    problem, chosen = planning.planned.problem, planning.ranking.chosen
-    timeline = chosen.timeline
+    chosen = planning.ranking.chosen
+    problem, timeline = chosen.plain.problem, chosen.timeline
     names = [*(unit.name for unit in problem.units), "host"]
     return {
         "policy": chosen.policy,
@@ -164,14 +164,17 @@ def record(planning: Planning) -> dict[str, Any]:
 
 
 def _node_record(planning: Planning, index: int) -> dict[str, Any]:
-    problem, timeline = planning.planned.problem, planning.ranking.chosen.timeline
+    problem = planning.planned.problem
+    start, end = planning.ranking.chosen.span_us(index)
+    split = planning.plan.splits.get(problem.tasks[index].name)
     row = planning.planned.costs[index]
     return {
         "node": problem.tasks[index].name,
         "operator": problem.tasks[index].operator,
         "processor": planning.plan.processors[problem.tasks[index].name],
-        "start_ms": timeline.start_us[index] / 1e3,
-        "end_ms": timeline.end_us[index] / 1e3,
+        "shares": None if split is None else {"axis": split.axis, "sizes": dict(split.sizes)},
+        "start_ms": start / 1e3,
+        "end_ms": end / 1e3,
         "costs": {
             unit.name: {
                 "ms": cost.time.median_us / 1e3,
@@ -216,7 +219,8 @@ def show(planning: Planning, *, explain: bool) -> None:
 
 
 def _show_timeline(planning: Planning) -> None:
-    problem, chosen = planning.planned.problem, planning.ranking.chosen
+    chosen = planning.ranking.chosen
+    problem = chosen.plain.problem
     timeline, total = chosen.timeline, chosen.makespan_us
     longest = max(len(unit.name) for unit in problem.units)
     width = max(10, min(WIDTH, console.width - NUMBERS - longest))
@@ -226,7 +230,7 @@ def _show_timeline(planning: Planning) -> None:
     for column in ("nodes", "ms", "load"):
         table.add_column(column, no_wrap=True, justify="right")
     for number, unit in enumerate(problem.units):
-        mine = [i for i, place in enumerate(chosen.schedule.units) if place == number]
+        mine = [i for i, place in enumerate(chosen.plain.schedule.units) if place == number]
         spans = [(timeline.start_us[i], timeline.end_us[i]) for i in mine]
         busy = timeline.busy_us[number]
         table.add_row(
@@ -294,7 +298,10 @@ def _cost_cell(node: dict[str, Any], unit: str) -> str:
     if cost is None:
         return "[dim]-[/]"
     text = f"{cost['ms']:.3f} {cost['source']}"
-    return f"[bold]{text}[/]" if node["processor"] == unit else f"[dim]{text}[/]"
+    if node["shares"] is not None and unit in node["shares"]["sizes"]:
+        return f"[bold]{text}: {node['shares']['sizes'][unit]} of axis {node['shares']['axis']}[/]"
+    alone = node["shares"] is None and node["processor"] == unit
+    return f"[bold]{text}[/]" if alone else f"[dim]{text}[/]"
 
 
 def _progress() -> Progress:

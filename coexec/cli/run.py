@@ -57,6 +57,10 @@ def run(
         typer.Option("--shape", metavar="NAME=1x3x224x224", help="Shape of an input left open."),
     ] = None,
     processor: ProcessorOption = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="PLAN.onnx", help="Follow a plan of this model (coexec plan --save)."),
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed runs, after one warm-up.")] = 1,
     save_outputs: Annotated[Path | None, typer.Option(help="Write outputs to this .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of one run.")] = None,
@@ -69,7 +73,7 @@ def run(
     arrays = _read_arrays(parse_pairs(inputs, "--input"))
     loaded = load(model, {**{name: a.shape for name, a in arrays.items()}, **shapes})
     feeds, made_up = _feeds(loaded, arrays, shapes)
-    session = compile_model(loaded, processor or ())
+    session = compile_model(loaded, processor or (), plan=plan)
     outputs = session.run(feeds)
     times = [_timed(session, feeds) for _ in range(repeat)]
     if save_outputs is not None:

@@ -9,15 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import ProcessorError
-from coexec.core.plan import Plan, Refusal
+from coexec.core.plan import Plan, Refusal, Split
 from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
 from coexec.cost.silicon import occupied
 from coexec.cost.transfer import HostLink, between
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
+from coexec.placement.divisions import divisions
 from coexec.placement.policies.table import Outcome
-from coexec.placement.problem import Matrix, Problem, Task, Tensor, Unit
+from coexec.placement.problem import Matrix, Problem, Shares, Task, Tensor, Unit
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,14 @@ class Planned:
             order=tuple(tasks[index].name for index in outcome.schedule.order),
             policy=outcome.policy,
             predicted_us=outcome.makespan_us,
+            splits={tasks[i].name: self._split(i, s) for i, s in outcome.schedule.shares.items()},
         )
+
+    def _split(self, task: int, shares: Shares) -> Split:
+        division = self.problem.divisions[task][shares.division]
+        names = [unit.name for unit in self.problem.units]
+        sizes = {names[unit]: count * division.quantum for unit, count in shares.units}
+        return Split(division.axis, sizes)
 
 
 def build_problem(
@@ -66,10 +74,12 @@ def build_problem(
     costs: Mapping[str, ProcessorCosts],
     states: States = NO_STATES,
     last_resort: str = "",
+    axes: int = 0,
 ) -> Planned:
     """The problem of placing ``graph`` (static types, scheduled) on the processors of ``costs``.
 
-    ``last_resort`` names a processor that takes only what all others refuse.
+    ``last_resort`` names a processor that takes only what all others refuse. Nodes may be divided
+    along the first ``axes`` axes of their results.
 
     Raises:
         ProcessorError: a node that no processor supports.
@@ -92,6 +102,9 @@ def build_problem(
         slowdown=_slowdowns([costs[name] for name in names]),
         time_sigma=_table(rows, len(names), lambda cost: cost.time.sigma, 0.0),
         latency_sigma=latency_sigma,
+        divisions=divisions(
+            list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes
+        ),
     )
     return Planned(problem, calls, tuple(refusals), rows)
 
@@ -131,7 +144,15 @@ def _table(
 def _units(costs: Sequence[ProcessorCosts]) -> tuple[Unit, ...]:
     described = [each.processor.describe() for each in costs]
     everything = [name for each in described for name in each.resources]
-    return tuple(Unit(each.name, occupied(each.resources, everything)) for each in described)
+    return tuple(
+        Unit(
+            spec.name,
+            occupied(spec.resources, everything),
+            each.rates.launch_us,
+            1 / (each.rates.bandwidth_gbps * 1e3),
+        )
+        for spec, each in zip(described, costs, strict=True)
+    )
 
 
 def _slowdowns(costs: Sequence[ProcessorCosts]) -> Matrix:

@@ -12,22 +12,31 @@ tested on machines that do not exist. What the model says, and what it does not:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from coexec.base.window import Window
+
 Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A processor; ``resources`` is the silicon it occupies, beside itself."""
+    """A processor; ``resources`` is the silicon it occupies, beside itself.
+
+    A copy within it (a part of a tensor cut out, parts joined) takes ``launch_us`` and
+    ``us_per_byte`` for each byte that it reads or writes.
+    """
 
     name: str
     resources: frozenset[str] = frozenset()
+    launch_us: float = 0.0
+    us_per_byte: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,47 @@ class Tensor:
     fetched: bool = False
 
 
+@dataclass(frozen=True)
+class Division:
+    """A way to divide a task: ``count`` units of ``quantum`` elements along ``axis`` of its result.
+
+    ``windows`` tells what units read of each tensor of ``Task.inputs`` (``None``: all of it), and
+    ``curves``, by processor, what shares cost: points of a share of the whole (0 to 1, rising) and
+    microseconds; between two of them time is linear. No points: the processor refuses shares.
+    """
+
+    axis: int
+    count: int
+    windows: tuple[Window | None, ...]
+    curves: tuple[tuple[tuple[float, float], ...], ...]
+    quantum: int = 1
+
+    def time_us(self, unit: int, units: int) -> float:
+        """Time of a share of so many units on a processor; infinite where it refuses."""
+        return self._times[unit][units]
+
+    @cached_property
+    def _times(self) -> list[list[float]]:
+        """By processor, the time of a share of 0, 1, 2, ... units."""
+        parts = np.arange(self.count + 1) / self.count
+        rows = []
+        for curve in self.curves:
+            shares, times = zip(*(curve or ((0.0, np.inf),)), strict=True)
+            rows.append(np.interp(parts, shares, times).tolist())
+        return rows
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A divided task: a choice among its divisions, and how many units each processor has.
+
+    ``units`` are pairs (processor, units) in the order in which they lie along the axis.
+    """
+
+    division: int
+    units: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Tasks in an executable order, with times in microseconds.
@@ -63,6 +113,7 @@ class Problem:
     ``latency_us[p, q]`` and ``us_per_byte[p, q]`` are those of a move from p to q; the last row
     and column are the host's. ``slowdown[p, q]`` is how many times longer a task on p takes while
     q is busy. ``time_sigma`` and ``latency_sigma`` are standard deviations of logarithms.
+    ``divisions`` are, by task, the ways to divide it.
 
     Raises:
         ValueError: arrays of the wrong shape, negative or NaN times, a task before what it reads,
@@ -78,6 +129,7 @@ class Problem:
     slowdown: Matrix
     time_sigma: Matrix
     latency_sigma: Matrix
+    divisions: Mapping[int, tuple[Division, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tasks, units = len(self.tasks), len(self.units)
@@ -171,10 +223,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The processor of each task, and the order in which tasks take their processors."""
+    """The processor of each task, and the order in which tasks take their processors.
+
+    Tasks of ``shares`` are divided; ``units`` has the processor with the largest share of them.
+    """
 
     units: tuple[int, ...]
     order: tuple[int, ...]
+    shares: Mapping[int, Shares] = field(default_factory=dict)
 
     def check(self, problem: Problem) -> None:
         """Every task once, after what it reads, on a processor that executes it.
@@ -195,6 +251,23 @@ class Schedule:
                 producer = problem.tensors[tensor].producer
                 in_order = producer is None or position[producer] < position[index]
                 _require(in_order, f"task {task.name!r} comes before what it reads")
+        for index, shares in self.shares.items():
+            _check_shares(problem, index, shares)
+
+
+def _check_shares(problem: Problem, index: int, shares: Shares) -> None:
+    name = problem.tasks[index].name
+    ways = problem.divisions.get(index, ())
+    _require(0 <= shares.division < len(ways), f"task {name!r} does not divide so")
+    division = ways[shares.division]
+    units = dict(shares.units)
+    _require(len(units) == len(shares.units), f"a processor has two shares of task {name!r}")
+    _require(
+        min(units.values()) > 0 and sum(units.values()) == division.count,
+        f"shares of task {name!r} are not {division.count} units",
+    )
+    finite = all(np.isfinite(division.time_us(unit, n)) for unit, n in units.items())
+    _require(finite, f"a share of task {name!r} is on a processor that refuses it")
 
 
 def _lists(matrix: Matrix) -> list[list[float]]:

@@ -1,24 +1,29 @@
 """A plan in the model's file, as ONNX's own multi-device configuration says it (IR version 11).
 
 The model declares a configuration with the processors as its devices; each node's outputs carry a
-sharding specification that names one device and splits no axis: that is where the node runs. Nodes
-stand in the plan's order. What ONNX has no place for (refusals, the policy, the predicted time)
-stands in the model's metadata.
+sharding specification that names one device and splits no axis: that is where the node runs. That
+of a divided node names several devices and the axis; the sizes of unequal shares stand in the
+node's metadata, since ONNX has no place for them. Nodes stand in the plan's order. What else ONNX
+has no place for (refusals, the policy, the predicted time) stands in the model's metadata.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from coexec.base.disk import write_atomically
 from coexec.base.errors import ModelError
-from coexec.core.plan import Plan, Refusal
+from coexec.core.plan import Plan, Refusal, Split
+from coexec.ops.node import type_of
 
 CONFIGURATION = "coexec"
 METADATA = "coexec.plan"
+SHARES = "coexec.shares"
+"""Key of a divided node's metadata: elements of the axis by device, as in ``40,24``."""
 IR_VERSION = 11
 """The first with multi-device configurations."""
 
@@ -27,7 +32,8 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
     """A copy of the planned ``model`` that carries ``plan``."""
     copy = model.clone()
     copy.ir_version = max(copy.ir_version, IR_VERSION)
-    names = tuple(dict.fromkeys(plan.processors.values()))
+    shared = (name for split in plan.splits.values() for name in split.sizes)
+    names = tuple(dict.fromkeys((*plan.processors.values(), *shared)))
     nodes = {str(node.name): node for node in copy.graph}
     if plan.order:
         copy.graph.remove(list(nodes.values()))
@@ -36,8 +42,13 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
     others = [c for c in copy.device_configurations if c.name != CONFIGURATION]
     copy.device_configurations = (*others, configuration)
     for name, node in nodes.items():
-        device = (names.index(plan.processors[name]),)
-        specs = tuple(ir.ShardingSpec(value, device) for value in node.outputs if value.name)
+        node.metadata_props.pop(SHARES, None)
+        split = plan.splits.get(name)
+        if split is None:
+            device = (names.index(plan.processors[name]),)
+            specs = tuple(ir.ShardingSpec(value, device) for value in node.outputs if value.name)
+        else:
+            specs = (_divided(node, split, names),)
         kept = [
             each
             for each in node.device_configurations
@@ -52,6 +63,30 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
         }
     )
     return copy
+
+
+def _divided(node: ir.Node, split: Split, names: Sequence[str]) -> ir.ShardingSpec:
+    """The specification of a divided node's result; its sizes go to the node's metadata."""
+    node.metadata_props[SHARES] = ",".join(map(str, split.sizes.values()))
+    value = node.outputs[0]
+    dimension = ir.SimpleShardedDim(type_of(value).shape[split.axis], len(split.sizes))
+    device = tuple(names.index(name) for name in split.sizes)
+    return ir.ShardingSpec(value, device, (), (ir.ShardedDim(split.axis, (dimension,)),))
+
+
+def _read_split(node: ir.Node, devices: Sequence[str], axis: int) -> Split:
+    """Shares in the sizes that the node's metadata says; without any, equal ones."""
+    total = type_of(node.outputs[0]).shape[axis]
+    count = len(devices)
+    text = node.metadata_props.get(SHARES)
+    even = [total * (i + 1) // count - total * i // count for i in range(count)]
+    try:
+        sizes = even if text is None else [int(size) for size in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) != count or min(sizes) < 1 or sum(sizes) != total:
+        raise ModelError(f"node {node.name!r} has {SHARES} {text!r} on {count} of {total} elements")
+    return Split(axis, dict(zip(devices, sizes, strict=True)))
 
 
 def save_plan(model: ir.Model, plan: Plan, path: Path) -> None:
@@ -73,20 +108,31 @@ def read_plan(model: ir.Model) -> Plan:
     configuration = next((c for c in model.device_configurations if c.name == CONFIGURATION), None)
     if configuration is None or not configuration.device_names:
         raise ModelError(f"the model carries no device configuration named {CONFIGURATION!r}")
-    processors = {}
+    processors: dict[str, str] = {}
+    splits: dict[str, Split] = {}
     for node in model.graph:
-        places = {
-            place
+        name = str(node.name)
+        specs = [
+            spec
             for each in node.device_configurations
             if each.configuration is configuration
             for spec in each.sharding_specs
-            for place in spec.device
-        }
-        if len(places) != 1 or not 0 <= min(places) < len(configuration.device_names):
-            raise ModelError(f"node {node.name!r} is on devices {sorted(places)}, not on one")
-        processors[str(node.name)] = configuration.device_names[places.pop()]
+        ]
+        places = dict.fromkeys(place for spec in specs for place in spec.device)
+        known = all(0 <= place < len(configuration.device_names) for place in places)
+        axes = {dim.axis for spec in specs for dim in spec.sharded_dims}
+        if not places or not known or len(axes) != (len(places) > 1):
+            raise ModelError(
+                f"node {name!r} is on devices {sorted(places)}, not on one, nor divided on one axis"
+            )
+        devices = [configuration.device_names[place] for place in places]
+        processors[name] = devices[0]
+        if axes:
+            splits[name] = _read_split(node, devices, axes.pop())
+            sizes = splits[name].sizes
+            processors[name] = max(devices, key=lambda device: sizes[device])
     policy, predicted, refusals = _read_metadata(model)
-    return Plan(processors, refusals, tuple(processors), policy, predicted)
+    return Plan(processors, refusals, tuple(processors), policy, predicted, splits)
 
 
 def load_plan(path: Path) -> tuple[ir.Model, Plan]:

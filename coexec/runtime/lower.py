@@ -67,7 +67,8 @@ class _Lowerer:
     def __init__(self, graph: ir.Graph, how: Lowering) -> None:
         self.graph = graph
         self.how = how
-        self.parts = _partition(graph, how)
+        self.exported = _exported(graph, how)
+        self.parts = _partition(graph, how, self.exported)
         self.output_names = [str(value.name) for value in graph.outputs]
         self.instructions: list[Instruction] = []
         self.executables: list[Executable] = []
@@ -153,6 +154,9 @@ class _Lowerer:
         self.executables.append(executable)
         for name in executable.outputs:
             self._store_state(name, part.processor)
+            # On its way before the processor goes on: others wait for it.
+            if name in self.exported and self.how.mode.residency != "host":
+                self._stage(name)
         if self.how.mode.residency == "host":
             self._evict(executable.outputs)
         elif self.how.mode.synchronise == "operator":
@@ -260,16 +264,35 @@ class _Lowerer:
         return name
 
 
-def _partition(graph: ir.Graph, how: Lowering) -> list[_Part]:
-    """Runs of nodes on one processor, cut where the gated phase begins."""
+def _exported(graph: ir.Graph, how: Lowering) -> frozenset[str]:
+    """Values that a node on another processor reads."""
+    found = set()
+    for node in graph:
+        for value in node.inputs:
+            producer = value.producer() if value is not None else None
+            if value is None or producer is None or constant_of(value) is not None:
+                continue
+            places = {how.plan.processors[str(each.name)] for each in (node, producer)}
+            if len(places) > 1:
+                found.add(str(value.name))
+    return frozenset(found)
+
+
+def _partition(graph: ir.Graph, how: Lowering, exported: frozenset[str]) -> list[_Part]:
+    """Runs of nodes on one processor, cut where the gated phase begins.
+
+    A run ends with a value that another processor waits for: it is there when the run is done.
+    """
     parts: list[_Part] = []
+    ended = False
     for node in graph:
         processor = how.plan.processors[str(node.name)]
         gated = bool(how.gate) and node.metadata_props.get(PHASE) == how.gated_phase
         current = (parts[-1].processor, parts[-1].gated) if parts else None
-        if current != (processor, gated) or how.mode.by_operator:
+        if ended or current != (processor, gated) or how.mode.by_operator:
             parts.append(_Part(processor, gated))
         parts[-1].nodes.append(node)
+        ended = any(value.name in exported for value in node.outputs)
     return parts
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from coexec.placement.divide import Plain, divide
 from coexec.placement.policies.branch_parallel import branch_parallel
 from coexec.placement.policies.chain import chain
 from coexec.placement.policies.exact import MISSING, SECONDS, exact, solver_is_there
 from coexec.placement.policies.greedy import greedy
 from coexec.placement.policies.heft import heft
+from coexec.placement.policies.operator_split import operator_split
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.problem import Problem, Schedule
 from coexec.placement.timeline import Timeline, simulate
@@ -22,6 +24,7 @@ POLICIES: Mapping[str, Policy] = {
     "chain": chain,
     "heft": heft,
     "branch_parallel": branch_parallel,
+    "operator_split": operator_split,
 }
 """Fast policies; of equal ones the first is taken."""
 
@@ -36,16 +39,26 @@ better than that, and one processor cannot lose to itself."""
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a policy made of a problem; ``note`` says how far an exact search came."""
+    """What a policy made of a problem; ``note`` says how far an exact search came.
+
+    ``timeline`` is that of ``plain``, where shares of divided tasks are tasks of their own.
+    """
 
     policy: str
     schedule: Schedule
+    plain: Plain
     timeline: Timeline
     note: str = ""
 
     @property
     def makespan_us(self) -> float:
         return self.timeline.makespan_us
+
+    def span_us(self, task: int) -> tuple[float, float]:
+        """When a task of the problem starts and ends; of a divided one its shares and copies."""
+        own = [new for new, old in enumerate(self.plain.origin) if old == task]
+        starts, ends = self.timeline.start_us, self.timeline.end_us
+        return min(starts[new] for new in own), max(ends[new] for new in own)
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,8 @@ def rank(problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS) -
     if reason:
         left_out[EXACT] = reason
     else:
-        best = min(found.values(), key=lambda outcome: outcome.makespan_us)
+        whole = [outcome for outcome in found.values() if not outcome.schedule.shares]
+        best = min(whole, key=lambda outcome: outcome.makespan_us)
         solution = exact(problem, best.schedule, exact_seconds)
         note = "optimal" if solution.proved else f"not below {solution.bound_us / 1e3:.3f} ms"
         found[EXACT] = _outcome(problem, EXACT, solution.schedule, note)
@@ -102,4 +116,5 @@ def _why_not_exact(problem: Problem, policy: str) -> str:
 
 def _outcome(problem: Problem, policy: str, schedule: Schedule, note: str = "") -> Outcome:
     schedule.check(problem)
-    return Outcome(policy, schedule, simulate(problem, schedule), note)
+    plain = divide(problem, schedule)
+    return Outcome(policy, schedule, plain, simulate(plain.problem, plain.schedule), note)

@@ -19,13 +19,7 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import (
-    depthwise,
-    dots,
-    outer,
-    winograd,
-    winograd_weight,
-)
+from coexec.processors.opencl.kernels import depthwise, dots, outer, winograd, winograd_weight
 from coexec.processors.opencl.kernels.conv_products import (
     forward_product,
     input_products,

@@ -63,7 +63,7 @@ FINISH_COST = 2
 a point, a channel and a row."""
 DIRECT_COST = 0.085
 """Time of direct sums (outer.cl) for a position, a channel and a row: measured on 16 to 512
-channels at 2 x 2 to 56 x 56, 0.07 to 0.13 on both runtimes."""
+channels at 2 x 2 to 56 x 56, 0.07 to 0.11 on both runtimes."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def pick(params: Mapping[str, int]) -> dict[str, int]:
 def slot_elements(d: Division, channels: int, panel: int, height: int) -> int:
     """Floats of a slot of winograd_weight.cl: sums, masks, places, a stage, transforms of both."""
     sums = POINTS * (ceil_to(channels, height) * panel + PAD)
-    places = ceil_to(d.block * PATCH * 9 + 8 + 64 * PATCH, 16)
+    places = ceil_to(d.block * PATCH * (GROUP + 1) + GROUP + GROUP * GROUP * PATCH, 16)
     gradients = d.row_block // panel * POINTS * (d.block * panel + PAD)
     patches = POINTS * (d.block * channels + PAD)
     return ceil_to(sums + places + gradients + patches + height, 16)

@@ -1,0 +1,231 @@
+"""Divide nodes into shares for several processors, as a plan says.
+
+A share reads its part of each operand: of constants it gets an initializer of its own, of other
+values a Slice, made where the value is. Shares are joined by a Concat where a value is wanted
+whole. A share that reads what shares along the same axis made takes their pieces: equal cuts pass
+from share to share, and a window over a cut (halo) moves only the elements beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.base.errors import ModelError
+from coexec.base.window import Window
+from coexec.core.plan import Plan, Split
+from coexec.ops.builder import PHASE, SOURCE, GraphBuilder
+from coexec.ops.node import attributes_of, call_of, constant_of, type_of
+from coexec.ops.split import CannotSplit, Way
+from coexec.ops.split_rules import way
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Elements ``start`` to ``stop`` of a divided value, and the processor that makes them."""
+
+    value: ir.Value
+    start: int
+    stop: int
+    processor: str
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A value that exists in pieces along an axis."""
+
+    axis: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def largest(self) -> Piece:
+        return max(self.pieces, key=lambda piece: piece.stop - piece.start)
+
+
+def split_operators(graph: ir.Graph, plan: Plan) -> Plan:
+    """Divide the nodes of ``plan.splits`` in ``graph`` (static types, execution order); in place.
+
+    Returns the plan of the new graph, in which every node is on one processor.
+
+    Raises:
+        ModelError: a node that does not divide as the plan says; the message says why.
+    """
+    return _Splitter(graph, plan).run() if plan.splits else plan
+
+
+class _Splitter:
+    def __init__(self, graph: ir.Graph, plan: Plan) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.builder = GraphBuilder(graph, "")
+        self.processors: dict[str, str] = {}
+        self.nodes: list[ir.Node] = []
+        self.divided: dict[ir.Value, Divided] = {}
+        # Parts of values by value, axis, bounds and place; constants and slices are made once.
+        self.parts: dict[tuple[ir.Value, int, int, int, str], ir.Value] = {}
+        self.wholes: dict[ir.Value, dict[str, ir.Value]] = {}
+        self.cut_constants: dict[ir.Value, None] = {}
+
+    def run(self) -> Plan:
+        unknown = self.plan.splits.keys() - {str(node.name) for node in self.graph}
+        if unknown:
+            raise ModelError(f"the plan divides nodes that the model has not: {sorted(unknown)}")
+        replaced = []
+        for node in list(self.graph):
+            self.builder.phase = node.metadata_props.get(PHASE, "")
+            self.builder.source = node.metadata_props.get(SOURCE) or str(node.name)
+            split = self.plan.splits.get(str(node.name))
+            if split is None:
+                self._keep(node)
+            else:
+                self._divide(node, split)
+                replaced.append(node)
+        self._join_outputs()
+        for node in reversed(replaced):
+            self.graph.remove(node, safe=True)
+        self.graph.remove(self.nodes)
+        self.graph.extend(self.nodes)
+        for value in self.cut_constants:
+            if not value.uses() and not value.is_graph_output():
+                del self.graph.initializers[str(value.name)]
+        order = tuple(str(node.name) for node in self.nodes)
+        return replace(self.plan, processors=self.processors, order=order, splits={})
+
+    def _keep(self, node: ir.Node) -> None:
+        processor = self.plan.processors[str(node.name)]
+        for index, value in enumerate(node.inputs):
+            if value in self.divided:
+                node.replace_input_with(index, self._whole(value, processor))
+        self.nodes.append(node)
+        self.processors[str(node.name)] = processor
+
+    def _divide(self, node: ir.Node, split: Split) -> None:
+        call = call_of(node)
+        try:
+            how = way(call, split.axis)
+            shares = [(name, *how.units(start, stop)) for name, start, stop in split.shares]
+            if not shares or shares[-1][2] != how.count:
+                raise CannotSplit(f"shares end before {how.count * how.quantum}")
+        except CannotSplit as error:
+            raise ModelError(f"node {node.name!r} cannot be divided: {error}") from error
+        # What others wait for comes first: cuts of all operands, then joins and shares.
+        for processor, start, stop in shares:
+            for value, read in _reads(node, how, start, stop):
+                if value is not None and read is not None:
+                    self._cuts(value, read[0].axis, *read[1:], processor)
+        pieces = []
+        for processor, start, stop in shares:
+            inputs = self._operands(node, how, start, stop, processor)
+            attributes = {**attributes_of(node), **how.changes(start, stop)}
+            value = self._emit(node.op_type, inputs, attributes, processor, node)
+            pieces.append(Piece(value, start * how.quantum, stop * how.quantum, processor))
+        self.divided[node.outputs[0]] = Divided(split.axis, tuple(pieces))
+
+    def _operands(
+        self, node: ir.Node, how: Way, start: int, stop: int, processor: str
+    ) -> list[ir.Value | None]:
+        operands: list[ir.Value | None] = []
+        for value, read in _reads(node, how, start, stop):
+            if value is None:
+                operands.append(None)
+            elif read is None:
+                operands.append(self._whole(value, processor))
+            else:
+                window, first, last = read
+                operands.append(self._part(value, window.axis, first, last, processor))
+        return operands
+
+    def _part(self, value: ir.Value, axis: int, start: int, stop: int, reader: str) -> ir.Value:
+        """Elements ``start`` to ``stop`` of ``axis`` of a value, for a reader."""
+        return self._joined(self._cuts(value, axis, start, stop, reader), axis, reader)
+
+    def _cuts(
+        self, value: ir.Value, axis: int, start: int, stop: int, reader: str
+    ) -> list[ir.Value]:
+        """What has to be joined to these elements: of a value in one piece, one cut."""
+        known = self.divided.get(value)
+        if known is None or known.axis != axis:
+            return [self._slice(self._whole(value, reader), axis, start, stop, reader)]
+        parts = []
+        for piece in known.pieces:
+            first, last = max(start, piece.start), min(stop, piece.stop)
+            if first < last:
+                bounds = (first - piece.start, last - piece.start)
+                parts.append(self._slice(piece.value, axis, *bounds, piece.processor))
+        return parts
+
+    def _slice(self, value: ir.Value, axis: int, start: int, stop: int, reader: str) -> ir.Value:
+        """A part of one value, made where the value is: only what is read need move."""
+        if (start, stop) == (0, type_of(value).shape[axis]):
+            return value
+        producer = value.producer()
+        place = reader if producer is None else self.processors[str(producer.name)]
+        constant = None if value.is_graph_input() else constant_of(value)
+        key = (value, axis, start, stop, "" if constant is not None else place)
+        if key not in self.parts:
+            if constant is not None:
+                cut = np.ascontiguousarray(constant[(*[slice(None)] * axis, slice(start, stop))])
+                self.parts[key] = self.builder.initializer(f"{value.name}[{start}:{stop}]", cut)
+                self.cut_constants[value] = None
+            else:
+                bounds = [self._numbers(number) for number in (start, stop, axis)]
+                self.parts[key] = self._emit("Slice", [value, *bounds], {}, place)
+        return self.parts[key]
+
+    def _whole(self, value: ir.Value, reader: str) -> ir.Value:
+        """A value in one piece; each reader joins shares itself, so that each moves once."""
+        if value not in self.divided:
+            return value
+        joined = self.wholes.setdefault(value, {})
+        if reader not in joined:
+            divided = self.divided[value]
+            pieces = [piece.value for piece in divided.pieces]
+            joined[reader] = self._joined(pieces, divided.axis, reader)
+        return joined[reader]
+
+    def _joined(self, parts: Sequence[ir.Value], axis: int, processor: str) -> ir.Value:
+        if len(parts) == 1:
+            return parts[0]
+        return self._emit("Concat", parts, {"axis": axis}, processor)
+
+    def _join_outputs(self) -> None:
+        """Outputs of the graph are whole and keep their names."""
+        for index, value in enumerate(list(self.graph.outputs)):
+            if value in self.divided:
+                known = self.wholes.get(value, {})
+                place = next(iter(known), self.divided[value].largest.processor)
+                joined = self._whole(value, place)
+                value.name, joined.name = f"{value.name}#divided", value.name
+                self.graph.outputs[index] = joined
+
+    def _emit(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, object],
+        processor: str,
+        like: ir.Node | None = None,
+    ) -> ir.Value:
+        """A new node on a processor; ``like`` is the node whose operator and version it has."""
+        domain = "" if like is None else like.domain
+        value = self.builder.op(op_type, inputs, attributes, domain=domain)
+        node = value.producer()
+        assert node is not None
+        node.version = None if like is None else like.version
+        self.nodes.append(node)
+        self.processors[str(node.name)] = processor
+        return value
+
+    def _numbers(self, number: int) -> ir.Value:
+        return self.builder.constant([number], np.dtype(np.int64))
+
+
+def _reads(
+    node: ir.Node, how: Way, start: int, stop: int
+) -> Iterator[tuple[ir.Value | None, tuple[Window, int, int] | None]]:
+    """Each operand with what units ``start`` to ``stop`` read of it."""
+    for index, value in enumerate(node.inputs):
+        yield value, how.span(index, start, stop) if index < len(how.windows) else None

@@ -1,0 +1,228 @@
+"""A problem and a schedule with shares as a plain problem: shares, cuts and joins are tasks.
+
+The numbers' side of the pass ``split_operator``: where it makes a node, this makes a task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from coexec.base.window import Window
+from coexec.placement.problem import Problem, Schedule, Shares, Task, Tensor
+
+INF = float("inf")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """``origin`` is, by task of the new problem, the task that it is or belongs to."""
+
+    problem: Problem
+    schedule: Schedule
+    origin: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a tensor, elements ``start`` to ``stop``, made on ``unit``."""
+
+    tensor: int
+    start: int
+    stop: int
+    unit: int
+
+
+@dataclass(frozen=True)
+class _Parts:
+    axis: int
+    pieces: tuple[_Piece, ...]
+
+
+def divide(problem: Problem, schedule: Schedule) -> Plain:
+    """The problem in which every share is a task of its own; as it is where there are none."""
+    if not schedule.shares:
+        return Plain(problem, schedule, tuple(range(len(problem.tasks))))
+    return _Divider(problem, schedule).run()
+
+
+class _Divider:
+    def __init__(self, problem: Problem, schedule: Schedule) -> None:
+        self.problem = problem
+        self.schedule = schedule
+        self.tasks: list[Task] = []
+        self.tensors: list[Tensor] = []
+        self.times: list[list[float]] = []
+        self.sigmas: list[list[float]] = []
+        self.units: list[int] = []
+        self.origin: list[int] = []
+        self.current = 0
+        # The new task (of a divided one: a share) where a parameter lives, by old task.
+        self.homes: dict[int, int] = {}
+        # New numbers of tensors that are whole, parts of those that are divided, joins and cuts.
+        self.numbers: dict[int, int] = {}
+        self.parts: dict[int, _Parts] = {}
+        self.joins: dict[tuple[int, int], int] = {}
+        self.cuts: dict[tuple[int, int, int, int], int] = {}
+
+    def run(self) -> Plain:
+        for number, tensor in enumerate(self.problem.tensors):
+            if tensor.producer is None:
+                self.numbers[number] = self._tensor(tensor)
+        for index in self.schedule.order:
+            self.current = index
+            shares = self.schedule.shares.get(index)
+            if shares is None:
+                self._keep(index)
+            else:
+                self._share(index, shares)
+        self._join_fetched()
+        self._remap_homes()
+        problem = replace(
+            self.problem,
+            tasks=tuple(self.tasks),
+            tensors=tuple(self.tensors),
+            time_us=np.array(self.times),
+            time_sigma=np.array(self.sigmas),
+            divisions={},
+        )
+        schedule = Schedule(tuple(self.units), tuple(range(len(self.tasks))))
+        return Plain(problem, schedule, tuple(self.origin))
+
+    def _keep(self, index: int) -> None:
+        task, unit = self.problem.tasks[index], self.schedule.units[index]
+        inputs = [self._whole(tensor, unit) for tensor in task.inputs]
+        made = []
+        for tensor in task.outputs:
+            self.numbers[tensor] = self._tensor(self.problem.tensors[tensor], len(self.tasks))
+            made.append(self.numbers[tensor])
+        self._task(Task(task.name, task.operator, tuple(inputs), tuple(made)), unit)
+        self.homes[index] = len(self.tasks) - 1
+        self.times[-1] = self.problem.times[index]
+        self.sigmas[-1] = self.problem.time_sigma[index].tolist()
+
+    def _share(self, index: int, shares: Shares) -> None:
+        task = self.problem.tasks[index]
+        division = self.problem.divisions[index][shares.division]
+        (result,) = task.outputs
+        whole = self.problem.tensors[result]
+        bounds = self._bounds(shares)
+        # What others wait for comes first: cuts of all operands, then joins and shares.
+        for unit, first, stop in bounds:
+            for tensor, window in zip(task.inputs, division.windows, strict=True):
+                if window is not None:
+                    self._cuts(tensor, window, window.span(first, stop), unit)
+        pieces = []
+        for unit, start, stop in bounds:
+            count = stop - start
+            inputs = []
+            for tensor, window in zip(task.inputs, division.windows, strict=True):
+                if window is None:
+                    inputs.append(self._whole(tensor, unit))
+                else:
+                    inputs.append(self._part(tensor, window, window.span(start, stop), unit))
+            name = f"{task.name}/{self.problem.units[unit].name}"
+            nbytes = whole.nbytes * count // division.count
+            made = self._tensor(Tensor(name, nbytes, len(self.tasks)))
+            inputs = list(dict.fromkeys(inputs))
+            self._task(Task(name, task.operator, tuple(inputs), (made,)), unit)
+            self.homes[index] = len(self.tasks) - 1
+            self.times[-1][unit] = division.time_us(unit, count)
+            self.sigmas[-1][unit] = float(self.problem.time_sigma[index, unit])
+            places = (start * division.quantum, stop * division.quantum)
+            pieces.append(_Piece(made, *places, unit))
+        self.parts[result] = _Parts(division.axis, tuple(pieces))
+
+    def _bounds(self, shares: Shares) -> list[tuple[int, int, int]]:
+        """Processor, first unit and the one behind the last of each share."""
+        found, start = [], 0
+        for unit, count in shares.units:
+            found.append((unit, start, start + count))
+            start += count
+        return found
+
+    def _part(self, tensor: int, window: Window, span: tuple[int, int], unit: int) -> int:
+        """Elements of a tensor for a share; cut where the tensor is, joined where it is read."""
+        cuts = self._cuts(tensor, window, span, unit)
+        start, stop = span
+        return self._join(cuts, f"{self.problem.tensors[tensor].name}[{start}:{stop}]", unit)
+
+    def _cuts(self, tensor: int, window: Window, span: tuple[int, int], unit: int) -> list[int]:
+        start, stop = span
+        known = self.parts.get(tensor)
+        if known is None or known.axis != window.axis:
+            whole = self._whole(tensor, unit)
+            place = self._place(whole, unit)
+            return [self._cut(_Piece(whole, 0, window.extent, place), start, stop)]
+        return [
+            self._cut(piece, max(start, piece.start), min(stop, piece.stop))
+            for piece in known.pieces
+            if max(start, piece.start) < min(stop, piece.stop)
+        ]
+
+    def _place(self, number: int, reader: int) -> int:
+        """Where a tensor is cut: where it is made; inputs and parameters by who reads them."""
+        tensor = self.tensors[number]
+        return reader if tensor.producer is None else self.units[tensor.producer]
+
+    def _cut(self, piece: _Piece, start: int, stop: int) -> int:
+        if (start, stop) == (piece.start, piece.stop):
+            return piece.tensor
+        key = (piece.tensor, start, stop, piece.unit)
+        if key not in self.cuts:
+            whole = self.tensors[piece.tensor]
+            nbytes = whole.nbytes * (stop - start) // (piece.stop - piece.start)
+            name = f"{whole.name}[{start}:{stop}]"
+            self.cuts[key] = self._copy("Slice", (piece.tensor,), name, nbytes, piece.unit)
+        return self.cuts[key]
+
+    def _whole(self, tensor: int, unit: int) -> int:
+        """A tensor in one piece; who reads it joins the parts of a divided one."""
+        known = self.parts.get(tensor)
+        if known is None:
+            return self.numbers[tensor]
+        if (tensor, unit) not in self.joins:
+            pieces = [piece.tensor for piece in known.pieces]
+            name = self.problem.tensors[tensor].name
+            self.joins[tensor, unit] = self._join(pieces, name, unit)
+        return self.joins[tensor, unit]
+
+    def _join(self, parts: list[int], name: str, unit: int) -> int:
+        if len(parts) == 1:
+            return parts[0]
+        nbytes = sum(self.tensors[part].nbytes for part in parts)
+        return self._copy("Concat", tuple(parts), name, nbytes, unit)
+
+    def _copy(self, kind: str, inputs: tuple[int, ...], name: str, nbytes: int, unit: int) -> int:
+        made = self._tensor(Tensor(name, nbytes, len(self.tasks)))
+        self._task(Task(name, kind, inputs, (made,)), unit)
+        on = self.problem.units[unit]
+        self.times[-1][unit] = on.launch_us + 2 * nbytes * on.us_per_byte
+        return made
+
+    def _task(self, task: Task, unit: int) -> None:
+        """A task that no processor takes yet; the caller gives it its time."""
+        self.tasks.append(task)
+        self.units.append(unit)
+        self.origin.append(self.current)
+        self.times.append([INF] * len(self.problem.units))
+        self.sigmas.append([0.0] * len(self.problem.units))
+
+    def _tensor(self, tensor: Tensor, producer: int | None = None) -> int:
+        self.tensors.append(replace(tensor, producer=producer) if producer is not None else tensor)
+        return len(self.tensors) - 1
+
+    def _join_fetched(self) -> None:
+        """The host wants values whole: joined by a reader that has done so, or the largest part."""
+        for number, parts in self.parts.items():
+            if self.problem.tensors[number].fetched:
+                known = [unit for tensor, unit in self.joins if tensor == number]
+                largest = max(parts.pieces, key=lambda piece: piece.stop - piece.start)
+                joined = self._whole(number, known[0] if known else largest.unit)
+                self.tensors[joined] = replace(self.tensors[joined], fetched=True)
+
+    def _remap_homes(self) -> None:
+        for number, tensor in enumerate(self.tensors):
+            if tensor.producer is None and tensor.home is not None:
+                self.tensors[number] = replace(tensor, home=self.homes[tensor.home])

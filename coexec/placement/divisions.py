@@ -1,0 +1,109 @@
+"""The ways to divide the nodes of a graph, with what shares cost: measured ones, and in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import onnx_ir as ir
+
+from coexec.base.window import Window
+from coexec.core.types import OpCall
+from coexec.cost.key import call_key
+from coexec.cost.model import Cost, ProcessorCosts
+from coexec.ops.split import CannotSplit, Way, share_call
+from coexec.ops.split_rules import way
+from coexec.ops.table import opdef
+from coexec.placement.problem import Division, Task, Tensor
+
+POINTS = (0.25, 0.5, 0.75)
+"""Shares of the whole that are measured, or looked for among what was."""
+Curve = tuple[tuple[float, float], ...]
+
+
+def divisions(
+    nodes: Sequence[ir.Node],
+    calls: Sequence[OpCall],
+    tasks: Sequence[Task],
+    tensors: Sequence[Tensor],
+    rows: Sequence[Sequence[Cost | None]],
+    costs: Sequence[ProcessorCosts],
+    axes: int,
+) -> dict[int, tuple[Division, ...]]:
+    """By number of the task, its divisions along the first ``axes`` axes of its result."""
+    numbers = {tensor.name: number for number, tensor in enumerate(tensors)}
+    found = {}
+    for index, (node, call) in enumerate(zip(nodes, calls, strict=True)):
+        ways = [] if opdef(call).view else list(ways_of(call, axes))
+        divided = tuple(
+            Division(
+                how.axis,
+                how.count,
+                _windows(node, how, tasks[index], numbers),
+                tuple(
+                    () if cost is None else _curve(call, how, cost, each)
+                    for cost, each in zip(rows[index], costs, strict=True)
+                ),
+                how.quantum,
+            )
+            for how in ways
+        )
+        if divided:
+            found[index] = divided
+    return found
+
+
+def ways_of(call: OpCall, axes: int) -> Iterator[Way]:
+    """How a call divides along each of the first ``axes`` axes of its result, where it does."""
+    rank = max((kind.rank for kind in call.outputs if kind is not None), default=0)
+    for axis in range(min(rank, axes)):
+        try:
+            yield way(call, axis)
+        except CannotSplit:
+            continue
+
+
+def shares_to_measure(call: OpCall, axes: int) -> Iterator[OpCall]:
+    """The shares of a call whose times say most about others."""
+    for how in ways_of(call, axes):
+        for count in _counts(how):
+            yield share_call(call, how, 0, count)
+
+
+def _counts(how: Way) -> list[int]:
+    """Units of the shares at :data:`POINTS`."""
+    counts = dict.fromkeys(round(point * how.count) for point in POINTS)
+    return [count for count in counts if 0 < count < how.count]
+
+
+def _windows(
+    node: ir.Node, how: Way, task: Task, numbers: Mapping[str, int]
+) -> tuple[Window | None, ...]:
+    """What shares read of each tensor; one that several operands read is read whole if any does."""
+    reads: dict[int, set[Window | None]] = {tensor: set() for tensor in task.inputs}
+    for value, window in zip(node.inputs, how.windows, strict=False):
+        number = None if value is None else numbers.get(str(value.name))
+        if number in reads:
+            reads[number].add(window)
+    return tuple(
+        next(iter(windows)) if len(windows := reads[tensor]) == 1 else None
+        for tensor in task.inputs
+    )
+
+
+def _curve(call: OpCall, how: Way, cost: Cost, costs: ProcessorCosts) -> Curve:
+    """From a launch to the whole, by way of what was measured; no point where shares are refused.
+
+    Times never fall with the size of a share: of two measured ones, the later is at least as long.
+    """
+    counts = _counts(how)
+    shares = {count: share_call(call, how, 0, count) for count in counts}
+    if not all(costs.processor.supports(share).yes for share in shares.values()):
+        return ()
+    whole = cost.time.median_us
+    points = [(0.0, min(costs.rates.launch_us, whole))]
+    for count, share in shares.items():
+        entry = costs.store.get(call_key(share))
+        if entry is not None:
+            time = min(max(entry.time.median_us, points[-1][1]), whole)
+            points.append((count / how.count, time))
+    return (*points, (1.0, whole))

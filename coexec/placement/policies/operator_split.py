@@ -1,0 +1,273 @@
+"""Divide operators among processors where that pays: dynamic programming over chains of shares.
+
+Each task is whole on one processor, or divided along an axis in one of a few ratios: those that
+balance the most expensive tasks. Between two tasks stands what moves: nothing where cuts agree, a
+halo where windows reach over them, all of it where a whole value is wanted. After CoDL (Jia and
+others, 2022), which chooses among such chains on phones, with measured costs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from coexec.placement.divide import divide
+from coexec.placement.policies.single_best import single_best
+from coexec.placement.problem import Division, Problem, Schedule, Shares
+from coexec.placement.timeline import LEAST_FACTOR, simulate
+
+RATIOS = 4
+"""Ratios that all tasks may take, beside the one that balances each of them."""
+GRAIN = 32
+"""Ratios are compared in parts of this many."""
+STEPS = 30
+"""Of a bisection: to a billionth of the longest share."""
+Ratio = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class State:
+    """A task on processor ``unit``, or divided: ``shares`` with the ratio behind them."""
+
+    unit: int
+    shares: Shares | None = None
+    ratio: Ratio = ()
+
+
+def operator_split(problem: Problem) -> Schedule:
+    """The better of a chain of whole and divided tasks and all on one processor."""
+    alone = single_best(problem)
+    if not problem.divisions or len(problem.units) < 2:
+        return alone
+    order = tuple(range(len(problem.tasks)))
+    states = _best_chain(problem)
+    divided = Schedule(
+        tuple(state.unit for state in states),
+        order,
+        {i: state.shares for i, state in enumerate(states) if state.shares is not None},
+    )
+    return min((alone, divided), key=lambda schedule: _makespan(problem, schedule))
+
+
+def balanced(
+    problem: Problem, division: Division, start: bool = True
+) -> tuple[tuple[int, int], ...]:
+    """Units by processor so that the last share ends as early as it can.
+
+    Bisection on the time in which all is done. ``start`` is whether others start later than the
+    fastest, by the way to them: the first of a chain does, those behind it do not.
+    """
+    team = _team(problem, division)
+    away = {unit: problem.latencies[team[0]][unit] if start else 0.0 for unit in team}
+    if len(team) < 2:
+        return tuple((unit, division.count) for unit in team)
+
+    def share_us(unit: int, count: int) -> float:
+        return away[unit] + _busy_us(problem, division, team, unit, count) if count else 0.0
+
+    low, high = 0.0, max(share_us(unit, division.count) for unit in team)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        done = sum(_units_within(share_us, unit, division.count, middle) for unit in team)
+        low, high = (low, middle) if done >= division.count else (middle, high)
+    counts = {unit: _units_within(share_us, unit, division.count, high) for unit in team}
+    while sum(counts.values()) > division.count:
+        last = max((u for u in team if counts[u]), key=lambda unit: share_us(unit, counts[unit]))
+        counts[last] -= 1
+    return tuple((unit, n) for unit, n in counts.items() if n)
+
+
+def _units_within(
+    share_us: Callable[[int, int], float], unit: int, most: int, time_us: float
+) -> int:
+    """The most units that a processor finishes in a time; times of shares rise with their size."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if share_us(unit, middle) <= time_us:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _busy_us(
+    problem: Problem, division: Division, team: tuple[int, ...], unit: int, count: int
+) -> float:
+    """A share while the others of the team are busy."""
+    others = (float(problem.slowdown[unit, other]) - 1.0 for other in team if other != unit)
+    return division.time_us(unit, count) * max(1.0 + sum(others), LEAST_FACTOR)
+
+
+def _team(problem: Problem, division: Division) -> tuple[int, ...]:
+    """Processors that take shares and share no silicon, the fastest first."""
+    able = [unit for unit, curve in enumerate(division.curves) if curve]
+    team: list[int] = []
+    taken: set[int] = set()
+    for unit in sorted(able, key=lambda unit: division.time_us(unit, division.count)):
+        if taken.isdisjoint(problem.resources[unit]):
+            team.append(unit)
+            taken.update(problem.resources[unit])
+    return tuple(team)
+
+
+def _ratio(problem: Problem, shares: tuple[tuple[int, int], ...], count: int) -> Ratio:
+    """Parts of the whole by processor, rounded."""
+    parts = dict(shares)
+    return tuple(round(parts.get(u, 0) / count * GRAIN) / GRAIN for u in range(len(problem.units)))
+
+
+def _counts(division: Division, ratio: Ratio) -> tuple[tuple[int, int], ...]:
+    """Units by processor for a ratio, in the order of processors: cuts of all tasks agree."""
+    bounds = np.rint(np.cumsum(ratio) / sum(ratio) * division.count).astype(int)
+    counts = np.diff(bounds, prepend=0)
+    return tuple((unit, int(n)) for unit, n in enumerate(counts) if n)
+
+
+def _common_ratios(problem: Problem) -> list[Ratio]:
+    """Ratios that balance the tasks which weigh most, the heaviest first."""
+    weights: dict[Ratio, float] = {}
+    for index, divisions in problem.divisions.items():
+        best = float(problem.time_us[index].min())
+        for division, start in itertools.product(divisions, (False, True)):
+            shares = balanced(problem, division, start)
+            if len(shares) > 1:
+                ratio = _ratio(problem, shares, division.count)
+                weights[ratio] = weights.get(ratio, 0.0) + best
+    return sorted(weights, key=lambda ratio: (-weights[ratio], ratio))[:RATIOS]
+
+
+def _states(problem: Problem, index: int, ratios: list[Ratio]) -> list[State]:
+    whole = np.flatnonzero(np.isfinite(problem.time_us[index]))
+    states = [State(int(unit)) for unit in whole]
+    for number, division in enumerate(problem.divisions.get(index, ())):
+        own = _ratio(problem, balanced(problem, division), division.count)
+        for ratio in dict.fromkeys((*ratios, own)):
+            counts = _counts(division, ratio)
+            finite = all(np.isfinite(division.time_us(unit, n)) for unit, n in counts)
+            if len(counts) > 1 and finite:
+                largest = max(counts, key=lambda pair: pair[1])[0]
+                states.append(State(largest, Shares(number, counts), ratio))
+    return states
+
+
+def _best_chain(problem: Problem) -> list[State]:
+    """Least total of task times and of what moves between neighbours in the order of tasks."""
+    ratios = _common_ratios(problem)
+    table = [_states(problem, index, ratios) for index in range(len(problem.tasks))]
+    cost = np.array([_time(problem, 0, state) + _to(problem, 0, state) for state in table[0]])
+    came_from = []
+    for index in range(1, len(table)):
+        moves = _moves(problem, index, table[index - 1], table[index])
+        total = cost[:, None] + moves
+        came_from.append(total.argmin(axis=0))
+        here = [_time(problem, index, s) + _to(problem, index, s) for s in table[index]]
+        cost = total.min(axis=0) + np.array(here)
+    place = int(cost.argmin())
+    chosen = [table[-1][place]]
+    for index in range(len(table) - 2, -1, -1):
+        place = int(came_from[index][place])
+        chosen.append(table[index][place])
+    return chosen[::-1]
+
+
+def _time(problem: Problem, index: int, state: State) -> float:
+    if state.shares is None:
+        return problem.times[index][state.unit]
+    division = problem.divisions[index][state.shares.division]
+    team = _places(state)
+    return max(_busy_us(problem, division, team, unit, n) for unit, n in state.shares.units)
+
+
+def _to(problem: Problem, index: int, state: State) -> float:
+    """What comes from the host, and what the host wants of a task."""
+    task = problem.tasks[index]
+    total = 0.0
+    for tensor in task.inputs:
+        found = problem.tensors[tensor]
+        if found.producer is None and found.home is None:
+            ways = (problem.delay(tensor, problem.host, unit) for unit in _places(state))
+            total = max(total, *ways)
+    for tensor in task.outputs:
+        if problem.tensors[tensor].fetched:
+            total += _gather(problem, tensor, state, state.unit)
+            total += problem.delay(tensor, state.unit, problem.host)
+    return total
+
+
+def _places(state: State) -> tuple[int, ...]:
+    return (state.unit,) if state.shares is None else tuple(u for u, _ in state.shares.units)
+
+
+def _moves(problem: Problem, index: int, before: list[State], after: list[State]) -> np.ndarray:
+    """Cost between each state of the task before (row) and each of this one (column)."""
+    tensors = [t for t in problem.tasks[index].inputs if problem.tensors[t].producer == index - 1]
+    costs = np.zeros((len(before), len(after)))
+    for tensor in tensors:
+        for i, source in enumerate(before):
+            for j, target in enumerate(after):
+                costs[i, j] = max(costs[i, j], _move(problem, index, tensor, source, target))
+    return costs
+
+
+def _move(problem: Problem, index: int, tensor: int, source: State, target: State) -> float:
+    if target.shares is None:
+        return _gather(problem, tensor, source, target.unit)
+    division = problem.divisions[index][target.shares.division]
+    window = division.windows[problem.tasks[index].inputs.index(tensor)]
+    if window is None:
+        return max(_gather(problem, tensor, source, unit) for unit in _places(target))
+    if source.shares is None:
+        return _scatter(problem, tensor, source.unit, target)
+    made = problem.divisions[index - 1][source.shares.division]
+    if made.axis != window.axis or source.ratio != target.ratio:
+        whole = max(_gather(problem, tensor, source, unit) for unit in _places(target))
+        return whole + max(_copy(problem, tensor, unit, 1.0) for unit in _places(target))
+    halo = (window.reach - window.step) / window.extent
+    if halo <= 0:
+        return 0.0
+    # Cut a halo, send it to the neighbour, join it there to what that has.
+    places = _places(target)
+    pairs = [(p, q) for p in places for q in places if p != q]
+    sent = max(_delay(problem, tensor, p, q, halo) for p, q in pairs)
+    return sent + max(_copy(problem, tensor, unit, n) for unit, n in _fractions(target))
+
+
+def _fractions(state: State) -> list[tuple[int, float]]:
+    assert state.shares is not None
+    total = sum(count for _, count in state.shares.units)
+    return [(unit, count / total) for unit, count in state.shares.units]
+
+
+def _gather(problem: Problem, tensor: int, source: State, target: int) -> float:
+    """Until a value is whole on ``target``."""
+    if source.shares is None:
+        return problem.delay(tensor, source.unit, target)
+    parts = _fractions(source)
+    arrived = max(_delay(problem, tensor, unit, target, share) for unit, share in parts)
+    return arrived + (_copy(problem, tensor, target, 1.0) if target < problem.host else 0.0)
+
+
+def _scatter(problem: Problem, tensor: int, source: int, target: State) -> float:
+    """Until every share of ``target`` has its part of a whole value, one cut after the other."""
+    parts = _fractions(target)
+    cut = sum(_copy(problem, tensor, source, share) for _, share in parts)
+    return cut + max(_delay(problem, tensor, source, unit, share) for unit, share in parts)
+
+
+def _delay(problem: Problem, tensor: int, source: int, target: int, share: float) -> float:
+    nbytes = problem.tensors[tensor].nbytes * share
+    return problem.latencies[source][target] + nbytes * problem.byte_times[source][target]
+
+
+def _copy(problem: Problem, tensor: int, unit: int, share: float) -> float:
+    on = problem.units[unit]
+    return on.launch_us + 2 * problem.tensors[tensor].nbytes * share * on.us_per_byte
+
+
+def _makespan(problem: Problem, schedule: Schedule) -> float:
+    plain = divide(problem, schedule)
+    return simulate(plain.problem, plain.schedule).makespan_us

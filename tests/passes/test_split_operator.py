@@ -1,0 +1,288 @@
+"""Divided nodes compute what whole ones do: every axis, odd sizes, halos, groups, chains."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coexec.base.errors import ModelError
+from coexec.core.plan import Plan, Split
+from coexec.frontend import load
+from coexec.frontend.specialise import specialise
+from coexec.ops.node import call_of, type_of
+from coexec.ops.split import CannotSplit, Way, share_call
+from coexec.ops.split_rules import way
+from coexec.passes.split_operator import split_operators
+from tests.graphs import evaluate, parse
+
+PROPERTY = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def network(text: str, data: int = 1) -> ir.Model:
+    """A static model; inputs behind the first ``data`` are random weights."""
+    model = load(parse(text))
+    rng = np.random.default_rng(0)
+    for value in list(model.graph.inputs)[data:]:
+        assert value.shape is not None
+        array = rng.standard_normal(value.shape.numpy()).astype(np.float32)
+        value.const_value = ir.tensor(np.abs(array) + 0.5, name=value.name)
+        model.graph.inputs.remove(value)
+        model.graph.register_initializer(value)
+    static = specialise(model)
+    for index, node in enumerate(static.graph):
+        node.name = f"{node.op_type}{index}"
+    return static
+
+
+def divided(model: ir.Model, splits: Mapping[str, Split]) -> tuple[ir.Model, Plan]:
+    """The model after division, checked against the model itself on random data."""
+    rng = np.random.default_rng(1)
+    feeds = {
+        str(value.name): rng.standard_normal(type_of(value).shape).astype(np.float32)
+        for value in model.graph.inputs
+    }
+    feeds |= {name: np.abs(feeds[name]) for name in feeds if name == "variance"}
+    expected = evaluate(model, feeds)
+    result = model.clone()
+    plan = Plan({str(node.name): "a" for node in model.graph}, splits=splits)
+    plan = split_operators(result.graph, plan)
+    assert plan.splits == {}
+    assert list(plan.processors) == [node.name for node in result.graph]
+    found = evaluate(result, feeds)
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-5)
+    return result, plan
+
+
+def shares(total: int, *sizes: int) -> dict[str, int]:
+    """Elements by processor: ``sizes``, and the rest."""
+    return dict(zip("abc", (*sizes, total - sum(sizes)), strict=False))
+
+
+def kinds(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A convolution or pooling along rows, of any geometry."""
+
+    operator: str
+    rows: int
+    kernel: int
+    stride: int
+    dilation: int
+    begin: int
+    end: int
+    auto_pad: str
+    group: int
+    ceil: int
+    include: int
+
+    @property
+    def text(self) -> str:
+        attributes = [
+            f"kernel_shape = [{self.kernel}, 2]",
+            f"strides = [{self.stride}, 2]",
+        ]
+        if self.auto_pad == "NOTSET":
+            attributes.append(f"pads = [{self.begin}, 0, {self.end}, 1]")
+            if self.operator != "Conv":
+                attributes.append(f"ceil_mode = {self.ceil}")
+        else:
+            attributes.append(f'auto_pad = "{self.auto_pad}"')
+        attributes.append(f"dilations = [{self.dilation}, 1]")
+        operands, weights = "x", ""
+        if self.operator == "Conv":
+            attributes.append(f"group = {self.group}")
+            operands, weights = (
+                "x, w, b",
+                f", float[6,{4 // self.group},{self.kernel},2] w, float[6] b",
+            )
+        if self.operator == "AveragePool":
+            attributes.append(f"count_include_pad = {self.include}")
+        node = f"{self.operator}<{', '.join(attributes)}>({operands})"
+        return f"g (float[3,4,{self.rows},5] x{weights}) => (float y) {{ y = {node} }}"
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Windows:
+    """Geometries whose padding is smaller than their kernel."""
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    reach = (kernel - 1) * dilation + 1
+    pads = st.integers(0, min(reach, kernel) - 1)
+    return Windows(
+        operator=draw(st.sampled_from(["Conv", "MaxPool", "AveragePool"])),
+        rows=draw(st.integers(reach, 11)),
+        kernel=kernel,
+        stride=draw(st.integers(1, 3)),
+        dilation=dilation,
+        begin=draw(pads),
+        end=draw(pads),
+        auto_pad=draw(st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])),
+        group=draw(st.sampled_from([1, 2])),
+        ceil=draw(st.integers(0, 1)),
+        include=draw(st.integers(0, 1)),
+    )
+
+
+def _way(node: ir.Node, axis: int) -> Way | None:
+    try:
+        return way(call_of(node), axis)
+    except CannotSplit as error:
+        reason = str(error)
+    expected = ("one unit", "outside its input", "counts padding")
+    assert any(text in reason for text in expected)
+    return None
+
+
+@PROPERTY
+@given(windows(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_windows_divide_along_every_axis(geometry: Windows, axis: int, random: object) -> None:
+    model = network(geometry.text)
+    (node,) = model.graph
+    how = _way(node, axis)
+    if how is None:
+        return
+    cut = random.randint(1, how.count - 1)  # type: ignore[attr-defined]
+    sizes = [cut * how.quantum]
+    if how.count - cut > 1:
+        sizes.append(how.quantum)
+    total = how.count * how.quantum
+    result, _ = divided(model, {str(node.name): Split(axis, shares(total, *sizes))})
+    assert kinds(result)[geometry.operator] == len(sizes) + 1
+    # What a share is costed as is what it becomes.
+    for made, (_, start, stop) in zip(
+        (n for n in result.graph if n.op_type == geometry.operator),
+        Split(axis, shares(total, *sizes)).shares,
+        strict=True,
+    ):
+        costed = share_call(call_of(node), how, *how.units(start, stop))
+        assert (costed.inputs, costed.outputs) == (call_of(made).inputs, call_of(made).outputs)
+
+
+OPERATORS = {
+    "Gemm": ("float[5,7] x, float[7,6] w, float[6] c", "Gemm<alpha = 2.0, beta = 0.5>(x, w, c)"),
+    "Gemm transposed": ("float[7,5] x, float[6,7] w", "Gemm<transA = 1, transB = 1>(x, w)"),
+    "Gemm with rows": ("float[5,7] x, float[7,6] w, float[5,1] c", "Gemm(x, w, c)"),
+    "MatMul": ("float[2,5,7] x, float[7,6] w", "MatMul(x, w)"),
+    "MatMul of batches": ("float[1,3,5,7] x, float[2,1,7,6] w", "MatMul(x, w)"),
+    "MatMul of vectors": ("float[7] x, float[3,7,6] w", "MatMul(x, w)"),
+    "Add": ("float[3,4,5] x, float[4,1] w", "Add(x, w)"),
+    "Where": ("float[3,4] x, float[3,1] w", "Where(c, x, w)"),
+    "Softmax": ("float[3,4,5] x", "Softmax<axis = 1>(x)"),
+    "Normalised": (
+        "float[3,4,5] x, float[4] s, float[4] b, float[4] m, float[4] variance",
+        "BatchNormalization(x, s, b, m, variance)",
+    ),
+    "LayerNormalization": ("float[3,4,5] x, float[5] s", "LayerNormalization(x, s)"),
+    "InstanceNormalization": (
+        "float[3,4,5] x, float[4] s, float[4] b",
+        "InstanceNormalization(x, s, b)",
+    ),
+    "Depthwise": ("float[2,4,5] x, float[8,1,3] w", "Conv<group = 4>(x, w)"),
+    "Pooled": ("float[3,4,5] x", "GlobalAveragePool(x)"),
+    "LRN": ("float[3,4,5,2] x", "LRN<size = 3>(x)"),
+    "Concat": ("float[3,4] x, float[3,2] w", "Concat<axis = 1>(x, w)"),
+    "Transpose": ("float[3,4,5] x", "Transpose<perm = [2, 0, 1]>(x)"),
+    "Flatten": ("float[3,4,5] x", "Flatten(x)"),
+}
+
+
+@pytest.mark.parametrize("case", OPERATORS)
+@pytest.mark.parametrize("data", [1, 9], ids=["weights", "inputs"])
+def test_operators_divide_along_every_axis_they_do_not_mix(case: str, data: int) -> None:
+    operands, expression = OPERATORS[case]
+    condition = "c = Less(x, w)" if "c, x" in expression else ""
+    model = network(f"g ({operands}) => (float y) {{ {condition} y = {expression} }}", data)
+    node = list(model.graph)[-1]
+    count = 0
+    for axis, size in enumerate(call_of(node).output(0).shape):
+        try:
+            how = way(call_of(node), axis)
+        except CannotSplit:
+            continue
+        result, _ = divided(model, {str(node.name): Split(axis, shares(size, how.quantum))})
+        count += 1
+        if data == 1 and case in ("Gemm", "MatMul", "Depthwise") and axis:
+            made = [n for n in result.graph if n.op_type == node.op_type]
+            assert all(v is not None and v.is_initializer() for n in made for v in n.inputs[1:2])
+    assert count
+
+
+def test_a_chain_along_rows_exchanges_only_halos() -> None:
+    model = network(
+        "g (float[1,2,9,4] x, float[3,2,3,3] v, float[2,3,3,3] w) => (float[1,2,9,4] y) {"
+        " a = Conv<pads = [1, 1, 1, 1]>(x, v) b = Relu(a) y = Conv<pads = [1, 1, 1, 1]>(b, w) }"
+    )
+    split = Split(2, {"a": 5, "b": 4})
+    result, plan = divided(model, dict.fromkeys(("Conv0", "Relu1", "Conv2"), split))
+    # Relu reads what its convolution made; each second convolution gets one row of the other's.
+    assert kinds(result) == {"Conv": 4, "Relu": 2, "Slice": 4, "Concat": 3}
+    halos = [
+        n for n in result.graph if n.op_type == "Slice" and n.inputs[0] not in result.graph.inputs
+    ]
+    assert [type_of(n.outputs[0]).shape for n in halos] == [(1, 3, 1, 4)] * 2
+    # A halo is cut where it was made, and joined where it is read.
+    assert sorted(plan.processors[str(n.name)] for n in halos) == ["a", "b"]
+
+
+def test_a_chain_of_channels_and_elements_needs_no_node_in_between() -> None:
+    model = network(
+        "g (float[2,4,5] x, float[8,1,3] v, float[8] s) => (float[2,8,1] y) {"
+        " a = Conv<group = 4>(x, v) b = Mul(a, a) y = GlobalAveragePool(b) }"
+    )
+    split = Split(1, {"a": 2, "b": 6})
+    result, _ = divided(model, dict.fromkeys((str(n.name) for n in model.graph), split))
+    assert kinds(result) == {"Slice": 2, "Conv": 2, "Mul": 2, "GlobalAveragePool": 2, "Concat": 1}
+
+
+def test_a_divided_value_that_is_an_output_too_keeps_its_name() -> None:
+    model = network("g (float[4,3] x) => (float[4,3] h, float[4,3] y) { h = Neg(x) y = Exp(h) }")
+    result, plan = divided(model, {"Neg0": Split(0, {"a": 3, "b": 1})})
+    assert kinds(result)["Concat"] == 1
+    assert set(plan.processors.values()) == {"a", "b"}
+
+
+def test_shares_along_different_axes_meet_in_a_whole_value() -> None:
+    model = network("g (float[4,3] x) => (float[4,3] y) { h = Neg(x) y = Exp(h) }")
+    splits = {"Neg0": Split(0, {"a": 3, "b": 1}), "Exp1": Split(1, {"a": 1, "b": 2})}
+    divided(model, splits)
+
+
+BAD = {
+    "mixes what lies along axis 1": ("Softmax(x)", "float[4,6] x", Split(1, {"a": 3, "b": 3})),
+    "no multiples of 3": (
+        "Conv<group = 2, kernel_shape = [1]>(x, w)",
+        "float[1,4,5] x, float[6,2,1] w",
+        Split(1, {"a": 2, "b": 4}),
+    ),
+    "shares end before 4": ("Neg(x)", "float[4,6] x", Split(0, {"a": 1, "b": 2})),
+    "has no axis 2": ("Neg(x)", "float[4,6] x", Split(2, {"a": 1, "b": 2})),
+    "no rule for shares": ("CumSum(x, i)", "float[4,6] x", Split(0, {"a": 1, "b": 3})),
+}
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_a_refusal_says_why(reason: str) -> None:
+    expression, operands, split = BAD[reason]
+    axis = "i = Constant<value_int = 0>()" if "i)" in expression else ""
+    model = network(f"g ({operands}) => (float y) {{ {axis} y = {expression} }}")
+    node = list(model.graph)[-1]
+    plan = Plan({str(n.name): "a" for n in model.graph}, splits={str(node.name): split})
+    with pytest.raises(ModelError, match=reason):
+        split_operators(model.graph, plan)
+
+
+def test_a_node_that_is_not_there_is_told() -> None:
+    model = network("g (float[4] x) => (float[4] y) { y = Neg(x) }")
+    with pytest.raises(ModelError, match="has not"):
+        split_operators(model.graph, Plan({}, splits={"gone": Split(0, {"a": 4})}))
