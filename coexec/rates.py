@@ -19,7 +19,7 @@ from coexec.processors.find import measure_processor, open_processor
 
 log = logging.getLogger(__name__)
 HERE = platform.node() or "this machine"
-FORMAT = 1
+FORMAT = 2
 """Changes when what is measured changes: older files in the cache are left alone."""
 
 Observer = Callable[[str], None]
@@ -46,7 +46,7 @@ def machine_rates(
         if known is None:
             if observe is not None:
                 observe(base)
-            known = Machine(HERE, _now(), {base: measure_processor(base)})
+            known = Machine(HERE, _now(), {base: measure_processor(described.name)})
             _keep(known, described, base)
         rates[described.name] = known.processors[base]
         dates.append(known.date)

@@ -51,7 +51,7 @@ class Plugin(Protocol):
 
     def open_device(self, name: str, options: Mapping[str, str]) -> Processor: ...
 
-    def measure(self, name: str) -> Rates: ...
+    def measure(self, name: str, options: Mapping[str, str]) -> Rates: ...
 
 
 def list_processors() -> list[Candidate]:
@@ -71,13 +71,15 @@ def open_processor(spec: str) -> Processor:
 
 
 def measure_processor(spec: str) -> Rates:
-    """Measure a processor's limits; takes a few seconds. Options of the spec do not count.
+    """Measure a processor's limits; takes a few seconds.
+
+    Of the options, only those count that say how many cores or threads it has.
 
     Raises:
         ProcessorError: as :func:`open_processor`.
     """
-    plugin, name, _ = _resolve(spec)
-    return plugin.measure(name)
+    plugin, name, options = _resolve(spec)
+    return plugin.measure(name, options)
 
 
 def _resolve(spec: str) -> tuple[Plugin, str, dict[str, str]]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from coexec.base.cores import physical_cores
 from coexec.base.errors import ProcessorError
 from coexec.core.processor import Processor
 from coexec.processors.find import list_processors, open_processor
 from coexec.processors.ort import plugin
-from coexec.processors.ort.cores import physical_cores
 from coexec.processors.ort.options import OrtOptions, parse_options
 from coexec.processors.ort.processor import OrtProcessor
 

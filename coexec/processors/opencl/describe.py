@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyopencl as cl
 
+from coexec.base.cores import resources_of
 from coexec.core.processor import ProcessorSpec
 from coexec.processors.opencl.family import DeviceFacts
 
@@ -25,8 +26,8 @@ def facts_of(device: cl.Device) -> DeviceFacts:
     )
 
 
-def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
-    """The description that ``coexec devices`` prints."""
+def spec_of(name: str, device: cl.Device, cores: int = 0) -> ProcessorSpec:
+    """The description that ``coexec devices`` prints; ``cores`` if it is a part of a CPU."""
     extensions = device.extensions.split()
     svm = getattr(device, "svm_capabilities", 0)
     is_cpu = bool(device.type & cl.device_type.CPU)
@@ -44,7 +45,7 @@ def spec_of(name: str, device: cl.Device) -> ProcessorSpec:
             "images": bool(device.image_support),
             "svm": bool(svm),
         },
-        resources=("cpu",) if is_cpu else (f"{name}",),
+        resources=_last(cores) if is_cpu else (name.partition("?")[0],),
     )
 
 
@@ -56,3 +57,8 @@ def _kind(device: cl.Device) -> str:
         "cpu": cl.device_type.CPU,
     }
     return next((name for name, bit in kinds.items() if device.type & bit), "custom")
+
+
+def _last(cores: int) -> tuple[str, ...]:
+    """Names of the last cores of this host, 0 for all: what a part of a CPU occupies."""
+    return resources_of()[-cores:]

@@ -29,6 +29,7 @@ from coexec.processors.opencl.executable import (
 from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
+from coexec.processors.opencl.waiting import wait_helping, wait_idle
 
 
 @dataclass
@@ -103,6 +104,7 @@ class OpenCLDevice(Runner):
         self.name = name
         self.device = device
         self.options = options
+        self._block = wait_idle if _is_part(device, options) else wait_helping
         self.context = cl.Context([device])
         self.queue = _queue(self.context)
         self.facts = facts_of(device)
@@ -117,7 +119,7 @@ class OpenCLDevice(Runner):
         self._clock_offset = offset or 0
 
     def describe(self) -> ProcessorSpec:
-        return spec_of(self.name, self.device)
+        return spec_of(self.name, self.device, self.options.cores)
 
     def alloc(self, nbytes: int) -> OpenCLBuffer:
         try:
@@ -164,8 +166,15 @@ class OpenCLDevice(Runner):
         flags = cl.map_flags.WRITE_INVALIDATE_REGION if writing else cl.map_flags.READ
         start = time.perf_counter_ns()
         mapped, event = cl.enqueue_map_buffer(
-            self.queue, buffer.memory, flags, 0, (array.nbytes,), np.dtype(np.uint8)
+            self.queue,
+            buffer.memory,
+            flags,
+            0,
+            (array.nbytes,),
+            np.dtype(np.uint8),
+            is_blocking=False,
         )
+        self.block(event)
         host = array.reshape(-1).view(np.uint8)
         target, source = (mapped, host) if writing else (host, mapped)
         target[:] = source
@@ -233,13 +242,21 @@ class OpenCLDevice(Runner):
         """Time of a command by the host's clock, if that is wanted; waits for it then."""
         if self.clock == DEVICE_CLOCK or not self.detailed:
             return []
-        event.wait()
+        self.block(event)
         return [(start, time.perf_counter_ns())]
+
+    def block(self, event: cl.Event) -> None:
+        """Sleep until a command is done, without another core's help if this is a part of a CPU.
+
+        Raises:
+            cl.Error: the command failed.
+        """
+        self._block(self.queue, event)
 
     def wait(self, ticket: Ticket) -> Event:
         assert isinstance(ticket, OpenCLTicket)
         try:
-            ticket.events[-1].wait()
+            self.block(ticket.events[-1])
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: {ticket.name} failed: {error}") from error
         spans = self._spans(ticket)
@@ -353,13 +370,18 @@ class OpenCLDevice(Runner):
         offsets = []
         for _ in range(5):
             event = cl.enqueue_marker(self.queue)
-            event.wait()
+            self.block(event)
             now = time.perf_counter_ns()
             try:
                 offsets.append(now - event.profile.end)
             except cl.Error:
                 return None
         return min(offsets)
+
+
+def _is_part(device: cl.Device, options: DeviceOptions) -> bool:
+    """Whether it is a sub-device: a whole device may have all cores of its spec, too."""
+    return bool(options.cores) and device.parent_device is not None
 
 
 def _queue(context: cl.Context) -> cl.CommandQueue:

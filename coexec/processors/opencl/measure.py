@@ -216,7 +216,7 @@ def _svm_copy(device: OpenCLDevice, svm: Any, host: np.ndarray[Any, Any], nbytes
 def _run(device: OpenCLDevice, kernel: cl.Kernel, items: int) -> None:
     """Launch and wait. Groups are small: few large ones leave compute units idle at the end."""
     local = (GROUP,) if items % GROUP == 0 else None
-    cl.enqueue_nd_range_kernel(device.queue, kernel, (items,), local).wait()
+    device.block(cl.enqueue_nd_range_kernel(device.queue, kernel, (items,), local))
 
 
 def _seconds(action: Action) -> float:

@@ -1,7 +1,7 @@
 """Options of an OpenCL processor, as ``opencl:pocl?kernels=naive&transfer=map&tuned=off``.
 
 The defaults are the fast choices. The others exist to see what each of them buys, and for drivers
-on which one of them fails.
+on which one of them fails. ``cores`` makes a processor of a part of a device.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ KNOWN = {
     "bind": ("once", "each"),
     "tuned": ("on", "off"),
 }
+CORES = "cores"
+MOST_CORES = 1024
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Choices of kernels, transfers, binding and tuned values.
+    """Choices of kernels, transfers, binding and tuned values, and how much of the device to use.
 
     ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
     by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
     set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
-    every kernel takes its defaults.
+    every kernel takes its defaults. ``cores``: how many of the device's cores (0: all of it).
     """
 
     kernels: str = "best"
     transfer: str = "copy"
     bind: str = "once"
     tuned: str = "on"
+    cores: int = 0
 
     def __str__(self) -> str:
         chosen = [
@@ -52,8 +55,18 @@ def parse_options(spec: str, options: Mapping[str, str]) -> DeviceOptions:
     Raises:
         ProcessorError: an unknown option or value; the known ones are listed.
     """
-    for name, value in options.items():
+    words = {name: value for name, value in options.items() if name != CORES}
+    for name, value in words.items():
         if name not in KNOWN or value not in KNOWN[name]:
             known = ", ".join(f"{n}={'|'.join(values)}" for n, values in KNOWN.items())
-            raise ProcessorError(f"processor {spec!r} has no option {name}={value}; known: {known}")
-    return DeviceOptions(**options)
+            raise ProcessorError(
+                f"processor {spec!r} has no option {name}={value}; known: {known}, {CORES}=COUNT"
+            )
+    cores = _count(spec, options[CORES]) if CORES in options else 0
+    return DeviceOptions(**words, cores=cores)
+
+
+def _count(spec: str, text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= MOST_CORES:
+        raise ProcessorError(f"processor {spec!r}: cores={text} is no count of cores (1, 2, ..)")
+    return int(text)

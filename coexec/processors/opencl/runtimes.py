@@ -42,6 +42,13 @@ def prepare_loader() -> None:
         os.environ["OCL_ICD_VENDORS"] = str(_vendor_folder(drivers))
 
 
+def pocl_libraries() -> list[str]:
+    """PoCL's libraries as the loader finds them."""
+    chosen = Path(OCL_ICD_VENDORS.text)
+    named = (n for icd in sorted(chosen.glob("*.icd")) for n in _lines(icd))
+    return sorted({n for n in (*_wheel_drivers(), *named) if "libpocl" in Path(n).name})
+
+
 def _name_unknown_cpus(drivers: list[str]) -> None:
     for driver in drivers:
         if "libpocl" in Path(driver).name and Path(driver).exists():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from coexec.base.errors import UsageError
 from coexec.core.tuning import Tuner
-from coexec.processors.opencl.discover import choose_device
 from coexec.processors.opencl.options import parse_options
 from coexec.processors.opencl.processor import OpenCLProcessor
+from coexec.processors.opencl.sub_devices import choose_part
 from coexec.processors.opencl.tuning.store import merge
 from coexec.processors.opencl.tuning.tuner import OpenCLTuner
 
@@ -22,8 +22,8 @@ def open_tuner(name: str, options: Mapping[str, str]) -> Tuner:
         ProcessorError: no such device or option.
         UsageError: the options leave nothing to tune.
     """
-    chosen, device = choose_device(name)
     parsed = parse_options(name, options)
+    chosen, device = choose_part(name, parsed.cores)
     if parsed.kernels == "naive":
         raise UsageError(f"{chosen}{parsed}: naive kernels are not tuned; leave kernels=naive out")
     # It notes calls and takes defaults whatever was tuned before.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from coexec.base.cores import physical_cores
 from coexec.base.errors import ProcessorError
 from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Processor
-from coexec.processors.ort.cores import physical_cores
 from coexec.processors.ort.measure import measure as measure_processor
 from coexec.processors.ort.options import DEFAULT_OPTIONS, OrtOptions, parse_options
 from coexec.processors.ort.processor import OrtProcessor, spec_of
@@ -33,14 +33,18 @@ def open_device(name: str, options: Mapping[str, str]) -> Processor:
     Raises:
         ProcessorError: no such provider, absent (with the reason), or options that make no sense.
     """
+    return _open(name, options)
+
+
+def measure(name: str, options: Mapping[str, str]) -> Rates:
+    """Measured limits of a provider with these options."""
+    return measure_processor(_open(name, options))
+
+
+def _open(name: str, options: Mapping[str, str]) -> OrtProcessor:
     provider = _provider(name)
     known = ("threads", "cores") if provider.name == DEFAULT else ()
     return _opened(provider.name, parse_options(name, options, physical_cores(), known))
-
-
-def measure(name: str) -> Rates:
-    """Measured limits of a provider."""
-    return measure_processor(_opened(_provider(name).name, DEFAULT_OPTIONS))
 
 
 def _provider(name: str) -> Provider:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from coexec.base.cores import Core
 from coexec.base.errors import ProcessorError
-from coexec.processors.ort.cores import Core
 
 FORM = "threads=COUNT, cores=LIST with a list as 0, 0-3 or 0+2"
 

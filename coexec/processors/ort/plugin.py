@@ -20,7 +20,7 @@ class Installed(Protocol):
 
     def open_device(self, name: str, options: Mapping[str, str]) -> Processor: ...
 
-    def measure(self, name: str) -> Rates: ...
+    def measure(self, name: str, options: Mapping[str, str]) -> Rates: ...
 
 
 def candidates() -> list[Candidate]:
@@ -40,9 +40,9 @@ def open_device(name: str, options: Mapping[str, str]) -> Processor:
     return _installed().open_device(name, options)
 
 
-def measure(name: str) -> Rates:
-    """Measured limits of a provider."""
-    return _installed().measure(name)
+def measure(name: str, options: Mapping[str, str]) -> Rates:
+    """Measured limits of a provider with these options."""
+    return _installed().measure(name, options)
 
 
 def _installed() -> Installed:

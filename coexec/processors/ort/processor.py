@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from coexec.base.cores import Core, physical_cores, pin_this_thread, resources_of
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, Event
 from coexec.core.processor import (
@@ -21,7 +22,6 @@ from coexec.core.processor import (
 from coexec.core.types import Array, OpCall, Region
 from coexec.processors.ort.buffer import OrtBuffer
 from coexec.processors.ort.compile import compile_region
-from coexec.processors.ort.cores import Core, physical_cores, pin_this_thread
 from coexec.processors.ort.executable import OrtExecutable
 from coexec.processors.ort.failures import failure
 from coexec.processors.ort.options import DEFAULT_OPTIONS, OrtOptions
@@ -96,7 +96,6 @@ def spec_of(provider: Provider, options: OrtOptions) -> ProcessorSpec:
     available = physical_cores()
     kind = provider.unit_kind()
     on_host = kind == "cpu" or provider.simulated
-    cores = [f"cpu:{i}" for i in options.cores]
     return ProcessorSpec(
         name=f"{provider.name}{options}",
         kind=kind,
@@ -104,7 +103,7 @@ def spec_of(provider: Provider, options: OrtOptions) -> ProcessorSpec:
         driver=provider.version(),
         compute_units=options.thread_count(_chosen(options, available)) if on_host else 1,
         features={"fp16": True, "fp64": kind == "cpu", "images": False, "svm": True},
-        resources=(tuple(cores) or ("cpu",)) if on_host else (provider.name,),
+        resources=resources_of(options.cores or None) if on_host else (provider.name,),
     )
 
 

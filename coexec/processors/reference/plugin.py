@@ -23,6 +23,6 @@ def open_device(name: str, options: Mapping[str, str]) -> Processor:
     return ReferenceProcessor()
 
 
-def measure(_name: str) -> Rates:
+def measure(_name: str, _options: Mapping[str, str]) -> Rates:
     """Measured limits of NumPy on this host."""
     return measure_numpy()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coexec.base.cores import resources_of
 from coexec.core.events import COPY, LAUNCH, Event
 from coexec.core.processor import (
     Buffer,
@@ -62,7 +63,7 @@ class ReferenceProcessor(Processor):
             driver=f"Python {platform.python_version()}",
             compute_units=1,
             features={"fp16": True, "fp64": True, "images": False, "svm": True},
-            resources=("cpu",),
+            resources=resources_of(),
         )
 
     def supports(self, call: OpCall) -> Support:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -34,3 +35,12 @@ def _core_of(topology: Path, cpu: int) -> str:
     """A text that CPUs of one core have in common."""
     file = topology / f"cpu{cpu}" / "topology" / "thread_siblings_list"
     return file.read_text().strip() if file.exists() else str(cpu)
+
+
+def resources_of(cores: Sequence[int] | None = None) -> tuple[str, ...]:
+    """Names of physical cores by number (all of them by default), for a processor's resources.
+
+    Plain ``cpu``, which is all cores, where the OS does not tell them apart.
+    """
+    numbers = range(len(physical_cores())) if cores is None else cores
+    return tuple(f"cpu:{number}" for number in numbers) or ("cpu",)
