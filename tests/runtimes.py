@@ -2,7 +2,8 @@
 
 Nearly every case of the conformance suites has programs of its own, and PoCL takes four times as
 long as Intel's runtime to build one. So where both are installed, Intel's runs every case, and PoCL
-every operator and every kernel variant at least once; COEXEC_TEST_ALL=1 asks both for everything.
+every operator and every kernel variant at least once and some of the models. COEXEC_TEST_ALL=1 asks
+both for everything.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import os
 
 from coexec.processors.find import list_processors
 
+INTERPRETER = "opencl:oclgrind"
+"""Has tests of its own (test_oclgrind.py)."""
 RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
+    c.name
+    for c in list_processors()
+    if c.spec is not None and c.name.startswith("opencl:") and c.name != INTERPRETER
 ]
 SLOW_TO_BUILD = "opencl:pocl"
 
@@ -20,3 +25,7 @@ SLOW_TO_BUILD = "opencl:pocl"
 def runs_everything(runtime: str) -> bool:
     """Whether a runtime runs all cases, and not only some of every kind."""
     return runtime != SLOW_TO_BUILD or [runtime] == RUNTIMES or "COEXEC_TEST_ALL" in os.environ
+
+
+THOROUGH = [name for name in RUNTIMES if runs_everything(name)]
+"""Runtimes that run all cases."""

@@ -26,13 +26,8 @@ from coexec.autodiff.losses import (
 from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
 from coexec.autodiff.schedules import Cosine, StepDecay, Warmup
 from coexec.core.types import Array
-from coexec.processors.find import list_processors
+from tests.runtimes import THOROUGH
 
-RUNTIMES = [
-    c.name
-    for c in list_processors()
-    if c.spec is not None and c.name.startswith("opencl:") and c.name != "opencl:oclgrind"
-]
 SAMPLES, FEATURES, OUTPUTS = 6, 5, 4
 
 Formula = Callable[[Array, Array], tuple[float, Array]]
@@ -110,7 +105,7 @@ LOSSES: list[tuple[Loss, Formula, Callable[[np.random.Generator], Array]]] = [
 ]
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", THOROUGH)
 @pytest.mark.parametrize(("loss", "formula", "draw"), LOSSES, ids=[repr(c[0]) for c in LOSSES])
 def test_losses_train_as_their_formulas(
     loss: Loss,
@@ -179,7 +174,7 @@ OPTIMIZERS: list[tuple[Optimizer, Callable[[], Numpy]]] = [
 ]
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", THOROUGH)
 @pytest.mark.parametrize(("optimizer", "make"), OPTIMIZERS, ids=[repr(o[0]) for o in OPTIMIZERS])
 def test_optimizers_and_schedules_train_as_their_formulas(
     optimizer: Optimizer, make: Callable[[], Numpy], runtime: str, rng: np.random.Generator
@@ -196,7 +191,7 @@ def test_optimizers_and_schedules_train_as_their_formulas(
     assert_parameters(trainer, w, b)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", THOROUGH)
 @pytest.mark.parametrize("limit", [0.01, 0.5, 1e6])
 def test_clipping_bounds_the_joint_norm(
     limit: float, runtime: str, rng: np.random.Generator
@@ -219,7 +214,7 @@ def test_clipping_bounds_the_joint_norm(
 def test_a_limit_out_of_reach_changes_no_bit(rng: np.random.Generator) -> None:
     x, labels = values_of_input(rng), values(rng)
     plain, clipped = (
-        layer_trainer(MeanSquaredError(), SGD(0.1, 0.9), RUNTIMES[0], clip_norm=limit)
+        layer_trainer(MeanSquaredError(), SGD(0.1, 0.9), THOROUGH[0], clip_norm=limit)
         for limit in (None, 1e6)
     )
     for trainer in (plain, clipped):
@@ -228,7 +223,7 @@ def test_a_limit_out_of_reach_changes_no_bit(rng: np.random.Generator) -> None:
     assert_identical(plain.state(), clipped.state())
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", THOROUGH)
 def test_accumulated_micro_batches_are_one_step(runtime: str, rng: np.random.Generator) -> None:
     """Clipping and momentum see the mean gradient of the whole batch, once."""
     x, labels = values_of_input(rng), values(rng)
