@@ -133,14 +133,15 @@ def table(record: dict[str, Any]) -> str:
     rungs = list(dict.fromkeys(row["rung"] for row in record["rows"]))
     header = ["| net | runtime | " + " | ".join(rungs) + " | CPU baseline |"]
     header.append("|---" * (len(rungs) + 3) + "|")
-    return "\n".join([*header, *_lines(record)]) + "\n"
+    return "\n".join([*header, *_lines(record, rungs)]) + "\n"
 
 
-def _lines(record: dict[str, Any]) -> list[str]:
+def _lines(record: dict[str, Any], rungs: Sequence[str]) -> list[str]:
     lines = []
     for model, runtime in dict.fromkeys((r["model"], r["runtime"]) for r in record["rows"]):
         rows = [r for r in record["rows"] if (r["model"], r["runtime"]) == (model, runtime)]
-        cells = [f"{r['step_ms']:.2f} ms ({_movement(r):.0%})" for r in rows]
+        measured = {r["rung"]: f"{r['step_ms']:.2f} ms ({_movement(r):.0%})" for r in rows}
+        cells = [measured.get(rung, "-") for rung in rungs]
         base = record["baselines"][model]
         cells.append(f"{base['step_ms']:.2f} ms ({base['engine']})")
         lines.append(f"| {model} | {runtime} | " + " | ".join(cells) + " |")
