@@ -7,29 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from coexec.core.processor import Buffer, Executable, Processor
-from coexec.core.types import Array, OpCall, Region, RegionNode
+from coexec.core.types import Array, OpCall, Region
 from coexec.ops.opdef import OpDef
 
 HALF = np.dtype(np.float16)
-
-
-def region_of(call: OpCall) -> Region:
-    """A region of one node; operands known before running are constants."""
-    inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
-    outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
-    types = {
-        name: kind
-        for name, kind in zip(inputs + outputs, call.inputs + call.outputs, strict=True)
-        if kind is not None
-    }
-    constants = {inputs[i]: np.asarray(value) for i, value in call.constants.items()}
-    return Region(
-        (RegionNode(call, inputs, outputs),),
-        tuple(name for name in inputs if name and name not in constants),
-        tuple(name for name in outputs if name),
-        types,
-        constants,
-    )
 
 
 def run_region(
@@ -56,7 +37,7 @@ def run_region(
 
 def run_call(processor: Processor, call: OpCall, operands: Sequence[Array | None]) -> list[Array]:
     """Outputs of ``call`` on ``processor``."""
-    region = region_of(call)
+    region = Region.alone(call)
     values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}
     return run_region(processor, region, processor.compile(region), values)
 

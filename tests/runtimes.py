@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 
-from coexec.processors.find import list_processors
+from coexec.processors.find import list_processors, open_processor
+from coexec.processors.opencl.processor import OpenCLProcessor
 
-INTERPRETER = "opencl:oclgrind"
-"""Has tests of its own (test_oclgrind.py)."""
 RUNTIMES = [
-    c.name
-    for c in list_processors()
-    if c.spec is not None and c.name.startswith("opencl:") and c.name != INTERPRETER
+    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
 ]
+"""For single kernels; with COEXEC_OCLGRIND=1, oclgrind is one of them."""
+DRIVERS = [name for name in RUNTIMES if name != "opencl:oclgrind"]
+"""For whole models, which oclgrind interprets too slowly."""
 SLOW_TO_BUILD = "opencl:pocl"
 
 
@@ -27,5 +27,12 @@ def runs_everything(runtime: str) -> bool:
     return runtime != SLOW_TO_BUILD or [runtime] == RUNTIMES or "COEXEC_TEST_ALL" in os.environ
 
 
-THOROUGH = [name for name in RUNTIMES if runs_everything(name)]
+THOROUGH = [name for name in DRIVERS if runs_everything(name)]
 """Runtimes that run all cases."""
+
+
+def open_opencl(runtime: str) -> OpenCLProcessor:
+    """The processor of a runtime, with what only OpenCL ones have."""
+    processor = open_processor(runtime)
+    assert isinstance(processor, OpenCLProcessor)
+    return processor

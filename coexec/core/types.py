@@ -113,6 +113,13 @@ class RegionNode:
     outputs: tuple[str, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def alone(cls, call: OpCall) -> RegionNode:
+        """A node that makes ``call`` from ``x0``, ``x1``, ... and writes ``y0``, ``y1``, ..."""
+        inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
+        outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
+        return cls(call, inputs, outputs)
+
 
 @dataclass(frozen=True)
 class Region:
@@ -130,3 +137,17 @@ class Region:
     types: Mapping[str, TensorType]
     constants: Mapping[str, Array] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def alone(cls, call: OpCall) -> Region:
+        """``call`` as a region; operands known before running are constants, the others inputs."""
+        node = RegionNode.alone(call)
+        kinds = zip(node.inputs + node.outputs, call.inputs + call.outputs, strict=True)
+        constants = {node.inputs[i]: np.asarray(value) for i, value in call.constants.items()}
+        return cls(
+            (node,),
+            tuple(name for name in node.inputs if name and name not in constants),
+            tuple(name for name in node.outputs if name),
+            {name: kind for name, kind in kinds if kind is not None},
+            constants,
+        )

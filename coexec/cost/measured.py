@@ -9,7 +9,7 @@ import numpy as np
 
 from coexec.core.events import Event
 from coexec.core.processor import Buffer, Executable, Processor, Ticket
-from coexec.core.types import Array, OpCall, Region, RegionNode, TensorType
+from coexec.core.types import Array, OpCall, Region, TensorType
 from coexec.cost.distribution import Distribution
 
 WARM_UP, LEAST_RUNS, MOST_RUNS = 2, 5, 30
@@ -46,23 +46,10 @@ def prepare_call(processor: Processor, call: OpCall, seed: int = 0) -> Callable[
     Raises:
         ProcessorError: it does not compile.
     """
-    region = one_node_region(call)
+    region = Region.alone(call)
     executable = processor.compile(region)
     buffers = _buffers(processor, region, executable, np.random.default_rng(seed))
     return lambda: processor.wait(processor.submit(executable, buffers, ()))
-
-
-def one_node_region(call: OpCall) -> Region:
-    """``call`` alone, its operands inputs except those that are constants."""
-    operands = [f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs)]
-    results = [f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs)]
-    pairs = (*zip(operands, call.inputs, strict=True), *zip(results, call.outputs, strict=True))
-    types = {name: kind for name, kind in pairs if kind is not None}
-    constants = {operands[i]: array for i, array in call.constants.items()}
-    inputs = tuple(name for name in operands if name and name not in constants)
-    outputs = tuple(name for name in results if name)
-    node = RegionNode(call, tuple(operands), tuple(results))
-    return Region((node,), inputs, outputs, types, constants)
 
 
 def _buffers(

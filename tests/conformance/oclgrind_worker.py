@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coexec.core.types import Array, OpCall
+from coexec.core.types import Array, OpCall, Region
 from coexec.ops.opdef import OpDef
 from coexec.ops.table import OPERATORS
 from coexec.processors.find import open_processor
@@ -22,7 +22,7 @@ from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.family import KernelFamily
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import FAMILIES
-from tests.running import assert_close, region_of, run_region
+from tests.running import assert_close, run_region
 
 LARGEST = 600
 """Elements of all operands together: oclgrind interprets every instruction."""
@@ -78,7 +78,7 @@ def cases(
 def _run(
     processor: OpenCLProcessor, op: OpDef, call: OpCall, operands: list[Array | None], variant: str
 ) -> None:
-    region = region_of(call)
+    region = Region.alone(call)
     executable = compile_region(region, processor.facts, processor.name, variant)
     values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}
     results = run_region(processor, region, executable, values)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from coexec.core.types import Array, Region
-from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl import compile as compiling
 from coexec.processors.opencl.executable import OpenCLExecutable
 from coexec.processors.opencl.fusion.chain import CHAIN
@@ -16,18 +15,10 @@ from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.processor import OpenCLProcessor
 from tests.random_regions import BOOL, RegionDice, evaluated
 from tests.running import assert_close, run_region
+from tests.runtimes import RUNTIMES, open_opencl
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 SEEDS = range(12)
 MOMENTUM = "ai.onnx.preview.training::Momentum"
-
-
-def opened(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
 
 
 def run(
@@ -40,7 +31,7 @@ def run(
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_exact_operators_give_the_same_bits_fused(runtime: str, seed: int) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     dice = RegionDice(f"exact {seed}", exact=True)
     region = dice.region(nodes=dice.randint(2, 14), outputs=dice.randint(1, 3))
     fused = run(processor, region, dice.values, None)
@@ -58,7 +49,7 @@ def test_exact_operators_give_the_same_bits_fused(runtime: str, seed: int) -> No
 def test_smooth_operators_agree_with_the_reference_fused(
     runtime: str, dtype: str, seed: int
 ) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     if dtype == "float16" and not processor.facts.fp16:
         return  # such calls are refused: test_kernels sees to that
     dice = RegionDice(f"smooth {seed}", exact=False, dtype=dtype)
@@ -73,7 +64,7 @@ def test_smooth_operators_agree_with_the_reference_fused(
 @pytest.mark.parametrize("seed", range(4))
 def test_a_state_is_replaced_after_its_readers(runtime: str, seed: int) -> None:
     """The state's input and output share a buffer, as in a session."""
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     dice = RegionDice(f"state {seed}", exact=True)
     region = dice.region(nodes=dice.randint(2, 8), outputs=2, state=True)
     expected = evaluated(region, dice.values)
@@ -111,7 +102,7 @@ def run_shared(
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_fused_node_accounts_for_what_it_reads_and_writes(runtime: str) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     dice = RegionDice("labels", exact=True)
     dice.shape = (3, 40)
     x, y = (dice.operand(dice.shape) for _ in range(2))
@@ -130,7 +121,7 @@ def test_a_fused_node_accounts_for_what_it_reads_and_writes(runtime: str) -> Non
 
 
 def test_nothing_is_fused_where_a_variant_is_forced() -> None:
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = RegionDice("forced", exact=True)
     dice.append("Neg", (dice.append("Relu", (dice.operand((5,)),)),))
     region = dice.region(nodes=0, outputs=0)
@@ -141,7 +132,7 @@ def test_nothing_is_fused_where_a_variant_is_forced() -> None:
 
 def test_phases_do_not_share_a_kernel() -> None:
     """Events tell of one phase each: a mask of the backward pass is not made in the forward one."""
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = RegionDice("phases", exact=True)
     dice.append("Neg", (dice.append("Relu", (dice.operand((5,)),)),))
     region = dice.region(nodes=0, outputs=0)
@@ -155,7 +146,7 @@ def test_phases_do_not_share_a_kernel() -> None:
 
 def test_a_group_does_not_wait_for_itself() -> None:
     """Relu feeds a sum directly and through a Softmax: the two cannot be one kernel."""
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = RegionDice("cycle", exact=True)
     dice.shape = (4, 5)
     relu = dice.append("Relu", (dice.operand((4, 5)),))
@@ -173,7 +164,7 @@ def test_a_group_does_not_wait_for_itself() -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_outputs_that_are_views_are_copied_by_one_kernel(runtime: str) -> None:
     """All but those of many bytes and those that are no whole words."""
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     dice = RegionDice("views", exact=True)
     shapes = ((5,), (33, 47), (1,), (1 << 15,))
     operands = [dice.operand(shape) for shape in shapes] + [dice.operand((7,), BOOL)]
@@ -189,7 +180,7 @@ def test_outputs_that_are_views_are_copied_by_one_kernel(runtime: str) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_optimizer_steps_share_a_kernel(runtime: str) -> None:
     """Those of equal attributes: results are those of the single steps, to the bit."""
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     dice = RegionDice("steps", exact=True)
     rate, count = dice.new(np.array(0.25, np.float32)), dice.new(np.array(3))
     outputs: list[str] = []

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from coexec.core.types import OpCall, Region
-from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl.choose import Choice, Chooser, by_default, named
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.family import DeviceFacts, KernelFamily
@@ -18,17 +17,9 @@ from coexec.processors.opencl.fusion.fuse import fuse
 from coexec.processors.opencl.processor import OpenCLProcessor
 from tests.random_regions import RegionDice, evaluated
 from tests.running import assert_close, run_region
+from tests.runtimes import RUNTIMES, open_opencl
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 FINISHED = "coexec.opencl::Finished"
-
-
-def opened(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
 
 
 def preferring(name: str) -> Chooser:
@@ -104,7 +95,7 @@ FINISHES = (
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("case", "finish"), FINISHES)
 def test_a_convolution_finishes_its_result(runtime: str, case: str, finish: str) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     x, w, attributes = CONVOLUTIONS[case]
     dice = ProductDice(case)
     y = dice.conv(x, w, attributes)
@@ -115,7 +106,7 @@ def test_a_convolution_finishes_its_result(runtime: str, case: str, finish: str)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("variant", ["packed", "dots"])
 def test_a_product_finishes_its_result(runtime: str, variant: str) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     dice = ProductDice("gemm")
     operands = (dice.drawn(9, 33), dice.drawn(30, 33), dice.drawn(30))
     y = dice.residual(dice.append("Gemm", operands, {"transB": 1, "alpha": 0.5}))
@@ -132,7 +123,7 @@ def check(processor: OpenCLProcessor, region: Region, dice: ProductDice, choose:
 
 
 def test_a_result_that_others_read_is_not_fused_away() -> None:
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = ProductDice("read")
     y = dice.conv(*CONVOLUTIONS["packed"][:2])
     region = dice.with_outputs(y, dice.clip(y))
@@ -141,7 +132,7 @@ def test_a_result_that_others_read_is_not_fused_away() -> None:
 
 def test_operands_that_are_broadcast_are_not_fused() -> None:
     """An epilogue reads tensors like the result only."""
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = ProductDice("broadcast")
     y = dice.conv(*CONVOLUTIONS["packed"][:2])
     region = dice.with_outputs(dice.append("Add", (y, dice.drawn(1, 7, 1, 1))))
@@ -149,7 +140,7 @@ def test_operands_that_are_broadcast_are_not_fused() -> None:
 
 
 def test_kernels_that_finish_nothing_account_for_their_own_work() -> None:
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = ProductDice("work")
     region = dice.with_outputs(dice.clip(dice.conv(*CONVOLUTIONS["naive"])))
     executable = compile_region(region, processor.facts, processor.name, preferring("naive"))
@@ -159,7 +150,7 @@ def test_kernels_that_finish_nothing_account_for_their_own_work() -> None:
 
 def test_two_convolutions_into_one_sum_finish_it_once() -> None:
     """The later product of a sum of two reads the other as a tensor like its result."""
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = ProductDice("two")
     first, second = (dice.conv((1, 3, 8, 8), (4, 3, 1, 1)) for _ in range(2))
     region = dice.with_outputs(dice.append("Relu", (dice.append("Add", (first, second)),)))
@@ -172,7 +163,7 @@ def test_two_convolutions_into_one_sum_finish_it_once() -> None:
 
 
 def test_phases_do_not_share_a_kernel() -> None:
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = ProductDice("phases")
     region = dice.with_outputs(dice.clip(dice.conv(*CONVOLUTIONS["packed"][:2])))
     phased = tuple(

@@ -6,25 +6,16 @@ import numpy as np
 import pytest
 
 from coexec.core.types import Region
-from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.processor import OpenCLProcessor
 from tests.random_regions import RegionDice, evaluated
 from tests.running import assert_close, run_region
+from tests.runtimes import RUNTIMES, open_opencl
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 FUSED, FUSED_GRAD = "coexec.opencl::BatchNormalization", "coexec.opencl::BatchNormalizationGrad"
 WHOLE, SLICES = (3, 9, 5, 7), (4, 2, 40, 31)
 """Shapes of many small channels and of few large ones: each has kernels of its own."""
-
-
-def opened(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
 
 
 class NormalisationDice(RegionDice):
@@ -103,7 +94,7 @@ def test_normalisation_takes_in_the_activation_behind_it(
     x, *statistics = dice.normalised(training)
     y = dice.activated(dice.append("Add", (other, x)) if residual else x, activation)
     outputs = (y, *statistics) if residual else (y, other, *statistics)
-    check(opened(runtime), dice.with_outputs(*outputs), dice, FUSED)
+    check(open_opencl(runtime), dice.with_outputs(*outputs), dice, FUSED)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -117,12 +108,12 @@ def test_its_gradient_takes_in_the_activation_in_front_of_it(
     flow = dice.masked(dice.drawn(*shape), activation)
     outputs = dice.back(flow)
     more = (dice.append("Neg", (flow,)),) if shared else ()
-    check(opened(runtime), dice.with_outputs(*outputs, *more), dice, FUSED_GRAD)
+    check(open_opencl(runtime), dice.with_outputs(*outputs, *more), dice, FUSED_GRAD)
 
 
 def test_what_others_read_is_not_fused_away() -> None:
     """The normalised value is a result too: the activation stays a kernel of its own."""
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = NormalisationDice("read", WHOLE)
     x, *_ = dice.normalised(training=True)
     y = dice.activated(x, "Relu")
@@ -131,7 +122,7 @@ def test_what_others_read_is_not_fused_away() -> None:
 
 
 def test_bounds_that_are_not_known_are_not_fused() -> None:
-    processor = opened(RUNTIMES[0])
+    processor = open_opencl(RUNTIMES[0])
     dice = NormalisationDice("bounds", WHOLE)
     x, *_ = dice.normalised(training=False)
     y = dice.append("Clip", (x, dice.drawn(), dice.constant(1.0)))

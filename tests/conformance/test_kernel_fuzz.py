@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coexec.core.types import Array, OpCall
+from coexec.core.types import Array, OpCall, Region
 from coexec.ops.table import OPERATORS
 from coexec.processors.find import open_processor
 from coexec.processors.opencl import compile as compiling
@@ -19,7 +19,7 @@ from coexec.processors.opencl.family import Variant, nothing_special
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
 from tests.random_calls import MAKERS, Dice
-from tests.running import assert_agrees, expected_outputs, region_of, run_region
+from tests.running import assert_agrees, expected_outputs, run_region
 from tests.runtimes import RUNTIMES
 
 ROUNDS, CALLS = 2, 3
@@ -59,7 +59,7 @@ def tuned(variant: Variant, dice: Dice) -> Variant:
 
 
 def run(processor: OpenCLProcessor, call: OpCall, operands: list[Array | None]) -> list[Array]:
-    region = region_of(call)
+    region = Region.alone(call)
     executable = compiling.compile_region(region, processor.facts, processor.name)
     values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}
     return run_region(processor, region, executable, values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coexec.core.types import Array, OpCall
+from coexec.core.types import Array, OpCall, Region
 from coexec.ops.opdef import Example, OpDef
 from coexec.ops.table import OPERATORS
 from coexec.processors.find import open_processor
@@ -18,8 +18,8 @@ from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.family import KernelFamily, Variant
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
-from tests.running import as_float, assert_agrees, expected_outputs, region_of, run_region
-from tests.runtimes import RUNTIMES, runs_everything
+from tests.running import as_float, assert_agrees, expected_outputs, run_region
+from tests.runtimes import RUNTIMES, open_opencl, runs_everything
 
 OPS = [op for op in OPERATORS.values() if op.identifier in KERNELS]
 CASES = [
@@ -80,12 +80,6 @@ def check_variants(runtime: str, op: OpDef, example: Example, operands: list[Arr
         assert_agrees(op, call, actual, naive)
 
 
-def open_opencl(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
-
-
 def applicable(processor: OpenCLProcessor, op: OpDef, call: OpCall) -> list[Variant]:
     """Variants that execute a call, the naive one last; none if the processor refuses it."""
     variants = KERNELS[op.identifier].variants
@@ -95,7 +89,7 @@ def applicable(processor: OpenCLProcessor, op: OpDef, call: OpCall) -> list[Vari
 def _run(
     processor: OpenCLProcessor, call: OpCall, operands: list[Array | None], variant: str
 ) -> list[Array]:
-    region = region_of(call)
+    region = Region.alone(call)
     executable = compile_region(region, processor.facts, processor.name, variant)
     values = {f"x{i}": value for i, value in enumerate(operands) if value is not None}
     return run_region(processor, region, executable, values)

@@ -24,7 +24,7 @@ from onnx.backend.test.runner import Runner
 import coexec
 from bench.light_models import model_file, model_input, with_random_weights, without_softmax
 from coexec.core.types import Array
-from tests.runtimes import RUNTIMES, THOROUGH
+from tests.runtimes import DRIVERS, THOROUGH
 
 LOGITS = 1e-3
 """Largest difference from ONNX Runtime, relative to the largest logit."""
@@ -41,7 +41,7 @@ MODELS = _light_models()
 FEW = ("inception_v1", "resnet50", "shufflenet")
 """Models for runtimes that build slowly, chosen for how different their layers are."""
 ON_OPENCL = [
-    (name, runtime) for runtime in RUNTIMES for name in (MODELS if runtime in THOROUGH else FEW)
+    (name, runtime) for runtime in DRIVERS for name in (MODELS if runtime in THOROUGH else FEW)
 ]
 
 

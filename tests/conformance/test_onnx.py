@@ -20,7 +20,7 @@ from coexec.core.types import Array
 from coexec.processors.find import open_processor
 from tests.conformance.onnx_exceptions import EVERYWHERE, NATIVE_FLOAT16, OPENCL
 from tests.conftest import SUMMARY
-from tests.runtimes import RUNTIMES, runs_everything
+from tests.runtimes import DRIVERS, runs_everything
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -48,7 +48,7 @@ def _runs() -> dict[str, list[str]]:
     """Names of the cases that each processor runs."""
     some = _first_of_each_operator(CASES)
     return {"reference": [*CASES]} | {
-        runtime: [*CASES] if runs_everything(runtime) else some for runtime in RUNTIMES
+        runtime: [*CASES] if runs_everything(runtime) else some for runtime in DRIVERS
     }
 
 

@@ -11,9 +11,8 @@ import pytest
 
 import coexec
 from coexec.core.events import LAYOUT, Trace
-from coexec.core.types import Array, OpCall, TensorType
+from coexec.core.types import Array, OpCall, Region, TensorType
 from coexec.ops.table import OPERATORS
-from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl.executable import (
     PREPARE,
     OpenCLExecutable,
@@ -21,15 +20,12 @@ from coexec.processors.opencl.executable import (
 )
 from coexec.processors.opencl.family import KernelCall, Lowering, inp, out, scratch
 from coexec.processors.opencl.preparation import divide
-from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.session import Session
 from coexec.zoo.catalog import build
 from tests.graphs import parse
-from tests.running import expected_outputs, region_of, run_region
+from tests.running import expected_outputs, run_region
+from tests.runtimes import RUNTIMES, open_opencl
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 CHANNELS = 16
 FEEDS = {"x": np.random.default_rng(1).standard_normal((2, CHANNELS, 12, 12)).astype(np.float32)}
 
@@ -52,12 +48,6 @@ def session_of(processor: str) -> Session:
     return coexec.compile(coexec.load(two_convolutions()), [processor])
 
 
-def opened(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_weights_are_prepared_in_the_first_run_only(runtime: str) -> None:
     session = session_of(runtime)
@@ -74,7 +64,7 @@ def test_weights_are_prepared_in_the_first_run_only(runtime: str) -> None:
 
 
 def test_memory_of_prepared_weights_is_counted_and_their_sources_are_given_back() -> None:
-    processor = opened("opencl")
+    processor = open_opencl("opencl")
     gc.collect()
     before = processor.allocated_bytes
     session = session_of("opencl")
@@ -130,7 +120,7 @@ def test_every_phase_of_a_stride_has_a_block_of_its_own(
     runtime: str, rng: np.random.Generator
 ) -> None:
     """One block of scratch serves them all where they are packed in every run."""
-    op, processor = OPERATORS["ConvTranspose"], opened(runtime)
+    op, processor = OPERATORS["ConvTranspose"], open_opencl(runtime)
     operands: list[Array | None] = [
         rng.standard_normal((1, 5, 4, 4)).astype(np.float32),
         rng.standard_normal((5, 6, 3, 3)).astype(np.float32),
@@ -140,7 +130,7 @@ def test_every_phase_of_a_stride_has_a_block_of_its_own(
     assert weights is not None
     types = tuple(TensorType(o.shape, o.dtype) for o in operands if o is not None)
     call = op.typed(OpCall("ConvTranspose", types, {"strides": (2, 2)}, constants={1: weights}))
-    region = region_of(call)
+    region = Region.alone(call)
     executable = processor.compile(region)
     assert isinstance(executable, OpenCLExecutable)
     assert len(executable.preparation) == 4

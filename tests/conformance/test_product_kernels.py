@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from coexec.core.types import Region
 from coexec.ops.opdef import Example, Sample
 from coexec.ops.table import OPERATORS
-from coexec.processors.find import list_processors, open_processor
+from coexec.processors.find import open_processor
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
-from tests.running import assert_agrees, expected_outputs, region_of, run_region
+from tests.running import assert_agrees, expected_outputs, run_region
+from tests.runtimes import RUNTIMES
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 Shape = tuple[int, ...]
 
 
@@ -92,7 +91,7 @@ def test_products_of_many_tasks_agree_with_the_reference(
     tried = 0
     for variant in KERNELS[identifier].variants[:-1]:
         if variant.applies(call, processor.facts) is None:
-            region = region_of(call)
+            region = Region.alone(call)
             executable = compile_region(region, processor.facts, processor.name, variant.name)
             actual = run_region(processor, region, executable, values)
             assert_agrees(op, call, actual, expected)

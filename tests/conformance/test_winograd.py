@@ -11,20 +11,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coexec.core.types import Array, OpCall, TensorType
+from coexec.core.types import Array, OpCall, Region, TensorType
 from coexec.ops.table import OPERATORS
-from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl.choose import named
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.kernels import winograd
 from coexec.processors.opencl.kernels.conv import FAMILY
 from coexec.processors.opencl.processor import OpenCLProcessor
-from tests.running import expected_outputs, region_of, run_region
+from tests.running import expected_outputs, run_region
+from tests.runtimes import RUNTIMES, open_opencl
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 FLOAT = np.dtype(np.float32)
 RMS_ERROR, LARGEST_ERROR = 2e-6, 1.2e-5
 """Of a result, as a share of the results' root mean square."""
@@ -53,7 +50,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("case", CASES)
 def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Generator) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     call = convolution(*CASES[case])
     assert chosen(call, processor.facts) == "winograd"
     check(processor, call, processor.facts, rng)
@@ -62,7 +59,7 @@ def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Gen
 @pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     wide = replace(processor.facts, vector_bytes=64)
     check(processor, convolution(*CASES["uneven pads"]), wide, rng)
 
@@ -72,7 +69,7 @@ def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
 def test_weights_are_transformed_in_rounds_that_fit_a_cache(
     runtime: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     call = convolution(*CASES["uneven pads"])
     whole = winograd.lower(call, processor.facts, values(call, processor.facts))
     monkeypatch.setattr(winograd, "FILTER_BYTES", 1)
@@ -98,7 +95,7 @@ def test_it_is_chosen_where_transforms_save_more_than_they_cost(
     call = convolution("Conv", x, (channels, channels), (1, 1, 1, 1), False)
     if prepared:
         call = replace(call, constants={1: np.zeros(call.input(1).shape, np.float32)})
-    assert (chosen(call, opened(RUNTIMES[0]).facts) == "winograd") == pays
+    assert (chosen(call, open_opencl(RUNTIMES[0]).facts) == "winograd") == pays
 
 
 def convolution(
@@ -120,12 +117,6 @@ def convolution(
     return op.typed(OpCall(op.op_type, types, attributes, domain=op.domain))
 
 
-def opened(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
-
-
 def chosen(call: OpCall, facts: DeviceFacts) -> str:
     variant, reason = FAMILY.choose(call, facts)
     assert variant is not None, reason
@@ -144,7 +135,7 @@ def check(
         rng.standard_normal(kind.shape).astype(np.float32) for kind in call.inputs if kind
     ]
     (expected,) = expected_outputs(OPERATORS[call.identifier], call, operands)
-    region = region_of(call)
+    region = Region.alone(call)
     feeds = {f"x{i}": operand for i, operand in enumerate(operands) if operand is not None}
     results = [
         run_region(processor, region, compile_region(region, facts, processor.name, name), feeds)[0]

@@ -7,19 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from coexec.core.types import Array, OpCall, TensorType
+from coexec.core.types import Array, OpCall, Region, TensorType
 from coexec.ops.table import OPERATORS
-from coexec.processors.find import list_processors, open_processor
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.kernels import winograd_weight
 from coexec.processors.opencl.kernels.conv import FAMILY
 from coexec.processors.opencl.processor import OpenCLProcessor
-from tests.running import expected_outputs, region_of, run_region
+from tests.running import expected_outputs, run_region
+from tests.runtimes import RUNTIMES, open_opencl
 
-RUNTIMES = [
-    c.name for c in list_processors() if c.spec is not None and c.name.startswith("opencl:")
-]
 RMS_ERROR, LARGEST_ERROR = 1e-6, 5e-6
 """Of a result against float64, as shares of the results' root mean square."""
 LARGEST_DIFFERENCE = 1.5e-5
@@ -47,7 +44,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("case", CASES)
 def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Generator) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     call = gradient(*CASES[case])
     assert chosen(call, processor.facts) == "winograd_weight"
     check(processor, call, processor.facts, rng)
@@ -56,7 +53,7 @@ def test_rounding_errors_are_bounded(runtime: str, case: str, rng: np.random.Gen
 @pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     wide = replace(processor.facts, vector_bytes=64)
     check(processor, gradient(*CASES["uneven pads"]), wide, rng)
 
@@ -66,7 +63,7 @@ def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
 def test_parts_are_added_in_the_same_order_each_time(
     runtime: str, rng: np.random.Generator
 ) -> None:
-    processor = opened(runtime)
+    processor = open_opencl(runtime)
     call = gradient(*CASES["parts of many tiles"])
     facts = replace(processor.facts, compute_units=6)
     variant = next(v for v in FAMILY.variants if v.name == "winograd_weight")
@@ -105,12 +102,6 @@ def gradient(x: tuple[int, ...], rows: int, pads: tuple[int, ...]) -> OpCall:
     return op.typed(OpCall(op.op_type, types, attributes, domain=op.domain))
 
 
-def opened(runtime: str) -> OpenCLProcessor:
-    processor = open_processor(runtime)
-    assert isinstance(processor, OpenCLProcessor)
-    return processor
-
-
 def chosen(call: OpCall, facts: DeviceFacts) -> str:
     variant, reason = FAMILY.choose(call, facts)
     assert variant is not None, reason
@@ -128,7 +119,7 @@ def run(
     operands: list[Array | None],
     name: str,
 ) -> Array:
-    region = region_of(call)
+    region = Region.alone(call)
     feeds = {f"x{i}": operand for i, operand in enumerate(operands) if operand is not None}
     executable = compile_region(region, facts, processor.name, name)
     return run_region(processor, region, executable, feeds)[0]

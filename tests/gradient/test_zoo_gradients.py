@@ -24,13 +24,7 @@ from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of
 from coexec.ops.table import OPERATORS
 from coexec.passes.training_mode import training_mode
-from coexec.processors.find import list_processors
-
-RUNTIMES = [
-    c.name
-    for c in list_processors()
-    if c.spec is not None and c.name.startswith("opencl:") and c.name != "opencl:oclgrind"
-]
+from tests.runtimes import DRIVERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,13 +205,13 @@ def test_freezing_others_changes_no_gradient(case: Case) -> None:
     assert all((actual[name] == full[name]).all() for name in chosen)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", DRIVERS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_opencl_in_float32_agrees_with_the_reference_in_float64(case: Case, runtime: str) -> None:
     assert_same(gradients(case, runtime, "float32"), reference_gradients(case), 1e-3)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", DRIVERS)
 @pytest.mark.parametrize("case", INDEPENDENT, ids=str)
 def test_micro_batches_add_up_on_opencl(case: Case, runtime: str) -> None:
     actual = gradients(case, runtime, "float32", micro_batches=2)

@@ -21,13 +21,8 @@ from coexec.autodiff.optimizers import SGD, Adam
 from coexec.autodiff.step import trainable_initializers
 from coexec.base.errors import GradientError
 from coexec.core.types import Array
-from coexec.processors.find import list_processors
+from tests.runtimes import DRIVERS
 
-RUNTIMES = [
-    c.name
-    for c in list_processors()
-    if c.spec is not None and c.name.startswith("opencl:") and c.name != "opencl:oclgrind"
-]
 DEFAULT = "opencl"
 
 # Whole networks against the reference.
@@ -80,11 +75,11 @@ def test_twenty_steps_follow_the_reference(network: Network) -> None:
     expected = reference_losses(network)
     # It trains: the labels of the four batches are being learned, or nothing is compared.
     assert expected[-4:].mean() < 0.75 * expected[:4].mean()
-    for runtime in RUNTIMES:
+    for runtime in DRIVERS:
         np.testing.assert_allclose(losses(network, runtime), expected, rtol=1e-3, err_msg=runtime)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", DRIVERS)
 def test_training_twice_is_the_same_bit_for_bit(runtime: str) -> None:
     network = NETWORKS[0]
     np.testing.assert_array_equal(losses(network, runtime, 5), losses(network, runtime, 5))
@@ -141,7 +136,7 @@ def test_a_pattern_without_a_parameter_is_refused() -> None:
         trainer.step({"x": x}, labels)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", DRIVERS)
 def test_running_statistics_follow_the_batches(runtime: str, rng: np.random.Generator) -> None:
     """ONNX: new = momentum * old + (1 - momentum) * of the batch, the variance divided by N."""
     trainer = coexec.Trainer(normalised_model(0.8), MeanSquaredError(), SGD(0.1), [runtime])

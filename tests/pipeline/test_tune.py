@@ -12,7 +12,7 @@ import pytest
 from coexec.api import LAST_RESORT, load
 from coexec.core.events import Trace
 from coexec.core.types import OpCall
-from coexec.processors.find import list_processors, open_processor
+from coexec.processors.find import open_processor
 from coexec.processors.opencl.choose import Choice, by_default
 from coexec.processors.opencl.discover import choose_device
 from coexec.processors.opencl.family import DeviceFacts, KernelFamily
@@ -24,12 +24,8 @@ from coexec.session import Session
 from tests.pipeline.command import coexec as command
 from tests.pipeline.command import failed
 from tests.pipeline.small import write_network
+from tests.runtimes import DRIVERS
 
-RUNTIMES = [
-    c.name
-    for c in list_processors()
-    if c.spec is not None and c.name.startswith("opencl:") and "oclgrind" not in c.name
-]
 BUDGETS = ("2s", "10s", "60s")
 """On a busy machine the first ones may end before anything was tried."""
 
@@ -60,7 +56,7 @@ def run(model: Path, processor: OpenCLProcessor) -> set[str]:
     return {part.choice for event in trace.events for part in event.parts}
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", DRIVERS)
 def test_tuning_searches_checks_and_keeps_what_it_finds(
     runtime: str, model: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -89,7 +85,7 @@ def test_tuning_searches_checks_and_keeps_what_it_finds(
 def test_tuned_values_are_used_until_their_kernels_change(
     model: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runtime = RUNTIMES[0]
+    runtime = DRIVERS[0]
     processor = fresh(runtime)
     keys: dict[str, CallKey] = {}
 
@@ -159,7 +155,7 @@ def test_files_are_merged(model: Path, cache: Path, tmp_path: Path) -> None:
         (["--merge", "a.json", "b.json"], "--merge needs --out FILE.json:"),
         (["--merge", "a.json", "b.json", "--out", "c.json"], "cannot read a.json: No such file"),
         (["-p", "reference"], "processor 'reference' has no kernels to tune; those of opencl have"),
-        (["-p", f"{RUNTIMES[0]}?kernels=naive"], "naive kernels are not tuned; leave kernels=naiv"),
+        (["-p", f"{DRIVERS[0]}?kernels=naive"], "naive kernels are not tuned; leave kernels=naiv"),
         (["-p", "opencl:absent"], "opencl:absent"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -174,12 +170,12 @@ def test_bad_input_is_named(
 
 
 def test_the_table_names_calls_and_changes(model: Path, cache: Path) -> None:
-    flags = ("--batch-size", "4", "-p", RUNTIMES[0])
+    flags = ("--batch-size", "4", "-p", DRIVERS[0])
     runs = (command("tune", model, *flags, "--budget", budget) for budget in BUDGETS)
     done = next(done for done in runs if "written " in done.err)
     assert done.status == 0, done.err
     title, heading, *rows = done.out.splitlines()
-    assert title.split(",")[0] == RUNTIMES[0]
+    assert title.split(",")[0] == DRIVERS[0]
     assert heading.split() == ["call", "runs", "default", "tuned", "less", "change"]
     assert any(row.startswith("Gemm 4x") for row in rows)
     assert "ms predicted" in done.out

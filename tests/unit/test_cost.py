@@ -16,7 +16,7 @@ from coexec.core.types import OpCall, Region, TensorType
 from coexec.cost.distribution import Distribution
 from coexec.cost.fitted import LEAST_ENTRIES, features, fit
 from coexec.cost.key import call_key
-from coexec.cost.measured import measure_call, one_node_region
+from coexec.cost.measured import measure_call
 from coexec.cost.model import ProcessorCosts, measure
 from coexec.cost.roofline import roofline_us
 from coexec.cost.store import CostStore, Entry
@@ -80,8 +80,8 @@ def test_keys_tell_apart_what_takes_another_time() -> None:
     assert call_key(with_axes[0]) != call_key(with_axes[1])
 
 
-def test_measuring_runs_the_one_node_region() -> None:
-    region = one_node_region(product(4, 8, 2, weights=True))
+def test_measuring_runs_the_call_alone() -> None:
+    region = Region.alone(product(4, 8, 2, weights=True))
     assert (region.inputs, region.outputs, set(region.constants)) == (("x0",), ("y0",), {"x1"})
     small = measure_call(ReferenceProcessor(), product(8, 8, 8))
     large = measure_call(ReferenceProcessor(), product(512, 512, 512))

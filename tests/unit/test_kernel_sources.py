@@ -7,11 +7,12 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from coexec.core.types import Region
 from coexec.ops.opdef import Example, OpDef
 from coexec.ops.table import OPERATORS
-from coexec.processors.opencl.compile import kernel_source, lower_node
+from coexec.processors.opencl.compile import lower_node
 from coexec.processors.opencl.family import DeviceFacts
-from tests.running import region_of
+from coexec.processors.opencl.sources import kernel_source
 
 FACTS = DeviceFacts("any", "any", True, True, 256, 1 << 15, 4, 64)
 FILES = sorted(
@@ -46,7 +47,7 @@ def test_packed_products_account_for_their_work(
 ) -> None:
     """Arithmetic sums to the operator's; only packing is layout, and it says what it moves."""
     call = example.call(op, example.draw(rng))
-    (node,) = region_of(call).nodes
+    (node,) = Region.alone(call).nodes
     calls = lower_node(node, FACTS, "packed").calls
     assert sum(kernel.flop for kernel in calls) == op.work(call).flop
     for kernel in calls:

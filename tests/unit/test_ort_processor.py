@@ -23,7 +23,6 @@ from coexec.processors.ort.model import LARGE_BYTES, build_model
 from coexec.processors.ort.processor import OrtProcessor
 from coexec.processors.ort.providers import PROVIDERS
 from coexec.processors.ort.support import SupportOracle
-from tests.running import region_of
 
 F32 = np.dtype(np.float32)
 ROW = TensorType((4,), F32)
@@ -58,7 +57,7 @@ def content(processor: OrtProcessor, buffer: Buffer, kind: TensorType = ROW) -> 
 
 
 def test_a_session_reads_and_writes_the_buffers_themselves(processor: OrtProcessor) -> None:
-    executable = processor.compile(region_of(call("Relu", ROW)))
+    executable = processor.compile(Region.alone(call("Relu", ROW)))
     assert isinstance(executable, OrtExecutable)
     x = filled(processor, np.array([-1, 2, -3, 4], F32))
     y = filled(processor, np.full(4, 9, F32))
@@ -83,7 +82,7 @@ def test_buffers_are_aligned(processor: OrtProcessor) -> None:
 def test_weights_are_not_written_into_the_model() -> None:
     product = call("MatMul", TensorType((1, 64), F32), TensorType((64, 64), F32))
     weight = np.ones((64, 64), np.float32)
-    region = region_of(replace(product, constants={1: weight}))
+    region = Region.alone(replace(product, constants={1: weight}))
     model = build_model(
         [native_step(region.nodes[0])],
         region.inputs,
@@ -97,7 +96,7 @@ def test_weights_are_not_written_into_the_model() -> None:
 
 
 def test_an_executable_stays_bound_to_few_sets_of_buffers(processor: OrtProcessor) -> None:
-    executable = processor.compile(region_of(call("Relu", ROW)))
+    executable = processor.compile(Region.alone(call("Relu", ROW)))
     assert isinstance(executable, OrtExecutable)
     x = filled(processor, np.arange(4, dtype=np.float32))
     kept = []
@@ -151,7 +150,7 @@ def test_a_state_is_replaced_after_all_readers_and_the_copy_is_an_event(
 
 
 def test_submit_returns_at_once_and_order_is_kept(processor: OrtProcessor) -> None:
-    executable = processor.compile(region_of(call("Relu", ROW)))
+    executable = processor.compile(Region.alone(call("Relu", ROW)))
     x, y = (filled(processor, np.full(4, value, F32)) for value in (1, 0))
     go = threading.Event()
     held = processor.worker.hand_over(lambda: go.wait(20) and Event("held", LAUNCH, "", 0, 0))
@@ -168,7 +167,7 @@ def test_submit_returns_at_once_and_order_is_kept(processor: OrtProcessor) -> No
 
 def test_events_are_on_the_hosts_clock_and_count_work(processor: OrtProcessor) -> None:
     side = TensorType((64, 64), F32)
-    executable = processor.compile(region_of(call("MatMul", side, side, name="product")))
+    executable = processor.compile(Region.alone(call("MatMul", side, side, name="product")))
     buffers = [filled(processor, np.ones((64, 64), np.float32)) for _ in range(3)]
     before = time.perf_counter_ns()
     event = processor.wait(processor.submit(executable, buffers, ()))
@@ -181,8 +180,8 @@ def test_events_are_on_the_hosts_clock_and_count_work(processor: OrtProcessor) -
 
 
 def test_a_failing_node_is_named_and_what_follows_does_not_run(processor: OrtProcessor) -> None:
-    gather = processor.compile(region_of(call("Gather", ROW, INDEX, name="lookup")))
-    relu = processor.compile(region_of(call("Relu", INDEX_RESULT)))
+    gather = processor.compile(Region.alone(call("Gather", ROW, INDEX, name="lookup")))
+    relu = processor.compile(Region.alone(call("Relu", INDEX_RESULT)))
     x = filled(processor, np.ones(4, np.float32))
     index = filled(processor, np.array([99], np.int64))
     middle, y = (filled(processor, np.full(1, value, F32)) for value in (-1, 5))
@@ -213,7 +212,7 @@ def test_limits_are_measured() -> None:
 
 
 def test_an_executable_cannot_be_saved(processor: OrtProcessor) -> None:
-    executable = processor.compile(region_of(call("Relu", ROW)))
+    executable = processor.compile(Region.alone(call("Relu", ROW)))
     with pytest.raises(NotImplementedError, match="OrtExecutable cannot be saved in a bundle"):
         executable.to_json()
 

@@ -25,7 +25,6 @@ from coexec.processors.opencl.table import KERNELS
 from coexec.processors.opencl.tuning import lookup
 from coexec.processors.opencl.tuning.key import CallKey, key_of
 from coexec.processors.opencl.tuning.lookup import TunedChooser, load_tuned, tuned_path
-from coexec.processors.opencl.tuning.operands import alone
 from coexec.processors.opencl.tuning.store import (
     DeviceId,
     Entry,
@@ -417,7 +416,7 @@ def kernels(executable: OpenCLExecutable) -> list[tuple[str, tuple[int, ...] | N
 
 def test_compiled_regions_use_what_was_tuned_unless_told_not_to(package: Path) -> None:
     write(package, TunedFile(DEVICE, (ENTRY,)))
-    region = alone(relu(32, 64))
+    region = Region.alone(relu(32, 64))
     compiled = {
         options: compile_region(
             region, FACTS, "p", chooser_of(parse_options("p", dict([options])), FACTS)
@@ -433,7 +432,7 @@ def test_compiled_regions_use_what_was_tuned_unless_told_not_to(package: Path) -
 
 def test_the_same_files_give_the_same_plan(package: Path) -> None:
     write(package, TunedFile(DEVICE, (ENTRY, entry(relu(64, 64), ms=1.2))))
-    region = alone(relu(40, 64))
+    region = Region.alone(relu(40, 64))
     plans = [compile_region(region, FACTS, "p", load_tuned(FACTS)) for _ in range(2)]
     assert plans[0] == plans[1]
     assert json.dumps(plans[0].to_json()[0]) == json.dumps(plans[1].to_json()[0])
@@ -441,4 +440,4 @@ def test_the_same_files_give_the_same_plan(package: Path) -> None:
 
 def test_a_variant_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="Relu: no variant 'clever'"):
-        compile_region(alone(relu(4)), FACTS, "p", "clever")
+        compile_region(Region.alone(relu(4)), FACTS, "p", "clever")

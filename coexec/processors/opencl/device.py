@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyopencl as cl
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
+from coexec.processors.opencl.bound import BoundCopy, BoundKernel, BoundRegion, bind_kernel
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.describe import facts_of, spec_of
@@ -20,13 +21,11 @@ from coexec.processors.opencl.executable import (
     ARENA,
     ARGUMENT,
     CopyStep,
-    KernelStep,
     Label,
     OpenCLExecutable,
     Slot,
     Step,
 )
-from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.waiting import wait_helping, wait_idle
@@ -47,45 +46,6 @@ class OpenCLTicket(Ticket):
     keep: object = None
     start_ns: int = field(default_factory=time.perf_counter_ns)
     spans: list[tuple[int, int]] = field(default_factory=list)
-
-
-@dataclass
-class BoundKernel:
-    """A kernel whose arguments are set: enqueueing it needs nothing else."""
-
-    kernel: cl.Kernel
-    global_size: tuple[int, ...]
-    local_size: tuple[int, ...] | None
-
-    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
-        return cl.enqueue_nd_range_kernel(queue, self.kernel, self.global_size, self.local_size)
-
-
-@dataclass
-class BoundCopy:
-    """A device-to-device copy with its operands resolved."""
-
-    dst: cl.Buffer
-    src: cl.Buffer
-    nbytes: int
-
-    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
-        return cl.enqueue_copy(queue, self.dst, self.src, byte_count=self.nbytes)
-
-
-@dataclass
-class BoundRegion:
-    """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to."""
-
-    steps: list[BoundKernel | BoundCopy]
-    labels: list[Label]
-    keep: list[cl.Buffer]
-
-    def then(self, other: BoundRegion) -> BoundRegion:
-        """The steps of both, one after another."""
-        return BoundRegion(
-            self.steps + other.steps, self.labels + other.labels, self.keep + other.keep
-        )
 
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
@@ -332,7 +292,7 @@ class OpenCLDevice(Runner):
         def bind(step: Step) -> BoundKernel | BoundCopy:
             if isinstance(step, CopyStep):
                 return BoundCopy(resolve(step.dst), resolve(step.src), step.nbytes)
-            return _bind_kernel(step, programs[step.program], resolve)
+            return bind_kernel(step, programs[step.program], resolve)
 
         bound = [bind(step) for step in executable.steps]
         labels = [step.label for step in executable.steps]
@@ -351,7 +311,7 @@ class OpenCLDevice(Runner):
             weakref.finalize(executable, self._constants.pop, key, None)
             if executable.preparation:
                 steps = [
-                    _bind_kernel(step, programs[step.program], constants.memory)
+                    bind_kernel(step, programs[step.program], constants.memory)
                     for step in executable.preparation
                 ]
                 labels = [step.label for step in executable.preparation]
@@ -390,15 +350,6 @@ def _queue(context: cl.Context) -> cl.CommandQueue:
         return cl.CommandQueue(context, properties=cl.command_queue_properties.PROFILING_ENABLE)
     except cl.Error:
         return cl.CommandQueue(context)
-
-
-def _bind_kernel(
-    step: KernelStep, program: cl.Program, resolve: Callable[[Slot], cl.Buffer]
-) -> BoundKernel:
-    kernel = cl.Kernel(program, step.entry)
-    for position, arg in enumerate(step.args):
-        kernel.set_arg(position, arg.pack() if isinstance(arg, Scalar) else resolve(arg))
-    return BoundKernel(kernel, step.global_size, step.local_size)
 
 
 def _events(tickets: Sequence[Ticket]) -> list[cl.Event]:

@@ -18,9 +18,9 @@ import pyopencl as cl
 
 from coexec.core.machine import Link, Rates
 from coexec.processors.opencl.buffer import OpenCLBuffer
-from coexec.processors.opencl.compile import kernel_source
 from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.executable import ProgramSource
+from coexec.processors.opencl.sources import kernel_source
 
 CHAINS = 10
 WIDTHS = (16, 8, 4, 1)

@@ -63,7 +63,7 @@ class SupportOracle:
         op = OPERATORS.get(call.identifier)
         if native.yes or op is None or op.body is None:
             return native
-        node = node_of(call)
+        node = RegionNode.alone(call)
         try:
             steps = body_steps(node)
         except ValueError:
@@ -83,7 +83,7 @@ class SupportOracle:
         differs = difference(call)
         if differs:
             return Support(False, differs)
-        node = node_of(call)
+        node = RegionNode.alone(call)
         try:
             step = native_step(node)
         except ValueError as error:
@@ -148,13 +148,6 @@ def inverse_of(node: RegionNode) -> tuple[Step, dict[str, TensorType]]:
             attributes["output_dtype"] = int(ir.DataType.from_numpy(call.input(0).dtype))
     bare = OpCall(other, (), attributes, version=call.version, name="inverse")
     return native_step(RegionNode(bare, inputs, outputs)), {"float": side}
-
-
-def node_of(call: OpCall) -> RegionNode:
-    """A node that makes the call, with made-up names."""
-    inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
-    outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
-    return RegionNode(call, inputs, outputs)
 
 
 def signature(call: OpCall) -> Hashable:

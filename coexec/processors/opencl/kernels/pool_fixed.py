@@ -46,6 +46,16 @@ def small_window(call: OpCall, facts: DeviceFacts) -> str | None:
     return None
 
 
+def small_window_of_floats(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why vectors along rows do not fit, whatever the window's steps, else ``None``."""
+    if facts.unit_kind != "cpu":
+        return "vectors along rows are for CPUs"
+    refusal = small_window(call, facts)
+    if refusal is None and call.input(0).dtype.kind != "f":
+        return f"{call.input(0).dtype.name}: rows hold floats"
+    return refusal
+
+
 def lower_fixed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     g = geometry(call)
     local = params["LOCAL"]

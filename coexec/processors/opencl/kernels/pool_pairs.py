@@ -18,7 +18,7 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window
+from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats
 
 SPACE: Mapping[str, tuple[int, ...]] = {"SHARES": (8, 4, 16)}
 """Shares of the work per compute unit."""
@@ -28,13 +28,9 @@ LEAST_LANES = 2
 
 def refuse_pairs(call: OpCall, facts: DeviceFacts) -> str | None:
     """Why a call that pooling kernels take is not one of 2 x 2 tiles, else ``None``."""
-    if facts.unit_kind != "cpu":
-        return "vectors along rows are for CPUs"
-    refusal = small_window(call, facts)
+    refusal = small_window_of_floats(call, facts)
     if refusal:
         return refusal
-    if call.input(0).dtype.kind != "f":
-        return f"{call.input(0).dtype.name}: rows hold floats"
     g = geometry(call)
     tiles = g.kernel == g.strides == (2, 2) and g.dilations == (1, 1)
     halves = g.out_size == tuple(n // 2 for n in g.in_size)

@@ -21,7 +21,7 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
-from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window
+from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats
 
 SPACE: Mapping[str, tuple[int, ...]] = {"SLOTS": (8, 4, 16), "GRID": (16, 64)}
 """Shares of the work per compute unit; KiB of a band's grids, which bound its rows."""
@@ -91,13 +91,9 @@ def _two(values: tuple[int, ...], trivial: int) -> Pair:
 
 def refuse_rows(call: OpCall, facts: DeviceFacts) -> str | None:
     """Why rows of vectors do not fit a call that pooling kernels take, else ``None``."""
-    if facts.unit_kind != "cpu":
-        return "vectors along rows are for CPUs"
-    refusal = small_window(call, facts)
+    refusal = small_window_of_floats(call, facts)
     if refusal:
         return refusal
-    if call.input(0).dtype.kind != "f":
-        return f"{call.input(0).dtype.name}: rows hold floats"
     g = geometry(call)
     if g.rank > 2:
         return "more than two spatial axes"

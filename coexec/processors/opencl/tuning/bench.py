@@ -11,14 +11,14 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
-from coexec.core.types import Array, OpCall
+from coexec.core.types import Array, OpCall, Region
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.choose import Choice, always
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.executable import KernelStep, OpenCLExecutable
 from coexec.processors.opencl.tuning.check import disagreement
-from coexec.processors.opencl.tuning.operands import alone, draw_operands
+from coexec.processors.opencl.tuning.operands import draw_operands
 from coexec.processors.opencl.tuning.search import Refused
 
 SAMPLE_MS = 1.0
@@ -40,7 +40,7 @@ class CallBench:
     def __init__(self, device: OpenCLDevice, call: OpCall) -> None:
         self.device = device
         self.call = call
-        self.region = alone(call)
+        self.region = Region.alone(call)
         values = draw_operands(call, np.random.default_rng(SEED))
         self._buffers: dict[str, OpenCLBuffer] = {
             name: self._upload(values[name]) for name in self.region.inputs

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from coexec.core.types import Array, OpCall, Region, RegionNode, TensorType
+from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.opdef import Sample
 from coexec.processors.opencl.fusion.activated import activated_of
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, Source, chain_of
 from coexec.processors.opencl.fusion.operators import definition
 
 
-def alone(call: OpCall) -> Region:
-    """A region of one node; operands whose values are known before running are constants."""
-    inputs = tuple(f"x{i}" if kind is not None else "" for i, kind in enumerate(call.inputs))
-    outputs = tuple(f"y{i}" if kind is not None else "" for i, kind in enumerate(call.outputs))
-    types = {
-        name: kind
-        for name, kind in zip(inputs + outputs, call.inputs + call.outputs, strict=True)
-        if kind is not None
-    }
-    constants = {inputs[i]: np.asarray(value) for i, value in call.constants.items()}
-    return Region(
-        (RegionNode(call, inputs, outputs),),
-        tuple(name for name in inputs if name and name not in constants),
-        tuple(name for name in outputs if name),
-        types,
-        constants,
-    )
-
-
 def draw_operands(call: OpCall, rng: np.random.Generator) -> dict[str, Array]:
-    """Data for the inputs of :func:`alone`."""
+    """Data for the inputs of :meth:`Region.alone`."""
     # An integer may be an index: below every size there is, it is one into any axis.
     smallest = min(
         (size for kind in call.inputs if kind is not None for size in kind.shape), default=1

@@ -28,8 +28,8 @@ from typing import Any
 from coexec.base.disk import write_atomically
 from coexec.base.errors import UsageError
 from coexec.processors.opencl.choose import variant_named
-from coexec.processors.opencl.compile import kernel_source
 from coexec.processors.opencl.family import DeviceFacts, KernelFamily
+from coexec.processors.opencl.sources import kernel_source
 from coexec.processors.opencl.tuning.key import CallKey
 
 FORMAT = 1

@@ -1,0 +1,60 @@
+"""Steps bound to memory: enqueueing them needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyopencl as cl
+
+from coexec.processors.opencl.executable import KernelStep, Label, Slot
+from coexec.processors.opencl.family import Scalar
+
+
+@dataclass
+class BoundKernel:
+    """A kernel whose arguments are set: enqueueing it needs nothing else."""
+
+    kernel: cl.Kernel
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None
+
+    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
+        return cl.enqueue_nd_range_kernel(queue, self.kernel, self.global_size, self.local_size)
+
+
+@dataclass
+class BoundCopy:
+    """A device-to-device copy with its operands resolved."""
+
+    dst: cl.Buffer
+    src: cl.Buffer
+    nbytes: int
+
+    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
+        return cl.enqueue_copy(queue, self.dst, self.src, byte_count=self.nbytes)
+
+
+@dataclass
+class BoundRegion:
+    """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to."""
+
+    steps: list[BoundKernel | BoundCopy]
+    labels: list[Label]
+    keep: list[cl.Buffer]
+
+    def then(self, other: BoundRegion) -> BoundRegion:
+        """The steps of both, one after another."""
+        return BoundRegion(
+            self.steps + other.steps, self.labels + other.labels, self.keep + other.keep
+        )
+
+
+def bind_kernel(
+    step: KernelStep, program: cl.Program, resolve: Callable[[Slot], cl.Buffer]
+) -> BoundKernel:
+    """A kernel object of the step's own, with the memory that its slots mean."""
+    kernel = cl.Kernel(program, step.entry)
+    for position, arg in enumerate(step.args):
+        kernel.set_arg(position, arg.pack() if isinstance(arg, Scalar) else resolve(arg))
+    return BoundKernel(kernel, step.global_size, step.local_size)
