@@ -136,6 +136,10 @@ FACTS = {
     "start_cold_s": ("start, caches empty", 1.0, "s"),
     "kernels": ("kernels", 1.0, ""),
     "host_us": ("host time of a launch", 1.0, "us"),
+    "trace_pairs": ("pairs of steps", 1.0, ""),
+    "trace_cost": ("tracing adds", 100.0, "%"),
+    "trace_cost_low": ("first quartile", 100.0, "%"),
+    "trace_cost_high": ("last quartile", 100.0, "%"),
 }
 """Facts that the page shows: heading, factor, unit."""
 

@@ -12,6 +12,7 @@ import coexec
 from bench.peers.coexec_infer import Inference
 from bench.peers.coexec_launch import Launches
 from bench.peers.coexec_ops import OperatorCall
+from bench.peers.coexec_profiling import Profiling
 from bench.peers.coexec_train import Training
 from bench.worker import Job
 from coexec.processors.find import measure_processor, open_processor
@@ -53,6 +54,8 @@ class CoexecPeer:
                 return Inference(self.processor, case["spec"])
             case "launch":
                 return Launches(self.processor, case["spec"])
+            case "profiling":
+                return Profiling(self.processor, case["spec"])
         return OperatorCall(self.processor, case["kind"], case["spec"])
 
 
