@@ -154,11 +154,11 @@ def conv(  # noqa: PLR0913 - a convolution has this many settings
     return net.op("Conv", name, inputs, attributes)
 
 
-def batch_norm(net: Net, x: ir.Value, name: str, channels: int) -> ir.Value:
+def batch_norm(net: Net, x: ir.Value, name: str, channels: int, *, scale: float = 1.0) -> ir.Value:
     """BatchNormalization over axis 1 in inference form, with fresh running statistics."""
     inputs = [
         x,
-        net.filled(f"{name}.weight", (channels,), 1.0),
+        net.filled(f"{name}.weight", (channels,), scale),
         net.filled(f"{name}.bias", (channels,)),
         net.filled(f"{name}.running_mean", (channels,)),
         net.filled(f"{name}.running_var", (channels,), 1.0),

@@ -13,7 +13,9 @@ import onnx_ir as ir
 from coexec.base.errors import UsageError
 from coexec.zoo import (
     cnn3d,
+    densenet,
     gpt,
+    inception,
     lenet,
     mlp,
     mobilenet,
@@ -62,6 +64,11 @@ CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
         "cnn3d": ZooEntry("small 3-D CNN for clips", (3, 16, 32, 32), cnn3d.cnn3d),
         "resnet18": ZooEntry("ResNet-18, stem for small images", (3, 32, 32), resnet.resnet18),
         "resnet18_224": ZooEntry("ResNet-18, ImageNet", (3, 224, 224), resnet.resnet18_224),
+        "resnet50": ZooEntry("ResNet-50, ImageNet", (3, 224, 224), resnet.resnet50),
+        "densenet121": ZooEntry("DenseNet-121", (3, 224, 224), densenet.densenet121),
+        "inception_v2": ZooEntry(
+            "Inception v2 (BN-Inception)", (3, 224, 224), inception.inception_v2
+        ),
         "mobilenetv2": ZooEntry("MobileNetV2, any size", (3, 224, 224), mobilenet.mobilenetv2),
         "squeezenet": ZooEntry("SqueezeNet 1.1", (3, 224, 224), squeezenet.squeezenet),
         "vgg11": ZooEntry("VGG-11 for small images", (3, 32, 32), vgg.vgg11),

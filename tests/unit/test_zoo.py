@@ -16,12 +16,16 @@ from coexec.zoo import CATALOG, build
 
 HUGE = {"vgg16_224"}
 """Half a gigabyte of weights: only counted."""
+DEEP = ("resnet50", "densenet121", "inception_v2")
+"""Hundreds of nodes: counted, and run once on a small image."""
 
-SMALL = [name for name in CATALOG if name not in HUGE]
+SMALL = [name for name in CATALOG if name not in HUGE.union(DEEP)]
 
 PUBLISHED_PARAMETERS = {
     # torchvision's models with 1,000 classes
     "resnet18_224": 11_689_512,
+    "resnet50": 25_557_032,
+    "densenet121": 7_978_856,
     "mobilenetv2": 3_504_872,
     "squeezenet": 1_235_496,
     "vgg16_224": 138_357_544,
@@ -118,6 +122,25 @@ def test_names_are_unique_and_say_what_they_are(name: str) -> None:
 @pytest.mark.parametrize(("name", "count"), PUBLISHED_PARAMETERS.items())
 def test_parameter_count_is_the_published_one(name: str, count: int) -> None:
     assert sum(value.size for value in parameters(build(name)).values()) == count
+
+
+def test_inception_v2_has_the_published_size_but_for_the_biases_of_convolutions() -> None:
+    weights = parameters(build("inception_v2"))
+    biases = sum(w.shape[0] for w in weights.values() if w.ndim == 4)
+    assert sum(w.size for w in weights.values()) + biases == 11_295_240
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_model_passes_the_checker_and_runs_in_onnxruntime(
+    name: str, rng: np.random.Generator
+) -> None:
+    model = build(name, classes=7, image_size=None)
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    y = run_in_onnxruntime(model, rng.standard_normal((2, 3, 64, 96), np.float32))
+    assert y.shape == (2, 7)
+    assert 0.01 < y.std() < 100
+    names = [node.name for node in model.graph]
+    assert len(set(names)) == len(names)
 
 
 def test_batch_normalization_is_in_inference_form() -> None:
