@@ -52,7 +52,8 @@ class ProcessorCosts:
     """Costs on one processor. ``failed`` are calls that it supports by its word and does not run.
 
     ``rates`` are its measured limits. ``fitted`` is there once a call was asked for that was not
-    measured.
+    measured. ``outdated`` counts times that were measured with other kernels or tuned values: they
+    are forgotten.
     """
 
     processor: Processor
@@ -60,7 +61,9 @@ class ProcessorCosts:
     store: CostStore
     fitted: FittedCosts | None = None
     failed: dict[str, str] = field(default_factory=dict)
+    outdated: int = 0
     _fitted_entries: int = -1
+    _codes: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class ProcessorCosts:
         """What a call that the processor supports costs."""
         if opdef(call).view:
             return Cost(Distribution.exactly(0.0), VIEW)
-        entry = self.store.get(call_key(call))
+        entry = self.measured(call)
         if entry is not None:
             return Cost(entry.time, MEASURED)
         self._fit()
@@ -78,6 +81,24 @@ class ProcessorCosts:
         if predicted is not None:
             return Cost(predicted, FITTED)
         return Cost(Distribution.exactly(roofline_us(call, self.rates)), ROOFLINE)
+
+    def measured(self, call: OpCall) -> Entry | None:
+        """The time of a call if it was measured with the code that would execute it now."""
+        key = call_key(call)
+        entry = self.store.get(key)
+        if entry is None or entry.code == self.code(call):
+            return entry
+        self.store.drop(key)
+        self.outdated += 1
+        log.info("%s on %s: measured with other kernels", call.identifier, self.name)
+        return None
+
+    def code(self, call: OpCall) -> str:
+        """The processor's digest of what executes a call, asked once for calls of one key."""
+        key = call_key(call)
+        if key not in self._codes:
+            self._codes[key] = self.processor.code_of(call)
+        return self._codes[key]
 
     def link(self) -> HostLink:
         """The way to the host and back: measured before, else from the rates."""
@@ -153,7 +174,8 @@ def _worklist(
         (each, distinct[key])
         for key in sorted(share, key=lambda key: -share[key])
         for each in costs
-        if (refresh or each.store.get(key) is None) and each.processor.supports(distinct[key]).yes
+        if each.processor.supports(distinct[key]).yes
+        and (refresh or each.measured(distinct[key]) is None)
     ]
 
 
@@ -165,7 +187,7 @@ def _measure_call(costs: ProcessorCosts, call: OpCall) -> None:
         costs.failed[key] = str(error)
         log.warning("%s not measured: %s", call.identifier, error)
         return
-    costs.store.put(key, Entry(found, call.identifier, features(call)))
+    costs.store.put(key, Entry(found, call.identifier, features(call), costs.code(call)))
 
 
 def _measure_link(costs: ProcessorCosts) -> None:
@@ -203,8 +225,8 @@ def _measure_slowdown(
 def _heaviest(calls: Sequence[OpCall], costs: ProcessorCosts) -> OpCall | None:
     counts = Counter(call_key(call) for call in calls)
     measured = {
-        key: (counts[key] * entry.time.median_us, call)
+        call_key(call): (counts[call_key(call)] * entry.time.median_us, call)
         for call in calls
-        if (entry := costs.store.get(key := call_key(call))) is not None
+        if (entry := costs.measured(call)) is not None
     }
     return max(measured.values(), key=lambda pair: pair[0], default=(0.0, None))[1]

@@ -19,17 +19,21 @@ from coexec.core.processor import ProcessorSpec
 from coexec.cost.distribution import Distribution
 
 log = logging.getLogger(__name__)
-FORMAT = 2
+FORMAT = 3
 """Changes when what is measured changes: older files are left alone."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A measured time; ``features`` describe the operator call to a regression."""
+    """A measured time; ``features`` describe the operator call to a regression.
+
+    ``code`` is :meth:`Processor.code_of` the call when it was measured.
+    """
 
     time: Distribution
     operator: str = ""
     features: tuple[float, ...] = ()
+    code: str = ""
 
 
 class CostStore:
@@ -49,6 +53,7 @@ class CostStore:
         self.path = (folder or cache_dir() / "costs") / f"{stem}-{digest[:16]}.json"
         self.entries: dict[str, Entry] = _read(self.path)
         self._changed = False
+        self._dropped: set[str] = set()
 
     def get(self, key: str) -> Entry | None:
         """What was measured, if it was."""
@@ -57,6 +62,13 @@ class CostStore:
     def put(self, key: str, entry: Entry) -> None:
         """Note a measurement."""
         self.entries[key] = entry
+        self._dropped.discard(key)
+        self._changed = True
+
+    def drop(self, key: str) -> None:
+        """Forget a measurement that no longer holds, in the file too."""
+        del self.entries[key]
+        self._dropped.add(key)
         self._changed = True
 
     def save(self) -> None:
@@ -64,7 +76,8 @@ class CostStore:
         if not self._changed:
             return
         # Another process may have added to the file meanwhile.
-        self.entries = {**_read(self.path), **self.entries}
+        others = {k: e for k, e in _read(self.path).items() if k not in self._dropped}
+        self.entries = {**others, **self.entries}
         record = {**self.identity, "entries": {k: _record(e) for k, e in self.entries.items()}}
         data = json.dumps(record, indent=1).encode()
         try:
@@ -81,6 +94,7 @@ def _record(entry: Entry) -> dict[str, Any]:
         "us": [round(value, 3) for value in (time.median_us, time.low_us, time.high_us)],
         "operator": entry.operator,
         "features": [float(f"{value:.6g}") for value in entry.features],
+        "code": entry.code,
     }
 
 
@@ -101,4 +115,5 @@ def _entry(record: Mapping[str, Any]) -> Entry:
     if not (math.isfinite(high) and 0 <= low <= median <= high):
         raise ValueError(f"impossible times {record['us']}")
     features = tuple(float(value) for value in record["features"])
-    return Entry(Distribution(median, low, high), str(record["operator"]), features)
+    time = Distribution(median, low, high)
+    return Entry(time, str(record["operator"]), features, str(record["code"]))

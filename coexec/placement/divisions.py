@@ -8,7 +8,6 @@ import onnx_ir as ir
 
 from coexec.base.window import Window
 from coexec.core.types import OpCall
-from coexec.cost.key import call_key
 from coexec.cost.model import Cost, ProcessorCosts
 from coexec.ops.split import CannotSplit, Way, share_call
 from coexec.ops.split_rules import way
@@ -102,7 +101,7 @@ def _curve(call: OpCall, how: Way, cost: Cost, costs: ProcessorCosts) -> Curve:
     whole = cost.time.median_us
     points = [(0.0, min(costs.rates.launch_us, whole))]
     for count, share in shares.items():
-        entry = costs.store.get(call_key(share))
+        entry = costs.measured(share)
         if entry is not None:
             time = min(max(entry.time.median_us, points[-1][1]), whole)
             points.append((count / how.count, time))

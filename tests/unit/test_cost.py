@@ -137,7 +137,8 @@ def test_measured_before_fitted_before_roofline(tmp_path: Path) -> None:
     for power in range(LEAST_ENTRIES):
         size = int(64 * 1.3**power)
         time = Distribution.exactly(2 + size / 1000)
-        costs.store.put(call_key(relu(size)), Entry(time, "Relu", features(relu(size))))
+        entry = Entry(time, "Relu", features(relu(size)), costs.code(relu(size)))
+        costs.store.put(call_key(relu(size)), entry)
     fitted = costs.cost(relu(5000))
     assert fitted.source == "fitted"
     assert fitted.time.median_us == pytest.approx(7, rel=0.3)
@@ -195,3 +196,44 @@ def test_what_does_not_run_is_told_and_costs_its_roofline(tmp_path: Path) -> Non
     assert costs.link().source == "rates"
     assert costs.cost(relu(8)).source == "roofline"
     assert math.isfinite(costs.cost(relu(8)).time.median_us)
+
+
+class Changing(ReferenceProcessor):
+    """Executes calls with code whose digest a test changes."""
+
+    digest = "old"
+
+    def code_of(self, call: OpCall) -> str:
+        return self.digest
+
+
+def test_times_of_other_kernels_are_forgotten_and_measured_again(tmp_path: Path) -> None:
+    processor = Changing()
+    before = ProcessorCosts(processor, RATES, CostStore(SPEC, "1", tmp_path))
+    measure([relu(8), relu(9)], [before], 60.0, nothing)
+    assert before.cost(relu(8)).source == "measured"
+    processor.digest = "new"
+    after = ProcessorCosts(processor, RATES, CostStore(SPEC, "1", tmp_path))
+    assert after.cost(relu(8)).source == "roofline"
+    assert after.outdated == 1
+    assert after.store.get(call_key(relu(8))) is None
+    seen: list[str] = []
+    measure([relu(8), relu(9)], [after], 60.0, lambda _s, text: seen.append(text))
+    assert seen == ["Relu on reference"] * 2
+    kept = CostStore(SPEC, "1", tmp_path)
+    assert {kept.entries[call_key(relu(n))].code for n in (8, 9)} == {"new"}
+
+
+def test_a_forgotten_time_does_not_come_back_from_the_file(tmp_path: Path) -> None:
+    store = CostStore(SPEC, "1", tmp_path)
+    store.put("a", Entry(Distribution.exactly(1.0)))
+    store.save()
+    store.drop("a")
+    store.save()
+    assert CostStore(SPEC, "1", tmp_path).entries == {}
+
+
+def test_the_code_of_a_reference_is_its_module() -> None:
+    reference = ReferenceProcessor()
+    assert reference.code_of(relu(8)) == reference.code_of(relu(9)) != ""
+    assert reference.code_of(relu(8)) != reference.code_of(product(8, 8, 8))

@@ -10,6 +10,7 @@ from coexec.ops.table import OPERATORS
 from coexec.processors.opencl.choose import Chooser, by_default, named
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.device import OpenCLDevice
+from coexec.processors.opencl.digest import code_digest
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
@@ -36,9 +37,15 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         variant, reason = family.choose(call, self.facts)
         return Support(variant is not None, reason)
 
+    def code_of(self, call: OpCall) -> str:
+        return code_digest(call, self.facts, self.choose, self._fusing)
+
+    @property
+    def _fusing(self) -> bool:
+        return self.options.kernels == "best"
+
     def compile(self, region: Region) -> Executable:
-        best = self.options.kernels == "best"
-        executable = compile_region(region, self.facts, self.name, self.choose, fusing=best)
+        executable = compile_region(region, self.facts, self.name, self.choose, self._fusing)
         self.prepare(executable)
         return executable
 

@@ -52,6 +52,9 @@ class OrtProcessor(Processor):
     def supports(self, call: OpCall) -> Support:
         return self.oracle.supports(call)
 
+    def code_of(self, call: OpCall) -> str:
+        return self.oracle.code_of(call)
+
     def compile(self, region: Region) -> Executable:
         # On the worker: a session's own threads inherit the cores of the thread that makes it.
         return self.worker.call(

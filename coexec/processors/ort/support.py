@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from coexec.base.sources import module_digest
 from coexec.core.processor import Support
 from coexec.core.types import Array, OpCall, RegionNode, TensorType
 from coexec.ops.table import OPERATORS
@@ -54,6 +55,13 @@ class SupportOracle:
         if self._runs_natively(node.call).yes:
             return [native_step(node, origin)]
         return body_steps(node, origin)
+
+    def code_of(self, call: OpCall) -> str:
+        """Digest of our part in executing a call: the function body's module, or nothing."""
+        op = OPERATORS.get(call.identifier)
+        if op is None or op.body is None or self._runs_natively(call).yes:
+            return ""
+        return module_digest(op.body)
 
     def _answer(self, call: OpCall) -> Support:
         refused = refused_unasked(call) or (difference(call) if call.domain else "")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from coexec.base.cores import resources_of
+from coexec.base.sources import module_digest
 from coexec.core.events import COPY, LAUNCH, Event
 from coexec.core.processor import (
     Buffer,
@@ -69,6 +70,9 @@ class ReferenceProcessor(Processor):
     def supports(self, call: OpCall) -> Support:
         known = call.identifier in OPERATORS
         return Support(known, "" if known else "no reference")
+
+    def code_of(self, call: OpCall) -> str:
+        return module_digest(opdef(call).reference)
 
     def compile(self, region: Region) -> Executable:
         return ReferenceExecutable(self.name, region.inputs, region.outputs, 0, 0, region)
