@@ -19,7 +19,7 @@ from bench.pool import Pool, Where
 from bench.protocol import ROOT
 from bench.record import Record, RecordError
 from bench.run import Choice, Run, describe, measure_limits
-from bench.show import Progress, show_summary
+from bench.show import Progress, show_summary, show_targets
 from bench.suites import SUITES
 from coexec.base.errors import SaveError
 from coexec.processors.find import list_processors
@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("suites", nargs="+", metavar="SUITE", help=f"all, {', '.join(SUITES)}")
+    found.add_argument(
+        "suites", nargs="+", metavar="SUITE", help=f"all (but coexec), {', '.join(SUITES)}"
+    )
     found.add_argument("--quick", action="store_true", help="a few cases of each suite")
     found.add_argument("--filter", default="", help="only cases whose name contains this")
     found.add_argument("--peers", default=",".join(contenders.LIBRARIES))
@@ -71,7 +73,8 @@ def chosen_suites(names: Sequence[str]) -> list[str]:
     unknown = [name for name in names if name not in (*SUITES, "all")]
     if unknown:
         raise BenchError(f"no suite {', '.join(unknown)}; there are: all, {', '.join(SUITES)}")
-    return [name for name in SUITES if name in names or "all" in names]
+    everything = "all" in names
+    return [n for n, suite in SUITES.items() if n in names or (everything and not suite.alone)]
 
 
 def chosen_libraries(text: str) -> list[str]:
@@ -137,7 +140,11 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
     if not any(of_suite for _, of_suite in chosen.values()):
         raise BenchError(f"no case has {arguments.filter!r} in its name")
     python = peers_python(arguments.env, libraries, notes)
-    known = [*contenders.ours(runtimes), *contenders.peers(libraries, runtimes)]
+    known = [
+        *contenders.ours(runtimes),
+        *contenders.peers(libraries, runtimes),
+        *contenders.together(runtimes),
+    ]
     cases = [case for _, of_suite in chosen.values() for case in of_suite]
     everybody = [c for c in known if any(c.takes(case.kind, case.spec) for case in cases)]
     with tempfile.NamedTemporaryFile(suffix=".log", delete=False) as log:
@@ -155,7 +162,9 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
                 measure_limits(machine, contenders.ours(runtimes), pool, progress.tell)
             for suite in suites:
                 pool.enter(suite.environment)
-                show_summary(notes, suite.name, run.suite(suite)["summary"])
+                found = run.suite(suite)
+                show_summary(notes, suite.name, found["summary"])
+                show_targets(notes, suite.name, found)
     finally:
         pool.close()
         notes.print(f"what peers printed: {log.name}")

@@ -46,7 +46,7 @@ class Suite:
     has processes of its own. ``roof`` says which measured limit of the device a row is held
     against: ``flop``, ``bytes`` or none.
     ``minutes`` is what a full run may take on two cores; cases share it by their work.
-    ``environment`` is given to all workers.
+    ``environment`` is given to all workers. ``alone``: it is no part of ``all``, it takes its time.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Suite:
     roof: str = ""
     files: Files | None = field(default=None, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = False
 
     def chosen(self, quick: bool, pattern: str = "") -> tuple[Case, ...]:
         """Cases whose name contains ``pattern``; of those only the ``quick`` ones, if wanted."""

@@ -18,8 +18,9 @@ class Contender:
     """A worker's module and options. Ratios are ours over the best peer of the same ``precision``.
 
     ``library`` is what ``--peers`` calls it, "" for what always takes part. ``kinds`` are prefixes
-    of the cases' kinds; of these it takes only ``models`` and ``batches``, where there are any.
-    ``beside_us``: it runs in coexec's own interpreter, which finds the OpenCL runtimes.
+    of the cases' kinds, but for those of ``without``; of these it takes only ``models`` and
+    ``batches``, where there are any. ``beside_us``: it runs in coexec's own interpreter, which
+    finds the OpenCL runtimes.
     """
 
     name: str
@@ -31,16 +32,21 @@ class Contender:
     kinds: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     batches: tuple[int, ...] = ()
+    without: tuple[str, ...] = ()
     beside_us: bool = False
 
     def takes(self, kind: str, spec: Mapping[str, Any]) -> bool:
         """Whether it takes part in a case; what it should be able to do but cannot is a row."""
         return (
             any(kind.startswith(prefix) for prefix in self.kinds)
+            and not any(kind.startswith(prefix) for prefix in self.without)
             and (not self.models or spec.get("model") in self.models)
             and (not self.batches or spec.get("batch") in self.batches)
         )
 
+
+TOGETHER = "coexec."
+"""Kinds of cases on two processors begin so; the runtime's name follows, then what it is."""
 
 NORMS, POOLS = ("batch_norm", "layer_norm", "softmax"), ("max_pool", "average_pool", "global_pool")
 OPERATORS = ("gemm", "conv", *NORMS, *POOLS, "chain", "update")
@@ -50,7 +56,15 @@ def ours(runtimes: Sequence[str]) -> list[Contender]:
     """coexec on every runtime, and training there in mixed precision."""
     module = "bench.peers.coexec_peer"
     single = [
-        Contender(f"coexec {_short(spec)}", module, "", {"processor": spec}, True, kinds=("",))
+        Contender(
+            f"coexec {_short(spec)}",
+            module,
+            "",
+            {"processor": spec},
+            True,
+            kinds=("",),
+            without=(TOGETHER,),
+        )
         for spec in runtimes
     ]
     mixed = [
@@ -115,3 +129,32 @@ def peers(libraries: Sequence[str], runtimes: Sequence[str]) -> list[Contender]:
     """All peers that belong to the libraries, and those that always take part."""
     found = [peer for peer in PEERS if not peer.library or peer.library in libraries]
     return found + [_tinygrad(spec) for spec in runtimes if "tinygrad" in libraries]
+
+
+ROLES = {
+    "first": ("ONNX Runtime alone", False, ""),
+    "second": ("OpenCL alone", False, ""),
+    "operator_split": ("operator split", True, ""),
+    "auto": ("auto", True, ""),
+    "heft": ("HEFT", True, "model"),
+    "branch_parallel": ("branch parallel", True, "model"),
+    "best_ratio": ("best ratio found", True, "layer"),
+}
+"""What two processors may do with a case: title, whether it is ours, kinds that it is for."""
+
+
+def together(runtimes: Sequence[str]) -> list[Contender]:
+    """Both processors of a case together, by different plans, and each of them alone."""
+    prefixes = [f"{TOGETHER}{_short(spec)}." for spec in runtimes]
+    return [
+        Contender(
+            title,
+            "bench.peers.coexec_together",
+            "",
+            {"role": role},
+            ours,
+            kinds=tuple(f"{prefix}{what}" for prefix in prefixes),
+            beside_us=True,
+        )
+        for role, (title, ours, what) in ROLES.items()
+    ]

@@ -12,6 +12,7 @@ from bench import record
 from bench.picture import picture
 from bench.protocol import ROOT
 from bench.show import rate_text, ratio_text, time_text
+from bench.targets import TARGETS
 
 Record = Mapping[str, Any]
 
@@ -103,6 +104,8 @@ def suite_lines(name: str, suite: Record) -> list[str]:
     lines += summary_lines(suite)
     cells = [row for case in suite["cases"] for row in case_cells(case, suite)]
     header = ("case", "", "time", "rate", "best peer", "ratio")
+    aims = TARGETS[name](suite) if name in TARGETS else []
+    lines += table(("work", "target", "measured"), aims)
     details = table(header, cells)
     if len(cells) > 60:
         details = ["<details><summary>All cases</summary>", "", *details, "</details>", ""]
@@ -135,6 +138,9 @@ FACTS = {
     "start_warm_s": ("start, caches full", 1.0, "s"),
     "start_cold_s": ("start, caches empty", 1.0, "s"),
     "kernels": ("kernels", 1.0, ""),
+    "predicted_ms": ("predicted", 1.0, "ms"),
+    "divided": ("nodes divided", 1.0, ""),
+    "first_share": ("share of the first", 100.0, "%"),
     "host_us": ("host time of a launch", 1.0, "us"),
     "trace_pairs": ("pairs of steps", 1.0, ""),
     "trace_cost": ("tracing adds", 100.0, "%"),

@@ -25,8 +25,8 @@ class Watcher(Protocol):
     def done(self, suite: Suite, case: Record) -> None:
         """A case is measured."""
 
-    def skipped(self, suite: Suite, case: Case) -> None:
-        """The run's time was up before a case."""
+    def skipped(self, suite: Suite, case: Case, why: str) -> None:
+        """A case is not measured."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ class Run:
         found = suite_record(suite, records, self.machine)
         for case in self.choice.cases(suite):
             if self.budget.left <= 0:
-                self.watcher.skipped(suite, case)
+                self.watcher.skipped(suite, case, "time is up")
+                continue
+            if not any(c.takes(case.kind, case.spec) for c in contenders):
+                self.watcher.skipped(suite, case, "nobody takes part")
                 continue
             records.append(self._case(suite, case, contenders))
             found = suite_record(suite, records, self.machine)

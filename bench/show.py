@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from bench.case import Case, Suite
+from bench.targets import TARGETS
 
 Record = Mapping[str, Any]
 
@@ -89,6 +90,19 @@ def show_summary(console: Console, name: str, summary: Sequence[Record]) -> None
     console.print(table)
 
 
+def show_targets(console: Console, name: str, suite: Record) -> None:
+    """What the suite set out to reach, beside what was measured; most suites have no targets."""
+    lines = TARGETS[name](suite) if name in TARGETS else []
+    if not lines:
+        return
+    table = Table(title=f"{name}: targets", title_justify="left")
+    for column in ("work", "target", "measured"):
+        table.add_column(column)
+    for line in lines:
+        table.add_row(*line)
+    console.print(table)
+
+
 class Progress:
     """A bar that moves only when it is told something: a thread of its own would disturb.
 
@@ -115,10 +129,10 @@ class Progress:
         line.add_row(self._bar, text)
         self._live.update(line, refresh=True)
 
-    def skipped(self, suite: Suite, case: Case) -> None:
+    def skipped(self, suite: Suite, case: Case, why: str) -> None:
         """A case less; a later run with a filter can measure it."""
         self._bar.completed += 1
-        self._console.print(f"skipped, time is up: {suite.name}, {case.name}")
+        self._console.print(f"skipped, {why}: {suite.name}, {case.name}")
 
     def done(self, suite: Suite, case: Record) -> None:
         """One case more; its rows stay on the screen."""

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 from bench import page, picture, record
+from bench.__main__ import chosen_suites
 from bench.agreement import difference, dissenters, yardstick
 from bench.budget import Budget
 from bench.case import BEST, MEDIAN, Case, Suite
-from bench.contenders import HALF, Contender, ours, peers
+from bench.contenders import HALF, Contender, ours, peers, together
 from bench.protocol import PeerFailed
 from bench.show import case_lines
 from bench.statistics import geomean, ratio, reduced
 from bench.suites import SUITES
+from bench.targets import coexecution
 from bench.turns import FEWEST_TURNS, Row, run_case
 from bench.worker import Server, timed_calls
 from coexec.base.errors import SaveError
@@ -261,7 +263,8 @@ def test_a_worker_answers_errors_and_times_calls() -> None:
 
 
 def test_every_case_has_a_name_of_its_own_and_somebody_beside_us() -> None:
-    everybody = peers(("torch", "onnxruntime"), ())
+    both = together(["opencl:intel", "opencl:pocl"])
+    everybody = [*peers(("torch", "onnxruntime"), ()), *(c for c in both if not c.ours)]
     for suite in SUITES.values():
         names = [case.name for case in suite.cases]
         assert len(set(names)) == len(names)
@@ -298,3 +301,52 @@ def test_the_picture_has_a_bar_per_suite_that_ends_at_the_axis_end() -> None:
         pytest.approx(picture.position(2.0) - picture.position(1.0), abs=0.1),
         pytest.approx(picture.position(4.0) - picture.position(1.0), abs=0.1),
     ]
+
+
+def test_cases_of_two_processors_are_for_their_contenders_only() -> None:
+    case = next(c for c in SUITES["coexec"].cases if c.kind == "coexec.intel.layer")
+    assert not any(c.takes(case.kind, case.spec) for c in ours(["opencl:intel"]))
+    assert not any(c.takes(case.kind, case.spec) for c in together(["opencl:pocl"]))
+    taking = [c.name for c in together(["opencl:intel"]) if c.takes(case.kind, case.spec)]
+    assert taking == [
+        *("ONNX Runtime alone", "OpenCL alone"),
+        *("operator split", "auto", "best ratio found"),
+    ]
+    assert "coexec" not in chosen_suites(["all"])
+    assert chosen_suites(["coexec"]) == ["coexec"]
+
+
+def layer_of(name: str, group: str, seconds: Mapping[str, float]) -> record.Record:
+    """A case of two processors; plans predicted 10 % less than they took."""
+    alone = ("one alone", "other alone")
+    best = min(seconds[n] for n in alone)
+    rows: list[dict[str, Any]] = [
+        {"peer": peer, "ours": peer not in alone, "seconds": time, "facts": {}}
+        | ({"ratio": {"value": time / best}} if peer not in alone else {})
+        for peer, time in seconds.items()
+    ]
+    rows[2]["facts"] = {"predicted_ms": 900 * rows[2]["seconds"]}
+    return {"name": name, "group": group, "rows": rows}
+
+
+def test_targets_of_coexecution_are_computed_from_the_rows() -> None:
+    names = ("one alone", "other alone", "operator split", "auto", "best ratio found")
+    times = {"a": (4.0, 2.0, 1.6, 2.0, 1.5), "b": (2.0, 2.0, 1.0, 1.0, 1.0)}
+    cases = [
+        layer_of(name, "layers, x", dict(zip(names, each, strict=True)))
+        for name, each in times.items()
+    ]
+    lines = {work: measured for work, _, measured in coexecution({"cases": cases})}
+    assert lines == {
+        "layers, x: operator split against the best processor alone": (
+            "geometric mean 1.58x, least 1.25x (a)"
+        ),
+        "layers, x: of the speedup that the rates of both allow": (
+            "geometric mean 91%, least 83% (a)"
+        ),
+        "layers, x: speed of operator split against the best ratio found": (
+            "geometric mean 97%, least 94% (a)"
+        ),
+        "predicted makespan against measured": "median 10.0% of 2 plans",
+        "auto's plan behind the best plan that was run": "median 12.5%, most 25.0% (a)",
+    }
