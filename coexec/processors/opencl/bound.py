@@ -9,6 +9,9 @@ import pyopencl as cl
 
 from coexec.processors.opencl.executable import KernelStep, Label, Slot
 from coexec.processors.opencl.family import Scalar
+from coexec.processors.opencl.invokers import remember_invokers
+
+remember_invokers()
 
 
 @dataclass
@@ -55,6 +58,10 @@ def bind_kernel(
 ) -> BoundKernel:
     """A kernel object of the step's own, with the memory that its slots mean."""
     kernel = cl.Kernel(program, step.entry)
-    for position, arg in enumerate(step.args):
-        kernel.set_arg(position, arg.pack() if isinstance(arg, Scalar) else resolve(arg))
+    # Arguments of known types are set at once; one by one, PyOpenCL takes each number for a buffer
+    # first, and 15 us to find that it is none.
+    kernel.set_arg_types([arg.dtype if isinstance(arg, Scalar) else None for arg in step.args])
+    kernel.set_args(
+        *(arg.pack().item() if isinstance(arg, Scalar) else resolve(arg) for arg in step.args)
+    )
     return BoundKernel(kernel, step.global_size, step.local_size)
