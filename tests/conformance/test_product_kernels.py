@@ -23,11 +23,14 @@ from tests.runtimes import RUNTIMES
 Shape = tuple[int, ...]
 
 
-def _gemm(m: int, n: int, k: int, turned: bool, bias: Shape | None = None) -> tuple[str, Example]:
-    attributes = {"transB": int(turned), "alpha": 0.5, "beta": 2.0}
+def _gemm(
+    m: int, n: int, k: int, turned: bool, bias: Shape | None = None, left: bool = False
+) -> tuple[str, Example]:
+    """``left``, ``turned``: the left and the right operand are transposed."""
+    attributes = {"transA": int(left), "transB": int(turned), "alpha": 0.5, "beta": 2.0}
     third = None if bias is None else Sample(bias)
-    operands = (Sample((m, k)), Sample((n, k) if turned else (k, n)), third)
-    return "Gemm", Example(operands, attributes)
+    first, second = (k, m) if left else (m, k), (n, k) if turned else (k, n)
+    return "Gemm", Example((Sample(first), Sample(second), third), attributes)
 
 
 def _conv(name: str, first: Shape, second: Shape, **attributes: Any) -> tuple[str, Example]:
@@ -41,6 +44,7 @@ CASES = {
     "few rows, vectors along a long sum": _gemm(4, 21, 1040, True),
     "rows as lanes, parts of a long sum": _gemm(40, 70, 1100, True, (40, 1)),
     "few rows, streams of two runs of columns": _gemm(3, 45, 11, False, (3, 1)),
+    "rows side by side, packed by several items": _gemm(45, 20, 70, False, left=True),
     "nothing to sum": _gemm(16, 8, 0, True, (8,)),
     "runs of positions that end with their image": _conv(
         "Conv", (3, 6, 13, 11), (8, 6, 1, 1), kernel_shape=(1, 1), strides=(1, 1), pads=(0,) * 4

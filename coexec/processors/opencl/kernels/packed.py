@@ -38,8 +38,8 @@ IDLE = 1.05
 MOST_SLOT_BYTES = 4 << 20
 """Scratch for all slots, unless one per compute unit takes more."""
 
-SPAN = 16
-"""Channels that one work-item packs."""
+SPAN, LINE_SPAN = 16, 64
+"""Channels that one work-item packs; where rows are contiguous, it moves vectors and takes more."""
 
 MOST_PHASES = 16
 """Phases of a stride; beyond, the products of single phases are not worth their launches."""
@@ -282,12 +282,13 @@ def pack_call(
     numbers = (a.base, a.batch, a.row, a.channel, *a.taps, p.rows, p.channels, *p.taps)
     defines = p.defines(facts, params)
     read = a.count * p.rows * p.depth * p.dtype.itemsize
+    span = LINE_SPAN if a.row == 1 else SPAN
     return KernelCall(
         family="pack",
         entry="pack",
         args=(a.operand, packed, *map(i32, numbers)),
-        global_size=(p.tiles(params), -(-p.channels // SPAN), a.count),
-        defines={**{name: defines[name] for name in ("T", "ACC", "MR")}, "SPAN": SPAN},
+        global_size=(p.tiles(params), -(-p.channels // span), a.count),
+        defines={**{name: defines[name] for name in ("T", "ACC", "MR", "SAME")}, "SPAN": span},
         bytes=read + p.packed_bytes(params),
         layout=True,
     )
