@@ -1,0 +1,1 @@
+"""Event simulation of a phone: shared memory bandwidth, frequencies, heat, load and energy."""

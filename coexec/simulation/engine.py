@@ -1,0 +1,323 @@
+"""The event simulation: units work through queues at rates that change as anything else changes.
+
+SimPy keeps the clock and the events. Between two events all rates are constant (a fluid model), so
+that each step is exact: progress, bytes, energy and temperature have closed forms. What changes
+rates: work that begins or ends, a phase with other traffic, a frequency, a load of other apps.
+
+Where the units at work cannot exceed the shared bandwidth even together (one alone never does), the
+phases of their work do not influence each other: then all of them are planned at once with NumPy,
+and an event is needed at their end only. This is what makes virtual time fast.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import simpy
+
+from coexec.simulation.condition import IDLE, Condition
+from coexec.simulation.device import Device, Unit
+from coexec.simulation.energy import BASE, DRAM, IDLE_POWER, Ledger
+from coexec.simulation.frequency import HEAT_PERIOD_US, PERIOD_US, SCHEDUTIL, Frequency
+from coexec.simulation.heat import temperature_after
+from coexec.simulation.load import LoadState, come_and_go
+from coexec.simulation.sharing import max_min_shares
+from coexec.simulation.work import Floats, Job, Timing, Work
+
+EPSILON_US = 1e-4
+"""Instants closer than this are one: below it lies the rounding of hours in a double."""
+LEAST_SHARE = 0.01
+"""Of its silicon, that other apps leave a unit at least."""
+
+
+@dataclass
+class _Lane:
+    """A unit with its queue. ``ends`` is the plan: absolute ends of phases from the present one."""
+
+    unit: Unit
+    frequency: Frequency
+    queue: deque[Job] = field(default_factory=deque)
+    ends: Floats = field(default_factory=lambda: np.empty(0))
+    durations: Floats = field(default_factory=lambda: np.empty(0))
+    busy_us: float = 0.0
+    busy_before_us: float = 0.0
+
+    @property
+    def job(self) -> Job | None:
+        """What it works on now."""
+        return self.queue[0] if self.queue and self.queue[0].ready else None
+
+
+class Engine:
+    """One device under one condition. Times are microseconds of virtual time from the start.
+
+    The same device, condition, seed and calls give the same times.
+    """
+
+    def __init__(self, device: Device, condition: Condition = IDLE, seed: int = 0) -> None:
+        self.device = device
+        self.condition = condition
+        self.env = simpy.Environment()
+        self.ledger = Ledger()
+        self.peak_gbps = 0.0
+        ambient = device.heat.ambient_celsius + condition.ambient_rise
+        self.sink = replace(device.heat, ambient_celsius=ambient)
+        rise = self.sink.throttle_celsius - self.sink.ambient_celsius
+        self.celsius = self.sink.ambient_celsius + condition.start_above_ambient * rise
+        self.hottest_celsius = self.celsius
+        self.loads = [LoadState(load) for load in condition.loads]
+        self._lanes: dict[str, _Lane] = {}
+        self._settled_us = 0.0
+        self._alarm = 0
+        self._load_gbps = 0.0
+        self._leaping: dict[str, float] = {}
+        self._governing = False
+        self.env.process(self._watch_heat())
+        rng = np.random.default_rng([seed, 1])
+        for state in self.loads:
+            self.env.process(come_and_go(self.env, state, rng.spawn(1)[0], self._change))
+
+    @property
+    def now_us(self) -> float:
+        return float(self.env.now)
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return tuple(lane.unit for lane in self._lanes.values())
+
+    def add(self, unit: Unit) -> None:
+        """Let a unit work; one that is known already stays as it is."""
+        if unit.name not in self._lanes:
+            limit = self.condition.speed_limit
+            self._lanes[unit.name] = _Lane(unit, Frequency(unit, self.condition.governor, limit))
+
+    def busy_us(self, unit: str) -> float:
+        """How long a unit has worked."""
+        self.settle()
+        return self._lanes[unit].busy_us
+
+    def speed(self, unit: str) -> float:
+        """Present frequency of a unit relative to its top one."""
+        return self._lanes[unit].frequency.speed
+
+    def submit(self, unit: str, work: Work, after: Sequence[simpy.Event] = ()) -> Job:
+        """Queue work behind what the unit has; it starts when all of ``after`` have happened."""
+        job = Job(unit, work, self.env.event())
+        self._lanes[unit].queue.append(job)
+        pending = [event for event in after if not event.processed]
+        if pending:
+            condition = self.env.all_of(pending)
+            assert condition.callbacks is not None
+            condition.callbacks.append(lambda _event: self._release(job))
+        else:
+            self._release(job)
+        return job
+
+    def run_until(self, event: simpy.Event) -> None:
+        """Let time pass until an event has happened."""
+        if not event.processed:
+            self.env.run(until=event)
+        self.settle()
+
+    def pass_time(self, us: float) -> None:
+        """Let so much time pass."""
+        if us > 0:
+            self.env.run(until=self.env.timeout(us))
+        self.settle()
+
+    def leap(self, us: float, joules: Mapping[str, float], busy_us: Mapping[str, float]) -> None:
+        """Let time pass in which units do what is known already; nothing may be queued.
+
+        ``joules`` by unit (and :data:`DRAM`) and ``busy_us`` by unit are spread evenly over the
+        time; silicon at rest and the rest of the phone are booked as ever.
+        """
+        if any(lane.queue for lane in self._lanes.values()):
+            raise ValueError("a leap while work is queued")
+        self._leaping = {part: amount / us * 1e6 for part, amount in joules.items()}
+        self.pass_time(us)
+        self._leaping = {}
+        for unit, worked in busy_us.items():
+            self._lanes[unit].busy_us += worked
+
+    def settle(self) -> None:
+        """Book progress, energy and heat up to now."""
+        now, seconds = self.now_us, (self.now_us - self._settled_us) * 1e-6
+        before = self.ledger.total_j
+        moved = 0.0
+        for lane in self._lanes.values():
+            job = lane.job
+            if job is not None:
+                share = self._share(lane)
+                lane.busy_us += seconds * 1e6 * share
+                self.ledger.add(lane.unit.name, lane.frequency.busy_w * seconds * share)
+                moved += _progress(lane, job, now)  # work that takes no time ends here, too
+        self.ledger.add(DRAM, moved * self.device.joule_per_byte)
+        if seconds <= 0:
+            return
+        self.peak_gbps = max(self.peak_gbps, moved / seconds * 1e-9 + self._load_gbps)
+        wanted = self._load_demand()
+        for state in self.loads:
+            gbps = state.load.gbps * self._load_gbps / wanted if wanted else 0.0
+            state.book(self.ledger, self.device, gbps, seconds)
+        for part, watts in self._leaping.items():
+            self.ledger.add(part, watts * seconds)
+        self.ledger.add(IDLE_POWER, sum(self.device.idle_w.values()) * seconds)
+        self.ledger.add(BASE, self.device.base_w * seconds)
+        watts = (self.ledger.total_j - before) / seconds
+        self.celsius = temperature_after(self.sink, self.celsius, watts, seconds)
+        self.hottest_celsius = max(self.hottest_celsius, self.celsius)
+        self._settled_us = now
+
+    def _release(self, job: Job) -> None:
+        self._change(job.release)
+
+    def _change(self, action: Callable[[], None] | None = None) -> None:
+        """Settle, let ``action`` change what rates depend on, and plan again."""
+        self.settle()
+        if action is not None:
+            action()
+        self._finish()
+        self._plan()
+        if self.condition.governor == SCHEDUTIL and not self._governing and self._unsettled():
+            self._governing = True
+            self.env.process(self._govern())
+
+    def _finish(self) -> None:
+        """Take work from queues whose last phase is over."""
+        for lane in self._lanes.values():
+            while lane.job is not None and lane.job.finished:
+                lane.queue.popleft().done.succeed()
+
+    def _plan(self) -> None:
+        """Ends of phases at present rates, and an alarm for when they stop being right."""
+        active = [(lane, job) for lane in self._lanes.values() if (job := lane.job) is not None]
+        self._alarm += 1
+        self._load_gbps = self._load_demand()
+        if not active:
+            return
+        now = self.now_us
+        for _, job in active:
+            if np.isnan(job.begin_us):
+                job.begin_us = now
+        if self._fits_together(active):
+            for lane, job in active:
+                _plan_all(job, lane, self._timing(lane, job), now)
+        else:
+            self._plan_next(active, now)
+        self._set_alarm(min(float(lane.ends[-1]) for lane, _ in active) - now)
+
+    def _timing(self, lane: _Lane, job: Job) -> Timing:
+        return job.work.alone(lane.frequency.speed * self._share(lane))
+
+    def _fits_together(self, active: Sequence[tuple[_Lane, Job]]) -> bool:
+        """Whether nobody would notice the others' traffic whatever phases meet."""
+        if len(active) == 1 and not self._load_gbps:
+            return True
+        wanted = sum(self._timing(lane, job).most_gbps for lane, job in active)
+        return wanted + self._load_gbps <= self.device.shared_gbps
+
+    def _plan_next(self, active: Sequence[tuple[_Lane, Job]], now: float) -> None:
+        """The present phase of each, with shares of the bandwidth."""
+        timings = [self._timing(lane, job) for lane, job in active]
+        alone = [
+            float(timing.durations_us[job.phase])
+            for timing, (_, job) in zip(timings, active, strict=True)
+        ]
+        demands = [
+            float(job.work.bytes[job.phase]) / us * 1e-3 if us else 0.0
+            for (_, job), us in zip(active, alone, strict=True)
+        ]
+        # Loads of other apps take part like one more unit.
+        *shares, self._load_gbps = max_min_shares(
+            [*demands, self._load_gbps], self.device.shared_gbps
+        )
+        for (lane, job), us, demand, share in zip(active, alone, demands, shares, strict=True):
+            duration = us * demand / share if demand > share else us
+            lane.durations = np.array([duration])
+            lane.ends = np.array([now + duration * job.left])
+
+    def _share(self, lane: _Lane) -> float:
+        """Share of its silicon that a unit at work has."""
+        silicon = lane.unit.silicon
+        rivals = sum(
+            other.job is not None and not silicon.isdisjoint(other.unit.silicon)
+            for other in self._lanes.values()
+        )
+        free = 1.0
+        for state in self.loads:
+            if state.on and not silicon.isdisjoint(state.load.silicon):
+                free -= state.load.share
+        return max(free, LEAST_SHARE) / max(rivals, 1)
+
+    def _load_demand(self) -> float:
+        return sum(state.load.gbps for state in self.loads if state.on)
+
+    def _set_alarm(self, delay: float) -> None:
+        number = self._alarm
+        timeout = self.env.timeout(max(delay, 0.0))
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(lambda _event: self._change() if number == self._alarm else None)
+
+    def _watch_heat(self) -> Generator[simpy.Event, None, None]:
+        while True:
+            yield self.env.timeout(HEAT_PERIOD_US)
+            self.settle()
+            steps = [lane.frequency.step for lane in self._lanes.values()]
+            for lane in self._lanes.values():
+                lane.frequency.look(self.sink, self.celsius)
+            if steps != [lane.frequency.step for lane in self._lanes.values()]:
+                self._change()
+
+    def _govern(self) -> Generator[simpy.Event, None, None]:
+        """Decide every period until deciding changes nothing more."""
+        for lane in self._lanes.values():
+            lane.busy_before_us = lane.busy_us
+        while self._unsettled():
+            yield self.env.timeout(PERIOD_US)
+            self._change(self._decide)
+        self._governing = False
+
+    def _unsettled(self) -> bool:
+        return any(
+            not lane.frequency.settled(lane.job is not None) for lane in self._lanes.values()
+        )
+
+    def _decide(self) -> None:
+        for lane in self._lanes.values():
+            lane.frequency.follow((lane.busy_us - lane.busy_before_us) / PERIOD_US)
+            lane.busy_before_us = lane.busy_us
+
+
+def _plan_all(job: Job, lane: _Lane, timing: Timing, now: float) -> None:
+    """All phases that are left."""
+    if job.phase == 0 and job.left == 1.0:
+        lane.durations, lane.ends = timing.durations_us, now + timing.ends_us
+        return
+    lane.durations = timing.durations_us[job.phase :]
+    lane.ends = now + np.cumsum(lane.durations) - lane.durations[0] * (1.0 - job.left)
+
+
+def _progress(lane: _Lane, job: Job, now: float) -> float:
+    """Move a job to where it is now; the bytes that this moved."""
+    before, over = job.moved, len(lane.ends)
+    if not over:  # the alarm of this very instant has not rung yet
+        return 0.0
+    if lane.ends[-1] > now + EPSILON_US:
+        over = int(np.searchsorted(lane.ends, now + EPSILON_US, side="right"))
+    if over:
+        job.ends_us[job.phase : job.phase + over] = lane.ends[:over]
+        job.phase += over
+        job.left = 1.0
+        lane.ends, lane.durations = lane.ends[over:], lane.durations[over:]
+    if job.finished:
+        job.moved = job.work.moved
+        return job.moved - before
+    if len(lane.ends):
+        duration = float(lane.durations[0])
+        job.left = min(max((float(lane.ends[0]) - now) / duration, 0.0), 1.0) if duration else 0.0
+    work = job.work
+    job.moved = float(work.bytes_before[job.phase] + work.bytes[job.phase] * (1.0 - job.left))
+    return job.moved - before

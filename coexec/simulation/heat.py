@@ -1,0 +1,25 @@
+"""Heat as one resistance and one capacity: C dT/dt = P - (T - T_ambient) / R.
+
+Power is constant between two events of the simulation, so that each step has a closed form and the
+result does not depend on how time is divided. One thermal node is the simplest model of a phone
+whose case bounds its sustained power: Skadron et al., "Temperature-aware microarchitecture" (ISCA
+2003) reduce their networks to it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from coexec.simulation.device import HeatSink
+
+
+def temperature_after(sink: HeatSink, celsius: float, watts: float, seconds: float) -> float:
+    """Temperature after ``seconds`` at constant power, from ``celsius`` at first."""
+    settled = sink.ambient_celsius + watts * sink.kelvin_per_watt
+    decay = math.exp(-seconds / (sink.kelvin_per_watt * sink.joule_per_kelvin))
+    return settled + (celsius - settled) * decay
+
+
+def sustained_w(sink: HeatSink) -> float:
+    """Power at which the temperature settles where throttling begins."""
+    return (sink.throttle_celsius - sink.ambient_celsius) / sink.kelvin_per_watt

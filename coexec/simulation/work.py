@@ -1,0 +1,113 @@
+"""Work as the simulation sees it: phases of arithmetic, memory traffic and fixed time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Timing:
+    """Phases one after the other at one speed, when nobody else uses the memory.
+
+    ``durations_us`` by phase, ``ends_us`` from the start of the first, ``most_gbps`` the highest
+    bandwidth that any phase takes.
+    """
+
+    def __init__(self, durations_us: Floats, moved: Floats) -> None:
+        self.durations_us = durations_us
+        self.ends_us = np.cumsum(durations_us)
+        rates = np.divide(moved, durations_us, out=np.zeros(len(moved)), where=durations_us > 0)
+        self.most_gbps = float(rates.max()) * 1e-3
+
+
+class Work:
+    """Phases (kernels) in order, each a sum of three times in microseconds.
+
+    ``fixed_us`` is the same at any frequency (handing over), ``compute_us`` that at the top
+    frequency, ``memory_us`` the wait for ``moved`` bytes with the bandwidth of the unit alone.
+    """
+
+    def __init__(
+        self,
+        fixed_us: Sequence[float],
+        compute_us: Sequence[float],
+        memory_us: Sequence[float],
+        moved: Sequence[float],
+    ) -> None:
+        self.fixed_us = np.asarray(fixed_us, float)
+        self.compute_us = np.asarray(compute_us, float)
+        self.memory_us = np.asarray(memory_us, float)
+        self.bytes = np.asarray(moved, float)
+        for numbers in (self.fixed_us, self.compute_us, self.memory_us, self.bytes):
+            if not 0 < len(numbers) == len(self.bytes):
+                raise ValueError("work needs at least one phase, with four numbers each")
+            if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
+                raise ValueError("work has a phase that is negative or no number")
+        self._timings: dict[float, Timing] = {}
+
+    def with_fixed(self, fixed_us: Floats) -> Work:
+        """The same with other fixed times, which are taken to be possible."""
+        other = Work.__new__(Work)
+        other.__dict__.update(self.__dict__)
+        other.fixed_us, other._timings = fixed_us, {}
+        return other
+
+    def __len__(self) -> int:
+        return len(self.bytes)
+
+    @cached_property
+    def bytes_before(self) -> Floats:
+        """Bytes of the phases before each phase, and at the end of all."""
+        return np.concatenate([[0.0], np.cumsum(self.bytes)])
+
+    @cached_property
+    def moved(self) -> float:
+        """Bytes of all phases."""
+        return float(self.bytes.sum())
+
+    def alone(self, speed: float) -> Timing:
+        """Times at a relative speed (kept: they are asked for again)."""
+        known = self._timings.get(speed)
+        if known is None:
+            us = self.fixed_us + self.compute_us / speed + self.memory_us
+            known = self._timings[speed] = Timing(us, self.bytes)
+        return known
+
+
+class Job:
+    """Work in the queue of a unit. ``done`` happens when its last phase ends.
+
+    ``begin_us`` is when its first phase started, ``ends_us`` when each phase ended (NaN before).
+    ``phase`` is the one under way, ``left`` the share of it that is left to do, and ``moved`` the
+    bytes so far.
+    """
+
+    def __init__(self, unit: str, work: Work, done: simpy.Event) -> None:
+        self.unit = unit
+        self.work = work
+        self.done = done
+        self.ready = False
+        self.phase = 0
+        self.left = 1.0
+        self.begin_us = float("nan")
+        self.ends_us = np.full(len(work), np.nan)
+        self.moved = 0.0
+
+    def release(self) -> None:
+        """What it waited for has happened."""
+        self.ready = True
+
+    @property
+    def end_us(self) -> float:
+        """When the last phase ended."""
+        return float(self.ends_us[-1])
+
+    @property
+    def finished(self) -> bool:
+        return self.phase >= len(self.work)
