@@ -19,7 +19,7 @@ from tests.random_regions import RegionDice, evaluated
 from tests.running import assert_close, run_region
 from tests.runtimes import RUNTIMES, open_opencl
 
-FINISHED = "coexec.opencl::Finished"
+FINISHED, BIASED = "coexec.opencl::Finished", "coexec.opencl::BiasedMatMul"
 
 
 def preferring(name: str) -> Chooser:
@@ -113,8 +113,53 @@ def test_a_product_finishes_its_result(runtime: str, variant: str) -> None:
     check(processor, dice.with_outputs(y), dice, preferring(variant))
 
 
+Shape = tuple[int, ...]
+LINEAR: dict[str, tuple[str, Shape, Shape, Shape]] = {
+    "images of tokens": ("packed", (3, 5, 33), (33, 30), (30,)),
+    "matrices of their own": ("packed", (2, 9, 7), (2, 7, 20), (1, 1, 20)),
+    "few rows": ("few_rows", (1, 4, 33), (33, 30), (30,)),
+    "one element at a time": ("naive", (3, 4), (4, 5), (1, 5)),
+}
+"""A variant, the operands of a MatMul, and a vector for its rows."""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("case", LINEAR)
+def test_a_product_adds_a_vector_to_its_rows(runtime: str, case: str) -> None:
+    processor = open_opencl(runtime)
+    variant, *shapes = LINEAR[case]
+    dice = ProductDice(case)
+    a, b, vector = (dice.drawn(*shape) for shape in shapes)
+    y = dice.append("Add", (vector, dice.append("MatMul", (a, b))))
+    region = dice.with_outputs(y)
+    assert fused_kinds(region, processor) == [BIASED]
+    compare(processor, region, dice, preferring(variant))
+    check(processor, dice.with_outputs(dice.clip(y)), dice, preferring(variant))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "other"),
+    [
+        ((4, 30, 33), (33,), (30,)),  # along the batch of a product with a vector
+        ((3, 5), (5, 4), (3, 1)),  # a vector for the columns
+        ((4, 5), (5, 4), (4, 4)),
+        ((1, 5), (5, 1), (6, 1)),  # makes the result larger
+    ],
+)
+def test_only_vectors_along_rows_are_added_by_a_product(a: Shape, b: Shape, other: Shape) -> None:
+    processor = open_opencl(RUNTIMES[0])
+    dice = ProductDice("other")
+    y = dice.append("MatMul", (dice.drawn(*a), dice.drawn(*b)))
+    region = dice.with_outputs(dice.append("Add", (y, dice.drawn(*other))))
+    assert BIASED not in fused_kinds(region, processor)
+
+
 def check(processor: OpenCLProcessor, region: Region, dice: ProductDice, choose: Chooser) -> None:
     assert FINISHED in fused_kinds(region, processor)
+    compare(processor, region, dice, choose)
+
+
+def compare(processor: OpenCLProcessor, region: Region, dice: ProductDice, choose: Chooser) -> None:
     expected = evaluated(region, dice.values)
     executable = compile_region(region, processor.facts, processor.name, choose)
     found = run_region(processor, region, executable, dice.values)

@@ -58,7 +58,7 @@ FAMILIES: tuple[KernelFamily, ...] = (
     optim.FAMILY,
 )
 
-INTERNAL: tuple[KernelFamily, ...] = (chain.FAMILY, norm_activated.FAMILY)
+INTERNAL: tuple[KernelFamily, ...] = (chain.FAMILY, norm_activated.FAMILY, gemm.BIASED_FAMILY)
 """Families of operators that only the compiler of regions makes."""
 
 KERNELS: Mapping[str, KernelFamily] = MappingProxyType(

@@ -11,13 +11,14 @@ from dataclasses import replace
 
 from coexec.core.types import OpCall, Region, RegionNode
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
 from coexec.processors.opencl.fusion.elementwise import chain_node, name_of
 from coexec.processors.opencl.fusion.expressions import can_stand_in_chain
 from coexec.processors.opencl.fusion.finished import FINISHED, Finished
 from coexec.processors.opencl.fusion.groups import Groups, readers_of, replaced
 
-CORES = frozenset({"Conv", "Gemm", "MatMul"})
+CORES = frozenset({"Conv", "Gemm", "MatMul", BIASED.identifier})
 FINISHING = frozenset(
     {
         *("Relu", "Clip", "LeakyRelu", "ThresholdedRelu", "HardSwish", "HardSigmoid"),

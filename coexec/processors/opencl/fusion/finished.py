@@ -8,8 +8,9 @@ from typing import Any
 
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.opdef import OpDef, Work
-from coexec.ops.table import OPERATORS, opdef
+from coexec.ops.table import opdef
 from coexec.processors.opencl.fusion import chain
+from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import FUSED
 
 
@@ -32,6 +33,11 @@ def finished_of(call: OpCall) -> Finished:
     return found
 
 
+def core_definition(core: OpCall) -> OpDef:
+    """The declaration of a product or a convolution."""
+    return BIASED if core.identifier == BIASED.identifier else opdef(core)
+
+
 def infer(call: OpCall) -> Sequence[TensorType]:
     """The type of the finished result."""
     return chain.infer(finished_of(call).chain)
@@ -41,7 +47,7 @@ def reference(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     """One after the other in NumPy."""
     own = finished_of(call)
     count = len(own.core.inputs)
-    (result,) = OPERATORS[own.core.identifier].reference(own.core, operands[:count])
+    (result,) = core_definition(own.core).reference(own.core, operands[:count])
     rest = list(operands[count:])
     return chain.reference(own.chain, [*rest[: own.place], result, *rest[own.place :]])
 
@@ -50,7 +56,7 @@ def work(call: OpCall) -> Work:
     """Arithmetic of both; operands are read once, the result is written once."""
     own = finished_of(call)
     kinds = (*call.inputs, *call.outputs)
-    flop = opdef(own.core).work(own.core).flop + chain.work(own.chain).flop
+    flop = core_definition(own.core).work(own.core).flop + chain.work(own.chain).flop
     return Work(flop, sum(kind.nbytes for kind in kinds if kind is not None))
 
 

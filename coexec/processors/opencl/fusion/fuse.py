@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from coexec.core.types import Region
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.bias import fuse_bias
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
@@ -15,6 +16,7 @@ Rewrite = Callable[[Region, DeviceFacts], Region]
 
 REWRITES: tuple[Rewrite, ...] = (
     fuse_normalisation,
+    fuse_bias,
     fuse_elementwise,
     fuse_epilogues,
     batch_optimizer,

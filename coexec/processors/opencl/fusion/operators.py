@@ -6,10 +6,11 @@ from coexec.core.types import OpCall
 from coexec.ops.opdef import TRAINING, OpDef
 from coexec.ops.table import opdef
 from coexec.processors.opencl.fusion.activated import ACTIVATED, ACTIVATED_GRAD, activated_of
+from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
 from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
 
-FUSED_OPERATORS = {op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD, FINISHED)}
+FUSED_OPERATORS = {op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD, BIASED, FINISHED)}
 
 
 def definition(call: OpCall) -> OpDef:
@@ -40,7 +41,9 @@ def title(call: OpCall) -> str:
         return call.identifier
     if call.identifier == FINISHED.identifier:
         own = finished_of(call)
-        return f"{own.core.identifier}+{title(own.chain)}"
+        return f"{title(own.core)}+{title(own.chain)}"
+    if call.identifier == BIASED.identifier:
+        return "MatMul+Add"
     if call.identifier != CHAIN.identifier:
         return "+".join(dict.fromkeys(activated_of(call).kinds))
     return "+".join(dict.fromkeys(step.call.identifier for step in chain_of(call).steps))

@@ -140,12 +140,12 @@ def gelu_grad(call: OpCall) -> str:
 
     if call.attribute("approximate", "none") == "none":
         cdf = f"({num(0.5)} * ({num(1)} + {erf_text(f'((b) * {num(0.5**0.5)})', dtype)}))"
-        density = f"({num(1 / (2 * np.pi) ** 0.5)} * exp({num(-0.5)} * (b) * (b)))"
+        density = f"({num(1 / (2 * np.pi) ** 0.5)} * EXP(V, {num(-0.5)} * (b) * (b)))"
         return f"((a) * ({cdf} + (b) * {density}))"
     scale = (2 / np.pi) ** 0.5
     # With s the sigmoid of 2u: (1 + tanh u) / 2 = s and (1 - tanh^2 u) / 2 = 2 s (1 - s).
     power_ = f"({num(-2 * scale)} * ((b) + {num(0.044715)} * (b) * (b) * (b)))"
-    s = f"({num(1)} / ({num(1)} + exp({power_})))"
+    s = f"({num(1)} / ({num(1)} + EXP(V, {power_})))"
     inner = f"({num(2 * scale)} * ({num(1)} + {num(3 * 0.044715)} * (b) * (b)))"
     return f"((a) * {s} * ({num(1)} + (b) * ({num(1)} - {s}) * {inner}))"
 

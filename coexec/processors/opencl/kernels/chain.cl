@@ -44,6 +44,7 @@
 #endif
 
 #include "vectors.cl"
+#include "exponential.cl"
 
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 typedef VEC(uchar) BV __attribute__((aligned(1)));

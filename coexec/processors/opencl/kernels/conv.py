@@ -19,7 +19,14 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
-from coexec.processors.opencl.kernels import depthwise, dots, outer, winograd, winograd_weight
+from coexec.processors.opencl.kernels import (
+    conv_direct,
+    depthwise,
+    dots,
+    outer,
+    winograd,
+    winograd_weight,
+)
 from coexec.processors.opencl.kernels.conv_products import (
     forward_product,
     input_products,
@@ -151,6 +158,9 @@ FAMILY = KernelFamily(
     (
         Variant("depthwise", depthwise.lower, depthwise.refuse, space=depthwise.SPACE),
         Variant("winograd", winograd.lower, winograd.refuse, winograd.SPACE, winograd.suited),
+        Variant(
+            "direct", conv_direct.lower, conv_direct.refuse, conv_direct.SPACE, conv_direct.suited
+        ),
         Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
         Variant(
             "winograd_weight",

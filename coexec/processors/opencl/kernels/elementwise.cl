@@ -14,6 +14,7 @@
 /* WIDEN: defined where C is not T.  PREDICATE: defined where results are conditions and U uchar. */
 
 #include "vectors.cl"
+#include "exponential.cl"
 
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 typedef VEC(U) UV __attribute__((aligned(sizeof(U))));

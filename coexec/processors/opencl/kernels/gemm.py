@@ -20,6 +20,7 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
+from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.kernels import dots, few_rows, outer
 from coexec.processors.opencl.kernels.packed import (
     ONES,
@@ -217,14 +218,14 @@ def left_batches(outer: Level, inner: Level) -> tuple[int, int, tuple[int, int]]
     return inner_count * outer_count, inner[1] or outer[1], steps
 
 
-FAMILY = KernelFamily(
-    "gemm",
-    ("Gemm", "MatMul"),
-    (
-        Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer),
-        Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots),
-        Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE),
-        Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
-        Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
-    ),
+VARIANTS = (
+    Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer),
+    Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots),
+    Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE),
+    Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
+    Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
 )
+
+FAMILY = KernelFamily("gemm", ("Gemm", "MatMul"), VARIANTS)
+BIASED_FAMILY = KernelFamily("gemm", (BIASED.identifier,), VARIANTS)
+"""Of the operator that the compiler of regions makes."""

@@ -43,7 +43,7 @@ class Product:
 
     @classmethod
     def of(cls, call: OpCall) -> Product:
-        """Describe a Gemm or MatMul call."""
+        """Describe a call of Gemm, MatMul, or MatMul with a vector for its rows."""
         return _gemm(call) if call.op_type == "Gemm" else _matmul(call)
 
 
@@ -77,7 +77,8 @@ def _matmul(call: OpCall) -> Product:
     if all(b_stride == 0 for _, _, b_stride in levels) and len(levels) == 1 and levels[0][1]:
         # One B for a contiguous batch of A: the batch is more rows.
         rows, levels = rows * levels[0][0], ()
-    return Product(rows, columns, depth, (depth, 1), (columns, 1), None, levels, 1.0, 1.0)
+    c = (0, 1) if call.has_input(2) else None
+    return Product(rows, columns, depth, (depth, 1), (columns, 1), c, levels, 1.0, 1.0)
 
 
 def batch_levels(

@@ -22,8 +22,10 @@
 /* WIDEN: defined where C is not T. */
 
 #include "vectors.cl"
+#include "exponential.cl"
 
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
+typedef VEC(C) FREE __attribute__((aligned(sizeof(C))));
 #define HINT __attribute__((vec_type_hint(VEC(C))))
 
 #ifdef WIDEN
@@ -33,6 +35,8 @@ typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 #define LOAD(v) (v)
 #define STORE(v) (v)
 #endif
+#define GET(p) LOAD(*(__global const TV *)(p))
+#define PUT(p, v) *(__global TV *)(p) = STORE(v)
 #define LARGER(a, b) ((a) < (b) ? (b) : (a))
 
 /* Sum or maximum of the elements of a vector, pairwise. */
@@ -53,59 +57,80 @@ typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
 static inline C sum_all(const VEC(C) v) { HALVES(v, PLUS) }
 static inline C max_all(const VEC(C) v) { HALVES(v, LARGER) }
 
+/* 1 for the lanes of the last vector of a line that no whole vector before it has. */
+static inline VEC(C) new_lanes(const int length)
+{
+    C lanes[W];
+    for (int i = 0; i < W; i++) lanes[i] = i >= W - length % W;
+    return *(const FREE *)lanes;
+}
+
+/* A line's last elements are a vector that overlaps the one before. It is read before anything is
+ * written, since y may be x, and it is written last. */
+static inline void long_row(__global const T *x, __global T *y, const int length)
+{
+    const int full = length - length % W;
+    const VEC(C) tail = GET(x + length - W);
+    VEC(C) tops = tail;
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) v = GET(x + i);
+        tops = LARGER(tops, v);
+    }
+    const VEC(C) top = (VEC(C))max_all(tops);
+    const VEC(C) last = EXP(VEC(C), tail - top);
+    VEC(C) sums = last * new_lanes(length);
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) v = GET(x + i);
+        const VEC(C) e = EXP(VEC(C), v - top);
+        sums += e;
+#if KIND == 0
+        PUT(y + i, e);
+#endif
+    }
+    const C sum = sum_all(sums);
+#if KIND == 0
+    const VEC(C) scale = (VEC(C))((C)1 / sum);
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) e = GET(y + i);
+        PUT(y + i, e * scale);
+    }
+    PUT(y + length - W, last * scale);
+#else
+    const VEC(C) shift = (VEC(C))log(sum);
+    for (int i = 0; i < full; i += W) {
+        const VEC(C) v = GET(x + i);
+        PUT(y + i, v - top - shift);
+    }
+    PUT(y + length - W, tail - top - shift);
+#endif
+}
+
+static inline void short_row(__global const T *x, __global T *y, const int length)
+{
+    C top = -INFINITY;
+    for (int i = 0; i < length; i++) {
+        const C v = (C)x[i];
+        top = LARGER(top, v);
+    }
+    C sum = 0;
+    for (int i = 0; i < length; i++) sum += EXP(C, (C)x[i] - top);
+#if KIND == 0
+    const C scale = (C)1 / sum;
+    for (int i = 0; i < length; i++) y[i] = (T)(EXP(C, (C)x[i] - top) * scale);
+#else
+    const C shift = log(sum);
+    for (int i = 0; i < length; i++) y[i] = (T)((C)x[i] - top - shift);
+#endif
+}
+
 __kernel HINT void rows(__global const T *x, __global T *y, const int outer, const int length)
 {
     const int o = get_global_id(0);
     if (o >= outer) return;
     x += o * length;
     y += o * length;
-    const int full = length - length % W;
-    C top = -INFINITY;
-    if (full > 0) {
-        VEC(C) tops = (VEC(C))(C)(-INFINITY);
-        for (int i = 0; i < full; i += W) {
-            const VEC(C) v = LOAD(*(__global const TV *)(x + i));
-            tops = LARGER(tops, v);
-        }
-        top = max_all(tops);
-    }
-    for (int i = full; i < length; i++) {
-        const C v = (C)x[i];
-        top = LARGER(top, v);
-    }
-    VEC(C) sums = (VEC(C))(C)0;
-    C rest = 0;
-#if KIND == 0
-    for (int i = 0; i < full; i += W) {
-        const VEC(C) v = LOAD(*(__global const TV *)(x + i));
-        const VEC(C) e = exp(v - (VEC(C))top);
-        sums += e;
-        *(__global TV *)(y + i) = STORE(e);
-    }
-    for (int i = full; i < length; i++) {
-        const C e = exp((C)x[i] - top);
-        rest += e;
-        y[i] = (T)e;
-    }
-    const C scale = (C)1 / (sum_all(sums) + rest);
-    for (int i = 0; i < full; i += W) {
-        const VEC(C) e = LOAD(*(__global const TV *)(y + i));
-        *(__global TV *)(y + i) = STORE(e * (VEC(C))scale);
-    }
-    for (int i = full; i < length; i++) y[i] = (T)((C)y[i] * scale);
-#else
-    for (int i = 0; i < full; i += W) {
-        const VEC(C) v = LOAD(*(__global const TV *)(x + i));
-        sums += exp(v - (VEC(C))top);
-    }
-    for (int i = full; i < length; i++) rest += exp((C)x[i] - top);
-    const C shift = log(sum_all(sums) + rest);
-    for (int i = 0; i < full; i += W) {
-        const VEC(C) v = LOAD(*(__global const TV *)(x + i));
-        *(__global TV *)(y + i) = STORE(v - (VEC(C))top - (VEC(C))shift);
-    }
-    for (int i = full; i < length; i++) y[i] = (T)((C)x[i] - top - shift);
-#endif
+    if (length < W) short_row(x, y, length);
+    else long_row(x, y, length);
 }
 
 /* Softmax or LogSoftmax of the lines that start at x, V being as many of them as LOADV takes. */
@@ -116,21 +141,19 @@ __kernel HINT void rows(__global const T *x, __global T *y, const int outer, con
         top = LARGER(top, v);                                                   \
     }                                                                           \
     V sum = (V)0;                                                               \
-    for (int i = 0; i < length; i++) sum += exp(LOADV(x + i * inner) - top);    \
+    for (int i = 0; i < length; i++) sum += EXP(V, LOADV(x + i * inner) - top); \
     const V last = FOLD(V, sum);                                                \
     for (int i = 0; i < length; i++) {                                          \
         const V v = LOADV(x + i * inner) - top;                                 \
-        SAVE(y + i * inner, OUTCOME(v, last));                                  \
+        SAVE(y + i * inner, OUTCOME(V, v, last));                               \
     }
 #if KIND == 0
 #define FOLD(V, s) ((V)1 / (s))
-#define OUTCOME(v, last) (exp(v) * (last))
+#define OUTCOME(V, v, last) (EXP(V, v) * (last))
 #else
 #define FOLD(V, s) log(s)
-#define OUTCOME(v, last) ((v) - (last))
+#define OUTCOME(V, v, last) ((v) - (last))
 #endif
-#define GET(p) LOAD(*(__global const TV *)(p))
-#define PUT(p, v) *(__global TV *)(p) = STORE(v)
 #define GET1(p) ((C) * (p))
 #define PUT1(p, v) *(p) = (T)(v)
 
@@ -189,7 +212,7 @@ __kernel void lines(__global const T *x, __global T *y, const int count, const i
 #define RESULT(V, d, v, s) ((v) * ((d) - (V)(s)))
 #else
 #define TERM(d, v) (d)
-#define RESULT(V, d, v, s) ((d) - exp(v) * (V)(s))
+#define RESULT(V, d, v, s) ((d) - EXP(V, v) * (V)(s))
 #endif
 
 __kernel HINT void grad_rows(__global const T *dy, __global const T *y, __global T *dx,

@@ -23,7 +23,8 @@ from coexec.processors.opencl.family import (
     refuse_types,
 )
 
-SIGMOID = "((V)1 / ((V)1 + exp(-{x})))"
+SIGMOID = "((V)1 / ((V)1 + EXP(V, -{x})))"
+MISH = "(EXP(V, x) * (EXP(V, x) + (V)2))"
 CLAMP01 = "({x} < (V)0 ? (V)0 : ({x} > (V)1 ? (V)1 : {x}))"
 ELU = "(x > (V)0 ? x : (V){alpha} * expm1(x))"
 SIGN = "(x > (V)0 ? (V)1 : (x < (V)0 ? (V)-1 : x))"
@@ -33,13 +34,13 @@ EXPRESSIONS: Mapping[str, str] = {
     "Sigmoid": SIGMOID.format(x="x"),
     "HardSwish": f"(x * {CLAMP01.format(x='(x * (V)(1.0f / 6.0f) + (V)0.5f)')})",
     "Tanh": "tanh(x)",
-    "Softplus": "((x < (V)0 ? (V)0 : x) + log1p(exp(-fabs(x))))",
+    "Softplus": "((x < (V)0 ? (V)0 : x) + log1p(EXP(V, -fabs(x))))",
     "Softsign": "(x / ((V)1 + fabs(x)))",
     # tanh(log(1 + e)) = n / (n + 2) with n = e (e + 2), e = exp(x); 1 in float from x = 20 on.
-    "Mish": "(x > (V)20 ? x : x * (exp(x) * (exp(x) + (V)2)) / (exp(x) * (exp(x) + (V)2) + (V)2))",
+    "Mish": f"(x > (V)20 ? x : x * {MISH} / ({MISH} + (V)2))",
     "Neg": "(-x)",
     "Sqrt": "sqrt(x)",
-    "Exp": "exp(x)",
+    "Exp": "EXP(V, x)",
     "Log": "log(x)",
     "Reciprocal": "((V)1 / x)",
     "Sin": "sin(x)",
@@ -60,7 +61,9 @@ EXPRESSIONS: Mapping[str, str] = {
     "Not": "(x == (V)0)",
     "BitwiseNot": "(~x)",
 }
-"""Expression of operators without attributes in ``x`` of type ``V`` (a scalar or a vector)."""
+"""Expression of operators without attributes in ``x`` of type ``V`` (a scalar or a vector).
+
+``EXP(V, x)`` is that of ``exponential.cl``."""
 
 PREDICATES = frozenset({"IsNaN", "IsInf", "Not"})
 
@@ -109,7 +112,7 @@ def gelu(call: OpCall) -> str:
         return f"((V)0.5f * x * ((V)1 + {scaled}))"
     twice = literal(-2 * (2 / np.pi) ** 0.5, dtype)
     cube = literal(0.044715, dtype)
-    return f"(x / ((V)1 + exp((V){twice} * (x + (V){cube} * x * x * x))))"
+    return f"(x / ((V)1 + EXP(V, (V){twice} * (x + (V){cube} * x * x * x))))"
 
 
 def erf(call: OpCall) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.opdef import Sample
 from coexec.processors.opencl.fusion.activated import activated_of
+from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, Source, chain_of
 from coexec.processors.opencl.fusion.operators import definition
 
@@ -26,7 +27,7 @@ def draw_operands(call: OpCall, rng: np.random.Generator) -> dict[str, Array]:
 
 def _range(call: OpCall, index: int, kind: TensorType) -> tuple[float, float]:
     """[low, high) of the first example with a random operand of this kind in this place."""
-    if call.domain == FUSED:
+    if call.domain == FUSED and call.identifier != BIASED.identifier:
         part, index = _reader(call, index)
         return _range(part, index, kind)
     for example in definition(call).examples:

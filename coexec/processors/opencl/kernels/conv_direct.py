@@ -1,0 +1,269 @@
+"""Convolutions with channels of the result in lanes, for weights that are known (conv_direct.cl).
+
+The layout of the weights costs nothing then, and x is read where it lies: nothing is gathered.
+That pays for the few channels of images (7 x 7 taps of 3 channels with strides: half the time of
+packed tiles, which gather 49 columns for each), and where a product has so few positions that tiles
+along them are partly empty (7 x 7: 49 of 64). Elsewhere both run alike, as far as weights stay in
+cache; with strides and many channels the lines of x that are read do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from coexec.core.types import OpCall
+from coexec.processors.opencl.family import (
+    DeviceFacts,
+    KernelCall,
+    Lowering,
+    Operand,
+    ceil_to,
+    i32,
+    inp,
+    out,
+    scratch,
+)
+from coexec.processors.opencl.kernels.window import Window, refuse_convolution
+
+SPACE: Mapping[str, tuple[int, ...]] = {
+    "PX": (6, 4, 8, 12),
+    "NV": (2, 3, 1, 4),
+    "BLOCK": (24, 48),
+    "DEPTH": (128, 64, 256),
+    "SLOTS": (4, 2, 8),
+}
+"""Register tile (PX positions, NV vectors of channels), positions of a task, terms of a sum between
+visits to the slot, tasks in work per compute unit."""
+
+IMAGE_CHANNELS = 4
+"""Input channels of what is gathered at great cost."""
+FEW_POSITIONS = 256
+"""Of a product: its tiles along positions are partly empty, or divide badly among units."""
+MOST_PADDING = 1.25
+"""Rows that are computed in terms of those that there are."""
+MOST_WEIGHTS = 1 << 18
+"""Elements that stay in cache from one block of positions to the next."""
+
+SMALL_TILES = ((6, 2), (4, 3))
+"""Tiles (positions, vectors) whose sums and operands fit 16 registers."""
+WIDE_TILES = ((12, 2), (8, 3))
+"""Those for 32 registers."""
+WIDE_VECTOR_BYTES = 64
+LEAST_LANES, MOST_LANES = 4, 16
+SPAN, BAND = 64, 16
+"""Terms that one work-item packs, rows that one pads."""
+ITEM = 4
+"""Bytes of an element."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """A convolution over two axes in the terms of conv_direct.cl; ``lanes`` of a vector."""
+
+    window: Window
+    lanes: int
+    params: Mapping[str, int]
+
+    @classmethod
+    def of(cls, call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Direct:
+        return cls(Window.of(call), lanes_of(facts), params)
+
+    @property
+    def panel(self) -> int:
+        """Rows of a panel."""
+        return self.params["NV"] * self.lanes
+
+    @property
+    def panels(self) -> int:
+        return -(-self.window.outer // self.panel)
+
+    @property
+    def depth(self) -> int:
+        return self.window.inner * self.window.taps
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of x with all that windows reach."""
+        w = self.window
+        reach = [
+            (o - 1) * s + (k - 1) * d + 1
+            for o, s, k, d in zip(w.out_size, w.strides, w.kernel, w.dilations, strict=True)
+        ]
+        return (reach[1], reach[2]) if self.padded else (w.in_size[1], w.in_size[2])
+
+    @property
+    def padded(self) -> bool:
+        """Whether some tap falls outside of x."""
+        w = self.window
+        ends = (
+            (o - 1) * s + (k - 1) * d - p
+            for o, s, k, d, p in zip(
+                w.out_size, w.strides, w.kernel, w.dilations, w.pads, strict=True
+            )
+        )
+        return any(w.pads) or any(end >= n for end, n in zip(ends, w.in_size, strict=True))
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Elements of the grid between taps of one row, and of one column."""
+        w = self.window
+        return w.dilations[1] * self.grid[1], w.dilations[2]
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.window.groups * self.panels * (1 + self.depth) * self.panel * ITEM
+
+    def panel_block(self, slots: int) -> int:
+        """Panels of a task: all, unless positions alone leave slots idle."""
+        others = self.blocks * self.window.batch * self.window.groups
+        parts = min(self.panels, -(-slots // others))
+        return -(-self.panels // parts)
+
+    @property
+    def depth_block(self) -> int:
+        parts = -(-self.depth // self.params["DEPTH"])
+        return -(-self.depth // parts)
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.window.pixels // self.params["BLOCK"])
+
+    def tasks(self, slots: int) -> int:
+        w = self.window
+        parts = -(-self.panels // self.panel_block(slots))
+        return w.batch * w.groups * parts * self.blocks
+
+
+def lanes_of(facts: DeviceFacts) -> int:
+    """Elements of a vector, also where a device computes on scalars."""
+    return min(max(facts.vector_bytes // ITEM, LEAST_LANES), MOST_LANES)
+
+
+def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why channels in lanes do not fit or do not pay, else ``None``."""
+    if call.identifier != "Conv":
+        return "only convolutions forward"
+    refusal = refuse_convolution(call, facts)
+    if refusal:
+        return refusal
+    if facts.unit_kind != "cpu":
+        return "a task needs a cache of its own"
+    if call.output(0).dtype != np.float32:
+        return f"{call.output(0).dtype.name}: panels are of float32"
+    if call.constant(1) is None:
+        return "weights that change are packed anew each time"
+    w = Window.of(call)
+    if (w.in_size[0], w.kernel[0], w.out_size[0], w.pads[0]) != (1, 1, 1, 0):
+        return "three spatial axes"
+    if min(w.pads) < 0:
+        return "negative pads"
+    return refuse_cost(w, Direct(w, lanes_of(facts), suited(call, facts)).panel)
+
+
+def refuse_cost(w: Window, panel: int) -> str | None:
+    """Why packed tiles are as fast, else ``None``; ``panel`` rows are computed at a time."""
+    if ceil_to(w.outer, panel) > MOST_PADDING * w.outer or w.inner == 0:
+        return f"{w.outer} rows leave lanes empty"
+    if w.taps > 1:
+        many = w.inner > IMAGE_CHANNELS
+        return f"more than {IMAGE_CHANNELS} channels: gathering them costs little" if many else None
+    if not w.pointwise or w.batch * w.pixels > FEW_POSITIONS:
+        return f"strides, or more than {FEW_POSITIONS} positions"
+    if w.inner * w.outer >= MOST_WEIGHTS:
+        return "weights that fit no cache"
+    return None
+
+
+def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """The register tile for the device's registers that wastes the least."""
+    w, lanes = Window.of(call), lanes_of(facts)
+    wide = facts.vector_bytes >= WIDE_VECTOR_BYTES
+
+    def padded(tile: tuple[int, int]) -> int:
+        positions, vectors = tile
+        return ceil_to(w.pixels, positions) * ceil_to(w.outer, vectors * lanes)
+
+    positions, vectors = min(WIDE_TILES if wide else SMALL_TILES, key=padded)
+    return {"PX": positions, "NV": vectors, "BLOCK": 48 if wide else 24}
+
+
+def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Packed weights (once), a padded copy of x where windows reach out of it, and the products."""
+    if call.output(0).size == 0:
+        return Lowering(())
+    d = Direct.of(call, facts, params)
+    layout = {"V": d.lanes, "NV": params["NV"], "LAYOUT": 1}
+    defines = {"V": d.lanes, **{name: params[name] for name in ("PX", "NV", "BLOCK")}}
+    wanted = facts.compute_units * params["SLOTS"]
+    calls = [_pack(d, call, layout)]
+    source, grid_bytes = inp(0), 0
+    if d.padded:
+        source = scratch(3)
+        grid_bytes = d.window.batch * d.window.in_channels * d.grid[0] * d.grid[1] * ITEM
+        calls.append(_pad(d, call, source, grid_bytes, layout))
+    calls.append(_product(d, call, source, wanted, defines))
+    slot_bytes = min(wanted, d.tasks(wanted)) * params["BLOCK"] * d.panel * ITEM
+    blocks = (d.packed_bytes, d.depth * ITEM, slot_bytes, grid_bytes)
+    return Lowering(tuple(calls), blocks if d.padded else blocks[:3])
+
+
+def _pack(d: Direct, call: OpCall, defines: Mapping[str, int]) -> KernelCall:
+    w = d.window
+    bias = call.has_input(2)
+    plane = d.grid[0] * d.grid[1]
+    numbers = (int(bias), w.outer, d.panels, d.depth, w.taps, w.kernel[2], plane, *d.steps)
+    return KernelCall(
+        family="conv_direct",
+        entry="direct_pack",
+        args=(inp(1), inp(2) if bias else inp(1), scratch(0), scratch(1), *map(i32, numbers)),
+        global_size=(w.groups * d.panels, -(-d.depth // SPAN)),
+        defines=defines,
+        bytes=call.input(1).nbytes + d.packed_bytes,
+        layout=True,
+    )
+
+
+def _pad(
+    d: Direct, call: OpCall, to: Operand, nbytes: int, defines: Mapping[str, int]
+) -> KernelCall:
+    w = d.window
+    numbers = (*w.in_size[1:], *d.grid, *w.pads[1:])
+    return KernelCall(
+        family="conv_direct",
+        entry="direct_pad",
+        args=(inp(0), to, *map(i32, numbers)),
+        global_size=(w.batch * w.in_channels, -(-d.grid[0] // BAND)),
+        local_size=(1, 1),
+        defines=defines,
+        bytes=call.input(0).nbytes + nbytes,
+        layout=True,
+    )
+
+
+def _product(
+    d: Direct, call: OpCall, source: Operand, wanted: int, defines: Mapping[str, int]
+) -> KernelCall:
+    w = d.window
+    plane = d.grid[0] * d.grid[1]
+    tasks, panel_block = d.tasks(wanted), d.panel_block(wanted)
+    work = (tasks, d.blocks, -(-d.panels // panel_block), panel_block, d.panels)
+    sizes = (w.groups, w.outer, d.depth, d.depth_block)
+    strides = (w.in_channels * plane, w.inner * plane)
+    places = (w.pixels, w.out_size[2], w.strides[1] * d.grid[1], w.strides[2])
+    return KernelCall(
+        family="conv_direct",
+        entry="direct",
+        args=(
+            *(source, scratch(0), scratch(1), out(0), scratch(2)),
+            *map(i32, (*work, *sizes, *strides, *places)),
+        ),
+        global_size=(min(wanted, tasks),),
+        local_size=(1,),
+        defines=defines,
+        flop=2 * w.outer * d.depth * w.pixels * w.batch * w.groups,
+        bytes=call.input(0).nbytes + d.packed_bytes + call.output(0).nbytes,
+        finishes="tensors",
+    )
