@@ -20,11 +20,13 @@ class Refusal:
 class Split:
     """A node divided among processors: so many elements of ``axis`` of its result on each.
 
-    ``sizes`` stand in the order in which the shares lie along the axis.
+    ``sizes`` stand in the order in which the shares lie along the axis. Each share also computes
+    the ``overlap`` next elements of its neighbours, which then need not come from there.
     """
 
     axis: int
     sizes: Mapping[str, int]
+    overlap: int = 0
 
     @property
     def shares(self) -> Iterator[tuple[str, int, int]]:
@@ -41,6 +43,9 @@ class Plan:
 
     Nodes of ``splits`` are divided; ``processors`` names the one with the largest share of them.
 
+    ``batch`` divides the batch among processors: so many samples on each (empty: it is whole);
+    ``processors`` then says where nodes run that stay whole.
+
     ``order`` is that in which nodes take their processors (empty: the graph's), ``policy`` what
     made the plan, ``predicted_us`` the makespan that it predicted.
     """
@@ -51,6 +56,13 @@ class Plan:
     policy: str = ""
     predicted_us: float | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
+    batch: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All processors that have a part, in order of first use."""
+        shared = (name for split in self.splits.values() for name in split.sizes)
+        return tuple(dict.fromkeys((*self.processors.values(), *shared, *self.batch)))
 
     def table(self) -> str:
         """Refusals as text, one line per operator and reason; empty if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,13 +35,33 @@ class ProcessorSpec:
 
 
 class Buffer(ABC):
-    """Memory of a processor; contents are undefined until written."""
+    """Memory of a processor; contents are undefined until written.
+
+    ``over`` is the memory of the host that it lies over, as bytes, if :meth:`Runner.adopt` made it.
+    """
 
     nbytes: int
+    over: Array | None = None
+
+    def lies_over(self, array: Array) -> bool:
+        """Whether ``array`` is the very memory of this buffer."""
+        return self.over is not None and _address(self.over) == _address(array)
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 class Ticket(ABC):
     """A promise of work handed to a processor; ``Processor.wait`` redeems it."""
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Have ``call`` called once the work is done or has failed, from any thread.
+
+        Tickets of a processor that is ``chained`` have this.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not tell when it is done")
 
 
 @dataclass(frozen=True)
@@ -76,15 +96,27 @@ Host = Array
 """Host memory in a copy: a C-contiguous NumPy array."""
 
 
+def shared(dst: Buffer | Host, src: Buffer | Host) -> bool:
+    """Whether a copy is one between a buffer and the memory that it lies over."""
+    if isinstance(dst, Buffer):
+        return not isinstance(src, Buffer) and dst.lies_over(src)
+    return isinstance(src, Buffer) and src.lies_over(dst)
+
+
 class Runner(ABC):
     """The running half of a processor: all that a saved program needs.
 
     ``after`` lists tickets that must be complete before the work starts; a ticket of another
     processor is waited for by its own processor first (the executor sees to that). ``detailed``
-    asks ``wait`` for the parts (kernels) of a launch and not only for its span.
+    asks ``wait`` for the parts (kernels) of a launch and not only for its span. ``host_memory``
+    is whether it computes on memory of the host: two such processors share a tensor. ``chained`` is
+    whether it follows others by itself (:meth:`follow`), so that no thread of the host has to wake
+    in between.
     """
 
     detailed: bool = False
+    host_memory: bool = False
+    chained: bool = False
 
     @abstractmethod
     def describe(self) -> ProcessorSpec:
@@ -94,9 +126,25 @@ class Runner(ABC):
     def alloc(self, nbytes: int) -> Buffer:
         """Allocate memory; freed when the buffer is garbage."""
 
+    def adopt(self, memory: Host) -> Buffer:
+        """A buffer over memory of the host (bytes, page-aligned), where ``host_memory`` is set.
+
+        Raises:
+            ProcessorError: the device does not take this memory.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not compute on memory of the host")
+
+    def follow(self, ticket: Ticket) -> None:
+        """Start what is handed over from now on after ``ticket`` of another, chained processor."""
+        raise NotImplementedError(f"{type(self).__name__} does not follow others by itself")
+
     @abstractmethod
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Ticket:
-        """Copy ``src`` to ``dst`` (equal sizes); at least one is a buffer of this processor."""
+        """Copy ``src`` to ``dst`` (equal sizes); at least one is a buffer of this processor.
+
+        Between a buffer and the memory that it lies over nothing moves: what one side wrote before
+        is then there for the other.
+        """
 
     @abstractmethod
     def submit(

@@ -13,12 +13,17 @@ INPUT, OUTPUT, STATE, BOUNDARY, SCRATCH = "input", "output", "state", "boundary"
 
 @dataclass(frozen=True)
 class BufferSpec:
-    """Memory that a program needs: ``role`` says for what."""
+    """Memory that a program needs: ``role`` says for what.
+
+    ``shares`` names the buffer of another processor in whose memory it lies, if both processors
+    compute on memory of the host. Reads of that one and writes of this one then move nothing.
+    """
 
     name: str
     processor: str
     nbytes: int
     role: str
+    shares: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,9 @@ class Program:
             ValueError: the first reference that does not.
         """
         buffers = {buffer.name for buffer in self.buffers}
+        for buffer in self.buffers:
+            known = not buffer.shares or buffer.shares in buffers
+            _require(known, f"{buffer.name!r} shares the memory of no buffer {buffer.shares!r}")
         for name in (*self.inputs, *self.outputs, *self.state):
             _require(name in self.types, f"tensor {name!r} has no type")
         for step in self.instructions:
@@ -120,7 +128,7 @@ class Program:
     @property
     def planned_bytes(self) -> int:
         """Bytes of all buffers as planned, constants of executables not counted."""
-        return sum(buffer.nbytes for buffer in self.buffers)
+        return sum(buffer.nbytes for buffer in self.buffers if not buffer.shares)
 
     @property
     def constant_bytes(self) -> int:

@@ -15,6 +15,8 @@ ROUNDS, LEAST_MS = 9, 5.0
 MOST_REPEATS = 10_000
 
 Action = Callable[[], object]
+Timed = Callable[[], float]
+"""Does its work once and returns the microseconds that it took by the processor's own clock."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,12 @@ class Slowdown:
     time: Distribution
 
 
-def slowdown(victim: Action, other: Action) -> Slowdown:
+def slowdown(victim: Timed, other: Action) -> Slowdown:
     """Time ``victim`` alone, then while a thread of its own repeats ``other``.
 
-    Shared memory bandwidth, caches, power and the interpreter's lock are all in it, as they are
-    when a program runs on both. An exception of ``other`` is raised here.
+    Shared memory bandwidth, caches and power are in it, as they are when a program runs on both.
+    What hands the work over is not: it is of little work only, and stands in the links. An
+    exception of ``other`` is raised here.
     """
     repeats = _repeats(victim)
     alone = median(_rounds_us(victim, repeats))
@@ -78,11 +81,5 @@ def _repeats(action: Action) -> int:
     return max(1, min(MOST_REPEATS, round(LEAST_MS / max(passed_ms, 1e-6))))
 
 
-def _rounds_us(action: Action, repeats: int) -> list[float]:
-    rounds = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        for _ in range(repeats):
-            action()
-        rounds.append((time.perf_counter() - start) * 1e6 / repeats)
-    return rounds
+def _rounds_us(action: Timed, repeats: int) -> list[float]:
+    return [sum(action() for _ in range(repeats)) / repeats for _ in range(ROUNDS)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from coexec.core.processor import Buffer, Executable, Processor, Ticket
 from coexec.core.types import Array, OpCall, Region, TensorType
 from coexec.cost.distribution import Distribution
 
-WARM_UP, LEAST_RUNS, MOST_RUNS = 2, 5, 30
+WARM_UP, LEAST_RUNS, MOST_RUNS = 2, 6, 30
 ENOUGH_SECONDS = 0.05
 """A call is run until either this or ``MOST_RUNS`` is reached."""
+BATCH, BATCH_SECONDS = 8, 0.01
+"""Runs that are handed over at once: at most so many, and no more than take about this long."""
 PATTERN = 4096
 """Random elements that operands repeat."""
 
@@ -22,22 +25,32 @@ PATTERN = 4096
 def measure_call(processor: Processor, call: OpCall, seed: int = 0) -> Distribution:
     """Times of ``call`` by the processor's own clock, after a warm-up, on seeded data.
 
-    From the start of its first kernel to the end of its last: what hands the work over and waits
-    for it is not in, for within a region it overlaps with other kernels.
+    From the start of its first kernel to the end of its last, with other work before it in the
+    queue: what hands the work over, waits for it and wakes the processor is not in, for within a
+    region that overlaps with other kernels.
 
     Raises:
         ProcessorError: it does not compile or run.
     """
-    run = prepare_call(processor, call, seed)
-    for _ in range(WARM_UP):
-        run()
+    submit = _prepared(processor, call, seed)
+    once = min(processor.wait(submit()).duration_ns for _ in range(WARM_UP)) / 1e9
+    count = max(2, min(BATCH, round(BATCH_SECONDS / max(once, 1e-9))))
     samples: list[float] = []
     began = time.perf_counter()
     while len(samples) < LEAST_RUNS or (
         len(samples) < MOST_RUNS and time.perf_counter() - began < ENOUGH_SECONDS
     ):
-        samples.append(run().duration_ns / 1e3)
+        tickets = [submit() for _ in range(count)]
+        samples += _apart([processor.wait(ticket) for ticket in tickets])
     return Distribution.of(samples)
+
+
+def _apart(events: Sequence[Event]) -> list[float]:
+    """Microseconds of each event that follows another one, which is not in them."""
+    return [
+        min(event.duration_ns, event.end_ns - before.end_ns) / 1e3
+        for before, event in itertools.pairwise(events)
+    ]
 
 
 def prepare_call(processor: Processor, call: OpCall, seed: int = 0) -> Callable[[], Event]:
@@ -46,10 +59,31 @@ def prepare_call(processor: Processor, call: OpCall, seed: int = 0) -> Callable[
     Raises:
         ProcessorError: it does not compile.
     """
+    submit = _prepared(processor, call, seed)
+    return lambda: processor.wait(submit())
+
+
+def _prepared(processor: Processor, call: OpCall, seed: int) -> Callable[[], Ticket]:
+    submit = prepare_region(processor, call, seed)
+    return lambda: submit({})
+
+
+def prepare_region(
+    processor: Processor, call: OpCall, seed: int = 0
+) -> Callable[[Mapping[str, Buffer]], Ticket]:
+    """As :func:`prepare_call`: a function that starts the call once, with buffers of one's own.
+
+    Those are by name of the tensor: ``x0``, ``y0``, ...
+    """
     region = Region.alone(call)
     executable = processor.compile(region)
     buffers = _buffers(processor, region, executable, np.random.default_rng(seed))
-    return lambda: processor.wait(processor.submit(executable, buffers, ()))
+
+    def submit(own: Mapping[str, Buffer]) -> Ticket:
+        pairs = zip(executable.arguments, buffers, strict=True)
+        return processor.submit(executable, [own.get(name, known) for name, known in pairs], ())
+
+    return submit
 
 
 def _buffers(

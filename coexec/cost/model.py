@@ -21,7 +21,14 @@ from coexec.cost.measured import measure_call, prepare_call
 from coexec.cost.roofline import roofline_us
 from coexec.cost.silicon import shared
 from coexec.cost.store import CostStore, Entry
-from coexec.cost.transfer import HostLink, Line, link_from_rates, measure_link
+from coexec.cost.transfer import (
+    HostLink,
+    Line,
+    between,
+    link_from_rates,
+    measure_handover,
+    measure_link,
+)
 from coexec.ops.table import opdef
 
 log = logging.getLogger(__name__)
@@ -32,6 +39,8 @@ LINK = "link"
 """Stands among the calls that failed if the link could not be measured."""
 SLOWDOWN = "#slowdown"
 """Key, with a name behind it, of how another processor slows this one down: the only feature."""
+HANDOVER = "#handover"
+"""Key, with a name behind it, of the way to another processor in memory that both share."""
 OWN_KEYS = "#"
 """Keys that begin so are of no operator call."""
 
@@ -107,9 +116,14 @@ class ProcessorCosts:
             return link_from_rates(self.rates)
         return HostLink(Line(write.time, write.features[0]), Line(read.time, read.features[0]))
 
+    def way(self, other: ProcessorCosts) -> Line:
+        """The way to another processor: measured from end to start, else through the host."""
+        entry = self.store.get(_pair_key(HANDOVER, other))
+        return between(self.link(), other.link()) if entry is None else Line(entry.time, 0.0)
+
     def slowdown(self, other: ProcessorCosts) -> float:
         """How many times longer things take here while ``other`` is busy; 1 if nobody measured."""
-        entry = self.store.get(_slowdown_key(other))
+        entry = self.store.get(_pair_key(SLOWDOWN, other))
         return 1.0 if entry is None else entry.features[0]
 
     def shares_silicon_with(self, other: ProcessorCosts) -> bool:
@@ -143,6 +157,10 @@ def measure(
         for each in costs:
             if seconds > 0 and (refresh or each.link().source != MEASURED):
                 _measure_link(each)
+        for each, other in itertools.permutations(costs, 2):
+            known = each.store.get(_pair_key(HANDOVER, other)) is not None and not refresh
+            if seconds > 0 and not known:
+                _measure_handover(each, other)
         for each, call in _worklist(calls, costs, refresh):
             passed = time.perf_counter() - began
             if passed >= seconds:
@@ -151,7 +169,7 @@ def measure(
             _measure_call(each, call)
         for victim, other in itertools.permutations(costs, 2):
             passed = time.perf_counter() - began
-            known = victim.store.get(_slowdown_key(other)) is not None and not refresh
+            known = victim.store.get(_pair_key(SLOWDOWN, other)) is not None and not refresh
             if passed < seconds and not known and not victim.shares_silicon_with(other):
                 observe(passed, f"{victim.name} while {other.name} is busy")
                 _measure_slowdown(calls, victim, other)
@@ -201,9 +219,20 @@ def _measure_link(costs: ProcessorCosts) -> None:
         costs.store.put(key, Entry(line.latency, "", (line.us_per_byte,)))
 
 
-def _slowdown_key(other: ProcessorCosts) -> str:
+def _measure_handover(source: ProcessorCosts, target: ProcessorCosts) -> None:
+    try:
+        found = measure_handover(source.processor, target.processor)
+    except CoexecError as error:
+        source.failed[_pair_key(HANDOVER, target)] = str(error)
+        log.warning("%s to %s not measured: %s", source.name, target.name, error)
+        return
+    if found is not None:
+        source.store.put(_pair_key(HANDOVER, target), Entry(found))
+
+
+def _pair_key(kind: str, other: ProcessorCosts) -> str:
     described = other.processor.describe()
-    return f"{SLOWDOWN} {described.name} {described.driver}"
+    return f"{kind} {described.name} {described.driver}"
 
 
 def _measure_slowdown(
@@ -218,8 +247,9 @@ def _measure_slowdown(
         for each, call in zip((victim, other), heaviest, strict=True)
         if call is not None
     ]
-    found = slowdown(*runs)
-    victim.store.put(_slowdown_key(other), Entry(found.time, "", (found.factor,)))
+    own, others = runs
+    found = slowdown(lambda: own().duration_ns / 1e3, others)
+    victim.store.put(_pair_key(SLOWDOWN, other), Entry(found.time, "", (found.factor,)))
 
 
 def _heaviest(calls: Sequence[OpCall], costs: ProcessorCosts) -> OpCall | None:

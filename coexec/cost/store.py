@@ -19,7 +19,7 @@ from coexec.core.processor import ProcessorSpec
 from coexec.cost.distribution import Distribution
 
 log = logging.getLogger(__name__)
-FORMAT = 3
+FORMAT = 4
 """Changes when what is measured changes: older files are left alone."""
 
 

@@ -29,40 +29,57 @@ def fold_batch_norm(model: ir.Model) -> int:
 
 
 def _fold(norm: ir.Node, builder: GraphBuilder) -> bool:
-    producer = _producer(norm)
-    if producer is None or is_training(call_of(norm)):
+    producer = only_producer(norm.inputs[0])
+    if (
+        producer is None
+        or is_training(call_of(norm))
+        or len([v for v in norm.outputs if v.name]) != 1
+    ):
         return False
-    parameters = [_constant(value) for value in norm.inputs[1:]]
-    operands = [value for value in producer.inputs[1:3] if value is not None]
-    weights = [_constant(value) for value in operands]
-    if any(array is None for array in (*parameters, *weights)) or not _per_channel(weights[1:]):
+    parameters = [constant(value) for value in norm.inputs[1:]]
+    if any(array is None for array in parameters):
         return False
     scale, shift, mean, variance = (np.asarray(array, np.float64) for array in parameters)
     factor = scale / np.sqrt(variance + call_of(norm).attribute("epsilon", EPSILON))
+    return absorb(norm, producer, factor, shift - mean * factor, builder)
+
+
+def absorb(
+    node: ir.Node, producer: ir.Node, factor: Array, shift: Array, builder: GraphBuilder
+) -> bool:
+    """Replace ``node``, which makes ``factor`` * h + ``shift`` of its producer's result h.
+
+    Both (channels,), float64. Returns whether the producer's weights are constants that can take
+    them in; nothing is changed otherwise.
+    """
+    operands = [value for value in producer.inputs[1:3] if value is not None]
+    weights = [constant(value) for value in operands]
+    if producer.op_type not in FOLDABLE or producer.domain:
+        return False
+    if any(array is None for array in weights) or not _per_channel(weights[1:]):
+        return False
     call = call_of(producer)
     weight = np.asarray(weights[0])
-    bias = _bias(call, weights, len(mean))
-    folded = (_scaled(call, weight, factor), (bias - mean) * factor + shift)
+    bias = _bias(call, weights, len(factor))
+    folded = (_scaled(call, weight, factor), bias * factor + shift)
     for position, array in enumerate(folded, start=1):
         name = f"{producer.name}.folded.{'weight' if position == 1 else 'bias'}"
-        _set_input(producer, position, builder.initializer(name, array.astype(weight.dtype)))
+        set_input(producer, position, builder.initializer(name, array.astype(weight.dtype)))
     if "beta" in producer.attributes:
         producer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-    _take_over(norm, producer)
+    take_over(node, producer)
     return True
 
 
-def _producer(norm: ir.Node) -> ir.Node | None:
-    """The node whose result nothing but ``norm`` reads, if it can take the normalisation over."""
-    value = norm.inputs[0]
+def only_producer(value: ir.Value | None) -> ir.Node | None:
+    """The node that makes a value which one operand alone reads."""
     node = value.producer() if value is not None else None
-    if value is None or node is None or node.domain or node.op_type not in FOLDABLE:
+    if value is None or node is None:
         return None
-    alone = len(tuple(value.uses())) == 1 and not value.is_graph_output()
-    return node if alone and len([v for v in norm.outputs if v.name]) == 1 else None
+    return node if len(tuple(value.uses())) == 1 and not value.is_graph_output() else None
 
 
-def _constant(value: ir.Value | None) -> Array | None:
+def constant(value: ir.Value | None) -> Array | None:
     """Value of a constant; ``None`` for anything that a run may change."""
     return None if value is None or value.is_graph_input() else constant_of(value)
 
@@ -92,18 +109,19 @@ def _scaled(call: OpCall, weight: Array, factor: Array) -> Array:
     return (each * factor.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))).reshape(weight.shape)
 
 
-def _set_input(node: ir.Node, position: int, value: ir.Value) -> None:
+def set_input(node: ir.Node, position: int, value: ir.Value) -> None:
+    """Operand ``position``, also where a node has had none there."""
     if position >= len(node.inputs):
         node.resize_inputs(position + 1)
     node.replace_input_with(position, value)
 
 
-def _take_over(norm: ir.Node, producer: ir.Node) -> None:
-    """The producer's result stands where the norm's stood, under its name."""
-    old, new = norm.outputs[0], producer.outputs[0]
+def take_over(node: ir.Node, producer: ir.Node) -> None:
+    """The producer's result stands where the node's stood, under its name."""
+    old, new = node.outputs[0], producer.outputs[0]
     name = old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph = norm.graph
+    graph = node.graph
     assert graph is not None
-    graph.remove(norm, safe=True)
+    graph.remove(node, safe=True)
     new.name = name

@@ -3,7 +3,8 @@
 A share reads its part of each operand: of constants it gets an initializer of its own, of other
 values a Slice, made where the value is. Shares are joined by a Concat where a value is wanted
 whole. A share that reads what shares along the same axis made takes their pieces: equal cuts pass
-from share to share, and a window over a cut (halo) moves only the elements beyond it.
+from share to share, and a window over a cut (halo) moves only the elements beyond it, or none where
+shares overlap.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
+from coexec.base.pieces import sources
 from coexec.base.window import Window
 from coexec.core.plan import Plan, Split
 from coexec.ops.builder import PHASE, SOURCE, GraphBuilder
@@ -25,12 +27,17 @@ from coexec.ops.split_rules import way
 
 @dataclass(frozen=True)
 class Piece:
-    """Elements ``start`` to ``stop`` of a divided value, and the processor that makes them."""
+    """Elements ``start`` to ``stop`` of a divided value, and the processor that makes them.
+
+    ``value`` has the elements ``first`` to ``last``: those, and what it overlaps its neighbours by.
+    """
 
     value: ir.Value
     start: int
     stop: int
     processor: str
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -109,19 +116,23 @@ class _Splitter:
             shares = [(name, *how.units(start, stop)) for name, start, stop in split.shares]
             if not shares or shares[-1][2] != how.count:
                 raise CannotSplit(f"shares end before {how.count * how.quantum}")
+            if split.overlap < 0 or split.overlap % how.quantum:
+                raise CannotSplit(f"an overlap of {split.overlap} is no multiple of {how.quantum}")
         except CannotSplit as error:
             raise ModelError(f"node {node.name!r} cannot be divided: {error}") from error
         # What others wait for comes first: cuts of all operands, then joins and shares.
-        for processor, start, stop in shares:
-            for value, read in _reads(node, how, start, stop):
+        computed = [how.overlapping(start, stop, split.overlap) for _, start, stop in shares]
+        for (processor, _, _), span in zip(shares, computed, strict=True):
+            for value, read in _reads(node, how, *span):
                 if value is not None and read is not None:
                     self._cuts(value, read[0].axis, *read[1:], processor)
         pieces = []
-        for processor, start, stop in shares:
-            inputs = self._operands(node, how, start, stop, processor)
-            attributes = {**attributes_of(node), **how.changes(start, stop)}
+        for (processor, *owned), span in zip(shares, computed, strict=True):
+            inputs = self._operands(node, how, *span, processor)
+            attributes = {**attributes_of(node), **how.changes(*span)}
             value = self._emit(node.op_type, inputs, attributes, processor, node)
-            pieces.append(Piece(value, start * how.quantum, stop * how.quantum, processor))
+            start, stop, first, last = (unit * how.quantum for unit in (*owned, *span))
+            pieces.append(Piece(value, start, stop, processor, first, last))
         self.divided[node.outputs[0]] = Divided(split.axis, tuple(pieces))
 
     def _operands(
@@ -149,13 +160,17 @@ class _Splitter:
         known = self.divided.get(value)
         if known is None or known.axis != axis:
             return [self._slice(self._whole(value, reader), axis, start, stop, reader)]
-        parts = []
-        for piece in known.pieces:
-            first, last = max(start, piece.start), min(stop, piece.stop)
-            if first < last:
-                bounds = (first - piece.start, last - piece.start)
-                parts.append(self._slice(piece.value, axis, *bounds, piece.processor))
-        return parts
+        pieces = [(p.processor, p.start, p.stop, p.first, p.last) for p in known.pieces]
+        return [
+            self._piece(known, number, first, last)
+            for number, first, last in sources(pieces, start, stop, reader)
+        ]
+
+    def _piece(self, known: Divided, number: int, start: int, stop: int) -> ir.Value:
+        """Elements of a divided value out of one of its pieces."""
+        piece = known.pieces[number]
+        bounds = (start - piece.first, stop - piece.first)
+        return self._slice(piece.value, known.axis, *bounds, piece.processor)
 
     def _slice(self, value: ir.Value, axis: int, start: int, stop: int, reader: str) -> ir.Value:
         """A part of one value, made where the value is: only what is read need move."""
@@ -182,7 +197,10 @@ class _Splitter:
         joined = self.wholes.setdefault(value, {})
         if reader not in joined:
             divided = self.divided[value]
-            pieces = [piece.value for piece in divided.pieces]
+            pieces = [
+                self._piece(divided, number, piece.start, piece.stop)
+                for number, piece in enumerate(divided.pieces)
+            ]
             joined[reader] = self._joined(pieces, divided.axis, reader)
         return joined[reader]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -13,12 +13,11 @@ from coexec.core.plan import Plan, Refusal, Split
 from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
 from coexec.cost.silicon import occupied
-from coexec.cost.transfer import HostLink, between
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.placement.divisions import divisions
 from coexec.placement.policies.table import Outcome
-from coexec.placement.problem import Matrix, Problem, Shares, Task, Tensor, Unit
+from coexec.placement.problem import Division, Matrix, Problem, Shares, Task, Tensor, Unit
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,18 @@ class Planned:
     refusals: tuple[Refusal, ...]
     costs: tuple[tuple[Cost | None, ...], ...]
 
+    def slowed(self, factors: Mapping[str, float]) -> Planned:
+        """The same with tasks that take so many times longer, by processor."""
+        if not factors:
+            return self
+        by_unit = [factors.get(unit.name, 1.0) for unit in self.problem.units]
+        divided = {
+            task: tuple(_slowed(division, by_unit) for division in divisions)
+            for task, divisions in self.problem.divisions.items()
+        }
+        times = self.problem.time_us * np.array(by_unit)
+        return replace(self, problem=replace(self.problem, time_us=times, divisions=divided))
+
     def plan(self, outcome: Outcome) -> Plan:
         """An outcome as a plan by names; of the refusals all."""
         tasks, units = self.problem.tasks, self.problem.units
@@ -66,7 +77,15 @@ class Planned:
         division = self.problem.divisions[task][shares.division]
         names = [unit.name for unit in self.problem.units]
         sizes = {names[unit]: count * division.quantum for unit, count in shares.units}
-        return Split(division.axis, sizes)
+        return Split(division.axis, sizes, shares.overlap * division.quantum)
+
+
+def _slowed(division: Division, factors: Sequence[float]) -> Division:
+    curves = tuple(
+        tuple((share, time * factor) for share, time in curve)
+        for curve, factor in zip(division.curves, factors, strict=True)
+    )
+    return replace(division, curves=curves)
 
 
 def build_problem(
@@ -91,7 +110,7 @@ def build_problem(
     names = [list(costs)[i] for i in used]
     rows = tuple(tuple(row[i] for i in used) for row in rows)
     tasks, tensors = _tasks_and_tensors(graph, calls, states)
-    latency, us_per_byte, latency_sigma = _links([costs[name].link() for name in names])
+    latency, us_per_byte, latency_sigma = _links([costs[name] for name in names])
     problem = Problem(
         units=_units([costs[name] for name in names]),
         tasks=tasks,
@@ -165,14 +184,14 @@ def _slowdowns(costs: Sequence[ProcessorCosts]) -> Matrix:
     return factors
 
 
-def _links(links: Sequence[HostLink]) -> tuple[Matrix, Matrix, Matrix]:
+def _links(costs: Sequence[ProcessorCosts]) -> tuple[Matrix, Matrix, Matrix]:
     """Latency, time per byte and spread between all places, the host last."""
-    count = len(links)
+    count = len(costs)
     latency, us_per_byte, sigma = (np.zeros((count + 1, count + 1)) for _ in range(3))
-    for p, source in enumerate(links):
-        lines = {q: between(source, target) for q, target in enumerate(links) if q != p}
-        entries = {(p, q): line for q, line in lines.items()}
-        entries |= {(p, count): source.read, (count, p): source.write}
+    for p, source in enumerate(costs):
+        link = source.link()
+        entries = {(p, q): source.way(target) for q, target in enumerate(costs) if q != p}
+        entries |= {(p, count): link.read, (count, p): link.write}
         for place, line in entries.items():
             latency[place] = line.latency.median_us
             us_per_byte[place] = line.us_per_byte

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from coexec.base.pieces import sources
 from coexec.base.window import Window
 from coexec.placement.problem import Problem, Schedule, Shares, Task, Tensor
 
@@ -26,12 +27,17 @@ class Plain:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of a tensor, elements ``start`` to ``stop``, made on ``unit``."""
+    """A part of a tensor, elements ``start`` to ``stop``, made on ``unit``.
+
+    It has the elements ``first`` to ``last``: those, and what it overlaps its neighbours by.
+    """
 
     tensor: int
     start: int
     stop: int
     unit: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -107,14 +113,13 @@ class _Divider:
         division = self.problem.divisions[index][shares.division]
         (result,) = task.outputs
         whole = self.problem.tensors[result]
-        bounds = self._bounds(shares)
         # What others wait for comes first: cuts of all operands, then joins and shares.
-        for unit, first, stop in bounds:
+        for unit, first, stop in shares.computed:
             for tensor, window in zip(task.inputs, division.windows, strict=True):
                 if window is not None:
                     self._cuts(tensor, window, window.span(first, stop), unit)
         pieces = []
-        for unit, start, stop in bounds:
+        for owned, (unit, start, stop) in zip(shares.bounds, shares.computed, strict=True):
             count = stop - start
             inputs = []
             for tensor, window in zip(task.inputs, division.windows, strict=True):
@@ -130,17 +135,11 @@ class _Divider:
             self.homes[index] = len(self.tasks) - 1
             self.times[-1][unit] = division.time_us(unit, count)
             self.sigmas[-1][unit] = float(self.problem.time_sigma[index, unit])
-            places = (start * division.quantum, stop * division.quantum)
-            pieces.append(_Piece(made, *places, unit))
+            own = (owned[1] * division.quantum, owned[2] * division.quantum)
+            pieces.append(
+                _Piece(made, *own, unit, start * division.quantum, stop * division.quantum)
+            )
         self.parts[result] = _Parts(division.axis, tuple(pieces))
-
-    def _bounds(self, shares: Shares) -> list[tuple[int, int, int]]:
-        """Processor, first unit and the one behind the last of each share."""
-        found, start = [], 0
-        for unit, count in shares.units:
-            found.append((unit, start, start + count))
-            start += count
-        return found
 
     def _part(self, tensor: int, window: Window, span: tuple[int, int], unit: int) -> int:
         """Elements of a tensor for a share; cut where the tensor is, joined where it is read."""
@@ -154,11 +153,12 @@ class _Divider:
         if known is None or known.axis != window.axis:
             whole = self._whole(tensor, unit)
             place = self._place(whole, unit)
-            return [self._cut(_Piece(whole, 0, window.extent, place), start, stop)]
+            piece = _Piece(whole, 0, window.extent, place, 0, window.extent)
+            return [self._cut(piece, start, stop)]
+        pieces = [(p.unit, p.start, p.stop, p.first, p.last) for p in known.pieces]
         return [
-            self._cut(piece, max(start, piece.start), min(stop, piece.stop))
-            for piece in known.pieces
-            if max(start, piece.start) < min(stop, piece.stop)
+            self._cut(known.pieces[number], first, last)
+            for number, first, last in sources(pieces, start, stop, unit)
         ]
 
     def _place(self, number: int, reader: int) -> int:
@@ -167,12 +167,12 @@ class _Divider:
         return reader if tensor.producer is None else self.units[tensor.producer]
 
     def _cut(self, piece: _Piece, start: int, stop: int) -> int:
-        if (start, stop) == (piece.start, piece.stop):
+        if (start, stop) == (piece.first, piece.last):
             return piece.tensor
         key = (piece.tensor, start, stop, piece.unit)
         if key not in self.cuts:
             whole = self.tensors[piece.tensor]
-            nbytes = whole.nbytes * (stop - start) // (piece.stop - piece.start)
+            nbytes = whole.nbytes * (stop - start) // (piece.last - piece.first)
             name = f"{whole.name}[{start}:{stop}]"
             self.cuts[key] = self._copy("Slice", (piece.tensor,), name, nbytes, piece.unit)
         return self.cuts[key]
@@ -183,7 +183,7 @@ class _Divider:
         if known is None:
             return self.numbers[tensor]
         if (tensor, unit) not in self.joins:
-            pieces = [piece.tensor for piece in known.pieces]
+            pieces = [self._cut(piece, piece.start, piece.stop) for piece in known.pieces]
             name = self.problem.tensors[tensor].name
             self.joins[tensor, unit] = self._join(pieces, name, unit)
         return self.joins[tensor, unit]

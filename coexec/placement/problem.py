@@ -12,6 +12,7 @@ tested on machines that do not exist. What the model says, and what it does not:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -83,6 +84,10 @@ class Division:
         """Time of a share of so many units on a processor; infinite where it refuses."""
         return self._times[unit][units]
 
+    def units_within(self, unit: int, time_us: float) -> int:
+        """The most units that a processor finishes in a time; times rise with the share."""
+        return max(bisect_right(self._times[unit], time_us) - 1, 0)
+
     @cached_property
     def _times(self) -> list[list[float]]:
         """By processor, the time of a share of 0, 1, 2, ... units."""
@@ -98,11 +103,31 @@ class Division:
 class Shares:
     """A divided task: a choice among its divisions, and how many units each processor has.
 
-    ``units`` are pairs (processor, units) in the order in which they lie along the axis.
+    ``units`` are pairs (processor, units) in the order in which they lie along the axis. Each share
+    also computes the ``overlap`` next units of its neighbours.
     """
 
     division: int
     units: tuple[tuple[int, int], ...]
+    overlap: int = 0
+
+    @property
+    def bounds(self) -> list[tuple[int, int, int]]:
+        """Processor, first unit and the one behind the last of each share."""
+        found, start = [], 0
+        for unit, count in self.units:
+            found.append((unit, start, start + count))
+            start += count
+        return found
+
+    @property
+    def computed(self) -> list[tuple[int, int, int]]:
+        """:attr:`bounds` with what is computed twice."""
+        count = sum(units for _, units in self.units)
+        return [
+            (unit, max(start - self.overlap, 0), min(stop + self.overlap, count))
+            for unit, start, stop in self.bounds
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +291,7 @@ def _check_shares(problem: Problem, index: int, shares: Shares) -> None:
         min(units.values()) > 0 and sum(units.values()) == division.count,
         f"shares of task {name!r} are not {division.count} units",
     )
+    _require(shares.overlap >= 0, f"shares of task {name!r} overlap by {shares.overlap}")
     finite = all(np.isfinite(division.time_us(unit, n)) for unit, n in units.items())
     _require(finite, f"a share of task {name!r} is on a processor that refuses it")
 

@@ -4,7 +4,8 @@ The model declares a configuration with the processors as its devices; each node
 sharding specification that names one device and splits no axis: that is where the node runs. That
 of a divided node names several devices and the axis; the sizes of unequal shares stand in the
 node's metadata, since ONNX has no place for them. Nodes stand in the plan's order. What else ONNX
-has no place for (refusals, the policy, the predicted time) stands in the model's metadata.
+has no place for (refusals, the policy, the predicted time, how the batch is divided) stands in the
+model's metadata.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ CONFIGURATION = "coexec"
 METADATA = "coexec.plan"
 SHARES = "coexec.shares"
 """Key of a divided node's metadata: elements of the axis by device, as in ``40,24``."""
+OVERLAP = "coexec.overlap"
+"""Key of a divided node's metadata: elements of its neighbours that each share computes, too."""
 IR_VERSION = 11
 """The first with multi-device configurations."""
 
@@ -32,8 +35,7 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
     """A copy of the planned ``model`` that carries ``plan``."""
     copy = model.clone()
     copy.ir_version = max(copy.ir_version, IR_VERSION)
-    shared = (name for split in plan.splits.values() for name in split.sizes)
-    names = tuple(dict.fromkeys((*plan.processors.values(), *shared)))
+    names = plan.named
     nodes = {str(node.name): node for node in copy.graph}
     if plan.order:
         copy.graph.remove(list(nodes.values()))
@@ -59,6 +61,7 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
         {
             "policy": plan.policy,
             "predicted_us": plan.predicted_us,
+            "batch": dict(plan.batch),
             "refusals": [vars(refusal) for refusal in plan.refusals],
         }
     )
@@ -68,6 +71,8 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
 def _divided(node: ir.Node, split: Split, names: Sequence[str]) -> ir.ShardingSpec:
     """The specification of a divided node's result; its sizes go to the node's metadata."""
     node.metadata_props[SHARES] = ",".join(map(str, split.sizes.values()))
+    if split.overlap:
+        node.metadata_props[OVERLAP] = str(split.overlap)
     value = node.outputs[0]
     dimension = ir.SimpleShardedDim(type_of(value).shape[split.axis], len(split.sizes))
     device = tuple(names.index(name) for name in split.sizes)
@@ -82,11 +87,13 @@ def _read_split(node: ir.Node, devices: Sequence[str], axis: int) -> Split:
     even = [total * (i + 1) // count - total * i // count for i in range(count)]
     try:
         sizes = even if text is None else [int(size) for size in text.split(",")]
+        overlap = int(node.metadata_props.get(OVERLAP, "0"))
     except ValueError:
-        sizes = []
-    if len(sizes) != count or min(sizes) < 1 or sum(sizes) != total:
-        raise ModelError(f"node {node.name!r} has {SHARES} {text!r} on {count} of {total} elements")
-    return Split(axis, dict(zip(devices, sizes, strict=True)))
+        sizes, overlap = [], -1
+    if len(sizes) != count or min(sizes) < 1 or sum(sizes) != total or overlap < 0:
+        found = f"{SHARES} {text!r} and {OVERLAP} {node.metadata_props.get(OVERLAP)!r}"
+        raise ModelError(f"node {node.name!r} has {found} on {count} of {total} elements")
+    return Split(axis, dict(zip(devices, sizes, strict=True)), overlap)
 
 
 def save_plan(model: ir.Model, plan: Plan, path: Path) -> None:
@@ -131,8 +138,8 @@ def read_plan(model: ir.Model) -> Plan:
             splits[name] = _read_split(node, devices, axes.pop())
             sizes = splits[name].sizes
             processors[name] = max(devices, key=lambda device: sizes[device])
-    policy, predicted, refusals = _read_metadata(model)
-    return Plan(processors, refusals, tuple(processors), policy, predicted, splits)
+    policy, predicted, refusals, batch = _read_metadata(model)
+    return Plan(processors, refusals, tuple(processors), policy, predicted, splits, batch)
 
 
 def load_plan(path: Path) -> tuple[ir.Model, Plan]:
@@ -148,15 +155,22 @@ def load_plan(path: Path) -> tuple[ir.Model, Plan]:
     return model, read_plan(model)
 
 
-def _read_metadata(model: ir.Model) -> tuple[str, float | None, tuple[Refusal, ...]]:
+def _read_metadata(
+    model: ir.Model,
+) -> tuple[str, float | None, tuple[Refusal, ...], dict[str, int]]:
+    """Policy, predicted time, refusals, and samples by processor."""
     try:
         record = json.loads(model.metadata_props.get(METADATA, "{}"))
         refusals = tuple(Refusal(**each) for each in record.get("refusals", ()))
         predicted = record.get("predicted_us")
+        batch = {str(name): int(count) for name, count in record.get("batch", {}).items()}
+        if any(count < 1 for count in batch.values()):
+            raise ValueError(f"samples by processor are {batch}")
         return (
             str(record.get("policy", "")),
             None if predicted is None else float(predicted),
             refusals,
+            batch,
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"the model's {METADATA} is damaged: {error}") from error

@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from coexec.base.errors import ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.processor import Buffer, Runner
 from coexec.core.program import SCRATCH, STATE, Program
+from coexec.core.timeline import Timeline, timeline_of
 from coexec.core.types import Array
 from coexec.runtime.lanes import Lanes, divides
 from coexec.runtime.run import Binding, Gate, Recorder, Run
+from coexec.runtime.sharing import common_memory
+from coexec.runtime.virtual_lanes import VirtualLanes
 
 
 class Executor:
@@ -22,7 +26,11 @@ class Executor:
     its own to :attr:`buffers`, so that programs over the same states can be chained.
 
     A program on one processor is followed by the caller's thread. On several, each processor gets
-    a thread, so that all of them work at once.
+    a thread, so that all of them work at once. On simulated ones the threads live in virtual time.
+
+    Raises:
+        ProcessorError: simulated processors together with real ones, or with those of another
+            simulation: they have no common clock.
     """
 
     def __init__(
@@ -35,13 +43,18 @@ class Executor:
         self.runners = runners
         self.processor_of = {spec.name: spec.processor for spec in program.buffers}
         self.buffers: dict[str, Buffer] = {}
+        memory = common_memory(program, runners)
         for spec in program.buffers:
             known = (shared or {}).get(spec.name) if spec.role in (STATE, SCRATCH) else None
-            if known is None or known.nbytes < spec.nbytes:
+            if spec.name in memory:
+                known = runners[spec.processor].adopt(memory[spec.name])
+            elif known is None or known.nbytes < spec.nbytes:
                 known = runners[spec.processor].alloc(spec.nbytes)
             self.buffers[spec.name] = known
-        self._binding = Binding(program, runners, self.buffers, self.processor_of)
-        self._lanes = Lanes(self._binding) if divides(program) else None
+        timeline = _common_timeline(program, runners)
+        now = time.perf_counter_ns if timeline is None else timeline.now_ns
+        self._binding = Binding(program, runners, self.buffers, self.processor_of, now, memory)
+        self._lanes = _lanes(self._binding, timeline)
 
     def run(
         self,
@@ -63,10 +76,11 @@ class Executor:
             return self._lanes.run(feeds, wanted, gate, trace)
         if trace is None:
             return Run(self._binding, feeds, wanted, gate).all()
-        start, recorder = time.perf_counter_ns(), Recorder()
+        now = self._binding.now
+        start, recorder = now(), Recorder(now=now)
         results = Run(self._binding, feeds, wanted, gate, recorder).all()
         trace.events.extend(recorder.events)
-        trace.events.append(Event("run", RUN, HOST, start, time.perf_counter_ns()))
+        trace.events.append(Event("run", RUN, HOST, start, now()))
         recorder.collect(trace)
         return results
 
@@ -86,3 +100,22 @@ class Executor:
             raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
         runner = self.runners[self.processor_of[name]]
         runner.wait(runner.copy(self.buffers[name], array, ()))
+
+
+def _lanes(binding: Binding, timeline: Timeline | None) -> Lanes | VirtualLanes | None:
+    if not divides(binding.program):
+        return None
+    return Lanes(binding) if timeline is None else VirtualLanes(binding, timeline)
+
+
+def _common_timeline(program: Program, runners: Mapping[str, Runner]) -> Timeline | None:
+    """The virtual time of all processors of a program, if they are simulated."""
+    found = {name: timeline_of(runners[name]) for name in program.processors}
+    if len({id(timeline) for timeline in found.values()}) > 1:
+        simulated = [name for name, timeline in found.items() if timeline is not None]
+        raise ProcessorError(
+            f"{', '.join(found)} have no common clock: {', '.join(simulated)} "
+            "are simulated; name processors of one simulated phone only, its CPU among them "
+            "(it executes what others refuse)"
+        )
+    return next(iter(found.values()), None)

@@ -3,6 +3,10 @@
 The instructions of a program are divided by the processor that they concern. Each lane goes through
 its own in order; where it needs a tensor of another, it waits for that one read and for nothing
 else. As the program is a valid order of the whole, lanes cannot wait for each other in a circle.
+
+Where processors follow each other by themselves, the threads hand everything over at once and the
+processors wait: a thread of the host that has to wake on a core that computes, perhaps with the
+interpreter's lock, comes a millisecond late (measured).
 """
 
 from __future__ import annotations
@@ -159,6 +163,9 @@ class LaneRun(Run):
         super().__init__(binding, feeds, wanted, meeting.gate, recorder)
         self.meeting = meeting
         self.gates = 0
+        # A driver's binding may wait for a copy that nobody refers to any more, with the
+        # interpreter's lock: not while the processors wait for each other.
+        self.kept: list[Ticket] = []
 
     def go(self, steps: tuple[Instruction, ...]) -> None:
         """Follow the lane's instructions to the end; a failure goes to the meeting."""
@@ -174,9 +181,14 @@ class LaneRun(Run):
     def write(self, step: Write) -> None:
         if step.tensor not in self.host:
             arrival = self.meeting.expect(step.tensor)
-            arrival.runner.wait(arrival.ticket)
+            runner = self.binding.runner(step.buffer)
+            if runner.chained and arrival.runner.chained:
+                runner.follow(arrival.ticket)
+            else:
+                arrival.runner.wait(arrival.ticket)
             self.host[step.tensor] = arrival.array
         super().write(step)
+        self.kept.append(self.last[self.binding.runner(step.buffer)])
 
     def read(self, step: Read) -> tuple[Runner, Ticket]:
         runner, ticket = super().read(step)

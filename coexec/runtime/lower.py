@@ -28,6 +28,7 @@ from coexec.core.types import Region, RegionNode, TensorType
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.runtime.mode import DEFAULT, ExecutionMode
+from coexec.runtime.partition import Part, Partitioning, exported, partition
 
 
 @dataclass(frozen=True)
@@ -54,21 +55,15 @@ def lower(graph: ir.Graph, how: Lowering) -> Program:
     return _Lowerer(graph, how).run()
 
 
-@dataclass
-class _Part:
-    """Consecutive nodes on one processor and in one phase."""
-
-    processor: str
-    gated: bool
-    nodes: list[ir.Node] = field(default_factory=list)
-
-
 class _Lowerer:
     def __init__(self, graph: ir.Graph, how: Lowering) -> None:
         self.graph = graph
         self.how = how
-        self.exported = _exported(graph, how)
-        self.parts = _partition(graph, how, self.exported)
+        self.exported = exported(graph, how.plan)
+        phase = how.gated_phase if how.gate else ""
+        self.parts = partition(
+            graph, Partitioning(how.plan, phase, how.state, how.mode.by_operator)
+        )
         self.output_names = [str(value.name) for value in graph.outputs]
         self.instructions: list[Instruction] = []
         self.executables: list[Executable] = []
@@ -90,6 +85,7 @@ class _Lowerer:
                 self.held[name, home] = self._buffer(name, home, self.types[name].nbytes, STATE)
             else:
                 self.feeds.add(name)
+        self._spread_states()
         gated = False
         for index, part in enumerate(self.parts):
             if part.gated and not gated and self.how.gate:
@@ -112,6 +108,25 @@ class _Lowerer:
             state=tuple(name for name in inputs if name in self.how.state_inputs),
             types=self.types,
         )
+
+    def _spread_states(self) -> None:
+        """States go to others that read them before anything runs.
+
+        Later, their homes would first finish what was launched there. All are on their way before
+        the first is waited for.
+        """
+        read = [
+            (str(value.name), part.processor)
+            for part in self.parts
+            for node in part.nodes
+            for value in node.inputs
+            if value is not None and value.name in self.how.state_inputs
+        ]
+        away = [(name, place) for name, place in dict.fromkeys(read) if self.homes[name] != place]
+        for name, _ in away:
+            self._stage(name)
+        for name, place in away:
+            self._obtain(name, place)
 
     def _state_homes(self) -> dict[str, str]:
         """A state lives where it is written, else where it is first read."""
@@ -142,7 +157,7 @@ class _Lowerer:
                         last[str(value.name)] = index
         return last
 
-    def _launch(self, index: int, part: _Part) -> None:
+    def _launch(self, index: int, part: Part) -> None:
         region = self._region(index, part)
         executable = self.how.processors[part.processor].compile(region)
         inputs = tuple(self._obtain(name, part.processor) for name in executable.inputs)
@@ -171,7 +186,7 @@ class _Lowerer:
                 for key in [key for key in self.held if key[0] == name]:
                     del self.held[key]
 
-    def _region(self, index: int, part: _Part) -> Region:
+    def _region(self, index: int, part: Part) -> Region:
         nodes = tuple(_region_node(node) for node in part.nodes)
         produced = {name for node in nodes for name in node.outputs if name}
         used = {str(v.name): v for node in part.nodes for v in node.inputs if v is not None}
@@ -201,7 +216,9 @@ class _Lowerer:
             fed = name in self.feeds
             role = INPUT if fed else BOUNDARY
             source = name if fed else self._stage(name)
-            buffer = self._buffer(f"{name}@{processor}", processor, self.types[name].nbytes, role)
+            shares = "" if fed else self._sharer(name, processor)
+            nbytes = self.types[name].nbytes
+            buffer = self._buffer(f"{name}@{processor}", processor, nbytes, role, shares)
             self.instructions.append(Write(source, buffer))
             self.held[name, processor] = buffer
         return self.held[name, processor]
@@ -242,6 +259,19 @@ class _Lowerer:
             self.types[name] = type_of(value)
         self.instructions.append(Read(name, self._holder(name)))
 
+    def _sharer(self, name: str, processor: str) -> str:
+        """The buffer in whose memory a processor finds a tensor; none: it needs its own.
+
+        States stay alone: they are updated while others may still read what they were.
+        """
+        if self.how.mode.residency == "host" or not self.types[name].nbytes:
+            return ""
+        holder = self.buffers[self._holder(name)]
+        places = (self.how.processors[holder.processor], self.how.processors[processor])
+        if holder.role == STATE or not all(place.host_memory for place in places):
+            return ""
+        return holder.shares or holder.name
+
     def _holder(self, name: str) -> str:
         """A buffer that holds a tensor."""
         return next(buffer for (held, _), buffer in self.held.items() if held == name)
@@ -259,41 +289,9 @@ class _Lowerer:
         size = max(nbytes, known.nbytes if known else 0)
         return self._buffer(name, processor, size, SCRATCH)
 
-    def _buffer(self, name: str, processor: str, nbytes: int, role: str) -> str:
-        self.buffers[name] = BufferSpec(name, processor, nbytes, role)
+    def _buffer(self, name: str, processor: str, nbytes: int, role: str, shares: str = "") -> str:
+        self.buffers[name] = BufferSpec(name, processor, nbytes, role, shares)
         return name
-
-
-def _exported(graph: ir.Graph, how: Lowering) -> frozenset[str]:
-    """Values that a node on another processor reads."""
-    found = set()
-    for node in graph:
-        for value in node.inputs:
-            producer = value.producer() if value is not None else None
-            if value is None or producer is None or constant_of(value) is not None:
-                continue
-            places = {how.plan.processors[str(each.name)] for each in (node, producer)}
-            if len(places) > 1:
-                found.add(str(value.name))
-    return frozenset(found)
-
-
-def _partition(graph: ir.Graph, how: Lowering, exported: frozenset[str]) -> list[_Part]:
-    """Runs of nodes on one processor, cut where the gated phase begins.
-
-    A run ends with a value that another processor waits for: it is there when the run is done.
-    """
-    parts: list[_Part] = []
-    ended = False
-    for node in graph:
-        processor = how.plan.processors[str(node.name)]
-        gated = bool(how.gate) and node.metadata_props.get(PHASE) == how.gated_phase
-        current = (parts[-1].processor, parts[-1].gated) if parts else None
-        if ended or current != (processor, gated) or how.mode.by_operator:
-            parts.append(_Part(processor, gated))
-        parts[-1].nodes.append(node)
-        ended = any(value.name in exported for value in node.outputs)
-    return parts
 
 
 def _region_node(node: ir.Node) -> RegionNode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,12 +18,18 @@ Gate = Callable[[Mapping[str, Array]], None]
 
 @dataclass(frozen=True)
 class Binding:
-    """A program with the processors and the memory that it runs on."""
+    """A program with the processors and the memory that it runs on.
+
+    ``now`` is their clock in nanoseconds: the host's, or that of a simulation. ``memory`` is that
+    of the host (bytes) which buffers of several processors lie over.
+    """
 
     program: Program
     runners: Mapping[str, Runner]
     buffers: Mapping[str, Buffer]
     processor_of: Mapping[str, str]
+    now: Callable[[], int] = time.perf_counter_ns
+    memory: Mapping[str, Array] = field(default_factory=dict)
 
     def runner(self, buffer: str) -> Runner:
         """The processor that has a buffer."""
@@ -36,8 +42,9 @@ class Recorder:
     ``host`` is whether the times of the thread itself belong on the host's track, too.
     """
 
-    def __init__(self, host: bool = True) -> None:
+    def __init__(self, host: bool = True, now: Callable[[], int] = time.perf_counter_ns) -> None:
         self.host = host
+        self.now = now
         self.events: list[Event] = []
         self.tickets: list[tuple[Runner, Ticket]] = []
 
@@ -52,7 +59,7 @@ class Recorder:
 
     def freed(self, buffer: str, processor: str) -> None:
         """The contents of a buffer are dead."""
-        now = time.perf_counter_ns()
+        now = self.now()
         self.events.append(Event(buffer, FREE, processor, now, now))
 
     def collect(self, trace: Trace) -> None:
@@ -61,7 +68,7 @@ class Recorder:
 
     def _note(self, name: str, kind: str, start: int) -> None:
         if self.host:
-            self.events.append(Event(name, kind, HOST, start, time.perf_counter_ns()))
+            self.events.append(Event(name, kind, HOST, start, self.now()))
 
 
 class Run:
@@ -112,7 +119,7 @@ class Run:
 
     def launch(self, step: Launch) -> None:
         """Submit a region."""
-        start = time.perf_counter_ns()
+        start = self.binding.now()
         executable = self.program.executables[step.executable]
         runner = self.binding.runners[executable.processor]
         buffers = [self.binding.buffers[name] for name in step.buffers]
@@ -122,7 +129,7 @@ class Run:
 
     def write(self, step: Write) -> None:
         """Start a copy from the host."""
-        start = time.perf_counter_ns()
+        start = self.binding.now()
         runner = self.binding.runner(step.buffer)
         source = self.host[step.tensor]
         array = np.ascontiguousarray(source).reshape(source.shape)
@@ -131,11 +138,15 @@ class Run:
         self._started(f"write {step.tensor}", start, runner, ticket)
 
     def read(self, step: Read) -> tuple[Runner, Ticket]:
-        """Start a copy to the host."""
-        start = time.perf_counter_ns()
+        """Start a copy to the host; a tensor on its way may stay where it is, results may not."""
+        start = self.binding.now()
         runner = self.binding.runner(step.buffer)
         kind = self.program.types[step.tensor]
-        self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
+        memory = self.binding.memory.get(step.buffer)
+        if memory is None or step.tensor in self.program.outputs:
+            self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
+        else:
+            self.host[step.tensor] = memory[: kind.nbytes].view(kind.dtype).reshape(kind.shape)
         ticket = runner.copy(self.host[step.tensor], self.binding.buffers[step.buffer], ())
         self.reads.append((runner, ticket))
         self._started(f"read {step.tensor}", start, runner, ticket)
@@ -149,7 +160,7 @@ class Run:
 
     def settle(self, launches: bool) -> None:
         """Wait for all reads so far, or for all work."""
-        start = time.perf_counter_ns()
+        start = self.binding.now()
         for runner, ticket in self.reads:
             self.wait(runner, ticket)
             # An in-order queue has finished all that came before, but only its ticket says how.
@@ -168,9 +179,12 @@ class Run:
         runner.detailed = self.recorder is not None
 
     def finish(self) -> None:
-        """Wait for what was wanted; work that nobody waits for goes on while the caller does."""
-        if self.wanted or self.recorder is not None:
-            start = time.perf_counter_ns()
+        """Wait for what was wanted; work that nobody waits for goes on while the caller does.
+
+        Not where processors share memory: the next run would write what this one still reads.
+        """
+        if self.wanted or self.recorder is not None or self.binding.memory:
+            start = self.binding.now()
             self._wait_for_last()
             self._waited(start)
 

@@ -235,6 +235,33 @@ def test_a_chain_along_rows_exchanges_only_halos() -> None:
     assert sorted(plan.processors[str(n.name)] for n in halos) == ["a", "b"]
 
 
+def test_shares_that_overlap_exchange_nothing() -> None:
+    model = network(
+        "g (float[1,2,9,4] x, float[3,2,3,3] v, float[2,3,3,3] w) => (float[1,2,9,4] y) {"
+        " a = Conv<pads = [1, 1, 1, 1]>(x, v) b = Relu(a) y = Conv<pads = [1, 1, 1, 1]>(b, w) }"
+    )
+    sizes = {"a": 5, "b": 4}
+    splits = dict.fromkeys(("Conv0", "Relu1"), Split(2, sizes, overlap=1))
+    result, _ = divided(model, {**splits, "Conv2": Split(2, sizes)})
+    # Only the input is cut, and only the result is joined.
+    assert kinds(result) == {"Conv": 4, "Relu": 2, "Slice": 2, "Concat": 1}
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, 9), min_size=4, max_size=4), st.integers(1, 4), st.integers(1, 4))
+def test_shares_may_overlap_by_anything(overlaps: list[int], one: int, two: int) -> None:
+    """Too little for what follows, too much, over whole neighbours; read in parts and whole."""
+    model = network(
+        "g (float[1,2,9,4] x, float[3,2,3,3] v, float[2,3,3,3] w) => (float[1,3,9,4] b, float y) {"
+        " a = Conv<pads = [1, 1, 1, 1]>(x, v) b = Relu(a)"
+        " c = Conv<pads = [1, 1, 1, 1]>(b, w) y = GlobalMaxPool(c) }"
+    )
+    sizes = shares(9, one, two)
+    names = ["Conv0", "Relu1", "Conv2"]
+    splits = {n: Split(2, sizes, more) for n, more in zip(names, overlaps, strict=False)}
+    divided(model, {**splits, "GlobalMaxPool3": Split(1, {"b": 1, "a": 1}, overlaps[3])})
+
+
 def test_a_chain_of_channels_and_elements_needs_no_node_in_between() -> None:
     model = network(
         "g (float[2,4,5] x, float[8,1,3] v, float[8] s) => (float[2,8,1] y) {"
@@ -264,6 +291,11 @@ BAD = {
         "Conv<group = 2, kernel_shape = [1]>(x, w)",
         "float[1,4,5] x, float[6,2,1] w",
         Split(1, {"a": 2, "b": 4}),
+    ),
+    "overlap of 1 is no multiple of 3": (
+        "Conv<group = 2, kernel_shape = [1]>(x, w)",
+        "float[1,4,5] x, float[6,2,1] w",
+        Split(1, {"a": 3, "b": 3}, overlap=1),
     ),
     "shares end before 4": ("Neg(x)", "float[4,6] x", Split(0, {"a": 1, "b": 2})),
     "has no axis 2": ("Neg(x)", "float[4,6] x", Split(2, {"a": 1, "b": 2})),

@@ -39,7 +39,7 @@ def model() -> ir.Model:
 
 @pytest.fixture
 def shared_plan(model: ir.Model) -> Plan:
-    split = Split(2, {"b": 5, "a": 4})
+    split = Split(2, {"b": 5, "a": 4}, overlap=1)
     processors = {str(node.name): "b" for node in model.graph}
     return Plan(processors, order=("conv", "act"), splits={"conv": split, "act": split})
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from coexec.base.window import Window
 from coexec.placement.divide import divide
 from coexec.placement.policies.operator_split import balanced, operator_split
+from coexec.placement.policies.overlap import overlap
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.policies.table import rank
 from coexec.placement.problem import Division, Problem, Schedule, Shares, Unit
@@ -120,6 +121,33 @@ def test_halos_move_and_are_joined() -> None:
     # One row of 64 in each direction, of a tensor of 1000 bytes in halves.
     assert [plain.problem.tensors[move.tensor].nbytes for move in moves] == [500 // 32] * 2
     assert set(plain.origin) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("latency", "overlaps"), [(0.5, [0, 0, 0]), (1.0, [0, 1, 0]), (9.0, [2, 1, 0])]
+)
+def test_a_halo_is_computed_twice_where_fetching_it_takes_longer(
+    latency: float, overlaps: list[int]
+) -> None:
+    # A row takes 0.6; each task before another one that wants one more computes one more.
+    window = Window(1, 64, 1, 1, 3)
+    of = divisible(dict.fromkeys("abc", (40, 40)), CHAIN, window=window, latency=latency)
+    half = Shares(0, ((0, 32), (1, 32)))
+    divided = Schedule((0, 0, 0), (0, 1, 2), dict.fromkeys(range(3), half))
+    found = overlap(of, divided)
+    assert [found.shares[task].overlap for task in range(3)] == overlaps
+    assert makespan(of, found) <= makespan(of, divided)
+
+
+def test_what_is_fused_with_a_task_overlaps_with_it() -> None:
+    # The middle one is read element by element: it would be cut out of its kernel.
+    window = Window(1, 64, 1, 1, 3)
+    of = divisible(dict.fromkeys("abc", (40, 40)), CHAIN, window=window, latency=1.5)
+    ways = of.divisions[1][0]
+    of = replace(of, divisions={**of.divisions, 1: (replace(ways, windows=(POINTWISE,)),)})
+    half = Shares(0, ((0, 32), (1, 32)))
+    divided = Schedule((0, 0, 0), (0, 1, 2), dict.fromkeys(range(3), half))
+    assert [overlap(of, divided).shares[task].overlap for task in range(3)] == [1, 1, 0]
 
 
 def test_a_dear_halo_ends_a_chain_of_shares() -> None:

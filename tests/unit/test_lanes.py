@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ import onnx_ir as ir
 import pytest
 
 from coexec.base.errors import ProcessorError
-from coexec.core.events import LAUNCH, RUN, Event, Trace
+from coexec.core.events import COPY, LAUNCH, MAP, RUN, Event, Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
+from coexec.core.program import BOUNDARY
 from coexec.core.types import Array
 from coexec.frontend import load
 from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
@@ -26,6 +28,8 @@ from tests.graphs import evaluate, parse
 
 POISON = 0xA5
 GRAPHS = 300
+SHARING = 0.8
+"""Of processors on common memory, and of those that follow others, in random graphs."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Later(Ticket):
 
     done: Future[Done]
 
+    def then(self, call: Callable[[], object]) -> None:
+        self.done.add_done_callback(lambda _done: call())
+
 
 class Queued(ReferenceProcessor):
     """The reference behind an in-order queue of its own thread, with memory that is never clean."""
@@ -41,8 +48,10 @@ class Queued(ReferenceProcessor):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.chained = True
         self.queue = ThreadPoolExecutor(1, name)
         self.submitted_by: set[str] = set()
+        self.handed_over: list[Future[Done]] = []
 
     def describe(self) -> ProcessorSpec:
         return ProcessorSpec(self.name, "cpu", "test")
@@ -52,14 +61,27 @@ class Queued(ReferenceProcessor):
         buffer.memory[:] = POISON
         return buffer
 
+    def follow(self, ticket: Ticket) -> None:
+        done = threading.Event()
+        self.queue.submit(done.wait)
+        ticket.then(done.set)
+
+    def adopt(self, memory: Host) -> ReferenceBuffer:
+        memory[:] = POISON
+        return super().adopt(memory)
+
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Later:  # type: ignore[override]
-        return Later(self.queue.submit(super().copy, dst, src, after))
+        return self._later(self.queue.submit(super().copy, dst, src, after))
 
     def submit(  # type: ignore[override]
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> Later:
         self.submitted_by.add(threading.current_thread().name)
-        return Later(self.queue.submit(super().submit, executable, buffers, after))
+        return self._later(self.queue.submit(super().submit, executable, buffers, after))
+
+    def _later(self, done: Future[Done]) -> Later:
+        self.handed_over.append(done)
+        return Later(done)
 
     def wait(self, ticket: Ticket) -> Event:
         assert isinstance(ticket, Later)
@@ -106,15 +128,24 @@ def random_model(dice: random.Random) -> ir.Model:
 
 
 def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> None:
-    """Three rounds each: what the first leaves behind does not disturb the next."""
+    """Three rounds each: what the first leaves behind does not disturb the next.
+
+    Some processors share memory, others do not: tensors stay where they are, or are copied.
+    """
     on = queues("one", "two", "three")
-    divided = 0
+    divided, sharing, copying = 0, 0, 0
     for seed in range(GRAPHS):
         dice = random.Random(seed)
         model = random_model(dice)
         plan = {str(node.name): dice.choice([*on]) for node in model.graph}
+        for each in on.values():
+            each.host_memory = dice.random() < SHARING
+            each.chained = dice.random() < SHARING
         runs = executor(model, plan, on)
         divided += len(runs.program.processors) > 1
+        boundary = [spec for spec in runs.program.buffers if spec.role == BOUNDARY]
+        sharing += any(spec.shares for spec in boundary)
+        copying += any(not spec.shares for spec in boundary)
         for round_number in range(3):
             rng = np.random.default_rng([seed, round_number])
             feeds = {n: rng.standard_normal(5).astype(np.float32) for n in ("a", "b")}
@@ -125,6 +156,62 @@ def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> No
             for name, array in expected.items():
                 np.testing.assert_array_equal(actual[name], array, err_msg=f"seed {seed}")
     assert divided > 0.9 * GRAPHS
+    assert sharing > 0.5 * GRAPHS
+    assert copying > 0.5 * GRAPHS
+
+
+CHAIN = parse(
+    "g (float[5] a) => (float[5] y) { [first] t = Neg(a) [second] u = Exp(t) [third] y = Neg(u) }"
+)
+CHAINED = {"first": "one", "second": "two", "third": "one"}
+
+
+def test_a_tensor_in_common_memory_is_mapped_and_never_copied() -> None:
+    runs = executor(load(CHAIN, {}), CHAINED, queues("one", "two"))
+    shared = {spec.name: spec.shares for spec in runs.program.buffers if spec.shares}
+    assert shared == {"t@two": "t@one", "u@one": "u@two"}
+    assert runs.program.planned_bytes == 4 * 20  # a, t, u, y
+    trace = Trace()
+    runs.run({"a": np.ones(5, np.float32)}, trace=trace)
+    copies = Counter((e.kind, e.bytes) for e in trace.leaves() if e.kind in (COPY, MAP))
+    assert copies == {(COPY, 20): 2, (MAP, 0): 4}  # the input and the output; t and u
+
+
+def test_results_in_common_memory_do_not_change_in_the_next_run() -> None:
+    text = "g (float[5] a) => (float[5] t, float[5] y) { [first] t = Neg(a) [second] y = Exp(t) }"
+    runs = executor(load(parse(text), {}), {"first": "one", "second": "two"}, queues("one", "two"))
+    before = runs.run({"a": np.ones(5, np.float32)})
+    runs.run({"a": np.zeros(5, np.float32)})
+    np.testing.assert_array_equal(before["t"], -np.ones(5, np.float32))
+
+
+def test_a_run_that_nobody_waits_for_ends_before_the_next_where_memory_is_common() -> None:
+    on = queues("one", "two")
+    runs = executor(load(CHAIN, {}), CHAINED, on)
+    assert runs.run({"a": np.ones(5, np.float32)}, fetch=[]) == {}
+    assert all(done.done() for each in on.values() for done in each.handed_over)
+
+
+def test_a_program_made_for_common_memory_copies_where_there_is_none() -> None:
+    on = queues("one", "two")
+    program = lower(load(CHAIN, {}).graph, Lowering(Plan(CHAINED), on))
+    on["two"].host_memory = False
+    x = np.linspace(-1, 1, 5, dtype=np.float32)
+    trace = Trace()
+    y = Executor(program, on).run({"a": x}, trace=trace)["y"]
+    np.testing.assert_array_equal(y, -np.exp(-x))
+    assert not [event for event in trace.leaves() if event.kind == MAP]
+
+
+def test_nodes_of_one_processor_stay_together_where_nobody_waits() -> None:
+    """Two chains side by side, node by node: a region each, and one for what joins them."""
+    text = (
+        "g (float[5] a) => (float[5] y) { [l0] l0 = Neg(a) [r0] r0 = Relu(a) [l1] l1 = Exp(l0)"
+        " [r1] r1 = Exp(r0) [l2] l2 = Neg(l1) [r2] r2 = Neg(r1) [y] y = Add(l2, r2) }"
+    )
+    plan = {n: "one" if n.startswith("l") else "two" for n in ("l0", "r0", "l1", "r1", "l2", "r2")}
+    runs = executor(load(parse(text), {}), {**plan, "y": "one"}, queues("one", "two"))
+    assert [len(e.region.nodes) for e in runs.program.executables] == [3, 3, 1]  # type: ignore[attr-defined]
 
 
 FORK = parse(

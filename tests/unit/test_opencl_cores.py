@@ -175,6 +175,22 @@ def test_more_cores_than_there_are_are_refused(runtime: str) -> None:
         open_processor(f"{runtime}?cores={LAST + 2}")
 
 
+@pytest.mark.skipif("opencl:intel" not in CPUS, reason="its driver makes sub-devices")
+def test_a_part_may_begin_at_any_core() -> None:
+    part = open_processor("opencl:intel?cores=1&first=0").describe()
+    assert (part.name, part.resources) == ("opencl:intel?cores=1&first=0", ("cpu:0",))
+    last = open_processor(f"opencl:intel?cores=1&first={LAST}").describe()
+    assert last.resources == open_processor("opencl:intel?cores=1").describe().resources
+    with pytest.raises(ProcessorError, match=f"no 1 cores from number {LAST + 1} on"):
+        open_processor(f"opencl:intel?cores=1&first={LAST + 1}")
+
+
+@pytest.mark.parametrize("options", [{"first": "0"}, {"cores": "1", "first": "-1"}])
+def test_first_is_the_number_of_a_core_of_a_part(options: dict[str, str]) -> None:
+    with pytest.raises(ProcessorError, match="is the number of a core"):
+        parse_options("opencl:pocl", options)
+
+
 def test_cores_of_no_runtime_in_particular_are_refused() -> None:
     with pytest.raises(ProcessorError, match=r"write opencl:<runtime>\?cores=1"):
         open_processor("opencl?cores=1")

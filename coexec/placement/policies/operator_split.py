@@ -9,12 +9,13 @@ others, 2022), which chooses among such chains on phones, with measured costs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from coexec.base.window import Window
 from coexec.placement.divide import divide
+from coexec.placement.policies.overlap import overlap
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.problem import Division, Problem, Schedule, Shares
 from coexec.placement.timeline import LEAST_FACTOR, simulate
@@ -23,8 +24,12 @@ RATIOS = 4
 """Ratios that all tasks may take, beside the one that balances each of them."""
 GRAIN = 32
 """Ratios are compared in parts of this many."""
-STEPS = 30
-"""Of a bisection: to a billionth of the longest share."""
+AGAIN = 2.0
+"""How many times the least a halo that is computed takes: tasks before it compute more, too."""
+STEPS = 14
+"""Of a bisection: to a ten-thousandth of the longest share."""
+EPSILON = 1e-12
+"""Of a time: what rounding may take away."""
 Ratio = tuple[float, ...]
 
 
@@ -38,7 +43,7 @@ class State:
 
 
 def operator_split(problem: Problem) -> Schedule:
-    """The better of a chain of whole and divided tasks and all on one processor."""
+    """All on one processor or a chain of whole and divided tasks, whatever is predicted best."""
     alone = single_best(problem)
     if not problem.divisions or len(problem.units) < 2:
         return alone
@@ -49,7 +54,8 @@ def operator_split(problem: Problem) -> Schedule:
         order,
         {i: state.shares for i, state in enumerate(states) if state.shares is not None},
     )
-    return min((alone, divided), key=lambda schedule: _makespan(problem, schedule))
+    candidates = (alone, divided, overlap(problem, divided))
+    return min(candidates, key=lambda schedule: _makespan(problem, schedule))
 
 
 def balanced(
@@ -64,42 +70,39 @@ def balanced(
     away = {unit: problem.latencies[team[0]][unit] if start else 0.0 for unit in team}
     if len(team) < 2:
         return tuple((unit, division.count) for unit in team)
+    factor = {unit: _slowdown(problem, team, unit) for unit in team}
 
     def share_us(unit: int, count: int) -> float:
-        return away[unit] + _busy_us(problem, division, team, unit, count) if count else 0.0
+        return away[unit] + factor[unit] * division.time_us(unit, count) if count else 0.0
+
+    def within(time_us: float) -> dict[int, int]:
+        """The most units that each finishes in a time, however that is rounded."""
+        free = {unit: (time_us - away[unit]) / factor[unit] for unit in team}
+        return {unit: division.units_within(unit, us * (1 + EPSILON)) for unit, us in free.items()}
 
     low, high = 0.0, max(share_us(unit, division.count) for unit in team)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        done = sum(_units_within(share_us, unit, division.count, middle) for unit in team)
+        done = sum(within(middle).values())
         low, high = (low, middle) if done >= division.count else (middle, high)
-    counts = {unit: _units_within(share_us, unit, division.count, high) for unit in team}
+    counts = within(high)
     while sum(counts.values()) > division.count:
         last = max((u for u in team if counts[u]), key=lambda unit: share_us(unit, counts[unit]))
         counts[last] -= 1
     return tuple((unit, n) for unit, n in counts.items() if n)
 
 
-def _units_within(
-    share_us: Callable[[int, int], float], unit: int, most: int, time_us: float
-) -> int:
-    """The most units that a processor finishes in a time; times of shares rise with their size."""
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if share_us(unit, middle) <= time_us:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def _slowdown(problem: Problem, team: tuple[int, ...], unit: int) -> float:
+    """How many times longer a share takes while the others of the team are busy."""
+    others = (float(problem.slowdown[unit, other]) - 1.0 for other in team if other != unit)
+    return max(1.0 + sum(others), LEAST_FACTOR)
 
 
 def _busy_us(
     problem: Problem, division: Division, team: tuple[int, ...], unit: int, count: int
 ) -> float:
     """A share while the others of the team are busy."""
-    others = (float(problem.slowdown[unit, other]) - 1.0 for other in team if other != unit)
-    return division.time_us(unit, count) * max(1.0 + sum(others), LEAST_FACTOR)
+    return division.time_us(unit, count) * _slowdown(problem, team, unit)
 
 
 def _team(problem: Problem, division: Division) -> tuple[int, ...]:
@@ -208,32 +211,52 @@ def _moves(problem: Problem, index: int, before: list[State], after: list[State]
     costs = np.zeros((len(before), len(after)))
     for tensor in tensors:
         for i, source in enumerate(before):
-            for j, target in enumerate(after):
-                costs[i, j] = max(costs[i, j], _move(problem, index, tensor, source, target))
+            whole = [_gather(problem, tensor, source, unit) for unit in range(len(problem.units))]
+            moves = [_move(problem, index, tensor, source, target, whole) for target in after]
+            costs[i] = np.maximum(costs[i], moves)
     return costs
 
 
-def _move(problem: Problem, index: int, tensor: int, source: State, target: State) -> float:
+def _move(
+    problem: Problem,
+    index: int,
+    tensor: int,
+    source: State,
+    target: State,
+    gathered: list[float],
+) -> float:
+    """Until the shares of ``target`` have what they read; ``gathered``: whole, by processor."""
     if target.shares is None:
-        return _gather(problem, tensor, source, target.unit)
+        return gathered[target.unit]
     division = problem.divisions[index][target.shares.division]
     window = division.windows[problem.tasks[index].inputs.index(tensor)]
+    places = _places(target)
     if window is None:
-        return max(_gather(problem, tensor, source, unit) for unit in _places(target))
+        return max(gathered[unit] for unit in places)
     if source.shares is None:
         return _scatter(problem, tensor, source.unit, target)
     made = problem.divisions[index - 1][source.shares.division]
     if made.axis != window.axis or source.ratio != target.ratio:
-        whole = max(_gather(problem, tensor, source, unit) for unit in _places(target))
-        return whole + max(_copy(problem, tensor, unit, 1.0) for unit in _places(target))
+        copied = max(_copy(problem, tensor, unit, 1.0) for unit in places)
+        return max(gathered[unit] for unit in places) + copied
     halo = (window.reach - window.step) / window.extent
     if halo <= 0:
         return 0.0
-    # Cut a halo, send it to the neighbour, join it there to what that has.
-    places = _places(target)
+    # Cut a halo, send it to the neighbour, join it there to what that has; or compute it.
     pairs = [(p, q) for p in places for q in places if p != q]
     sent = max(_delay(problem, tensor, p, q, halo) for p, q in pairs)
-    return sent + max(_copy(problem, tensor, unit, n) for unit, n in _fractions(target))
+    joined = max(_copy(problem, tensor, unit, n) for unit, n in _fractions(target))
+    return min(sent + joined, AGAIN * _again(made, source, window))
+
+
+def _again(made: Division, source: State, window: Window) -> float:
+    """What shares take longer if they compute the halo, too (see :mod:`overlap`)."""
+    assert source.shares is not None
+    more = -(-(window.reach - window.step) // (2 * made.quantum))
+    return max(
+        made.time_us(unit, min(count + more, made.count)) - made.time_us(unit, count)
+        for unit, count in source.shares.units
+    )
 
 
 def _fractions(state: State) -> list[tuple[int, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from coexec.base.errors import UsageError
 from coexec.placement.divide import Plain, divide
 from coexec.placement.policies.branch_parallel import branch_parallel
 from coexec.placement.policies.chain import chain
@@ -12,8 +13,10 @@ from coexec.placement.policies.exact import MISSING, SECONDS, exact, solver_is_t
 from coexec.placement.policies.greedy import greedy
 from coexec.placement.policies.heft import heft
 from coexec.placement.policies.operator_split import operator_split
+from coexec.placement.policies.pipeline import pipeline
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.problem import Problem, Schedule
+from coexec.placement.stream import stream_rates
 from coexec.placement.timeline import Timeline, simulate
 
 Policy = Callable[[Problem], Schedule]
@@ -29,7 +32,11 @@ POLICIES: Mapping[str, Policy] = {
 """Fast policies; of equal ones the first is taken."""
 
 AUTO, EXACT, ALL = "auto", "exact", "all"
-NAMES = (*POLICIES, EXACT, AUTO)
+PIPELINE = "pipeline"
+"""Shortens the time between the inputs of a stream, not that of one input: only when asked for."""
+BATCH_PARALLEL = "batch_parallel"
+"""Divides the batch, which changes the graph: :mod:`coexec.batch_planning`."""
+NAMES = (*POLICIES, BATCH_PARALLEL, PIPELINE, EXACT, AUTO)
 EXACT_TASKS = 60
 """``all`` tries the exact policy on graphs of so many tasks at most."""
 WORTH = 0.01
@@ -74,14 +81,15 @@ class Ranking:
 
 
 def rank(problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS) -> Ranking:
-    """Run every fast policy, and ``exact`` if it is named or (``all``) the graph is small.
+    """Run every fast policy; ``pipeline`` if named, and ``exact`` if named or the graph is small.
 
-    ``policy`` is a name of :data:`NAMES`, or ``all``, which chooses as ``auto`` does.
+    ``policy`` is a name of :data:`NAMES`, or ``all``: each of them, choosing as ``auto`` does.
 
     Raises:
-        UsageError: ``exact`` is named and its solver is not installed.
+        UsageError: ``exact`` is named and its solver is not installed, or ``pipeline`` is named and
+            states live on devices.
     """
-    found = {name: _outcome(problem, name, each(problem)) for name, each in POLICIES.items()}
+    found = {name: outcome_of(problem, name, each(problem)) for name, each in POLICIES.items()}
     left_out: dict[str, str] = {}
     reason = _why_not_exact(problem, policy)
     if reason:
@@ -91,7 +99,12 @@ def rank(problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS) -
         best = min(whole, key=lambda outcome: outcome.makespan_us)
         solution = exact(problem, best.schedule, exact_seconds)
         note = "optimal" if solution.proved else f"not below {solution.bound_us / 1e3:.3f} ms"
-        found[EXACT] = _outcome(problem, EXACT, solution.schedule, note)
+        found[EXACT] = outcome_of(problem, EXACT, solution.schedule, note)
+    reason = _why_not_pipeline(problem, policy)
+    if reason:
+        left_out[PIPELINE] = reason
+    else:
+        found[PIPELINE] = _pipeline(problem)
     outcomes = sorted(found.values(), key=lambda outcome: outcome.makespan_us)
     chosen = found[policy] if policy in found else _worth_it(found["single_best"], outcomes[0])
     return Ranking(chosen, tuple(outcomes), left_out)
@@ -114,7 +127,26 @@ def _why_not_exact(problem: Problem, policy: str) -> str:
     return ""
 
 
-def _outcome(problem: Problem, policy: str, schedule: Schedule, note: str = "") -> Outcome:
+def _why_not_pipeline(problem: Problem, policy: str) -> str:
+    """Why the pipeline is not tried; empty if it is."""
+    if any(tensor.home is not None for tensor in problem.tensors):
+        reason = "a training step waits for the one before: there is no stream of them"
+        if policy == PIPELINE:
+            raise UsageError(f"--policy {PIPELINE}: {reason}")
+        return reason
+    if policy not in (PIPELINE, ALL):
+        return f"it is for streams of inputs: ask for --policy {PIPELINE}"
+    return ""
+
+
+def _pipeline(problem: Problem) -> Outcome:
+    schedule = pipeline(problem)
+    rate = stream_rates(problem, schedule).pipeline
+    return outcome_of(problem, PIPELINE, schedule, f"a stream yields {rate:.1f} inputs/s")
+
+
+def outcome_of(problem: Problem, policy: str, schedule: Schedule, note: str = "") -> Outcome:
+    """A schedule with its timeline, as the outcome of a policy; ``schedule`` is checked."""
     schedule.check(problem)
     plain = divide(problem, schedule)
     return Outcome(policy, schedule, plain, simulate(plain.problem, plain.schedule), note)

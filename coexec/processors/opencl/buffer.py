@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import pyopencl as cl
 
 from coexec.core.processor import Buffer
+from coexec.core.types import Array
+
+
+@dataclass(frozen=True)
+class View:
+    """A mapped buffer as bytes of the host."""
+
+    array: Array
+
+    def release(self, queue: cl.CommandQueue) -> cl.Event:
+        """Unmap; the array must not be used any more."""
+        mapped: Any = self.array.base
+        event: cl.Event = mapped.release(queue)
+        return event
 
 
 class OpenCLBuffer(Buffer):
-    """Device memory."""
+    """Device memory. ``view`` keeps it mapped while the host may read what the device wrote."""
 
-    def __init__(self, memory: cl.Buffer, nbytes: int) -> None:
+    def __init__(self, memory: cl.Buffer, nbytes: int, over: Array | None = None) -> None:
         self.memory = memory
         self.nbytes = nbytes
+        self.over = over
+        self.view: View | None = None

@@ -39,7 +39,14 @@ class DeviceConstants:
                 array = executable.constants[name]
                 uploaded[name] = alloc(array.nbytes)
                 if array.nbytes:
-                    cl.enqueue_copy(queue, uploaded[name].memory, np.ascontiguousarray(array))
+                    # What is ahead in the queue may wait for another thread of this interpreter: a
+                    # blocking copy would keep its lock meanwhile, waiting for an event does not.
+                    cl.enqueue_copy(
+                        queue,
+                        uploaded[name].memory,
+                        np.ascontiguousarray(array),
+                        is_blocking=False,
+                    ).wait()
             return uploaded
 
         resident = executable.resident

@@ -7,6 +7,7 @@ import pyopencl as cl
 from coexec.base.cores import resources_of
 from coexec.core.processor import ProcessorSpec
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.options import LAST_ONES
 
 
 def facts_of(device: cl.Device) -> DeviceFacts:
@@ -26,8 +27,8 @@ def facts_of(device: cl.Device) -> DeviceFacts:
     )
 
 
-def spec_of(name: str, device: cl.Device, cores: int = 0) -> ProcessorSpec:
-    """The description that ``coexec devices`` prints; ``cores`` if it is a part of a CPU."""
+def spec_of(name: str, device: cl.Device, cores: int = 0, first: int = LAST_ONES) -> ProcessorSpec:
+    """What ``coexec devices`` prints; ``cores`` from ``first`` on if it is a part of a CPU."""
     extensions = device.extensions.split()
     svm = getattr(device, "svm_capabilities", 0)
     is_cpu = bool(device.type & cl.device_type.CPU)
@@ -45,7 +46,7 @@ def spec_of(name: str, device: cl.Device, cores: int = 0) -> ProcessorSpec:
             "images": bool(device.image_support),
             "svm": bool(svm),
         },
-        resources=_last(cores) if is_cpu else (name.partition("?")[0],),
+        resources=_part(cores, first) if is_cpu else (name.partition("?")[0],),
     )
 
 
@@ -59,6 +60,7 @@ def _kind(device: cl.Device) -> str:
     return next((name for name, bit in kinds.items() if device.type & bit), "custom")
 
 
-def _last(cores: int) -> tuple[str, ...]:
-    """Names of the last cores of this host, 0 for all: what a part of a CPU occupies."""
-    return resources_of()[-cores:]
+def _part(cores: int, first: int) -> tuple[str, ...]:
+    """Names of cores of this host, 0 for all: what a part of a CPU occupies."""
+    names = resources_of()
+    return names[-cores:] if first == LAST_ONES else names[first : first + cores]

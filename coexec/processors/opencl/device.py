@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,15 @@ import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
-from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Runner, Ticket
+from coexec.core.processor import (
+    Buffer,
+    Executable,
+    Host,
+    ProcessorSpec,
+    Runner,
+    Ticket,
+    shared,
+)
 from coexec.processors.opencl.bound import BoundCopy, BoundKernel, BoundRegion, bind_kernel
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.constants import DeviceConstants
@@ -25,6 +33,14 @@ from coexec.processors.opencl.executable import (
     OpenCLExecutable,
     Slot,
     Step,
+)
+from coexec.processors.opencl.mapping import (
+    buffer_over,
+    read_mapped,
+    show_device,
+    show_host,
+    take_back,
+    write_mapped,
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
@@ -47,6 +63,12 @@ class OpenCLTicket(Ticket):
     start_ns: int = field(default_factory=time.perf_counter_ns)
     spans: list[tuple[int, int]] = field(default_factory=list)
 
+    def then(self, call: Callable[[], object]) -> None:
+        def ended(_status: cl.command_execution_status) -> None:
+            call()
+
+        self.events[-1].set_callback(cl.command_execution_status.COMPLETE, ended)
+
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
 
@@ -58,6 +80,8 @@ class OpenCLDevice(Runner):
     around each command; then a detailed run waits for every command by itself.
     """
 
+    chained = True
+
     def __init__(
         self, name: str, device: cl.Device, options: DeviceOptions = DEFAULT_OPTIONS
     ) -> None:
@@ -68,6 +92,7 @@ class OpenCLDevice(Runner):
         self.context = cl.Context([device])
         self.queue = _queue(self.context)
         self.facts = facts_of(device)
+        self.host_memory = bool(device.host_unified_memory)
         self.programs = ProgramCache(self.context, device)
         self.allocated_bytes = 0
         self.peak_bytes = 0
@@ -79,7 +104,7 @@ class OpenCLDevice(Runner):
         self._clock_offset = offset or 0
 
     def describe(self) -> ProcessorSpec:
-        return spec_of(self.name, self.device, self.options.cores)
+        return spec_of(self.name, self.device, self.options.cores, self.options.first)
 
     def alloc(self, nbytes: int) -> OpenCLBuffer:
         try:
@@ -95,6 +120,8 @@ class OpenCLDevice(Runner):
         return buffer
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
+        if shared(dst, src):
+            return self._share(dst, src)
         events = _events(after)
         nbytes = src.nbytes
         if nbytes == 0:
@@ -117,37 +144,45 @@ class OpenCLDevice(Runner):
         spans = self._host_spans(start, event)
         return OpenCLTicket(direction, COPY, [event], (label,), (dst, src), start, spans)
 
-    def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
-        """Map the device's buffer into host memory, move the bytes there, unmap it."""
-        writing = isinstance(dst, OpenCLBuffer)
-        buffer, array = (dst, src) if writing else (src, dst)
-        assert isinstance(buffer, OpenCLBuffer)
-        assert isinstance(array, np.ndarray)
-        flags = cl.map_flags.WRITE_INVALIDATE_REGION if writing else cl.map_flags.READ
+    def follow(self, ticket: Ticket) -> None:
+        done = cl.UserEvent(self.context)
+        cl.enqueue_barrier(self.queue, wait_for=[done])
+        self.queue.flush()
+        ticket.then(lambda: done.set_status(cl.command_execution_status.COMPLETE))
+
+    def adopt(self, memory: Host) -> OpenCLBuffer:
+        try:
+            return buffer_over(self.context, memory)
+        except cl.Error as error:
+            raise ProcessorError(
+                f"{self.name}: cannot use {memory.nbytes} bytes of the host ({error})"
+            ) from error
+
+    def _share(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
-        mapped, event = cl.enqueue_map_buffer(
-            self.queue,
-            buffer.memory,
-            flags,
-            0,
-            (array.nbytes,),
-            np.dtype(np.uint8),
-            is_blocking=False,
-        )
-        self.block(event)
-        host = array.reshape(-1).view(np.uint8)
-        target, source = (mapped, host) if writing else (host, mapped)
-        target[:] = source
-        unmapped = mapped.base.release(self.queue)
-        label = Label("map write" if writing else "map read", bytes=array.nbytes)
-        spans = self._host_spans(start, unmapped)
-        keep = (dst, src)
-        return OpenCLTicket(label.name, MAP, [event, unmapped], (label,), keep, start, spans)
+        if isinstance(src, OpenCLBuffer):
+            name, events = "share read", show_host(self.queue, src)
+        else:
+            name, events = "share write", show_device(self.queue, dst)
+        self.queue.flush()
+        spans = self._host_spans(start, events[-1])
+        return OpenCLTicket(name, MAP, events, (Label(name),), (dst, src), start, spans)
+
+    def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
+        start = time.perf_counter_ns()
+        if isinstance(src, OpenCLBuffer):
+            name, events = "map read", read_mapped(self.queue, src, dst, self.block)
+        else:
+            name, events = "map write", write_mapped(self.queue, dst, src, self.block)
+        label = Label(name, bytes=src.nbytes)
+        spans = self._host_spans(start, events[-1])
+        return OpenCLTicket(name, MAP, events, (label,), (dst, src), start, spans)
 
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> OpenCLTicket:
         assert isinstance(executable, OpenCLExecutable)
+        take_back(self.queue, buffers[len(executable.inputs) :])
         key = (id(executable), *map(id, buffers))
         if key not in self._bound or self.options.bind == "each":
             self._bind(key, executable, buffers)

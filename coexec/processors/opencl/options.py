@@ -1,7 +1,7 @@
 """Options of an OpenCL processor, as ``opencl:pocl?kernels=naive&transfer=map&tuned=off``.
 
 The defaults are the fast choices. The others exist to see what each of them buys, and for drivers
-on which one of them fails. ``cores`` makes a processor of a part of a device.
+on which one of them fails. ``cores`` makes a processor of a part of a device; ``first`` says which.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ KNOWN = {
     "bind": ("once", "each"),
     "tuned": ("on", "off"),
 }
-CORES = "cores"
+CORES, FIRST = "cores", "first"
+LAST_ONES = -1
 MOST_CORES = 1024
 
 
@@ -28,7 +29,8 @@ class DeviceOptions:
     ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
     by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
     set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
-    every kernel takes its defaults. ``cores``: how many of the device's cores (0: all of it).
+    every kernel takes its defaults. ``cores``: how many of the device's cores (0: all of it), from
+    the core with number ``first`` on (-1: the last ones).
     """
 
     kernels: str = "best"
@@ -36,6 +38,7 @@ class DeviceOptions:
     bind: str = "once"
     tuned: str = "on"
     cores: int = 0
+    first: int = LAST_ONES
 
     def __str__(self) -> str:
         chosen = [
@@ -55,15 +58,28 @@ def parse_options(spec: str, options: Mapping[str, str]) -> DeviceOptions:
     Raises:
         ProcessorError: an unknown option or value; the known ones are listed.
     """
-    words = {name: value for name, value in options.items() if name != CORES}
+    words = {name: value for name, value in options.items() if name not in (CORES, FIRST)}
     for name, value in words.items():
         if name not in KNOWN or value not in KNOWN[name]:
             known = ", ".join(f"{n}={'|'.join(values)}" for n, values in KNOWN.items())
             raise ProcessorError(
-                f"processor {spec!r} has no option {name}={value}; known: {known}, {CORES}=COUNT"
+                f"processor {spec!r} has no option {name}={value}; "
+                f"known: {known}, {CORES}=COUNT, {FIRST}=NUMBER"
             )
     cores = _count(spec, options[CORES]) if CORES in options else 0
-    return DeviceOptions(**words, cores=cores)
+    return DeviceOptions(**words, cores=cores, first=_first(spec, options, cores))
+
+
+def _first(spec: str, options: Mapping[str, str], cores: int) -> int:
+    text = options.get(FIRST)
+    if text is None:
+        return LAST_ONES
+    if not cores or not text.isdecimal() or int(text) >= MOST_CORES:
+        raise ProcessorError(
+            f"processor {spec!r}: {FIRST}={text} is the number of a core (0, 1, ..), "
+            f"and needs {CORES}=COUNT"
+        )
+    return int(text)
 
 
 def _count(spec: str, text: str) -> int:

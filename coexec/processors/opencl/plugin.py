@@ -35,14 +35,16 @@ def open_device(name: str, options: Mapping[str, str]) -> Processor:
             more cores than there are.
     """
     parsed = parse_options(name, options)
-    chosen, device = choose_part(name, parsed.cores)
+    chosen, device = choose_part(name, parsed.cores, parsed.first)
     return _opened(chosen, device, parsed)
 
 
 def measure(name: str, options: Mapping[str, str]) -> Rates:
     """Measured limits of a device or a part of it; other options do not count."""
-    cores = parse_options(name, options).cores
-    return measure_device(_opened(*choose_part(name, cores), DeviceOptions(cores=cores)))
+    parsed = parse_options(name, options)
+    part = choose_part(name, parsed.cores, parsed.first)
+    options_of_part = DeviceOptions(cores=parsed.cores, first=parsed.first)
+    return measure_device(_opened(*part, options_of_part))
 
 
 def _candidate(name: str, device: cl.Device) -> Candidate:

@@ -26,27 +26,27 @@ GET_DEVICES = 2
 CPU = 1 << 1
 SUCCESS = 0
 
-_limits: list[int] = []
-"""The number of cores that PoCL was started on, if this module did it."""
+_limits: list[tuple[Core, ...]] = []
+"""The cores that PoCL was started on, if this module did it."""
 
 
 def pocl_limit() -> int:
     """How many cores PoCL was restricted to in this process; 0: it was not."""
-    return _limits[0] if _limits else 0
+    return len(_limits[0]) if _limits else 0
 
 
 def limit_pocl(cores: Sequence[Core]) -> None:
-    """Start PoCL on these cores; nothing happens if it runs on as many already.
+    """Start PoCL on these cores; nothing happens if it runs on them already.
 
     Raises:
         ProcessorError: PoCL is absent, or it already runs with other threads.
     """
-    if pocl_limit() == len(cores):
+    if _limits == [tuple(cores)]:
         return
-    if pocl_limit():
+    if _limits:
         raise ProcessorError(
-            f"PoCL runs with cores={pocl_limit()} and cannot change to {len(cores)}: "
-            "it makes its threads once in a process; use another one"
+            f"PoCL runs with cores={pocl_limit()} ({_limits[0]}) and cannot change to {len(cores)} "
+            f"({tuple(cores)}): it makes its threads once in a process; use another one"
         )
     prepare_loader()
     libraries = pocl_libraries()
@@ -59,7 +59,7 @@ def limit_pocl(cores: Sequence[Core]) -> None:
             f"PoCL already runs in this process, on all cores: open opencl:pocl?cores={len(cores)} "
             "before any other OpenCL device and before listing processors, or use another process"
         )
-    _limits.append(len(cores))
+    _limits.append(tuple(cores))
 
 
 def _start(library: str, threads: int) -> bool:

@@ -1,7 +1,9 @@
 """A part of an OpenCL device as a processor of its own: ``opencl:<runtime>?cores=K``.
 
 The part is the last K cores, so that others may be tied to the first ones: on a machine without GPU
-``ort:cpu?cores=0`` and ``opencl:intel?cores=1`` are two physically separate processors.
+``ort:cpu?cores=0`` and ``opencl:intel?cores=1`` are two physically separate processors. So are
+``opencl:intel?cores=1`` and ``opencl:pocl?cores=1&first=0``: ``first`` is the number of the first
+core of the part.
 """
 
 from __future__ import annotations
@@ -15,13 +17,16 @@ import pyopencl as cl
 from coexec.base.cores import physical_cores
 from coexec.base.errors import ProcessorError
 from coexec.processors.opencl.discover import choose_device
+from coexec.processors.opencl.options import LAST_ONES
 from coexec.processors.opencl.pocl_cores import limit_pocl, pocl_limit
 
 POCL = "opencl:pocl"
 
 
-def choose_part(name: str, cores: int) -> tuple[str, cl.Device]:
-    """The device a spec means with its full name, or the last ``cores`` cores of it (0: all).
+def choose_part(name: str, cores: int, first: int = LAST_ONES) -> tuple[str, cl.Device]:
+    """The device a spec means with its full name, or ``cores`` cores of it (0: all).
+
+    They are those from number ``first`` on, or the last ones.
 
     PoCL does not restrict the threads of its sub-devices. Its part is PoCL as a whole, started with
     fewer threads; so there is one of them in a process, and then no whole PoCL.
@@ -32,7 +37,7 @@ def choose_part(name: str, cores: int) -> tuple[str, cl.Device]:
     if cores and name == "opencl":
         raise ProcessorError(f"which runtime's cores? write opencl:<runtime>?cores={cores}")
     if cores and name == POCL:
-        limit_pocl(host_part(name, cores))
+        limit_pocl(host_part(name, cores, first))
     chosen, device = choose_device(name)
     if chosen == POCL:
         limit = pocl_limit()
@@ -42,11 +47,11 @@ def choose_part(name: str, cores: int) -> tuple[str, cl.Device]:
                 f"write {chosen}?cores={limit}, or use another process"
             )
         return chosen, device
-    return chosen, divide(chosen, device, cores) if cores else device
+    return chosen, divide(chosen, device, cores, first) if cores else device
 
 
-def host_part(name: str, cores: int) -> Sequence[tuple[int, ...]]:
-    """The last cores of this host, each as its logical CPUs.
+def host_part(name: str, cores: int, first: int = LAST_ONES) -> Sequence[tuple[int, ...]]:
+    """Cores of this host from ``first`` on (the last ones by default), each as its logical CPUs.
 
     Raises:
         ProcessorError: there are not so many, or the OS does not tell them apart.
@@ -58,22 +63,30 @@ def host_part(name: str, cores: int) -> Sequence[tuple[int, ...]]:
         raise ProcessorError(
             f"processor {name!r}: this process has {len(available)} cores, not {cores}"
         )
-    return available[-cores:]
+    start = len(available) - cores if first == LAST_ONES else first
+    if start + cores > len(available):
+        raise ProcessorError(
+            f"processor {name!r}: there are no {cores} cores from number {first} on; "
+            f"this process has {len(available)}"
+        )
+    return available[start : start + cores]
 
 
 @functools.cache
-def divide(name: str, device: cl.Device, cores: int) -> cl.Device:
-    """A sub-device of the last cores of a CPU, or of the last compute units of another device.
+def divide(name: str, device: cl.Device, cores: int, first: int = LAST_ONES) -> cl.Device:
+    """A sub-device of cores of a CPU, or of compute units of another device.
 
     Raises:
         ProcessorError: the device has fewer, or its driver does not divide it.
     """
-    units, wanted = device.max_compute_units, cores
+    units, each = device.max_compute_units, 1
     if device.type & cl.device_type.CPU:
-        host_part(name, cores)
+        host_part(name, cores, first)
         # Drivers count logical CPUs: two of them are one core where cores have two threads.
-        wanted = cores * units // len(physical_cores())
-    if wanted > units:
+        each = units // len(physical_cores())
+    wanted = cores * each
+    before = units - wanted if first == LAST_ONES else first * each
+    if before < 0 or before + wanted > units:
         raise ProcessorError(f"processor {name!r} has {units} compute units, not {wanted}")
     if wanted == units:
         return device
@@ -84,9 +97,10 @@ def divide(name: str, device: cl.Device, cores: int) -> cl.Device:
             f"leave cores={cores} out"
         )
     # A list of properties and numbers, which PyOpenCL's annotation does not know.
-    counts: Any = [kinds.BY_COUNTS, units - wanted, wanted, 0]
+    parts = [count for count in (before, wanted, units - before - wanted) if count]
+    counts: Any = [kinds.BY_COUNTS, *parts, 0]
     try:
-        return device.create_sub_devices(counts)[-1]
+        return device.create_sub_devices(counts)[1 if before else 0]
     except cl.Error as error:
         raise ProcessorError(
             f"processor {name!r}: {wanted} of {units} compute units are refused ({error})"

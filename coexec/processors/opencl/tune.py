@@ -23,7 +23,7 @@ def open_tuner(name: str, options: Mapping[str, str]) -> Tuner:
         UsageError: the options leave nothing to tune.
     """
     parsed = parse_options(name, options)
-    chosen, device = choose_part(name, parsed.cores)
+    chosen, device = choose_part(name, parsed.cores, parsed.first)
     if parsed.kernels == "naive":
         raise UsageError(f"{chosen}{parsed}: naive kernels are not tuned; leave kernels=naive out")
     # It notes calls and takes defaults whatever was tuned before.

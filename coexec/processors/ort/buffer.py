@@ -14,9 +14,14 @@ ALIGNMENT = 64
 class OrtBuffer(Buffer):
     """Aligned bytes on the host. ``address`` never changes; contents are undefined at first."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, over: Array | None = None) -> None:
         self.nbytes = nbytes
+        self.over = over
+        if over is not None:
+            self.memory: Array = over
+            self.address: int = over.ctypes.data
+            return
         room = np.empty(nbytes + ALIGNMENT, np.uint8)
         first = -room.ctypes.data % ALIGNMENT
-        self.memory: Array = room[first : first + nbytes]
+        self.memory = room[first : first + nbytes]
         self.address = room.ctypes.data + first

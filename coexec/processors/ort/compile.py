@@ -12,6 +12,7 @@ from coexec.base.errors import FallbackWarning, ProcessorError
 from coexec.core.types import Array, Region
 from coexec.processors.ort.executable import OrtExecutable, summary_of
 from coexec.processors.ort.failures import refusal
+from coexec.processors.ort.integer_weights import with_integer_weights
 from coexec.processors.ort.model import OnnxModel, build_model
 from coexec.processors.ort.providers import PROVIDERS, Provider
 from coexec.processors.ort.support import QUANTIZING, SupportOracle
@@ -26,7 +27,10 @@ def compile_region(
         ProcessorError: ONNX Runtime refuses the region as a whole.
     """
     steps = [step for index, node in enumerate(region.nodes) for step in oracle.steps(node, index)]
-    model = build_model(steps, region.inputs, region.outputs, region.types, region.constants)
+    constants = dict(region.constants)
+    if provider.kind == "npu":
+        steps, constants = with_integer_weights(steps, constants)
+    model = build_model(steps, region.inputs, region.outputs, region.types, constants)
     if provider.kind == "npu" and all(node.call.op_type in QUANTIZING for node in region.nodes):
         provider = _instead(provider, region)
     try:
@@ -67,6 +71,8 @@ def session_options(threads: int, model: OnnxModel) -> Any:
     options.use_deterministic_compute = True
     # Threads that wait for the next run would take a core from another processor.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Without it, 8-bit products saturate at 16 bits on x86 CPUs before AVX-512 VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if model.weights:
         values = [_view(array) for array in model.weights.values()]
         options.add_external_initializers(list(model.weights), values)

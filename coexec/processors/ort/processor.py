@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from coexec.base.cores import Core, physical_cores, pin_this_thread, resources_of
 from coexec.base.errors import ProcessorError
-from coexec.core.events import COPY, Event
+from coexec.core.events import COPY, MAP, Event
 from coexec.core.processor import (
     Buffer,
     Executable,
@@ -18,6 +19,7 @@ from coexec.core.processor import (
     ProcessorSpec,
     Support,
     Ticket,
+    shared,
 )
 from coexec.core.types import Array, OpCall, Region
 from coexec.processors.ort.buffer import OrtBuffer
@@ -36,6 +38,9 @@ class OrtProcessor(Processor):
     Buffers are host memory that sessions read and write in place. Work is handed to the thread and
     ``submit`` returns at once; ``after`` needs nothing more, since the order of submission is kept.
     """
+
+    host_memory = True
+    chained = True
 
     def __init__(self, provider: Provider, options: OrtOptions = DEFAULT_OPTIONS) -> None:
         self.provider = provider
@@ -64,8 +69,18 @@ class OrtProcessor(Processor):
     def alloc(self, nbytes: int) -> OrtBuffer:
         return OrtBuffer(nbytes)
 
+    def follow(self, ticket: Ticket) -> None:
+        done = threading.Event()
+        self.worker.hand_over(done.wait)
+        ticket.then(done.set)
+
+    def adopt(self, memory: Host) -> OrtBuffer:
+        return OrtBuffer(memory.nbytes, memory)
+
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Job:
         direction = "read" if isinstance(dst, np.ndarray) else "write"
+        if shared(dst, src):
+            return self.worker.hand_over(lambda: self._shared(direction))
         target, source = _bytes(dst), _bytes(src)
 
         def work() -> Event:
@@ -88,6 +103,11 @@ class OrtProcessor(Processor):
         event = self.worker.wait(ticket)
         assert isinstance(event, Event)
         return event
+
+    def _shared(self, direction: str) -> Event:
+        """All that a copy within shared memory is: everything before it is done."""
+        now = time.perf_counter_ns()
+        return Event(f"share {direction}", MAP, self.name, now, now)
 
     def _prepare_thread(self) -> None:
         if self.options.cores:

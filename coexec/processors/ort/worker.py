@@ -18,6 +18,9 @@ class Job(Ticket):
     def __init__(self, future: Future[object]) -> None:
         self.future = future
 
+    def then(self, call: Callable[[], object]) -> None:
+        self.future.add_done_callback(lambda _future: call())
+
 
 class Worker:
     """Runs jobs one after the other on a thread of its own, which lives as long as the process.

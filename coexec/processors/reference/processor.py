@@ -11,7 +11,7 @@ import numpy as np
 
 from coexec.base.cores import resources_of
 from coexec.base.sources import module_digest
-from coexec.core.events import COPY, LAUNCH, Event
+from coexec.core.events import COPY, LAUNCH, MAP, Event
 from coexec.core.processor import (
     Buffer,
     Executable,
@@ -20,6 +20,7 @@ from coexec.core.processor import (
     ProcessorSpec,
     Support,
     Ticket,
+    shared,
 )
 from coexec.core.types import Array, OpCall, Region, RegionNode, compute_dtype
 from coexec.ops.table import OPERATORS, opdef
@@ -28,9 +29,10 @@ from coexec.ops.table import OPERATORS, opdef
 class ReferenceBuffer(Buffer):
     """Host memory as bytes; tensors are views of it."""
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, over: Array | None = None) -> None:
         self.nbytes = nbytes
-        self.memory = np.zeros(nbytes, np.uint8)
+        self.over = over
+        self.memory = np.zeros(nbytes, np.uint8) if over is None else over
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class ReferenceProcessor(Processor):
     """NumPy on the host, synchronous. ``peak_bytes`` counts buffers and live intermediates."""
 
     name = "reference"
+    host_memory = True
 
     def __init__(self) -> None:
         self.allocated_bytes = 0
@@ -82,12 +85,17 @@ class ReferenceProcessor(Processor):
         self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
         return ReferenceBuffer(nbytes)
 
+    def adopt(self, memory: Host) -> ReferenceBuffer:
+        return ReferenceBuffer(memory.nbytes, memory)
+
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Done:
         start = time.perf_counter_ns()
+        direction = "read" if isinstance(dst, np.ndarray) else "write"
+        if shared(dst, src):
+            return Done(Event(f"share {direction}", MAP, self.name, start, start))
         target, source = _bytes(dst), _bytes(src)
         target[:] = source
         end = time.perf_counter_ns()
-        direction = "read" if isinstance(dst, np.ndarray) else "write"
         return Done(Event(direction, COPY, self.name, start, end, bytes=source.nbytes))
 
     def submit(

@@ -1,0 +1,92 @@
+"""Mapped buffers: copies through them, and memory of the host that kernels compute on in place.
+
+By the rules of OpenCL, a buffer's memory is the host's while it is mapped and the device's
+otherwise. Where a buffer lies over memory of the host, telling the driver so is all there is to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyopencl as cl
+
+from coexec.core.processor import Buffer, Host
+from coexec.processors.opencl.buffer import OpenCLBuffer, View
+
+Block = Callable[[cl.Event], None]
+
+
+def buffer_over(context: cl.Context, memory: Host) -> OpenCLBuffer:
+    """A buffer that lies over memory of the host.
+
+    Raises:
+        cl.Error: the driver refuses.
+    """
+    flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+    return OpenCLBuffer(cl.Buffer(context, flags, hostbuf=memory), memory.nbytes, memory)
+
+
+def show_host(queue: cl.CommandQueue, source: Buffer | Host) -> list[cl.Event]:
+    """Let the host read what the device wrote: map, until :func:`take_back`."""
+    buffer = _own(source)
+    take_back(queue, (buffer,))
+    view, event = _map(queue, buffer, cl.map_flags.READ, buffer.nbytes)
+    buffer.view = view
+    return [event]
+
+
+def show_device(queue: cl.CommandQueue, target: Buffer | Host) -> list[cl.Event]:
+    """Let the device read what was written to the host's memory already.
+
+    Mapping without regard to what the device had there, and unmapping, says so.
+    """
+    buffer = _own(target)
+    take_back(queue, (buffer,))
+    view, event = _map(queue, buffer, cl.map_flags.WRITE_INVALIDATE_REGION, buffer.nbytes)
+    return [event, view.release(queue)]
+
+
+def take_back(queue: cl.CommandQueue, buffers: Iterable[Buffer]) -> None:
+    """Unmap what is still mapped, before the device writes it; both may read it meanwhile."""
+    for buffer in buffers:
+        if isinstance(buffer, OpenCLBuffer) and buffer.view is not None:
+            buffer.view.release(queue)
+            buffer.view = None
+
+
+def read_mapped(
+    queue: cl.CommandQueue, source: OpenCLBuffer, target: Buffer | Host, block: Block
+) -> list[cl.Event]:
+    """Map, copy from there, unmap."""
+    assert isinstance(target, np.ndarray)
+    view, event = _map(queue, source, cl.map_flags.READ, target.nbytes)
+    block(event)
+    target.reshape(-1).view(np.uint8)[:] = view.array
+    return [event, view.release(queue)]
+
+
+def write_mapped(
+    queue: cl.CommandQueue, target: Buffer | Host, source: Buffer | Host, block: Block
+) -> list[cl.Event]:
+    """Map, copy to there, unmap."""
+    assert isinstance(source, np.ndarray)
+    flags = cl.map_flags.WRITE_INVALIDATE_REGION
+    view, event = _map(queue, _own(target), flags, source.nbytes)
+    block(event)
+    view.array[:] = source.reshape(-1).view(np.uint8)
+    return [event, view.release(queue)]
+
+
+def _map(
+    queue: cl.CommandQueue, buffer: OpenCLBuffer, flags: cl.map_flags, nbytes: int
+) -> tuple[View, cl.Event]:
+    mapped, event = cl.enqueue_map_buffer(
+        queue, buffer.memory, flags, 0, (nbytes,), np.dtype(np.uint8), is_blocking=False
+    )
+    return View(mapped), event
+
+
+def _own(side: Buffer | Host) -> OpenCLBuffer:
+    assert isinstance(side, OpenCLBuffer)
+    return side

@@ -1,0 +1,114 @@
+"""Weights of quantised operators as integers again, so that an NPU computes in 8 bits.
+
+A quantised model has its weights as integers behind a DequantizeLinear. Loading computes what is
+constant ahead, which makes them floats: right for processors that compute in floats anyway, but an
+NPU takes an operator as an integer one only if everything around it is quantised. Symmetric scales
+are found again from the floats: the integers are then the very same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.core.types import Array
+from coexec.processors.ort.inline import LEAST_OPSET, Step
+
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+LARGEST = 127
+"""Of symmetric 8-bit weights."""
+WHOLE = 1e-3
+"""How far from an integer a weight over its scale may be, by rounding."""
+FLOAT = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Integers with the scale of each output channel, or one scale."""
+
+    values: Array
+    scale: Array
+
+
+def with_integer_weights(
+    steps: Sequence[Step], constants: Mapping[str, Array]
+) -> tuple[list[Step], dict[str, Array]]:
+    """Steps in which operators between quantised values read quantised weights and biases.
+
+    Returns them with the constants that they read.
+    """
+    makers = {name: step for step in steps for name in step.outputs}
+    readers: dict[str, list[Step]] = {}
+    for step in steps:
+        for name in step.inputs:
+            readers.setdefault(name, []).append(step)
+    found: list[Step] = []
+    known = dict(constants)
+    for step in steps:
+        maker = makers.get(step.inputs[0]) if step.inputs else None
+        if maker is not None and _is_quantised(step, maker, readers, constants):
+            found += _quantised(step, maker, constants, known)
+        else:
+            found.append(step)
+    read = {name for step in found for name in step.inputs}
+    return found, {name: array for name, array in known.items() if name in read}
+
+
+def _is_quantised(
+    step: Step, maker: Step, readers: Mapping[str, Sequence[Step]], constants: Mapping[str, Array]
+) -> bool:
+    """Between a dequantisation and quantisations, with float weights that are known."""
+    after = readers.get(step.outputs[0], ())
+    return (
+        step.op_type in WEIGHTED
+        and maker.op_type == DEQUANTIZE
+        and bool(after)
+        and all(reader.op_type == QUANTIZE for reader in after)
+        and step.inputs[1] in constants
+        and constants[step.inputs[1]].dtype == FLOAT
+        and np.size(constants.get(maker.inputs[1], ())) == 1
+    )
+
+
+def _quantised(
+    step: Step, maker: Step, constants: Mapping[str, Array], known: dict[str, Array]
+) -> list[Step]:
+    """Dequantisations of weight and bias, then the step that reads them; adds what is constant."""
+    weight, *bias = step.inputs[1:]
+    found = quantised(constants[weight], by_channel=step.op_type == "Conv")
+    inputs = [step.inputs[0], f"{step.name}/{weight}"]
+    more = [_dequantise(step, inputs[1], found, known)]
+    if bias and bias[0] in constants:
+        scale = found.scale * constants[maker.inputs[1]].reshape(())
+        values = np.rint(constants[bias[0]] / scale).astype(np.int32)
+        inputs.append(f"{step.name}/{bias[0]}")
+        more.append(_dequantise(step, inputs[2], Quantised(values, scale), known))
+    else:
+        inputs += bias
+    return [*more, replace(step, inputs=tuple(inputs))]
+
+
+def quantised(weights: Array, by_channel: bool) -> Quantised:
+    """Symmetric 8-bit integers: with one scale if that meets all weights, else one a channel."""
+    one = np.asarray(np.abs(weights).max() / LARGEST, np.float32).reshape(())
+    whole = weights / (one if one > 0 else np.float32(1))
+    if not by_channel or np.abs(whole - np.rint(whole)).max(initial=0.0) < WHOLE:
+        return Quantised(np.rint(whole).astype(np.int8), one if one > 0 else np.float32(1) + one)
+    largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)))
+    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+    spread = scale.reshape(-1, *(1,) * (weights.ndim - 1))
+    return Quantised(np.rint(weights / spread).astype(np.int8), scale)
+
+
+def _dequantise(step: Step, name: str, found: Quantised, known: dict[str, Array]) -> Step:
+    values, scale, zero = (f"{name}/{part}" for part in ("values", "scale", "zero"))
+    known[values] = found.values
+    known[scale] = np.asarray(found.scale, np.float32)
+    known[zero] = np.zeros(known[scale].shape, found.values.dtype)
+    axis = {"axis": ir.AttrInt64("axis", 0)} if known[scale].ndim else {}
+    inputs = (values, scale, zero)
+    return Step(DEQUANTIZE, f"{name}/dequantise", inputs, (name,), axis, LEAST_OPSET, step.origin)

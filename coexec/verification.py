@@ -1,0 +1,115 @@
+"""Plans that were run: predictions choose what is worth trying, the clock chooses the plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.core.plan import Plan
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.placement.policies.table import Outcome, outcome_of
+from coexec.placement.problem import Problem, Schedule
+from coexec.planning import Planning
+from coexec.session import Session
+
+PLANS = 2
+"""Best predicted plans on several processors that are run."""
+SECONDS, LEAST_ROUNDS = 3.0, 5
+WORTH = 0.02
+"""A plan on several processors has to gain this share of the time of the best one alone: what was
+measured once is no more exact than that."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The plan to take, and the median microseconds of a run of each plan that was tried.
+
+    Names are those of policies, or ``only NAME`` for all nodes on one processor.
+    """
+
+    name: str
+    plan: Plan
+    measured_us: Mapping[str, float]
+    predicted_us: Mapping[str, float]
+
+
+def verify(
+    model: ir.Model,
+    feeds: Mapping[str, Array],
+    processors: Mapping[str, Processor],
+    planning: Planning,
+    seconds: float = SECONDS,
+) -> Verified:
+    """Run the best predicted plans and each processor alone, in turns, and take the fastest.
+
+    ``planning`` is of ``model`` for inference. Plans differ: of equal ones one is run.
+    """
+    outcomes = candidates(planning)
+    plans = {name: planning.planned.plan(outcome) for name, outcome in outcomes.items()}
+    sessions = {name: Session(model, processors, follow=plan) for name, plan in plans.items()}
+    actions = {name: _run(session, feeds) for name, session in sessions.items()}
+    measured = in_turns(actions, seconds)
+    name = choose(measured)
+    predicted = {each: outcome.makespan_us for each, outcome in outcomes.items()}
+    return Verified(name, plans[name], measured, predicted)
+
+
+def candidates(planning: Planning) -> dict[str, Outcome]:
+    """Each processor alone, where it executes all, and the best predicted plans on several."""
+    problem = planning.planned.problem
+    found = {
+        f"only {unit.name}": outcome_of(problem, f"only {unit.name}", _alone(problem, number))
+        for number, unit in enumerate(problem.units)
+        if np.isfinite(problem.time_us[:, number]).all()
+    }
+    several = [o for o in planning.ranking.outcomes if len(set(o.plain.schedule.units)) > 1]
+    found.update((outcome.policy, outcome) for outcome in several[:PLANS])
+    return found or {planning.ranking.chosen.policy: planning.ranking.chosen}
+
+
+def in_turns(
+    actions: Mapping[str, Callable[[], object]],
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median microseconds of each action; they take turns, so that all see the same disturbances.
+
+    Each turn runs twice and counts once: the first brings back what others drove from the caches.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in actions}
+    for action in actions.values():
+        action()
+    began, rounds = clock(), 0
+    while rounds < LEAST_ROUNDS or clock() - began < seconds:
+        for name, action in actions.items():
+            action()
+            start = clock()
+            action()
+            samples[name].append((clock() - start) * 1e6)
+        rounds += 1
+    return {name: median(times) for name, times in samples.items()}
+
+
+def choose(measured: Mapping[str, float]) -> str:
+    """The fastest; a single processor unless several are faster by :data:`WORTH`."""
+    alone = {name: us for name, us in measured.items() if name.startswith("only ")}
+    best = min(measured, key=lambda name: measured[name])
+    if not alone or best in alone:
+        return best
+    single = min(alone, key=lambda name: alone[name])
+    return best if measured[best] < (1 - WORTH) * measured[single] else single
+
+
+def _alone(problem: Problem, unit: int) -> Schedule:
+    count = len(problem.tasks)
+    return Schedule((unit,) * count, tuple(range(count)))
+
+
+def _run(session: Session, feeds: Mapping[str, Array]) -> Callable[[], object]:
+    return lambda: session.run(feeds)

@@ -1,0 +1,66 @@
+"""Plans that were run: the clock decides, and one processor wins where several gain nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from coexec.api import open_all
+from coexec.core.machine import Machine, Rates
+from coexec.core.processor import Processor
+from coexec.frontend import load
+from coexec.planning import PlanOptions, plan_inference
+from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.verification import choose, in_turns, verify
+from tests.graphs import parse
+
+
+@pytest.mark.parametrize(
+    ("several", "chosen"), [(97.0, "split"), (99.0, "only a"), (150.0, "only a")]
+)
+def test_several_processors_have_to_gain_something(several: float, chosen: str) -> None:
+    assert choose({"only a": 100.0, "only b": 120.0, "split": several}) == chosen
+
+
+def test_without_a_processor_that_executes_all_the_fastest_plan_is_taken() -> None:
+    assert choose({"heft": 3.0, "chain": 2.0}) == "chain"
+
+
+def test_plans_take_turns_and_only_the_second_run_of_a_turn_counts() -> None:
+    now, order = [0.0], list[str]()
+
+    def action(name: str, first: float, again: float) -> Callable[[], None]:
+        def run() -> None:
+            same = bool(order) and order[-1] == name
+            order.append(name)
+            now[0] += again if same else first
+
+        return run
+
+    actions = {"slow": action("slow", 1.0, 0.5), "fast": action("fast", 9.0, 0.25)}
+    found = in_turns(actions, 30.0, lambda: now[0])
+    assert found == pytest.approx({"slow": 0.5e6, "fast": 0.25e6})
+    assert order[2:6] == ["slow", "slow", "fast", "fast"]
+
+
+class Named(ReferenceProcessor):
+    """The reference under another name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dict.fromkeys(("reference", "twin"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
+    monkeypatch.setattr("coexec.planning.machine_rates", lambda *_, **__: Machine("", "", known))
+    model = load(parse("g (float[64] x) => (float[64] y) { a = Neg(x) b = Exp(x) y = Add(a, b) }"))
+    feeds = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
+    processors: dict[str, Processor] = {**open_all(["reference"]), "twin": Named("twin")}
+    planning = plan_inference(model, feeds, processors, PlanOptions("heft", seconds=0.0))
+    found = verify(model, feeds, processors, planning, seconds=0.0)
+    assert {"only reference", "only twin"} <= found.measured_us.keys() == found.predicted_us.keys()
+    assert found.measured_us[found.name] <= 1.02 * min(found.measured_us.values()) / 0.98
+    assert set(found.plan.processors) == {str(node.name) for node in model.graph}
