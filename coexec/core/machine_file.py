@@ -16,17 +16,14 @@
 
 from __future__ import annotations
 
-import math
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from coexec.base.disk import write_atomically
-from coexec.base.errors import UsageError
 from coexec.core.machine import Link, Machine, Rates
+from coexec.core.toml_table import TomlTable
 
 DIGITS = 4
 """Significant digits written: measurements are not better."""
@@ -54,13 +51,7 @@ def read_machine(path: Path) -> Machine:
         UsageError: unreadable, not TOML, or a key that is missing, unknown or impossible; the
             message names the key.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
-    table = _Table(document, "", path)
+    table = TomlTable.of_file(path)
     machine = Machine(
         name=table.text("name"),
         date=table.text("date"),
@@ -70,7 +61,7 @@ def read_machine(path: Path) -> Machine:
     return machine
 
 
-def _rates(table: _Table) -> Rates:
+def _rates(table: TomlTable) -> Rates:
     peaks = table.table("peak_gflops")
     rates = Rates(
         peak_gflops={name: peaks.number(name, above_zero=True) for name in peaks.values},
@@ -86,54 +77,10 @@ def _rates(table: _Table) -> Rates:
     return rates
 
 
-def _link(table: _Table) -> Link:
+def _link(table: TomlTable) -> Link:
     link = Link(table.number("latency_us"), table.number("gbps", above_zero=True))
     table.nothing_else()
     return link
-
-
-class _Table:
-    """A table of the file that knows its own name, for messages, and which keys were wanted."""
-
-    def __init__(self, values: Mapping[str, Any], prefix: str, path: Path) -> None:
-        self.values = values
-        self.prefix = prefix
-        self.path = path
-        self.seen: set[str] = set()
-
-    def error(self, key: str, complaint: str) -> UsageError:
-        return UsageError(f"{self.path}: {self.prefix}{key} {complaint}")
-
-    def get(self, key: str, kind: type | tuple[type, ...], wanted: str) -> Any:
-        self.seen.add(key)
-        if key not in self.values:
-            raise self.error(key, "is missing")
-        value = self.values[key]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.error(key, f"is {value!r}; {wanted} is wanted")
-        return value
-
-    def text(self, key: str) -> str:
-        return str(self.get(key, str, "a text"))
-
-    def number(self, key: str, *, above_zero: bool = False) -> float:
-        value = float(self.get(key, (int, float), "a number"))
-        if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
-            bound = "above 0" if above_zero else "at least 0"
-            raise self.error(key, f"is {value:g}; it must be finite and {bound}")
-        return value
-
-    def table(self, key: str) -> _Table:
-        return _Table(self.get(key, dict, "a table"), f"{self.prefix}{key}.", self.path)
-
-    def tables(self, key: str) -> dict[str, _Table]:
-        inner = self.table(key)
-        return {name: inner.table(name) for name in inner.values}
-
-    def nothing_else(self) -> None:
-        unknown = [key for key in self.values if key not in self.seen]
-        if unknown:
-            raise self.error(unknown[0], f"is unknown; known: {', '.join(sorted(self.seen))}")
 
 
 def _document(rates: Rates) -> dict[str, Any]:

@@ -1,0 +1,175 @@
+"""``coexec validate``: predictions of phones against measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from coexec.base.errors import UsageError
+from coexec.cli.output import JsonFlag, console, notes, print_json, require_writable
+from coexec.cost.calibration import training
+from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.score import Score
+from coexec.cost.calibration.validate import (
+    BY_MODEL,
+    BY_SOC,
+    Outcome,
+    as_shipped,
+    cross_validate,
+)
+from coexec.cost.soc.coefficients import Coefficients, read_coefficients, shipped
+from coexec.report.validation_page import write_validation_page
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("validate", epilog="Example: coexec validate --data phones --html validate.html")(
+        validate
+    )
+
+
+def validate(
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of CSV files; without, what is known already."),
+    ] = None,
+    coefficients: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="Of coexec calibrate, in place of the shipped ones."
+        ),
+    ] = None,
+    cross: Annotated[
+        bool,
+        typer.Option(
+            "--cross/--no-cross", help="Fit again with models, then with chips, held out."
+        ),
+    ] = True,
+    html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how far predictions are from measurements, beside FLOP over peak on the same rows."""
+    used = read_coefficients(coefficients) if coefficients is not None else shipped()
+    if data is None:
+        if html is not None:
+            raise UsageError("--html goes with --data: a page shows rows")
+        _show_known(used, as_json)
+        return
+    require_writable(html, "--html")
+    found = read_folder(data)
+    with notes.status("predicting") as status:
+        outcomes = [as_shipped(used, found.samples)]
+        for split in (BY_MODEL, BY_SOC) if cross else ():
+            outcome = cross_validate(found.samples, split, lambda name: status.update(escape(name)))
+            outcomes += [outcome] if outcome is not None else []
+    record = _record(data, used, outcomes, found.skipped)
+    if html is not None:
+        write_validation_page(record, html)
+    if as_json:
+        print_json({key: value for key, value in record.items() if key != "plots"})
+        return
+    _show(record)
+    if html is not None:
+        console.print(f"written {escape(str(html))}")
+
+
+def _record(
+    data: Path, used: Coefficients, outcomes: Sequence[Outcome], skipped: dict[str, int]
+) -> dict[str, Any]:
+    scores = [score for outcome in outcomes for score in outcome.scores()]
+    return {
+        "data": data.name,
+        "fitted": used.date,
+        "verdict": _verdict(scores),
+        "skipped": skipped,
+        "scores": [asdict(score) | {"gain": score.gain} for score in scores],
+        "chips": [asdict(score) for outcome in outcomes for score in _chips(outcome)],
+        "ratios": [ratio for outcome in outcomes for ratio in _ratios(outcome)],
+        "plots": [plot for outcome in outcomes for plot in _plots(outcome)],
+    }
+
+
+def _verdict(scores: Sequence[Score]) -> str:
+    """The strictest split that there is, over all of each dataset."""
+    last = scores[-1].split
+    totals = [score for score in scores if score.group == "all" and score.split == last]
+    parts = [
+        f"{score.dataset} {100 * score.mape:.1f} % off (FLOP over peak "
+        f"{100 * score.baseline_mape:.0f} %)"
+        for score in totals
+    ]
+    return f"{last.capitalize()}: {'; '.join(parts)}."
+
+
+def _chips(outcome: Outcome) -> Iterator[Score]:
+    for name in sorted({sample.soc.name for sample in outcome.samples}):
+        yield from outcome.of_chip(name)
+
+
+def _ratios(outcome: Outcome) -> Iterator[dict[str, object]]:
+    places = [i for i, s in enumerate(outcome.samples) if s.dataset == training.DATASET]
+    samples = [outcome.samples[place] for place in places]
+    for ratio in training.ratios(samples, outcome.predicted[places]):
+        yield {**ratio, "split": outcome.split}
+
+
+def _plots(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    for dataset in dict.fromkeys(sample.dataset for sample in outcome.samples):
+        yield {
+            "title": f"{dataset}, {outcome.split}",
+            "points": [
+                {
+                    "measured_us": sample.measured_us,
+                    "predicted_us": float(guess),
+                    "kind": sample.kind,
+                    "label": f"{sample.model}, {sample.soc.name} {sample.processor}",
+                }
+                for sample, guess in zip(outcome.samples, outcome.predicted, strict=True)
+                if sample.dataset == dataset
+            ],
+        }
+
+
+def _show(record: dict[str, Any]) -> None:
+    table = Table(title=f"Predictions against {escape(record['data'])}")
+    for name in ("split", "data", "group"):
+        table.add_column(name)
+    for name in ("rows", "MAPE", "within 10 %", "within 20 %", "FLOP/peak", "tau"):
+        table.add_column(name, justify="right")
+    for score in record["scores"]:
+        shares = (score["mape"], score["within_10"], score["within_20"], score["baseline_mape"])
+        table.add_row(
+            score["split"],
+            score["dataset"],
+            escape(score["group"]),
+            f"{score['rows']:,}",
+            *(f"{100 * share:.1f} %" for share in shares),
+            "" if score["tau"] != score["tau"] else f"{score['tau']:.2f}",
+        )
+    console.print(table)
+    for ratio in record["ratios"]:
+        console.print(
+            f"{ratio['split']}: training {ratio['model']} on {ratio['soc']}, {ratio['ratio']}: "
+            f"measured {ratio['measured']:.2f}, predicted {ratio['predicted']:.2f}",
+            highlight=False,
+        )
+    for name, count in record["skipped"].items():
+        console.print(f"[dim]{escape(name)}: {count} rows of unknown networks or chips[/]")
+    console.print(escape(record["verdict"]))
+
+
+def _show_known(used: Coefficients, as_json: bool) -> None:
+    """What calibration wrote down when it fitted."""
+    if as_json:
+        print_json({"fitted": used.date, "rows": used.rows, "errors": used.errors})
+        return
+    console.print(f"Fitted {used.date}; mean errors on models that were held out:")
+    for group, error in used.errors.items():
+        rows = used.rows[group]
+        console.print(f"  {group:<40} {100 * error:5.1f} %  ({rows:,} rows)", highlight=False)

@@ -1,0 +1,201 @@
+"""From measured samples to coefficients: one fit, used for shipping and for cross-validation."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coexec.base.errors import UsageError
+from coexec.cost.calibration.least_squares import fit_factors
+from coexec.cost.calibration.libraries import library
+from coexec.cost.calibration.sample import Sample
+from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
+from coexec.cost.soc.estimate import LIKE, RUN, calls_us, network_us
+from coexec.cost.soc.features import gpu_roofline_us, shape_features
+from coexec.cost.soc.limits import limits_of
+from coexec.cost.soc.terms import PRIOR, TIED, run_terms, terms
+from coexec.cost.soc.trees import Trees
+
+Numbers = NDArray[np.float64]
+Levels = dict[str, Numbers]
+Fitted = TypeVar("Fitted")
+TREES = "tflite gpu"
+"""Group of the only kernels that were measured one by one."""
+STRENGTHS = (1.0, 0.5, 0.5)
+"""How many samples the prior is worth at each level: the limits, then the level above."""
+GENERAL_TREES = {
+    "max_iter": 60,
+    "learning_rate": 0.15,
+    "max_leaf_nodes": 15,
+    "min_samples_leaf": 40,
+}
+OWN_TREES = {"max_iter": 60, "learning_rate": 0.2, "max_leaf_nodes": 15, "min_samples_leaf": 5}
+ENOUGH = 100
+"""Fewer samples than that cannot tell all terms apart."""
+LEAST_KERNELS = 100
+"""A chip with fewer measured kernels gets no trees of its own."""
+
+
+class Memory:
+    """Parts of fits that others need again: cross-validation leaves most samples as they were."""
+
+    def __init__(self) -> None:
+        self.terms: dict[int, Numbers] = {}
+        self.parts: dict[tuple[str, tuple[int, ...]], Any] = {}
+
+    def terms_of(self, sample: Sample) -> Numbers:
+        """Terms of all calls of a sample, summed."""
+        if id(sample) not in self.terms:
+            limits = limits_of(sample.soc, sample.processor, sample.precision)
+            rows = [terms(call, limits, sample.precision) for call in sample.calls]
+            self.terms[id(sample)] = np.sum(rows, axis=0)
+        return self.terms[id(sample)]
+
+    def part(self, name: str, samples: Sequence[Sample], make: Callable[[], Fitted]) -> Fitted:
+        """What ``make`` returns, made once for one set of samples."""
+        key = name, tuple(map(id, samples))
+        if key not in self.parts:
+            self.parts[key] = make()
+        found: Fitted = self.parts[key]
+        return found
+
+
+def fit(samples: Sequence[Sample], memory: Memory | None = None) -> Coefficients:
+    """Coefficients from samples of any engines and processors.
+
+    ``memory`` serves several fits to subsets of the same sample objects.
+
+    Raises:
+        UsageError: scikit-learn is not there, or there is nothing to fit.
+    """
+    if not samples:
+        raise UsageError("no measurements to fit: the folder has no file that is known")
+    memory = memory if memory is not None else Memory()
+    kernels = [sample for sample in samples if not sample.whole]
+    trees = {}
+    if kernels:
+        trees[TREES] = memory.part("trees", kernels, lambda: _fit_trees(kernels))
+    wholes = [sample for sample in samples if sample.whole and sample.engine == LIKE[sample.kind]]
+    others = [sample for sample in samples if sample.whole and sample.engine != LIKE[sample.kind]]
+    factors = _fit_processors(wholes, memory)
+    if kernels:
+        factors |= _fit_runs(Coefficients(trees=trees), wholes)
+    fitted = Coefficients(factors=factors, trees=trees)
+    counts = Counter(sample.group for sample in samples)
+    return replace(fitted, engines=_fit_engines(fitted, others), rows=dict(counts))
+
+
+def _fit_processors(wholes: Sequence[Sample], memory: Memory) -> dict[str, Levels]:
+    """Factors of terms, for kinds of processors whose kernels were not measured one by one."""
+    found = {}
+    for group, members in _grouped(wholes, lambda sample: sample.group).items():
+        if members[0].kind != "gpu":
+            found[group] = memory.part(group, members, partial(_fit_terms, members, memory))
+    return found
+
+
+def _fit_terms(members: Sequence[Sample], memory: Memory) -> Levels:
+    """Factors of each term; where there are few samples, of a few sums of terms."""
+    table = np.array([memory.terms_of(sample) for sample in members])
+    if len(members) >= ENOUGH:
+        return _fit_levels(members, table, PRIOR)
+    tied = _fit_levels(members, table @ TIED, np.ones(TIED.shape[1]))
+    return {level: TIED @ factors for level, factors in tied.items()}
+
+
+def _fit_runs(fitted: Coefficients, wholes: Sequence[Sample]) -> dict[str, Levels]:
+    """What a whole run costs beyond its kernels, where those were fitted one by one."""
+    found = {}
+    gpu = [sample for sample in wholes if sample.kind == "gpu"]
+    for group, members in _grouped(gpu, lambda s: f"{s.engine} {s.kind} {RUN}").items():
+        table = np.array([_run_row(fitted, sample) for sample in members])
+        found[group] = _fit_levels(members, table, np.ones(table.shape[1]))
+    return found
+
+
+def _fit_engines(fitted: Coefficients, others: Sequence[Sample]) -> dict[str, float]:
+    """One multiple for each other engine, kind of processor and element type: the median.
+
+    Networks on one chip differ more between engines than a finer model could tell.
+    """
+    found = {}
+    for group, members in _grouped(others, lambda sample: sample.group).items():
+        ratios = [
+            sample.measured_us
+            / network_us(
+                fitted,
+                sample.soc,
+                sample.processor,
+                sample.precision,
+                LIKE[sample.kind],
+                sample.calls,
+            )
+            for sample in members
+        ]
+        found[group] = float(np.median(ratios))
+    return found
+
+
+def _run_row(fitted: Coefficients, sample: Sample) -> Numbers:
+    busy = calls_us(
+        fitted, sample.soc, sample.processor, sample.precision, sample.engine, sample.calls
+    ).sum()
+    return run_terms(sample.soc, sample.processor, float(busy), len(sample.calls))
+
+
+def _fit_levels(members: Sequence[Sample], table: Numbers, prior: Numbers) -> Levels:
+    """Factors of each level, each drawn towards those of the level above it."""
+    times = np.array([sample.measured_us for sample in members])
+    # What is known beforehand are proportions: an engine is some times slower than the limits.
+    start = prior * float(np.median(times / (table @ prior)))
+    found: Levels = {}
+    chains = [levels(sample.soc, sample.processor) for sample in members]
+    for depth, strength in enumerate(STRENGTHS):
+        places = defaultdict(list)
+        for place, chain in enumerate(chains):
+            if depth < len(chain):
+                places[chain[: depth + 1]].append(place)
+        for chain, picked in places.items():
+            above = found[chain[-2]] if depth else start
+            found[chain[-1]] = fit_factors(table[picked], times[picked], above, strength)
+    return found
+
+
+def _fit_trees(kernels: Sequence[Sample]) -> dict[str, Trees]:
+    """What a kernel's shape does to its time on any chip, then on each chip beyond that."""
+    rooflines = np.array([_roofline(sample) for sample in kernels])
+    rows = np.array([shape_features(sample.calls[0]) for sample in kernels])
+    residual = np.log([sample.measured_us for sample in kernels]) - np.log(rooflines)
+    found = {GENERAL: _train(rows, residual, GENERAL_TREES)}
+    residual = residual - found[GENERAL].predict(rows)
+    for soc in sorted({sample.soc.name for sample in kernels}):
+        own = np.array([sample.soc.name == soc for sample in kernels])
+        if own.sum() >= LEAST_KERNELS:
+            found[f"{soc} gpu"] = _train(rows[own], residual[own], OWN_TREES)
+    return found
+
+
+def _roofline(sample: Sample) -> float:
+    limits = limits_of(sample.soc, "gpu", sample.precision)
+    return gpu_roofline_us(sample.calls[0], limits, sample.soc, sample.precision)
+
+
+def _train(rows: Numbers, target: Numbers, options: Mapping[str, float]) -> Trees:
+    ensemble, pools = library("sklearn.ensemble"), library("threadpoolctl")
+    model = ensemble.HistGradientBoostingRegressor(early_stopping=False, random_state=0, **options)
+    # Trees this small take longer in several threads that wait for each other.
+    with pools.threadpool_limits(1):
+        return Trees.of_sklearn(model.fit(rows, target))
+
+
+def _grouped(samples: Iterable[Sample], name: Callable[[Sample], str]) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[name(sample)].append(sample)
+    return groups

@@ -1,0 +1,112 @@
+"""Kernels of a GPU one by one: files like ``gpu_ops_tflite.csv``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coexec.base.errors import UsageError
+from coexec.core.soc_file import find_soc
+from coexec.cost.calibration.sample import Sample
+from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.soc.workload import (
+    CONV,
+    DENSE,
+    DEPTHWISE,
+    GROUPED,
+    MOVE,
+    POOL,
+    REDUCE,
+    Workload,
+)
+
+DATASET = "gpu_ops_tflite"
+COLUMNS = (
+    "model", "operation", "in_hw", "in_c", "out_hw", "out_c", "kernel", "stride", "group", "flops",
+    "soc", "gpu_kernel", "latency_us", "op_row",
+)  # fmt: skip
+FAMILY = {
+    "CONV_2D": CONV,
+    "CONV_2D_GROUP": GROUPED,
+    "DEPTHWISE_CONV_2D": DEPTHWISE,
+    "FULLY_CONNECTED": DENSE,
+    "MAX_POOL_2D": POOL,
+    "AVERAGE_POOL_2D": REDUCE,
+    "MEAN": REDUCE,
+    "CONCATENATION": MOVE,
+}
+OPERANDS = ("_add_", "_mul_")
+"""Parts of a fused kernel's name that stand for an operator with another tensor."""
+
+
+def read_kernels(folder: Path) -> list[Sample]:
+    """One sample for each row; none where the folder has no such file.
+
+    Raises:
+        UsageError: the file is damaged, or names an unknown chip or operation.
+    """
+    path = folder / f"{DATASET}.csv"
+    if not path.exists():
+        return []
+    return [
+        Sample(
+            DATASET,
+            row.text("model"),
+            find_soc(row.text("soc")),
+            "gpu",
+            "float16",
+            "tflite",
+            row.number("latency_us"),
+            (_workload(row),),
+            whole=False,
+        )
+        for row in read_rows(path, COLUMNS)
+    ]
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:
+    """Operators of each network in order, from the rows of any one chip."""
+    path = folder / f"{DATASET}.csv"
+    if not path.exists():
+        return {}
+    found: dict[str, dict[str, Workload]] = {}
+    for row in read_rows(path, COLUMNS):
+        found.setdefault(row.text("model"), {}).setdefault(row.text("op_row"), _workload(row))
+    return {model: tuple(calls.values()) for model, calls in found.items()}
+
+
+def _workload(row: Row) -> Workload:
+    """Sizes of a row; what its file leaves out (``-``) follows from the operation."""
+    operation = row.text("operation")
+    if operation not in FAMILY:
+        known = ", ".join(FAMILY)
+        raise UsageError(f"{row.path}, line {row.line}: operation {operation!r}; known: {known}")
+    family = FAMILY[operation]
+    inputs, outputs = row.number("in_c"), row.number("out_c", 1)
+    side, out_side = row.number("in_hw", 1), row.number("out_hw", 1)
+    kernel, stride = max(row.number("kernel", 1), 1.0), row.number("stride", 1)
+    groups = row.number("group", 1)
+    if family == DEPTHWISE:  # the file has the number of outputs per input
+        outputs, groups = inputs * outputs, inputs
+    elif family in {POOL, REDUCE}:
+        outputs = inputs
+    if operation == "MEAN":  # the file has the number of channels
+        out_side = 1.0
+    if family == CONV and side == out_side == 1:
+        family = DENSE
+    weighted = family in {CONV, GROUPED, DENSE, DEPTHWISE}
+    pixels = out_side**2
+    fused = sum(row.text("gpu_kernel").count(name) for name in OPERANDS)
+    return Workload(
+        family=family,
+        flop=row.number("flops", 0),
+        in_elements=side**2 * inputs,
+        out_elements=pixels * outputs,
+        weights=kernel**2 * inputs / groups * outputs if weighted else 0,
+        others=float(min(fused, 1)) * pixels * outputs,
+        out_pixels=pixels,
+        in_channels=inputs,
+        out_channels=outputs,
+        kernel=kernel,
+        stride=stride,
+        groups=groups,
+    )

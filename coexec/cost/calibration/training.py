@@ -1,0 +1,98 @@
+"""Training steps on three processors of one phone: rows of kind ``train`` in ``literature.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from coexec.core.soc_file import find_soc, knows_soc
+from coexec.cost.calibration.known_networks import layers_of
+from coexec.cost.calibration.sample import Sample
+from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.soc.estimate import STOCK_MNN
+from coexec.cost.soc.workload import Workload
+
+DATASET, FILE = "training", "literature"
+COLUMNS = ("soc", "kind", "workload", "batch", "metric", "cpu", "gpu", "npu_dsp")
+COLUMN_OF = {
+    "cpu": ("cpu", STOCK_MNN, "float32"),
+    "gpu": ("gpu", STOCK_MNN, "float32"),
+    "npu": ("npu_dsp", "mandheling", "int8"),
+}
+PASSES = 3
+"""A step does a layer's arithmetic forward, for its input's gradient, and for its weights'."""
+SIDES = {"CIFAR10": 32, "ImageNet": 224}
+
+
+def read_training(folder: Path) -> tuple[list[Sample], int]:
+    """Samples, and how many rows are of networks or chips that nothing is known of.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    path = folder / f"{FILE}.csv"
+    if not path.exists():
+        return [], 0
+    samples: list[Sample] = []
+    unknown = 0
+    for row in read_rows(path, COLUMNS):
+        if row.text("kind") != "train" or row.text("metric") != "time":
+            continue
+        layers = step_of(row.text("workload"), int(row.number("batch")))
+        if not layers or not knows_soc(row.text("soc")):
+            unknown += 1
+            continue
+        samples += _samples(row, layers)
+    return samples, unknown
+
+
+def _samples(row: Row, layers: tuple[Workload, ...]) -> Iterator[Sample]:
+    for processor, (column, engine, precision) in COLUMN_OF.items():
+        if row.text(column) in {"", "OOM"}:
+            continue
+        yield Sample(
+            DATASET,
+            row.text("workload"),
+            find_soc(row.text("soc")),
+            processor,
+            precision,
+            engine,
+            row.number(column) * 1e6,
+            layers,
+        )
+
+
+def step_of(workload: str, batch: int) -> tuple[Workload, ...]:
+    """Layers of ``VGG11 CIFAR10``, each once for every pass; none for unknown networks.
+
+    VGG-19 on "ImageNet" is unknown: at full size it would exceed the CPU's peak.
+    """
+    network, _, data = workload.partition(" ")
+    if data not in SIDES or network == "VGG19":
+        return ()
+    return tuple(layer for layer in layers_of(network, SIDES[data], batch) for _ in range(PASSES))
+
+
+def ratios(samples: Iterable[Sample], predicted: Iterable[float]) -> list[Mapping[str, object]]:
+    """For each network on each chip, measured and predicted time over the CPU's."""
+    times: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for sample, guess in zip(samples, predicted, strict=True):
+        row = times.setdefault((sample.soc.name, sample.model), {})
+        row[sample.processor] = (sample.measured_us, guess)
+    found: list[Mapping[str, object]] = []
+    for (soc, model), row in times.items():
+        for processor in row.keys() - {"cpu"}:
+            if "cpu" in row:
+                measured = row[processor][0] / row["cpu"][0]
+                guess = row[processor][1] / row["cpu"][1]
+                found.append(
+                    {
+                        "soc": soc,
+                        "model": model,
+                        "ratio": f"{processor}/cpu",
+                        "measured": measured,
+                        "predicted": guess,
+                        "error": guess / measured - 1,
+                    }
+                )
+    return sorted(found, key=lambda each: (str(each["ratio"]), str(each["model"])))

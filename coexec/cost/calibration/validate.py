@@ -1,0 +1,121 @@
+"""Predictions against measurements: as shipped, and with models or whole chips held out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coexec.cost.calibration.fit import Memory, fit
+from coexec.cost.calibration.sample import Sample
+from coexec.cost.calibration.score import Baseline, Score, score
+from coexec.cost.soc.coefficients import Coefficients
+from coexec.cost.soc.estimate import LIKE, calls_us, network_us
+
+Numbers = NDArray[np.float64]
+SHIPPED, BY_MODEL, BY_SOC = "as shipped", "models held out", "chips held out"
+FOLDS = 5
+SEED = 0
+Observer = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Predictions of one split in the order of ``samples``."""
+
+    split: str
+    samples: tuple[Sample, ...]
+    predicted: Numbers
+    baseline: Numbers
+
+    def scores(self) -> list[Score]:
+        """One for each dataset and group, and one for all of a dataset with its ranking."""
+        places: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for place, sample in enumerate(self.samples):
+            places[sample.dataset, sample.group].append(place)
+            places[sample.dataset, "all"].append(place)
+        return [self._score(dataset, group, picked) for (dataset, group), picked in places.items()]
+
+    def of_chip(self, name: str) -> list[Score]:
+        """Scores of one chip."""
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, sample in enumerate(self.samples):
+            if sample.soc.name == name:
+                places[sample.dataset].append(place)
+        return [self._score(dataset, name, picked) for dataset, picked in places.items()]
+
+    def _score(self, dataset: str, group: str, places: Sequence[int]) -> Score:
+        picked = [self.samples[place] for place in places]
+        return score(
+            self.split, dataset, group, picked, self.predicted[places], self.baseline[places]
+        )
+
+
+def predict_samples(coefficients: Coefficients, samples: Sequence[Sample]) -> Numbers:
+    """Microseconds of each sample, by the way that ``predict`` goes too."""
+    found = np.zeros(len(samples))
+    batches: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
+    for place, each in enumerate(samples):
+        if each.whole:
+            found[place] = network_us(
+                coefficients, each.soc, each.processor, each.precision, each.engine, each.calls
+            )
+        else:
+            key = (each.soc.name, each.processor, each.precision, each.engine)
+            batches[key].append(place)
+    for (_, processor, precision, engine), places in batches.items():
+        calls = [samples[place].calls[0] for place in places]
+        soc = samples[places[0]].soc
+        found[places] = calls_us(coefficients, soc, processor, precision, engine, calls)
+    return found
+
+
+def as_shipped(coefficients: Coefficients, samples: Sequence[Sample]) -> Outcome:
+    """With coefficients that exist; the baseline is fitted on the samples themselves."""
+    predicted = predict_samples(coefficients, samples)
+    return Outcome(SHIPPED, tuple(samples), predicted, Baseline(samples).predict(samples))
+
+
+def cross_validate(samples: Sequence[Sample], split: str, observe: Observer) -> Outcome | None:
+    """Every sample predicted by a fit that saw nothing of its model (or chip); never split by row.
+
+    What was measured in one engine on one chip alone is left out where that chip is held out.
+    ``None`` if there are fewer than two models (chips).
+    """
+    folds = list(_folds(samples, split))
+    if len(folds) < 2:
+        return None
+    memory = Memory()
+    predicted, baseline = np.full(len(samples), np.nan), np.zeros(len(samples))
+    for name, held_out in folds:
+        observe(f"{split}: {name}")
+        inside = [sample for sample, out in zip(samples, held_out, strict=True) if not out]
+        fitted = {sample.group for sample in inside}
+        places = [i for i, out in enumerate(held_out) if out and _predictable(samples[i], fitted)]
+        outside = [samples[place] for place in places]
+        predicted[places] = predict_samples(fit(inside, memory), outside)
+        baseline[places] = Baseline(inside).predict(outside)
+    kept = [place for place, guess in enumerate(predicted) if not np.isnan(guess)]
+    return Outcome(split, tuple(samples[i] for i in kept), predicted[kept], baseline[kept])
+
+
+def _predictable(sample: Sample, fitted: set[str]) -> bool:
+    """An engine that was only measured where it is held out cannot be predicted."""
+    return sample.engine == LIKE[sample.kind] or sample.group in fitted
+
+
+def _folds(samples: Sequence[Sample], split: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Which samples are held out, fold by fold."""
+    if split == BY_SOC:
+        for name in sorted({sample.soc.name for sample in samples}):
+            yield name, np.array([sample.soc.name == name for sample in samples])
+        return
+    models = sorted({sample.model for sample in samples})
+    order = np.random.default_rng(SEED).permutation(len(models))
+    fold_of = {models[place]: number % FOLDS for number, place in enumerate(order)}
+    for number in range(min(FOLDS, len(models))):
+        held_out = np.array([fold_of[sample.model] == number for sample in samples])
+        yield f"part {number + 1} of {min(FOLDS, len(models))}", held_out

@@ -1,0 +1,134 @@
+"""What was fitted: how far from the limits of a processor an engine's kernels are.
+
+Factors come in levels. The most general hold for any chip, those of a core's architecture for chips
+that have it, those of one processor of one chip for that alone; the most specific ones that exist
+are used, so that a chip that nobody measured works from its TOML file.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coexec.base.disk import write_atomically
+from coexec.base.errors import UsageError
+from coexec.core.soc import Soc
+from coexec.cost.soc.trees import Trees
+
+GENERAL = ""
+SHIPPED = files("coexec.cost.soc") / "coefficients.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Fitted numbers, by group and level.
+
+    ``factors`` has multiples of terms (:mod:`coexec.cost.soc.terms`) under groups like ``tflite cpu
+    float32``, ``trees`` residuals of kernels' logarithms under ``tflite gpu``; below are levels:
+    :data:`GENERAL`, ``core Cortex-A55 int8 32``, ``snapdragon-855 gpu``. ``engines`` has one
+    multiple for each other engine, ``stock-mnn-opencl gpu float32``. ``errors`` is the mean
+    relative error by group, models held out; ``date`` (ISO) and ``rows`` (their number by group)
+    say from what all were fitted.
+    """
+
+    factors: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
+    trees: Mapping[str, Mapping[str, Trees]] = field(default_factory=dict)
+    engines: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+    rows: Mapping[str, int] = field(default_factory=dict)
+    date: str = ""
+
+    def factors_for(self, group: str, levels: Sequence[str]) -> NDArray[np.float64]:
+        """The most specific factors; ``levels`` go from general to specific.
+
+        Raises:
+            UsageError: nothing was fitted for this group.
+        """
+        known = self.factors.get(group, {})
+        for level in reversed(levels):
+            if level in known:
+                return known[level]
+        raise UsageError(f"no factors for {group!r}; fitted: {', '.join(sorted(self.factors))}")
+
+
+def levels(soc: Soc, processor: str) -> tuple[str, ...]:
+    """Names of levels for a processor, general ones first."""
+    own = f"{soc.name} {processor}"
+    if processor.partition(":")[0] != "cpu":
+        return GENERAL, own
+    fastest = max((each for each, _ in soc.cores(processor)), key=lambda c: c.gflops("float32"))
+    # Cores of one name differ in whether they have the dot product instructions.
+    return GENERAL, f"core {fastest.core} int8 {fastest.flop_per_cycle.get('int8', 0):g}", own
+
+
+@functools.cache
+def shipped() -> Coefficients:
+    """Those of the package."""
+    return _from_json(json.loads(SHIPPED.read_text(encoding="utf-8")))
+
+
+def read_coefficients(path: Path) -> Coefficients:
+    """Those of a file that :func:`write_coefficients` wrote.
+
+    Raises:
+        UsageError: unreadable, or not such a file.
+    """
+    try:
+        return _from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no coefficients: {error!r}") from error
+
+
+def write_coefficients(coefficients: Coefficients, path: Path) -> None:
+    """Write a JSON file, atomically.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    record = {
+        "version": VERSION,
+        "date": coefficients.date,
+        "rows": dict(coefficients.rows),
+        "errors": {name: round(value, 4) for name, value in coefficients.errors.items()},
+        "engines": {name: round(value, 4) for name, value in coefficients.engines.items()},
+        "factors": {
+            group: {level: [float(f"{x:.5g}") for x in values] for level, values in each.items()}
+            for group, each in coefficients.factors.items()
+        },
+        "trees": {
+            group: {level: trees.to_json() for level, trees in each.items()}
+            for group, each in coefficients.trees.items()
+        },
+    }
+    data = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    write_atomically(path, lambda file: file.write(data))
+
+
+def _from_json(record: Mapping[str, Any]) -> Coefficients:
+    if record["version"] != VERSION:
+        raise ValueError(f"version {record['version']}, not {VERSION}: run coexec calibrate")
+    return Coefficients(
+        factors={
+            group: {level: np.asarray(values, np.float64) for level, values in each.items()}
+            for group, each in record["factors"].items()
+        },
+        trees={
+            group: {level: Trees.from_json(trees) for level, trees in each.items()}
+            for group, each in record["trees"].items()
+        },
+        engines=record["engines"],
+        errors=record["errors"],
+        rows=record["rows"],
+        date=record["date"],
+    )

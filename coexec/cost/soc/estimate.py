@@ -1,0 +1,121 @@
+"""Times of calls and of networks from a chip's figures and fitted coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coexec.base.errors import UsageError
+from coexec.core.soc import Soc
+from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
+from coexec.cost.soc.features import gpu_roofline_us, shape_features
+from coexec.cost.soc.limits import limits_of
+from coexec.cost.soc.terms import run_terms, terms
+from coexec.cost.soc.workload import Workload
+
+COEXEC, STOCK_MNN, TFLITE, QNN = "coexec", "stock-mnn-opencl", "tflite", "qnn"
+ENGINES = (COEXEC, STOCK_MNN, TFLITE, QNN)
+LIKE = {"cpu": TFLITE, "gpu": TFLITE, "npu": QNN}
+"""Whose kernels were measured on each kind of processor; other engines are multiples of them."""
+RUN = "run"
+"""Stands in the names of groups of factors for what a whole run costs."""
+
+
+def calls_us(
+    coefficients: Coefficients,
+    soc: Soc,
+    processor: str,
+    precision: str,
+    engine: str,
+    calls: Sequence[Workload],
+) -> NDArray[np.float64]:
+    """How long the processor is busy with each call, shape (calls,).
+
+    Raises:
+        UsageError: nothing was fitted for this kind of processor.
+        ProcessorError: this chip has no such processor.
+    """
+    kind = processor.partition(":")[0]
+    limits = limits_of(soc, processor, precision)
+    if kind == "gpu":
+        times = _gpu_us(coefficients, soc, precision, calls)
+    else:
+        group = fitted_group(coefficients, kind, precision)
+        fitted = coefficients.factors_for(group, levels(soc, processor))
+        times = np.array([terms(call, limits, precision) @ fitted for call in calls])
+    # A fit knows nothing of physics: no call is faster than the peak of its processor.
+    least = np.array([call.flop / limits.peak_gflops / 1e3 for call in calls])
+    factor = engine_factor(coefficients, engine, kind, precision)
+    found: NDArray[np.float64] = np.maximum(factor * times, least)
+    return found
+
+
+def network_us(
+    coefficients: Coefficients,
+    soc: Soc,
+    processor: str,
+    precision: str,
+    engine: str,
+    calls: Sequence[Workload],
+) -> float:
+    """Time of one run of a network: its calls and what handing it over costs.
+
+    Raises:
+        UsageError, ProcessorError: as :func:`calls_us`.
+    """
+    busy = float(calls_us(coefficients, soc, processor, precision, engine, calls).sum())
+    kind = processor.partition(":")[0]
+    group = f"{LIKE[kind]} {kind} {RUN}"
+    if group not in coefficients.factors:
+        return busy
+    row = run_terms(soc, processor, busy, len(calls))
+    return float(row @ coefficients.factors_for(group, levels(soc, processor)))
+
+
+def engine_factor(coefficients: Coefficients, engine: str, kind: str, precision: str) -> float:
+    """How many times longer this engine's kernels take than those that were measured.
+
+    An engine without measurements of its own here counts as those that were.
+    """
+    prefix = f"{engine} {kind} "
+    found = coefficients.engines.get(prefix + precision)
+    if found is not None:
+        return found
+    others = [value for name, value in coefficients.engines.items() if name.startswith(prefix)]
+    return others[0] if others else 1.0
+
+
+def engines(coefficients: Coefficients) -> tuple[str, ...]:
+    """Engines whose costs can be asked for."""
+    fitted = (name.partition(" ")[0] for name in coefficients.engines)
+    return tuple(dict.fromkeys((*ENGINES, *fitted)))
+
+
+def fitted_group(coefficients: Coefficients, kind: str, precision: str) -> str:
+    """The group of factors for an element type: its own, else those of another, at its own rate."""
+    wanted = f"{LIKE[kind]} {kind} {precision}"
+    if wanted in coefficients.factors:
+        return wanted
+    prefix = f"{LIKE[kind]} {kind} "
+    others = [name for name in coefficients.factors if name.startswith(prefix)]
+    others = [name for name in others if not name.endswith(RUN)]
+    if not others:
+        raise UsageError(f"nothing was fitted for {wanted!r}; run coexec calibrate")
+    return min(others)
+
+
+def _gpu_us(
+    coefficients: Coefficients, soc: Soc, precision: str, calls: Sequence[Workload]
+) -> NDArray[np.float64]:
+    """Roofline of each call times what the trees say of its shape, on any chip and on this one."""
+    limits = limits_of(soc, "gpu", precision)
+    roofline = np.array([gpu_roofline_us(call, limits, soc, precision) for call in calls])
+    trees = coefficients.trees.get(f"{TFLITE} gpu", {})
+    rows = np.array([shape_features(call) for call in calls])
+    residual = np.zeros(len(calls))
+    for level in (GENERAL, f"{soc.name} gpu"):
+        if level in trees and len(calls):
+            residual += trees[level].predict(rows)
+    return roofline * np.exp(residual)

@@ -1,0 +1,111 @@
+"""Boosted regression trees as plain arrays: trained by scikit-learn, evaluated by NumPy alone.
+
+A tree is walked from its root: left where the feature is at most the threshold, until a leaf, whose
+value counts. The prediction is the sum over trees and a constant. Source: Friedman, "Greedy
+function approximation: a gradient boosting machine" (2001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DIGITS = 5
+"""Significant digits of thresholds and values in files: far below the error of any fit."""
+LEAF = -1
+
+
+@dataclass(frozen=True)
+class Trees:
+    """All nodes of all trees one after the other; ``feature`` is -1 at a leaf.
+
+    ``left`` and ``right`` are node numbers, ``roots`` those of the trees' first nodes.
+    """
+
+    constant: float
+    roots: NDArray[np.int32]
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    value: NDArray[np.float64]
+
+    def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One number for each row of features, shape (rows, features)."""
+        node = np.broadcast_to(self.roots, (len(rows), len(self.roots))).copy()
+        lines = np.arange(len(rows))[:, None]
+        while (inner := self.feature[node] != LEAF).any():
+            goes_left = rows[lines, self.feature[node]] <= self.threshold[node]
+            following = np.where(goes_left, self.left[node], self.right[node])
+            node = np.where(inner, following, node)
+        total: NDArray[np.float64] = self.constant + self.value[node].sum(axis=1)
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Inner nodes have a feature, a threshold and two children, leaves a value."""
+        leaf = self.feature == LEAF
+        numbers = np.where(leaf, self.value, self.threshold)
+        return {
+            "constant": _rounded(self.constant),
+            "roots": self.roots.tolist(),
+            "feature": self.feature.tolist(),
+            "number": [_rounded(number) for number in numbers],
+            # A node's left child follows it: only the right one has to be written.
+            "right": self.right.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Trees:
+        feature = np.asarray(record["feature"], np.int32)
+        numbers = np.asarray(record["number"], np.float64)
+        return cls(
+            float(record["constant"]),
+            np.asarray(record["roots"], np.int32),
+            feature,
+            numbers,
+            np.arange(1, len(feature) + 1, dtype=np.int32),
+            np.asarray(record["right"], np.int32),
+            np.where(feature == LEAF, numbers, 0.0),
+        )
+
+    @classmethod
+    def of_sklearn(cls, model: Any) -> Trees:
+        """From a fitted ``HistGradientBoostingRegressor`` (numeric features, one output)."""
+        nodes: list[tuple[int, float, int, float]] = []
+        roots = []
+        for (predictor,) in model._predictors:
+            roots.append(len(nodes))
+            _append(nodes, predictor.nodes, 0)
+        columns = list(zip(*nodes, strict=True))
+        feature = np.asarray(columns[0], np.int32)
+        return cls(
+            float(model._baseline_prediction.item()),
+            np.asarray(roots, np.int32),
+            feature,
+            np.asarray(columns[1], np.float64),
+            np.arange(1, len(nodes) + 1, dtype=np.int32),
+            np.asarray(columns[2], np.int32),
+            np.asarray(columns[3], np.float64),
+        )
+
+
+def _append(nodes: list[tuple[int, float, int, float]], tree: Any, number: int) -> None:
+    """Append a node and what is below it, left child first."""
+    node = tree[number]
+    if node["is_leaf"]:
+        nodes.append((LEAF, 0.0, 0, float(node["value"])))
+        return
+    place = len(nodes)
+    nodes.append((LEAF, 0.0, 0, 0.0))
+    _append(nodes, tree, int(node["left"]))
+    right = len(nodes)
+    _append(nodes, tree, int(node["right"]))
+    nodes[place] = (int(node["feature_idx"]), float(node["num_threshold"]), right, 0.0)
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")

@@ -1,0 +1,42 @@
+"""``coexec calibrate`` and ``coexec validate`` on a folder of measurements from a known law."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.phones import write_folder
+from tests.pipeline.command import coexec
+
+pytest.importorskip("sklearn")
+
+
+def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
+    data, fitted, page = write_folder(tmp_path / "phones"), tmp_path / "c.json", tmp_path / "v.html"
+    made = coexec("calibrate", "--data", data, "--out", fitted, "--json").record
+    assert made["rows"]["tflite gpu float16"] == 260
+    assert made["errors"]["tflite cpu float32"] < 0.05
+    flags = ("--data", data, "--coefficients", fitted, "--html", page)
+    judged = coexec("validate", *flags, "--no-cross", "--json").record
+    scores = {(s["dataset"], s["group"]): s for s in judged["scores"]}
+    assert scores["e2e_tflite", "all"]["mape"] < 0.05
+    assert scores["e2e_tflite", "all"]["tau"] > 0.9
+    assert {score["split"] for score in judged["scores"]} == {"as shipped"}
+    text = page.read_text()
+    assert text.count("<svg") >= 2
+    assert "net3, snapdragon-855 gpu: measured" in text
+    assert "<script" not in text
+
+
+def test_without_a_folder_it_tells_what_calibration_found() -> None:
+    known = coexec("validate", "--json").record
+    assert known["rows"].keys() >= known["errors"].keys()
+    assert 0 < known["errors"]["tflite gpu float16"] < 0.2
+    failed = coexec("validate", "--html", "page.html", "--json")
+    assert failed.error["error"] == "--html goes with --data: a page shows rows"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    failed = coexec("validate", "--data", tmp_path / "none", "--json")
+    assert str(tmp_path / "none") in failed.error["error"]

@@ -1,0 +1,178 @@
+"""Calibration recovers a law that is known, and cross-validation never splits a model or a chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coexec.base.errors import UsageError
+from coexec.core.soc_file import find_soc
+from coexec.cost.calibration.fit import fit
+from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.frameworks import fastest_cores
+from coexec.cost.calibration.known_networks import layers_of
+from coexec.cost.calibration.least_squares import fit_factors
+from coexec.cost.calibration.sample import Sample
+from coexec.cost.calibration.score import ranking
+from coexec.cost.calibration.training import ratios, step_of
+from coexec.cost.calibration.validate import (
+    BY_MODEL,
+    BY_SOC,
+    Outcome,
+    _folds,
+    as_shipped,
+    cross_validate,
+)
+from coexec.cost.soc.coefficients import read_coefficients, write_coefficients
+from coexec.cost.soc.trees import Trees
+from tests.phones import write_csv, write_folder
+
+ensemble = pytest.importorskip("sklearn.ensemble")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, ...]:
+    return read_folder(write_folder(tmp_path_factory.mktemp("phones"))).samples
+
+
+@pytest.fixture(scope="module")
+def by_model(samples: tuple[Sample, ...]) -> Outcome:
+    outcome = cross_validate(samples, BY_MODEL, lambda name: None)
+    assert outcome is not None
+    return outcome
+
+
+def errors(outcome: Outcome, dataset: str) -> float:
+    return next(s.mape for s in outcome.scores() if (s.dataset, s.group) == (dataset, "all"))
+
+
+def test_a_known_law_is_found_again_on_models_that_were_held_out(by_model: Outcome) -> None:
+    assert errors(by_model, "gpu_ops_tflite") < 0.10
+    assert errors(by_model, "e2e_tflite") < 0.05
+
+
+def test_it_is_found_on_a_chip_that_was_held_out(samples: tuple[Sample, ...]) -> None:
+    outcome = cross_validate(samples, BY_SOC, lambda name: None)
+    assert outcome is not None
+    assert errors(outcome, "gpu_ops_tflite") < 0.10
+    assert errors(outcome, "e2e_tflite") < 0.10
+
+
+def test_it_beats_flop_over_peak_on_the_same_rows(by_model: Outcome) -> None:
+    for score in by_model.scores():
+        if score.group == "all":
+            assert score.gain > 2
+            assert score.rows == sum(s.dataset == score.dataset for s in by_model.samples)
+
+
+@pytest.mark.parametrize("split", [BY_MODEL, BY_SOC])
+def test_folds_hold_out_whole_models_or_chips(samples: tuple[Sample, ...], split: str) -> None:
+    seen = np.zeros(len(samples), int)
+    for _, held_out in _folds(samples, split):
+        seen += held_out
+        inside = {_name(s, split) for s, out in zip(samples, held_out, strict=True) if not out}
+        outside = {_name(s, split) for s, out in zip(samples, held_out, strict=True) if out}
+        assert not inside & outside
+    assert (seen == 1).all()
+
+
+def _name(sample: Sample, split: str) -> str:
+    return sample.model if split == BY_MODEL else sample.soc.name
+
+
+def test_one_chip_cannot_be_held_out(samples: tuple[Sample, ...]) -> None:
+    alone = [sample for sample in samples if sample.soc.name == "snapdragon-855"]
+    assert cross_validate(alone, BY_SOC, lambda name: None) is None
+
+
+def test_coefficients_survive_writing_and_reading(
+    samples: tuple[Sample, ...], tmp_path: Path
+) -> None:
+    fitted = fit(samples)
+    path = tmp_path / "coefficients.json"
+    write_coefficients(fitted, path)
+    again = as_shipped(read_coefficients(path), samples)
+    np.testing.assert_allclose(again.predicted, as_shipped(fitted, samples).predicted, rtol=2e-3)
+    path.write_text("{}")
+    with pytest.raises(UsageError, match=r"holds no coefficients"):
+        read_coefficients(path)
+
+
+def test_trees_predict_what_scikit_learn_predicts() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 5))
+    model = ensemble.HistGradientBoostingRegressor(max_iter=10, random_state=0)
+    model.fit(rows, rows[:, 0] * np.sign(rows[:, 1]))
+    trees = Trees.of_sklearn(model)
+    np.testing.assert_allclose(trees.predict(rows), model.predict(rows), rtol=1e-12)
+    again = Trees.from_json(trees.to_json())
+    np.testing.assert_allclose(again.predict(rows), model.predict(rows), atol=0.05)
+
+
+def test_factors_are_exact_positive_and_keep_what_no_sample_tells() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.hstack([rng.uniform(1, 9, (30, 2)), np.zeros((30, 1))])
+    found = fit_factors(rows, rows @ np.array([2.0, 3.0, 0.0]), np.array([1.0, 1.0, 7.0]), 1e-6)
+    np.testing.assert_allclose(found, [2, 3, 7], rtol=1e-3)
+    against = fit_factors(rows, rows[:, 0] * 2, np.array([0.0, 0.0, 0.0]), 1e-6)
+    assert (against >= 0).all()
+
+
+def test_ranking_counts_pairs_of_processors_in_order(samples: tuple[Sample, ...]) -> None:
+    network = [s for s in samples if s.whole and s.model == "net0" and "855" in s.soc.name]
+    times = np.array([s.measured_us for s in network])
+    assert ranking(network, times) == pytest.approx(1)
+    assert ranking(network, -times) == pytest.approx(-1)
+    assert np.isnan(ranking(network[:1], times[:1]))
+
+
+def test_known_networks_have_the_arithmetic_of_their_papers() -> None:
+    giga = {"VGG16": 15.5, "ResNet18": 1.81, "ResNet50": 4.1, "ResNeXt50": 4.25, "ResNeXt101": 16.5}
+    for name, expected in giga.items():
+        macs = sum(layer.flop for layer in layers_of(name, 224)) / 2e9
+        assert macs == pytest.approx(expected, rel=0.03)
+    assert layers_of("AlexNet", 224) == ()
+    assert sum(layer.flop for layer in step_of("VGG11 CIFAR10", 64)) / 64 / 3 / 2 == pytest.approx(
+        153e6, rel=0.02
+    )
+
+
+def test_training_ratios_are_against_the_cpu() -> None:
+    soc = find_soc("snapdragon-865")
+    layers = step_of("VGG11 CIFAR10", 8)
+    pair = [
+        Sample("training", "m", soc, processor, "float32", "stock-mnn-opencl", time, layers)
+        for processor, time in (("cpu", 10.0), ("gpu", 30.0))
+    ]
+    (ratio,) = ratios(pair, [10.0, 24.0])
+    assert (ratio["ratio"], ratio["measured"], ratio["predicted"]) == ("gpu/cpu", 3.0, 2.4)
+    assert ratio["error"] == pytest.approx(-0.2)
+
+
+def test_the_fastest_cores_come_first() -> None:
+    soc = find_soc("snapdragon-765g")
+    assert fastest_cores(soc, 1) == "cpu:1prime"
+    assert fastest_cores(soc, 4) == "cpu:1prime+1big+2little"
+
+
+def test_bad_rows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no folder"):
+        read_folder(tmp_path / "missing")
+    with pytest.raises(UsageError, match=r"has no measurements that can be used"):
+        read_folder(tmp_path)
+    write_csv(tmp_path / "gpu_ops_tflite.csv", ("model", "soc"), [])
+    with pytest.raises(UsageError, match=r"gpu_ops_tflite.csv: column operation is missing"):
+        read_folder(tmp_path)
+    path = write_folder(tmp_path) / "gpu_ops_tflite.csv"
+    text = path.read_text()
+    path.write_text(text.replace("CONV_2D,", "SORT,", 1))
+    with pytest.raises(UsageError, match=r"line 2: operation 'SORT'; known: CONV_2D"):
+        read_folder(tmp_path)
+    path.write_text(text.replace("56.0", "big", 1))
+    with pytest.raises(UsageError, match=r"line 2: in_hw is 'big'; a number is wanted"):
+        read_folder(tmp_path)
+    path.write_text(text.replace("snapdragon-855", "toaster", 1))
+    with pytest.raises(UsageError, match=r"unknown machine 'toaster'"):
+        read_folder(tmp_path)

@@ -1,0 +1,134 @@
+"""Predicted costs of phones: physical limits hold, refusals have reasons, units are right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coexec.base.errors import ProcessorError, UsageError
+from coexec.core.soc import Soc
+from coexec.core.soc_file import find_soc, soc_names
+from coexec.core.types import OpCall, TensorType
+from coexec.cost.soc.coefficients import shipped
+from coexec.cost.soc.estimate import ENGINES
+from coexec.cost.soc.limits import limits_of
+from coexec.cost.soc.predict import predict, supports
+from coexec.cost.soc.terms import TERMS
+from coexec.ops.opdef import COEXEC
+from coexec.ops.table import opdef
+
+FLOAT = np.dtype("float32")
+
+
+def call(op_type: str, *shapes: tuple[int, ...], domain: str = "", **attributes: object) -> OpCall:
+    """A call on float32 operands with its outputs inferred."""
+    kinds = tuple(TensorType(shape, FLOAT) for shape in shapes)
+    bare = OpCall(op_type, kinds, attributes, domain=domain, version=21)
+    return opdef(bare).typed(bare)
+
+
+def convolution(side: int, channels: int, batch: int = 1, group: int = 1) -> OpCall:
+    image, filters = (batch, channels, side, side), (channels, channels // group, 3, 3)
+    return call("Conv", image, filters, pads=(1, 1, 1, 1), group=group)
+
+
+CALLS = (
+    convolution(56, 64),
+    convolution(7, 512),
+    convolution(28, 64, group=64),
+    convolution(14, 64, batch=32),
+    call("MatMul", (64, 2048), (2048, 2048)),
+    call("MatMul", (1, 2048), (2048, 1000)),
+    call("Add", (1, 64, 56, 56), (1, 64, 56, 56)),
+    call("Softmax", (32, 1000)),
+    call("MaxPool", (1, 64, 112, 112), kernel_shape=(3, 3), strides=(2, 2)),
+    call("ConvWeightGrad", (8, 16, 28, 28), (8, 32, 28, 28), domain=COEXEC, kernel_shape=(3, 3),
+         pads=(1, 1, 1, 1)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", soc_names())
+def test_no_call_beats_the_peak_or_the_memory_of_its_processor(name: str) -> None:
+    soc = find_soc(name)
+    for processor in ("cpu", "cpu:1little" if _has_little(soc) else "cpu:1prime", "gpu"):
+        for precision in ("float32", "float16"):
+            limits = limits_of(soc, processor, precision)
+            for each in CALLS:
+                cost = predict(soc, processor, each, precision)
+                assert cost.flop / (cost.compute_us * 1e3) <= limits.peak_gflops * 1.0001
+                assert cost.memory_bytes / (cost.compute_us * 1e3) <= soc.memory.peak_gbps
+                assert 0 < cost.memory_us <= cost.compute_us * 1.0001
+                assert cost.compute_us < 60e6
+
+
+def _has_little(soc: Soc) -> bool:
+    return any(each.name == "little" for each in soc.clusters)
+
+
+def test_energy_is_power_times_time_and_what_dram_takes() -> None:
+    soc = find_soc("snapdragon-865")
+    cost = predict(soc, "gpu", CALLS[0])
+    joules = cost.compute_us * 1e-6 * soc.gpu.step_mw[-1] * 1e-3
+    joules += cost.memory_bytes * soc.memory.pj_per_byte * 1e-12
+    assert cost.energy_uj == pytest.approx(joules * 1e6)
+
+
+def test_larger_work_takes_longer_and_more_cores_take_less() -> None:
+    soc = find_soc("snapdragon-855")
+    small, large = convolution(28, 128), convolution(56, 128)
+    for processor in ("cpu", "gpu", "cpu:1big"):
+        one, four = predict(soc, processor, small), predict(soc, processor, large)
+        assert 1.5 < four.compute_us / one.compute_us < 8
+    one, three = predict(soc, "cpu:1big", large), predict(soc, "cpu:3big", large)
+    assert 1.2 < one.compute_us / three.compute_us <= 3.2
+
+
+def test_a_view_costs_nothing() -> None:
+    shape = np.array([64, -1])
+    bare = OpCall(
+        "Reshape",
+        (TensorType((1, 64, 7, 7), FLOAT), TensorType.of(shape)),
+        constants={1: shape},
+        version=21,
+    )
+    cost = predict(find_soc("snapdragon-855"), "gpu", opdef(bare).typed(bare))
+    assert (cost.compute_us, cost.memory_bytes, cost.energy_uj) == (0, 0, 0)
+
+
+def test_the_stock_engine_waits_after_every_call_and_is_slower() -> None:
+    soc = find_soc("snapdragon-865")
+    stock = predict(soc, "gpu", CALLS[0], engine="stock-mnn-opencl")
+    own = predict(soc, "gpu", CALLS[0], engine="coexec")
+    assert stock.dispatch.median_us == soc.latency.gpu_sync.median_us
+    assert own.dispatch.median_us == soc.latency.gpu_dispatch.median_us
+    assert stock.compute_us > 2 * own.compute_us
+    assert "stock-mnn-opencl" in stock.source
+
+
+def test_npus_refuse_with_a_reason() -> None:
+    soc = find_soc("snapdragon-865")
+    assert supports(soc, "npu", CALLS[0], "int8").yes
+    refused = supports(soc, "npu", CALLS[0])
+    assert refused.reason == "Hexagon 698 computes in int8, int16, not in float32"
+    assert not supports(find_soc("helio-p35"), "npu", CALLS[0], "int8").yes
+    with pytest.raises(ProcessorError, match=r"computes in int8, int16, not in float32"):
+        predict(soc, "npu", CALLS[0])
+
+
+def test_what_is_unknown_lists_what_is_known() -> None:
+    soc = find_soc("helio-p35")
+    with pytest.raises(UsageError, match=r"unknown engine 'magic'; known: coexec, stock-mnn"):
+        predict(soc, "gpu", CALLS[0], engine="magic")
+    with pytest.raises(ProcessorError, match=r"helio-p35 has no 'npu'; it has cpu, gpu"):
+        predict(soc, "npu", CALLS[0])
+
+
+def test_shipped_coefficients_fit_this_version_and_say_where_they_are_from() -> None:
+    fitted = shipped()
+    assert fitted.date
+    assert sum(fitted.rows.values()) > 10_000
+    for group, levels in fitted.factors.items():
+        for factors in levels.values():
+            assert (factors >= 0).all()
+            assert len(factors) == len(TERMS) or group.endswith("run")
+    assert {name.partition(" ")[0] for name in fitted.errors} & set(ENGINES)
