@@ -11,7 +11,7 @@ from typing import Any
 from coexec.base.errors import UsageError
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.machine import Rates
-from coexec.core.processor import Processor
+from coexec.core.processor import Processor, ProcessorSpec
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.rates import machine_rates
@@ -24,6 +24,12 @@ from coexec.trainer import Trainer
 
 MOST_STEPS, LEAST_SECONDS = 50, 0.5
 """Steps go on beyond those asked for until either is reached."""
+NO_OVERHEAD: OverheadRecord = {
+    "traced_ms": 0.0,
+    "untraced_ms": 0.0,
+    "fraction": 0.0,
+    "collect_ms": 0.0,
+}
 CPU = "reference"
 """Its rates are those of the host's CPU through NumPy: what a GPU is compared with."""
 
@@ -161,25 +167,55 @@ def _profile(
     timing: _Timing,
     how: ProfileOptions,
 ) -> Profile:
-    used = _used(subject.processors, timing.trace)
-    first = next(iter(subject.processors))
-    specs = {name: processor.describe() for name, processor in used.items()}
+    specs = _specs(subject.processors, timing.trace)
     compared = [] if all(spec.kind == "cpu" for spec in specs.values()) else [CPU]
-    rates = _rates([*used, *compared], how)
+    rates = _rates([*specs, *compared], how)
+    record = _record(mode, model, subject, feeds, timing, rates, rates.get(CPU), how.options)
+    return Profile(record, timing.trace, subject.program)
+
+
+def record_of_trace(
+    mode: str,
+    model: str,
+    subject: Session | Trainer,
+    feeds: Mapping[str, Array],
+    trace: Trace,
+    rates: Mapping[str, Rates],
+    cpu: Rates | None = None,
+) -> ProfileRecord:
+    """The record of a run that was traced in virtual time, where tracing costs nothing.
+
+    ``mode`` is ``inference`` or ``training``, ``rates`` are by processor, ``cpu`` those of the
+    device's CPU.
+    """
+    return _record(mode, model, subject, feeds, _Timing(trace, 1, NO_OVERHEAD), rates, cpu, {})
+
+
+def _record(
+    mode: str,
+    model: str,
+    subject: Session | Trainer,
+    feeds: Mapping[str, Array],
+    timing: _Timing,
+    rates: Mapping[str, Rates],
+    cpu: Rates | None,
+    options: Mapping[str, Any],
+) -> ProfileRecord:
+    used = _used(subject.processors, timing.trace)
     findings = Findings(
         attribution=attribute(timing.trace, rates),
-        specs=specs,
+        specs={name: processor.describe() for name, processor in used.items()},
         rates=rates,
-        first=first,
+        first=next(iter(subject.processors)),
         refusals=subject.plan.refusals,
-        cpu=rates.get(CPU),
+        cpu=cpu,
         batch_size=_batch_size(feeds),
     )
     inputs = {name: list(array.shape) for name, array in feeds.items()}
     measured = Measured(
         model=model,
         mode=mode,
-        options={**how.options, "inputs": inputs},
+        options={**options, "inputs": inputs},
         trace=timing.trace,
         program=subject.program,
         findings=findings,
@@ -188,7 +224,11 @@ def _profile(
         overhead=timing.overhead,
         fallbacks=subject.plan.table().splitlines(),
     )
-    return Profile(build_record(measured), timing.trace, subject.program)
+    return build_record(measured)
+
+
+def _specs(processors: Mapping[str, Processor], trace: Trace) -> dict[str, ProcessorSpec]:
+    return {name: each.describe() for name, each in _used(processors, trace).items()}
 
 
 def _used(processors: Mapping[str, Processor], trace: Trace) -> dict[str, Processor]:

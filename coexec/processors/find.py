@@ -1,8 +1,8 @@
 """Open a processor by its spec, or list all with the reason if absent: the only file with kinds.
 
 A spec is ``kind[:device][?option=value&...]``: ``opencl``, ``opencl:pocl``, ``opencl:intel``,
-``opencl:nvidia:1`` (second device of that platform), ``ort:cpu?threads=1``, ``reference``. A kind
-is a folder with a module ``plugin`` (see :class:`Plugin`).
+``opencl:nvidia:1`` (second device of that platform), ``ort:cpu?threads=1``, ``reference``,
+``sim:snapdragon-865/gpu``. A kind is a folder with a module ``plugin`` (see :class:`Plugin`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PLUGINS = {
     "opencl": "coexec.processors.opencl.plugin",
     "ort": "coexec.processors.ort.plugin",
     "reference": "coexec.processors.reference.plugin",
+    "sim": "coexec.processors.simulated.plugin",
 }
 
 

@@ -1,0 +1,345 @@
+"""``coexec simulate``: a model on phones that are not here, in virtual time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from coexec.api import load
+from coexec.autodiff.losses import LOSSES
+from coexec.autodiff.optimizers import OPTIMIZERS
+from coexec.base.errors import UsageError
+from coexec.base.units import bytes_text
+from coexec.cli.output import (
+    JsonFlag,
+    console,
+    notes,
+    parse_shapes,
+    print_json,
+    require_writable,
+)
+from coexec.cli.random_data import bind_batch, random_feeds, random_labels
+from coexec.core.events import HOST
+from coexec.cost.soc.estimate import COEXEC, ENGINES
+from coexec.ops.node import type_of
+from coexec.placement.policies.table import ALL, AUTO, NAMES
+from coexec.report.bars import bar
+from coexec.report.gantt import row as gantt_row
+from coexec.report.html import write_html
+from coexec.report.perfetto_trace import write_perfetto
+from coexec.report.result_bars import Result, write_result_bars
+from coexec.report.sparkline import sparkline
+from coexec.simulate import Setup, Simulation, Subject, simulate
+from coexec.simulation.condition import CONDITIONS
+
+SEED = 0
+WIDTH, BAR, LEAST_BAR, NUMBERS = 50, 16, 4, 28
+"""Characters of a timeline, of a bar, and of the numbers behind it."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        "simulate",
+        epilog="Example: coexec simulate resnet18.onnx --machine snapdragon-865,snapdragon-855 "
+        "--policy all --condition idle,hot",
+    )(simulate_command)
+
+
+def simulate_command(
+    model: Annotated[Path, typer.Argument(help="ONNX file.")],
+    machine: Annotated[
+        str, typer.Option(metavar="A,B", help="Phones by name (or a TOML file), with commas.")
+    ] = "snapdragon-865",
+    processors: Annotated[
+        str, typer.Option(metavar="cpu,gpu", help="Of the phone, or mixes as cpu:1prime+3big.")
+    ] = "",
+    policy: Annotated[
+        str, typer.Option(help=f"One of: {', '.join(NAMES)}; {ALL}: each of them.")
+    ] = AUTO,
+    condition: Annotated[
+        str, typer.Option(metavar="A,B", help=f"Of: {', '.join(CONDITIONS)}.")
+    ] = "idle",
+    engine: Annotated[
+        str, typer.Option(metavar="A,B", help=f"Whose kernels, of: {', '.join(ENGINES)}.")
+    ] = COEXEC,
+    precision: Annotated[
+        str, typer.Option(help="Times as if it computed in float32, float16 or int8.")
+    ] = "",
+    wait: Annotated[
+        str, typer.Option(help="The host waits for a GPU by its driver (finish) or a flag.")
+    ] = "finish",
+    train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
+    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
+    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs, one after the other.")] = 10,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Then repeat the model for so long: heat, battery.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what varies from run to run.")] = 0,
+    energy: Annotated[bool, typer.Option("--energy", help="Show where energy goes.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one HTML file.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of a run.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw all results (matplotlib).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Simulate a model on phones: latency, energy, transfers, and the plan, in virtual time."""
+    for path, flag in ((html, "--html"), (trace, "--trace"), (compare, "--compare")):
+        require_writable(path, flag)
+    _check("--policy", policy, (*NAMES, ALL))
+    _check("--loss", loss, LOSSES)
+    _check("--optimizer", optimizer, OPTIMIZERS)
+    loaded = load(model)
+    loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
+    rng = np.random.default_rng(SEED)
+    subject = Subject(loaded, random_feeds(loaded, rng), str(model))
+    if train:
+        chosen = LOSSES[loss]()
+        labels = random_labels(chosen, type_of(loaded.graph.outputs[0]), rng)
+        made = OPTIMIZERS[optimizer](1e-3)
+        subject = replace(subject, loss=chosen, optimizer=made, labels=labels)
+    setups = [
+        Setup(
+            *(each_machine, _items(processors), policy, each_condition, each_engine),
+            *(precision, wait, seed, runs, seconds),
+        )
+        for each_machine, each_condition, each_engine in itertools.product(
+            _items(machine), _items(condition), _items(engine)
+        )
+    ]
+    found = _simulated(subject, setups)
+    best = min(found, key=lambda each: each.ms)
+    _write(found, best, html, trace, compare)
+    if as_json:
+        print_json({"model": str(model), "results": [record(each) for each in found]})
+    else:
+        show(found, best, energy=energy)
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _check(flag: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
+    if name not in known:
+        raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
+
+
+def _simulated(subject: Subject, setups: Sequence[Setup]) -> list[Simulation]:
+    if not setups:
+        raise UsageError("nothing to simulate: --machine, --condition or --engine names nothing")
+    found = []
+    with notes.status("") as status:
+        for setup in setups:
+            status.update(escape(f"{setup.machine}, {setup.condition}, {setup.engine}"))
+            found += simulate(subject, setup)
+    return found
+
+
+def _write(
+    found: Sequence[Simulation],
+    best: Simulation,
+    html: Path | None,
+    trace: Path | None,
+    compare: Path | None,
+) -> None:
+    if html is not None:
+        write_html(best.record, html)
+    if trace is not None:
+        write_perfetto(best.trace, trace, best.program)
+    if compare is not None:
+        draw(found, compare)
+    for path in (html, trace, compare):
+        if path is not None:
+            notes.print(f"written {escape(str(path))} ({bytes_text(path.stat().st_size)})")
+
+
+def record(each: Simulation) -> dict[str, Any]:
+    """One result as JSON values; milliseconds, millijoules, bytes."""
+    setup = each.setup
+    return {
+        "machine": setup.machine,
+        "condition": setup.condition,
+        "engine": setup.engine,
+        "policy": each.policy,
+        "ms": each.ms,
+        "latencies_ms": each.latencies_ms,
+        "predicted_ms": None if each.plan.predicted_us is None else each.plan.predicted_us / 1e3,
+        "energy_mj": {part: joules * 1e3 for part, joules in each.energy_j.items()},
+        "busy": dict(each.busy),
+        "copies": each.copies,
+        "copied_bytes": each.copied_bytes,
+        "needed_bytes": each.needed_bytes,
+        "free_bytes": each.free_bytes,
+        "build_ms": each.build_ms,
+        "hottest_celsius": each.celsius,
+        "battery_share": each.battery_share,
+        "peak_gbps": each.peak_gbps,
+        "plan": dict(each.plan.processors),
+        "refusals": [vars(refusal) for refusal in each.plan.refusals],
+        "left_out": dict(each.left_out),
+        "repetition": [vars(sample) for sample in each.samples],
+    }
+
+
+def show(found: Sequence[Simulation], best: Simulation, *, energy: bool) -> None:
+    """All results in one table, then the fastest one drawn."""
+    _show_table(found, best)
+    console.print()
+    console.print(f"[bold]{escape(best.record['verdict'])}[/]", highlight=False)
+    _show_timeline(best)
+    console.print(
+        f"{best.copies} copies, {bytes_text(best.copied_bytes)}; memory "
+        f"{bytes_text(best.needed_bytes)} of {bytes_text(best.free_bytes)} that are free; up to "
+        f"{best.peak_gbps:.1f} GB/s of DRAM",
+        highlight=False,
+    )
+    if energy:
+        _show_energy(best)
+    if best.samples:
+        _show_repetition(best)
+    if best.build_ms:
+        console.print(f"building the NPU's graphs takes {best.build_ms / 1e3:.1f} s, once")
+    for line in refusals_text(best):
+        notes.print(f"[yellow]refused:[/] {escape(line)}")
+    for name, reason in best.left_out.items():
+        console.print(f"[dim]{name} was left out: {escape(reason)}[/]", highlight=False)
+
+
+def _show_table(found: Sequence[Simulation], best: Simulation) -> None:
+    """A row per result; of machine, condition and engine only what differs."""
+    names = [(e.setup.machine, e.setup.condition, e.setup.engine, e.policy) for e in found]
+    differs = [len(set(column)) > 1 for column in zip(*names, strict=True)]
+    differs[-1] = True
+    table = Table(title=_heading(found), title_justify="left", box=None, pad_edge=False)
+    for title in itertools.compress(("machine", "condition", "engine", "policy"), differs):
+        table.add_column(title, no_wrap=True)
+    widths = [
+        max(map(len, column)) for column in itertools.compress(zip(*names, strict=True), differs)
+    ]
+    width = min(max(console.width - NUMBERS - sum(widths) - len(widths), LEAST_BAR), BAR)
+    table.add_column("", no_wrap=True)
+    for column in ("ms", "mJ", "copies"):
+        table.add_column(column, justify="right", no_wrap=True)
+    longest = max(each.ms for each in found)
+    for each, name in zip(found, names, strict=True):
+        mark = "[bold]" if each is best else ""
+        table.add_row(
+            *(f"{mark}{escape(text)}" for text in itertools.compress(name, differs)),
+            f"[cyan]{bar(each.ms / longest if longest else 0.0, width)}[/]",
+            f"{mark}{each.ms:.3f}",
+            f"{each.total_j * 1e3:.1f}",
+            str(each.copies),
+        )
+    console.print(table)
+
+
+def _heading(found: Sequence[Simulation]) -> str:
+    """What all results have in common."""
+    common = [{e.title for e in found}]
+    common += [{e.setup.condition for e in found}, {f"engine {e.setup.engine}" for e in found}]
+    same = [next(iter(values)) for values in common if len(values) == 1]
+    return escape(", ".join(["Simulated", *same]))
+
+
+def refusals_text(each: Simulation) -> list[str]:
+    """A line per processor and reason: the operators that it does not execute."""
+    groups: dict[tuple[str, str], dict[str, int]] = {}
+    for refusal in each.plan.refusals:
+        counts = groups.setdefault((refusal.processor, refusal.reason), {})
+        counts[refusal.operator] = counts.get(refusal.operator, 0) + 1
+    return [
+        f"{', '.join(f'{op} x{n}' for op, n in sorted(counts.items()))} not on "
+        f"{_short(processor)}: {reason}"
+        for (processor, reason), counts in sorted(groups.items())
+    ]
+
+
+def _short(processor: str) -> str:
+    """``gpu`` of ``sim:snapdragon-865/gpu?numerics=none``."""
+    return processor.partition("/")[2].partition("?")[0]
+
+
+def _show_timeline(best: Simulation) -> None:
+    """The last run of the fastest result as it was, a row per processor."""
+    runs = [event for event in best.trace.events if event.track == HOST and event.kind == "run"]
+    origin = min(event.start_ns for event in runs)
+    total = max(event.end_ns for event in runs) - origin
+    counts: dict[str, int] = {}
+    for name in best.plan.processors.values():
+        counts[name] = counts.get(name, 0) + 1
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "timeline"):
+        table.add_column(column, no_wrap=True)
+    for column in ("nodes", "load"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for name, nodes in counts.items():
+        spans = [
+            (float(event.start_ns - origin), float(event.end_ns - origin))
+            for event in best.trace.leaves()
+            if event.track == name
+        ]
+        unit = _short(name)
+        drawn = gantt_row(spans, float(total), WIDTH)
+        table.add_row(unit, f"[cyan]{drawn}[/]", str(nodes), f"{best.busy[unit]:.0%}")
+    console.print(table)
+
+
+def _show_energy(best: Simulation) -> None:
+    table = Table(title="Energy of a run", title_justify="left", box=None, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in ("mJ", "share"):
+        table.add_column(column, justify="right")
+    for part, joules in sorted(best.energy_j.items(), key=lambda item: -item[1]):
+        share = joules / best.total_j
+        drawn = f"[cyan]{bar(share, BAR)}[/]"
+        table.add_row(escape(part), drawn, f"{joules * 1e3:.2f}", f"{share:.1%}")
+    console.print()
+    console.print(table)
+
+
+def _show_repetition(best: Simulation) -> None:
+    first, last = best.samples[0], best.samples[-1]
+    console.print(
+        f"\n{best.setup.seconds:g} s back to back: {first.ms:.2f} ms a run at first, "
+        f"{last.ms:.2f} ms at last, up to {best.celsius:.1f} C, clocks down to "
+        f"{min(sample.speed for sample in best.samples):.0%}, "
+        f"{best.battery_share:.2%} of the battery",
+        highlight=False,
+    )
+    console.print(f"[cyan]{sparkline([s.ms for s in best.samples], WIDTH)}[/] ms a run")
+
+
+def draw(found: Sequence[Simulation], path: Path) -> None:
+    """All results as a picture.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+        SaveError: the file cannot be written.
+    """
+    results = [
+        Result(
+            f"{each.setup.machine} {each.setup.condition} {each.setup.engine}",
+            each.policy,
+            each.ms,
+            each.total_j,
+        )
+        for each in found
+    ]
+    write_result_bars(results, path)

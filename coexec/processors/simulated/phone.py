@@ -1,0 +1,107 @@
+"""A simulated phone: one event simulation that all its processors share, and its virtual time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import simpy
+
+from coexec.core.soc import Soc
+from coexec.core.soc_file import find_soc
+from coexec.core.timeline import Signal, Thread, Timeline
+from coexec.cost.distribution import Distribution
+from coexec.processors.simulated.memory import PhoneMemory
+from coexec.processors.simulated.ticket import SimulatedTicket
+from coexec.simulation.condition import Condition, condition_named
+from coexec.simulation.engine import Engine
+from coexec.simulation.from_soc import device_of
+
+
+class Phone:
+    """A system on chip under a condition. The same seed and calls give the same times.
+
+    Without ``walled``, buffers may be larger than its memory (see :class:`PhoneMemory`).
+    """
+
+    def __init__(self, soc: Soc, condition: Condition, seed: int = 0, walled: bool = True) -> None:
+        self.soc = soc
+        self.condition = condition
+        self.engine = Engine(device_of(soc), condition, seed)
+        self.memory = PhoneMemory(int(soc.memory.usable_bytes * condition.memory_free), walled)
+        self.timeline = PhoneTimeline(self.engine)
+        self._rng = np.random.default_rng([seed, 2])
+
+    def draw(self, time: Distribution) -> float:
+        """A time that varies as the distribution says (log-normal), in microseconds."""
+        return time.median_us * self.draw_factor(time.sigma)
+
+    def draw_factor(self, sigma: float) -> float:
+        """A factor whose logarithm is normal with this standard deviation."""
+        return float(np.exp(sigma * self._rng.standard_normal())) if sigma else 1.0
+
+
+@functools.cache
+def shared_phone(soc: str, condition: str, seed: int) -> Phone:
+    """The phone that all processors opened by such a specification belong to.
+
+    Raises:
+        UsageError: unknown; the known ones are listed.
+    """
+    return Phone(find_soc(soc), condition_named(condition), seed)
+
+
+class Happening(Signal):
+    """A signal of the simulation."""
+
+    def __init__(self, event: simpy.Event) -> None:
+        self.event = event
+
+    def happen(self) -> None:
+        if not self.event.triggered:
+            self.event.succeed()
+
+
+class PhoneTimeline(Timeline):
+    """Virtual time of a phone, and threads of its host in it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def now_ns(self) -> int:
+        return round(self.engine.now_us * 1e3)
+
+    def signal(self) -> Signal:
+        return Happening(self.engine.env.event())
+
+    def wait(self, ticket: SimulatedTicket) -> None:
+        """Let time pass until the host knows that some work is done."""
+        self.engine.run_until(ticket.job.done)
+        self.engine.pass_time(ticket.learn())
+
+    def follow(self, threads: Sequence[Thread]) -> None:
+        env = self.engine.env
+        processes = [env.process(self._thread(thread)) for thread in threads]
+        try:
+            self.engine.run_until(env.all_of(processes))
+        except BaseException:
+            for process in processes:
+                if process.is_alive:
+                    process.interrupt()
+            raise
+
+    def _thread(self, thread: Thread) -> Generator[simpy.Event, None, None]:
+        try:
+            for awaited in thread:
+                if isinstance(awaited, Happening):
+                    yield awaited.event
+                    continue
+                assert isinstance(awaited, SimulatedTicket)
+                if not awaited.job.done.processed:
+                    yield awaited.job.done
+                delay = awaited.learn()
+                if delay:
+                    yield self.engine.env.timeout(delay)
+        except simpy.Interrupt:
+            return  # another thread failed, and says why

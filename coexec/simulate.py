@@ -1,0 +1,353 @@
+"""Simulation: plans of a model on a phone that is not here, run in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+
+import onnx_ir as ir
+
+from coexec.autodiff.losses import Loss
+from coexec.autodiff.optimizers import Optimizer
+from coexec.base.errors import ProcessorError, UsageError
+from coexec.base.units import bytes_text
+from coexec.core.events import Trace
+from coexec.core.plan import Plan
+from coexec.core.processor import Processor
+from coexec.core.program import Program
+from coexec.core.soc import Soc
+from coexec.core.soc_file import find_soc, read_soc
+from coexec.core.types import Array
+from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL
+from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
+from coexec.processors.simulated.footprint import largest_tensors
+from coexec.processors.simulated.options import CHOICES, NONE, SimulatedOptions
+from coexec.processors.simulated.phone import Phone
+from coexec.processors.simulated.pricing import Pricing
+from coexec.processors.simulated.processor import SimulatedProcessor
+from coexec.profile import record_of_trace
+from coexec.report.record import ProfileRecord
+from coexec.runtime.mode import DEFAULT, ExecutionMode
+from coexec.session import Session
+from coexec.simulation.condition import condition_named
+from coexec.simulation.energy import DRAM, energy_between
+from coexec.simulation.frequency import HEAT_PERIOD_US, PERFORMANCE
+from coexec.trainer import Trainer
+
+SINGLE = "single_best"
+NAMED = 5
+"""Tensors that are named where a model does not fit."""
+Step = Callable[[Trace | None], object]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is simulated: a model on inputs like ``feeds``; with a ``loss``, its training step.
+
+    ``name`` stands in reports.
+    """
+
+    model: ir.Model
+    feeds: Mapping[str, Array]
+    name: str = "model"
+    loss: Loss | None = None
+    optimizer: Optimizer | None = None
+    labels: Array | None = None
+    mode: ExecutionMode = DEFAULT
+
+    @property
+    def trains(self) -> bool:
+        return self.loss is not None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """On what, and how. ``machine`` is a name or a TOML file; ``processors`` are all by default.
+
+    ``runs`` are simulated one by one, then (``seconds``) the model repeats for so long.
+    """
+
+    machine: str
+    processors: tuple[str, ...] = ()
+    policy: str = AUTO
+    condition: str = "idle"
+    engine: str = SimulatedOptions.engine
+    precision: str = ""
+    wait: str = SimulatedOptions.wait
+    seed: int = 0
+    runs: int = 10
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise UsageError(f"runs must be at least 1, not {self.runs}")
+        for name, value in (
+            ("engine", self.engine),
+            ("precision", self.precision),
+            ("wait", self.wait),
+        ):
+            if value and value not in CHOICES[name]:
+                known = ", ".join(CHOICES[name])
+                raise UsageError(f"{name} {value!r} is unknown; known: {known}")
+
+    @property
+    def options(self) -> SimulatedOptions:
+        return SimulatedOptions(
+            self.engine, self.precision, NONE, self.condition, self.wait, self.seed
+        )
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A moment of a repetition: when, how long a run took then, temperature, lowest speed."""
+
+    second: float
+    ms: float
+    celsius: float
+    speed: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a plan led to on one phone under one condition.
+
+    ``latencies_ms`` by run, ``energy_j`` of the last run by part, ``busy`` the share of it that
+    each processor worked, ``samples`` of the repetition. ``needed_bytes`` of ``free_bytes`` are
+    allocated; ``build_ms`` is spent once, before the first run. The trace is of the last run.
+    """
+
+    setup: Setup
+    title: str
+    policy: str
+    plan: Plan
+    program: Program
+    latencies_ms: tuple[float, ...]
+    energy_j: Mapping[str, float]
+    busy: Mapping[str, float]
+    copied_bytes: int
+    copies: int
+    needed_bytes: int
+    free_bytes: int
+    build_ms: float
+    celsius: float
+    battery_share: float
+    peak_gbps: float
+    trace: Trace
+    record: ProfileRecord
+    samples: tuple[Sample, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ms(self) -> float:
+        """Median latency of a run."""
+        return median(self.latencies_ms)
+
+    @property
+    def total_j(self) -> float:
+        """Energy of a run, the whole phone's."""
+        return sum(self.energy_j.values())
+
+
+def simulate(subject: Subject, setup: Setup) -> list[Simulation]:
+    """Plan and run; one result per policy that was asked for, shortest first (``all``: each).
+
+    Raises:
+        UsageError: an unknown machine, condition, policy or engine.
+        ProcessorError: a processor that the phone lacks, or the model does not fit its memory.
+    """
+    soc = machine_named(setup.machine)
+    plans, left_out = _plans(subject, setup, soc)
+    found = [_run(subject, replace(setup, policy=plan.policy), soc, plan) for plan in plans]
+    found = [replace(each, left_out=left_out) for each in found]
+    return sorted(found, key=lambda each: each.ms)
+
+
+def machine_named(name: str) -> Soc:
+    """A phone of the package by name, or a file that describes one.
+
+    Raises:
+        UsageError: neither; the known ones are listed.
+    """
+    return read_soc(Path(name)) if name.endswith(".toml") else find_soc(name)
+
+
+def open_phone(setup: Setup, soc: Soc) -> tuple[Phone, dict[str, Processor]]:
+    """A phone of its own, with its processors by name."""
+    options = setup.options
+    phone = Phone(soc, condition_named(setup.condition), setup.seed, walled=False)
+    names = setup.processors or soc.processors
+    known = soc.processors
+    for name in names:
+        if name.partition(":")[0] not in known:
+            raise ProcessorError(f"{soc.title} has {', '.join(known)}, no {name!r}")
+    opened = [SimulatedProcessor(phone, name, options) for name in names]
+    return phone, {each.name: each for each in opened}
+
+
+def _plans(subject: Subject, setup: Setup, soc: Soc) -> tuple[list[Plan], Mapping[str, str]]:
+    """The plan that was asked for, or each policy's; and why a policy has none."""
+    planning = _planned(subject, setup, soc)
+    ranking = planning.ranking
+    if setup.policy != ALL:
+        return [planning.plan], ranking.left_out
+    # The planned graph is another one where the batch is divided: the others have theirs without.
+    divided = ranking.chosen.policy == BATCH_PARALLEL
+    base = _planned(subject, replace(setup, policy=SINGLE), soc) if divided else planning
+    outcomes = [each for each in base.ranking.outcomes if each.policy != BATCH_PARALLEL]
+    plans = [base.planned.plan(each) for each in outcomes]
+    if divided:
+        plans.append(planning.plan)
+    elif len(outcomes) < len(ranking.outcomes):
+        plans.append(_planned(subject, replace(setup, policy=BATCH_PARALLEL), soc).plan)
+    return plans, ranking.left_out
+
+
+def _planned(subject: Subject, setup: Setup, soc: Soc) -> Planning:
+    _, processors = open_phone(setup, soc)
+    how = PlanOptions(setup.policy, seconds=0.0)
+    if subject.trains:
+        return plan_training(_trainer(subject, processors, None), subject.feeds, how)
+    return plan_inference(subject.model, subject.feeds, processors, how)
+
+
+def _trainer(subject: Subject, processors: Mapping[str, Processor], plan: Plan | None) -> Trainer:
+    assert subject.loss is not None
+    assert subject.optimizer is not None
+    return Trainer(
+        subject.model, subject.loss, subject.optimizer, processors, mode=subject.mode, plan=plan
+    )
+
+
+def _compiled(
+    subject: Subject, processors: Mapping[str, Processor], plan: Plan
+) -> tuple[Session | Trainer, Step]:
+    """The model or its training, with a function that runs it once."""
+    if not subject.trains:
+        session = Session(subject.model, processors, subject.mode, plan)
+        return session, lambda trace: session.run(subject.feeds, trace=trace)
+    trainer = _trainer(subject, processors, plan)
+    labels = subject.labels
+    assert labels is not None
+    return trainer, lambda trace: trainer.step(subject.feeds, labels, trace)
+
+
+def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
+    phone, processors = open_phone(setup, soc)
+    compiled, step = _compiled(subject, processors, plan)
+    engine = phone.engine
+    latencies: list[float] = []
+    trace = Trace()
+    before, busy = engine.ledger.joules, _busy(phone)
+    for number in range(setup.runs):
+        start = engine.now_us
+        before, busy = engine.ledger.joules, _busy(phone)
+        step(trace if number == setup.runs - 1 else None)
+        latencies.append((engine.now_us - start) / 1e3)
+        _require_memory(phone, compiled.program, setup)
+    energy = energy_between(before, engine.ledger.joules)
+    worked = {name: us - busy[name] for name, us in _busy(phone).items()}
+    samples = tuple(_repeat(phone, step, setup.seconds)) if setup.seconds else ()
+    copies = [event for event in trace.leaves() if event.kind == "copy"]
+    return Simulation(
+        setup=setup,
+        title=soc.title,
+        policy=plan.policy,
+        plan=compiled.plan,
+        program=compiled.program,
+        latencies_ms=tuple(latencies),
+        energy_j=energy,
+        busy={name: us / latencies[-1] / 1e3 for name, us in worked.items()},
+        copied_bytes=sum(event.bytes for event in copies),
+        copies=len(copies),
+        needed_bytes=phone.memory.allocated_bytes + compiled.program.constant_bytes,
+        free_bytes=phone.memory.free_bytes,
+        build_ms=_build_ms(soc, compiled.program),
+        celsius=engine.hottest_celsius,
+        battery_share=engine.ledger.total_j / (3600 * soc.thermal.battery_wh),
+        peak_gbps=engine.peak_gbps,
+        trace=trace,
+        record=_record(subject, compiled, soc, setup, trace),
+        samples=samples,
+    )
+
+
+def _record(
+    subject: Subject, compiled: Session | Trainer, soc: Soc, setup: Setup, trace: Trace
+) -> ProfileRecord:
+    rates = {
+        name: each.rates()
+        for name, each in compiled.processors.items()
+        if isinstance(each, SimulatedProcessor)
+    }
+    cpu = Pricing(soc, "cpu", setup.options).rates()
+    mode = "training" if subject.trains else "inference"
+    return record_of_trace(mode, subject.name, compiled, subject.feeds, trace, rates, cpu)
+
+
+def _busy(phone: Phone) -> dict[str, float]:
+    return {unit.name: phone.engine.busy_us(unit.name) for unit in phone.engine.units}
+
+
+def _repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
+    """Runs back to back for so long, sampled.
+
+    A run whose speeds are those of the run before takes as long and as much energy: where nothing
+    random takes part, such runs are not simulated again, but leapt over until the next look at the
+    temperature.
+    """
+    engine = phone.engine
+    steady = not engine.loads and phone.condition.governor == PERFORMANCE
+    end = engine.now_us + seconds * 1e6
+    while engine.now_us < end:
+        start, before, busy = engine.now_us, engine.ledger.joules, _busy(phone)
+        speeds = {unit.name: engine.speed(unit.name) for unit in engine.units}
+        step(None)
+        us = engine.now_us - start
+        lowest = min(speeds[name] for name, was in busy.items() if engine.busy_us(name) > was)
+        yield Sample(start / 1e6, us / 1e3, engine.celsius, lowest)
+        if not steady or us <= 0:
+            continue
+        spent = energy_between(before, engine.ledger.joules)
+        worked = {name: now - busy[name] for name, now in _busy(phone).items()}
+        dynamic = {part: j for part, j in spent.items() if part == DRAM or part in worked}
+        times = max(int(HEAT_PERIOD_US / us), 1)
+        while engine.now_us < end and speeds == {n: engine.speed(n) for n in speeds}:
+            engine.leap(
+                times * us,
+                {part: times * joules for part, joules in dynamic.items()},
+                {name: times * on for name, on in worked.items()},
+            )
+
+
+def _require_memory(phone: Phone, program: Program, setup: Setup) -> None:
+    """Refuse what a phone has no memory for.
+
+    Raises:
+        ProcessorError: by how much it is too much, and the largest tensors.
+    """
+    memory = phone.memory
+    needed = memory.allocated_bytes + program.constant_bytes
+    if needed <= memory.wall_bytes:
+        return
+    names = ", ".join(f"{n} {bytes_text(b)}" for n, b in largest_tensors(program, NAMED))
+    raise ProcessorError(
+        f"the model does not fit {phone.soc.title} ({setup.condition}): it takes "
+        f"{bytes_text(needed)}, {bytes_text(memory.free_bytes)} are free and "
+        f"{bytes_text(memory.wall_bytes - memory.free_bytes)} can be swapped: "
+        f"{bytes_text(needed - memory.wall_bytes)} too much. Largest at the peak: {names}. "
+        "Try a smaller batch"
+    )
+
+
+def _build_ms(soc: Soc, program: Program) -> float:
+    """Time for building the NPU's graphs, once."""
+    if soc.npu is None:
+        return 0.0
+    nodes = [
+        len(getattr(executable, "kernels", ()))
+        for executable in program.executables
+        if "/npu" in executable.processor
+    ]
+    return soc.npu.build_ms_per_operator * sum(nodes)

@@ -1,0 +1,142 @@
+"""``coexec simulate``: phones as people simulate them, and what they are told when that fails."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import coexec as package
+from coexec.core.soc_file import FOLDER
+from coexec.frontend.export import save_model
+from coexec.placement.policies.table import NAMES
+from coexec.simulate import Setup, Subject, simulate
+from coexec.zoo.catalog import build
+from tests.pipeline.command import coexec, failed
+
+SOC, OTHER = "snapdragon-865", "snapdragon-855"
+PAIR = ("--processors", "cpu,gpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "digits.onnx"
+    save_model(build("digits_cnn", batch=None), path)
+    return path
+
+
+def test_help_shows_an_example() -> None:
+    assert "Example: coexec simulate" in coexec("simulate", "--help").out
+
+
+def test_one_phone_as_json(model: Path) -> None:
+    record = coexec("simulate", model, *PAIR, "--runs", "3", "--json").record
+    (result,) = record["results"]
+    assert result["machine"] == SOC
+    assert len(result["latencies_ms"]) == 3
+    assert result["ms"] == pytest.approx(sorted(result["latencies_ms"])[1])
+    assert result["energy_mj"]["rest of the phone"] > 0
+    assert 0 < max(result["busy"].values()) <= 1
+    assert result["copies"] >= 2
+    assert 0 < result["needed_bytes"] < result["free_bytes"]
+    assert set(result["plan"].values()) <= {
+        f"sim:{SOC}/{name}?numerics=none" for name in ("cpu", "gpu")
+    }
+
+
+def test_phones_and_policies_in_one_table(model: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "all.svg"
+    options = (*PAIR, "--machine", f"{SOC},{OTHER}", "--policy", "all", "--compare", picture)
+    results = coexec("simulate", model, *options, "--runs", "1", "--json").record["results"]
+    assert {each["policy"] for each in results} <= set(NAMES)
+    for soc in (SOC, OTHER):
+        mine = [each["ms"] for each in results if each["machine"] == soc]
+        assert len(mine) > 3
+        assert mine == sorted(mine)
+    assert picture.read_text().count("single_best") == 2
+
+
+def test_conditions_and_engines_for_people(model: Path) -> None:
+    options = ("--condition", "idle,hot", "--engine", "coexec,stock-mnn-opencl", "--runs", "1")
+    done = coexec("simulate", model, *PAIR, "--machine", f"{SOC},{OTHER}", *options)
+    assert done.status == 0
+    for word in (OTHER, "hot", "stock-mnn-opencl", "timeline"):
+        assert word in done.out
+
+
+def test_the_same_seed_gives_the_same_times(model: Path) -> None:
+    def times(seed: int) -> list[float]:
+        options = (*PAIR, "--condition", "loaded", "--seed", str(seed), "--json")
+        (result,) = coexec("simulate", model, *options).record["results"]
+        found: list[float] = result["latencies_ms"]
+        return found
+
+    assert times(1) == times(1)
+    assert times(1) != times(2)
+
+
+def test_a_training_step_with_report_and_trace(model: Path, tmp_path: Path) -> None:
+    page, trace = tmp_path / "report.html", tmp_path / "run.pftrace"
+    options = ("--train", "--batch-size", "8", "--energy", "--html", page, "--trace", trace)
+    done = coexec("simulate", model, *PAIR, *options)
+    assert done.status == 0, done.err
+    assert "Energy of a run" in done.out
+    assert "training step" in page.read_text()
+    assert trace.stat().st_size > 1000
+
+
+def test_repeating_for_minutes_heats_the_phone_and_slows_it_down(model: Path) -> None:
+    options = ("--processors", "cpu", "--runs", "1", "--seconds", "600", "--json")
+    (result,) = coexec("simulate", model, *options).record["results"]
+    samples = result["repetition"]
+    assert samples[-1]["second"] > 60
+    assert result["hottest_celsius"] > 40
+    assert samples[-1]["ms"] > samples[0]["ms"]
+    assert samples[-1]["speed"] < 1
+    assert 0 < result["battery_share"] < 0.2
+
+
+def test_a_model_beyond_the_memory_says_by_how_much_and_which_tensors(
+    model: Path, tmp_path: Path
+) -> None:
+    known = (FOLDER / f"{SOC}.toml").read_text(encoding="utf-8")
+    small = re.sub(r"(?m)^system_gib = [\d.]+", "system_gib = 1.0", known)
+    small = re.sub(r"(?m)^ram_gib = [\d.]+", "ram_gib = 1.001", small)
+    phone = tmp_path / "small.toml"
+    phone.write_text(small, encoding="utf-8")
+    options = (*PAIR, "--machine", phone, "--train", "--batch-size", "256")
+    message = " ".join(failed(coexec("simulate", model, *options)).split())
+    assert "the model does not fit" in message
+    assert "MiB too much" in message
+    assert re.search(r"Largest at the peak: \S+ [\d.]+ [KM]iB", message)
+    assert "Try a smaller batch" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (("--machine", "snapdragon-1"), 2, SOC),
+        (("--machine", "nowhere.toml"), 2, "nowhere.toml"),
+        (("--processors", "tpu"), 1, "cpu, gpu, npu"),
+        (("--condition", "sunny"), 2, "battery-saver"),
+        (("--policy", "best"), 2, "single_best"),
+        (("--engine", "fast"), 2, "stock-mnn-opencl"),
+        (("--engine", ","), 2, "names nothing"),
+        (("--precision", "float8"), 2, "float16"),
+    ],
+)
+def test_a_wrong_option_lists_what_is_known(
+    model: Path, options: tuple[str, ...], status: int, message: str
+) -> None:
+    assert message in failed(coexec("simulate", model, *options), status)
+
+
+def test_virtual_minutes_take_no_time_of_note() -> None:
+    """Ten virtual minutes: counted in simulated runs, as a clock would be flaky."""
+    loaded = package.load(build("digits_cnn", batch=1))
+    feeds = {"x": np.zeros((1, 1, 8, 8), np.float32)}
+    (result,) = simulate(Subject(loaded, feeds), Setup(SOC, ("gpu",), runs=1, seconds=600.0))
+    runs = 600e3 / result.samples[0].ms
+    assert len(result.samples) < runs / 1000
