@@ -1,0 +1,49 @@
+"""Threads that drive processors: each on the cores of its own, where it has some.
+
+A thread that hands work over takes time of a core. On the core of its own processor it takes it
+from that one; elsewhere from another processor that counts on the core.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from coexec.base.cores import Core, physical_cores, pin_this_thread
+from coexec.core.processor import Runner
+
+Cores = tuple[Core, ...]
+
+
+def own_cores(processor: Runner) -> Cores:
+    """Cores that a processor consists of; none if it is all of them, or something else."""
+    resources = processor.describe().resources
+    names = {f"cpu:{number}": core for number, core in enumerate(physical_cores())}
+    found = tuple(names[name] for name in resources if name in names)
+    return found if len(found) == len(resources) < len(names) else ()
+
+
+def thread_for(name: str, cores: Cores) -> ThreadPoolExecutor:
+    """A thread for the work of a processor, tied to ``cores`` if there are any."""
+
+    def prepare() -> None:
+        if cores:
+            pin_this_thread(cores)
+
+    return ThreadPoolExecutor(1, f"coexec {name}", initializer=prepare)
+
+
+@contextmanager
+def on_cores(cores: Cores) -> Iterator[None]:
+    """Run the calling thread on these cores for a while; anywhere if there are none."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin_this_thread(cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
