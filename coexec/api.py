@@ -20,7 +20,7 @@ from coexec.placement.save import load_plan
 from coexec.processors.find import open_processor
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
-from coexec.trainer import Precision
+from coexec.step_builder import Precision
 from coexec.trainer import Trainer as BaseTrainer
 
 LAST_RESORT = "reference"
@@ -64,15 +64,23 @@ def compile(
     """
     if plan is None:
         return Session(model, open_all(processors), mode)
+    followed, specs = _followed(plan, processors)
+    return Session(model, open_all(specs), mode, followed)
+
+
+def _followed(plan: Plan | str | Path, processors: Sequence[str]) -> tuple[Plan, Sequence[str]]:
+    """A plan, maybe from its file, and the processors to open for it."""
     followed = plan if isinstance(plan, Plan) else load_plan(Path(plan))[1]
-    shared = (name for split in followed.splits.values() for name in split.sizes)
-    named = dict.fromkeys((*followed.processors.values(), *shared))
-    specs = processors or [name for name in named if name != LAST_RESORT]
-    return Session(model, open_all(specs or [LAST_RESORT]), mode, followed)
+    named = [name for name in followed.named if name != LAST_RESORT]
+    return followed, processors or named or [LAST_RESORT]
 
 
 class Trainer(BaseTrainer):
-    """Train a model on the named processors; see :class:`coexec.trainer.Trainer`."""
+    """Train a model on the named processors; see :class:`coexec.trainer.Trainer`.
+
+    With a ``plan`` of the training step, or a file that ``coexec plan --train --save`` wrote of it,
+    no ``processors`` means those of the plan.
+    """
 
     def __init__(  # noqa: PLR0913  options by keyword
         self,
@@ -87,18 +95,21 @@ class Trainer(BaseTrainer):
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
         precision: Precision = "float32",
+        plan: Plan | str | Path | None = None,
     ) -> None:
+        followed, specs = (None, processors) if plan is None else _followed(plan, processors)
         super().__init__(
             model,
             loss,
             optimizer,
-            open_all(processors),
+            open_all(specs),
             trainable=trainable,
             clip_norm=clip_norm,
             micro_batches=micro_batches,
             seed=seed,
             mode=mode,
             precision=precision,
+            plan=followed,
         )
 
 

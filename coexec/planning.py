@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import numpy as np
@@ -11,18 +12,29 @@ import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import UsageError
+from coexec.batch_planning import BatchPlanning, NoDivision, plan_batch
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array, OpCall
 from coexec.cost.model import Observer, ProcessorCosts, measure
+from coexec.cost.predicted import PredictedCosts, Predicting
 from coexec.cost.store import CostStore
 from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of
 from coexec.passes.fold_batch_norm import fold_batch_norm
+from coexec.passes.fold_scale import fold_scale
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
 from coexec.placement.divisions import shares_to_measure
 from coexec.placement.policies.exact import SECONDS
-from coexec.placement.policies.table import ALL, AUTO, NAMES, Ranking, rank
+from coexec.placement.policies.table import (
+    ALL,
+    AUTO,
+    BATCH_PARALLEL,
+    NAMES,
+    WORTH,
+    Ranking,
+    rank,
+)
 from coexec.placement.timeline import makespan_deciles
 from coexec.rates import machine_rates
 from coexec.session import legalise
@@ -42,6 +54,7 @@ class PlanOptions:
     """How to plan. ``policy`` is a name, or ``all``; ``last_resort`` takes what all others refuse.
 
     ``seconds`` is the time for measuring what is not known yet (0: only fits and rooflines).
+    ``factors`` are how many times longer than known each processor takes now (1 without an entry).
     """
 
     policy: str = AUTO
@@ -50,11 +63,15 @@ class PlanOptions:
     refresh: bool = False
     last_resort: str = ""
     observe: Observer = lambda _seconds, _text: None
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Planning:
     """A plan and all that led to it; ``model`` is the graph that it places.
+
+    ``placed`` says where each task of ``planned`` runs: that is ``plan``, unless the plan divides
+    the batch; then tasks are those of the divided graph.
 
     ``deciles_us`` are the first and last decile of the makespan, by the spread of the measured
     times.
@@ -62,6 +79,7 @@ class Planning:
 
     model: ir.Model
     plan: Plan
+    placed: Plan
     planned: Planned
     ranking: Ranking
     costs: Mapping[str, ProcessorCosts]
@@ -77,6 +95,7 @@ def plan_inference(
     """Plan runs of ``model`` on inputs like ``feeds`` (values count where they decide shapes)."""
     static = _specialised(model, feeds)
     fold_batch_norm(static)
+    fold_scale(static)
     return _plan(legalise(static, processors), processors, NO_STATES, how)
 
 
@@ -94,41 +113,101 @@ def _specialised(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
 
 
 def plan_training(
-    trainer: Trainer, feeds: Mapping[str, Array], how: PlanOptions = PlanOptions()
+    trainer: Trainer,
+    feeds: Mapping[str, Array],
+    how: PlanOptions = PlanOptions(),
+    processors: Mapping[str, Processor] | None = None,
 ) -> Planning:
-    """Plan training steps on batches like ``feeds``; nothing is compiled or trained."""
+    """Plan training steps on batches like ``feeds``; nothing is compiled or trained.
+
+    They run on the trainer's processors, or on others.
+    """
     step: StepGraph = trainer.build_step(feeds)
     states = States(step.state, frozenset(step.initial), step.watched)
-    model = legalise(step.model, trainer.processors)
-    return _plan(model, trainer.processors, states, how)
+    processors = processors or trainer.processors
+    model = legalise(step.model, processors)
+    return _plan(model, processors, states, how)
 
 
 def _plan(
     model: ir.Model, processors: Mapping[str, Processor], states: States, how: PlanOptions
 ) -> Planning:
+    began = time.perf_counter()
     if how.policy not in (*NAMES, ALL):
         known = ", ".join((*NAMES, ALL))
         raise UsageError(f"policy {how.policy!r} is unknown; known: {known}")
     how.observe(0.0, "limits of the processors")
     costs = processor_costs(processors, lambda name: how.observe(0.0, f"limits of {name}"))
     named = [each for name, each in costs.items() if name != how.last_resort]
+    measurable = [each for each in named if not isinstance(each, PredictedCosts)]
     calls = [call_of(node) for node in model.graph]
     divide = how.policy in DIVIDING and len(named) > 1
     shares = [share for call in calls for share in _shares(call)] if divide else []
-    measure([*calls, *shares], named, how.seconds, how.observe, how.refresh)
+    # Calls on shares of a batch are known when the batch is divided: they get the other half.
+    first = how.seconds / 2 if _divides_batch(how, states) else how.seconds
+    if measurable:
+        measure([*calls, *shares], measurable, first, how.observe, how.refresh)
     axes = AXES if len(named) > 1 else 0
     planned = build_problem(model.graph, costs, states, how.last_resort, axes)
+    planned = planned.slowed(how.factors)
     how.observe(how.seconds, f"planning {len(calls)} nodes")
     ranking = rank(planned.problem, how.policy, how.exact_seconds)
+
+    def measure_shares(shares: Sequence[OpCall]) -> None:
+        left = max(how.seconds - (time.perf_counter() - began), 0.0)
+        if measurable:
+            measure(shares, measurable, left, how.observe, how.refresh)
+
+    ranking, divided = _with_batch(model, costs, states, planned, ranking, how, measure_shares)
     chosen = ranking.chosen
+    if divided is not None and chosen is divided.outcome:
+        plan, placed, planned = divided.plan, divided.placed, divided.planned
+    else:
+        plan = placed = planned.plan(chosen)
     return Planning(
         model=model,
-        plan=planned.plan(chosen),
+        plan=plan,
+        placed=placed,
         planned=planned,
         ranking=ranking,
         costs=costs,
         deciles_us=makespan_deciles(chosen.plain.problem, chosen.plain.schedule),
     )
+
+
+def _with_batch(
+    model: ir.Model,
+    costs: Mapping[str, ProcessorCosts],
+    states: States,
+    planned: Planned,
+    ranking: Ranking,
+    how: PlanOptions,
+    measure_shares: Callable[[Sequence[OpCall]], None],
+) -> tuple[Ranking, BatchPlanning | None]:
+    """The ranking with a division of the batch in it, if there is one."""
+    if not _divides_batch(how, states):
+        reason = f"ask for --policy {BATCH_PARALLEL}" + (f" or {AUTO}" if states.state else "")
+        return _left_out(ranking, reason), None
+    team = {name: each for name, each in costs.items() if name != how.last_resort}
+    try:
+        found = plan_batch(model, team, states, planned, measure_shares, how.factors)
+    except NoDivision as reason:
+        if how.policy == BATCH_PARALLEL:
+            raise UsageError(f"policy {BATCH_PARALLEL}: {reason}") from reason
+        return _left_out(ranking, str(reason)), None
+    gain = found.outcome.makespan_us < (1 - WORTH) * ranking.chosen.makespan_us
+    chosen = found.outcome if gain or how.policy == BATCH_PARALLEL else ranking.chosen
+    outcomes = sorted((*ranking.outcomes, found.outcome), key=lambda each: each.makespan_us)
+    return Ranking(chosen, tuple(outcomes), ranking.left_out), found
+
+
+def _divides_batch(how: PlanOptions, states: States) -> bool:
+    """In inference batches are mostly of one sample: a division is tried if it is asked for."""
+    return how.policy == BATCH_PARALLEL or (how.policy in (AUTO, ALL) and bool(states.state))
+
+
+def _left_out(ranking: Ranking, reason: str) -> Ranking:
+    return replace(ranking, left_out={**ranking.left_out, BATCH_PARALLEL: reason})
 
 
 def _shares(call: OpCall) -> Iterator[OpCall]:
@@ -142,15 +221,21 @@ def _shares(call: OpCall) -> Iterator[OpCall]:
 def processor_costs(
     processors: Mapping[str, Processor], observe: Callable[[str], None] = lambda _name: None
 ) -> dict[str, ProcessorCosts]:
-    """What is known of each processor: limits (measured now if they never were) and past times."""
-    rates = machine_rates(list(processors), observe=observe).processors
+    """What is known of each processor: limits (measured now if they never were) and past times.
+
+    Those that predict their own times have them from there.
+    """
+    real = [name for name, each in processors.items() if not isinstance(each, Predicting)]
+    rates = machine_rates(real, observe=observe).processors
     coexec_version = f"{version('coexec')} NumPy {np.__version__}"
-    return {
-        name: ProcessorCosts(
-            processor, rates[name], CostStore(processor.describe(), coexec_version)
-        )
-        for name, processor in processors.items()
-    }
+    costs: dict[str, ProcessorCosts] = {}
+    for name, processor in processors.items():
+        store = CostStore(processor.describe(), coexec_version)
+        if isinstance(processor, Predicting):
+            costs[name] = PredictedCosts(processor, processor.rates(), store)
+        else:
+            costs[name] = ProcessorCosts(processor, rates[name], store)
+    return costs
 
 
 def share_of_sources(planning: Planning) -> dict[str, int]:
@@ -158,7 +243,7 @@ def share_of_sources(planning: Planning) -> dict[str, int]:
     units = [unit.name for unit in planning.planned.problem.units]
     counts: dict[str, int] = {}
     for task, row in zip(planning.planned.problem.tasks, planning.planned.costs, strict=True):
-        cost = row[units.index(planning.plan.processors[task.name])]
+        cost = row[units.index(planning.placed.processors[task.name])]
         assert cost is not None
         counts[cost.source] = counts.get(cost.source, 0) + 1
     return counts

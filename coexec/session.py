@@ -18,9 +18,11 @@ from coexec.core.program import Program
 from coexec.core.types import Array, OpCall
 from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of, known_type
+from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
 from coexec.passes.fold_batch_norm import fold_batch_norm
+from coexec.passes.fold_scale import fold_scale
 from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
 from coexec.passes.split_operator import split_operators
@@ -165,6 +167,7 @@ class Session:
         values = {name: arrays[name] for name in self._values if name in arrays}
         model = specialise(self.model, shapes, values, fold_parameters=True)
         fold_batch_norm(model)
+        fold_scale(model)
         return prepare(model, self.processors, self.mode, self.follow)
 
 
@@ -212,7 +215,7 @@ def apply_plan(graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor])
     if plan.order:
         graph.remove(list(nodes.values()))
         graph.extend(nodes[name] for name in plan.order)
-    plan = split_operators(graph, plan)
+    plan = divide_batch(graph, split_operators(graph, plan))
     for node in graph:
         name = plan.processors[str(node.name)]
         if name not in processors:

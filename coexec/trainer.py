@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict
 
 import numpy as np
 import onnx_ir as ir
@@ -13,46 +13,24 @@ import onnx_ir as ir
 from coexec.autodiff.loss_scale import LossScale
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
-from coexec.autodiff.step import (
-    StepGraph,
-    accumulator_name,
-    build_accumulation,
-    build_inference,
-    build_step,
-    build_update,
-)
+from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError, NonFiniteLoss, UsageError
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
-from coexec.core.processor import Buffer, Processor
+from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.diagnosis import first_offender
 from coexec.frontend.export import save_model
-from coexec.frontend.specialise import specialise
 from coexec.ops.node import type_of
-from coexec.ops.table import OPERATORS
-from coexec.passes.expand import expand
-from coexec.passes.mixed_precision import mixed_precision
-from coexec.passes.training_mode import training_mode
-from coexec.placement.policies.first_that_can import place
 from coexec.report.lines import watched
-from coexec.runtime.executor import Executor
-from coexec.runtime.lower import Lowering, lower
+from coexec.resident import Compiled, ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.session import check_array, check_feeds, legalise, warn_of_fallbacks
+from coexec.session import check_array, check_feeds
+from coexec.step_builder import Kind, Precision, Recipe, StepBuilder, check_precision
 
-Shapes = tuple[tuple[int, ...], ...]
-Precision = Literal["float32", "mixed"]
 LOSS_SCALE = "#loss_scale"
 """Name of the loss scale among the states."""
-
-
-class _Gradients(TypedDict):
-    """What a step and an accumulation have in common."""
-
-    trainable: tuple[str, ...]
-    scaled: bool
 
 
 @dataclass(frozen=True)
@@ -71,13 +49,15 @@ class _Overflow(Exception):
         self.loss = loss
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """A step graph with its plan, its program and the executor over the shared states."""
+class TrainerOptions(TypedDict):
+    """Options of :class:`Trainer` by name."""
 
-    graph: StepGraph
-    plan: Plan
-    executor: Executor
+    trainable: Sequence[str]
+    clip_norm: float | None
+    micro_batches: int
+    seed: int
+    mode: ExecutionMode
+    precision: Precision
 
 
 class Trainer:
@@ -91,6 +71,12 @@ class Trainer:
     ``precision`` ``mixed`` computes products, convolutions and what is between them in float16,
     with float32 parameters and a dynamic loss scale (:attr:`loss_scale`); a step whose gradients
     overflow changes nothing but that scale.
+
+    While :attr:`updating` is false, a step that broke off has left all states as they were.
+
+    With ``plan``, a plan of this training's step (:func:`coexec.planning.plan_training`, or from a
+    file), nodes, shares of nodes and of the batch go where that says. Checkpoints do not depend on
+    it: a training may be resumed with another plan.
     """
 
     def __init__(  # noqa: PLR0913  options by keyword
@@ -106,9 +92,12 @@ class Trainer:
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
         precision: Precision = "float32",
+        plan: Plan | None = None,
     ) -> None:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
+        if plan is not None and micro_batches > 1:
+            raise UsageError("a plan is that of whole steps: leave it out, or use 1 micro-batch")
         check_precision(precision, processors)
         self.model = model
         self.loss = loss
@@ -122,11 +111,28 @@ class Trainer:
         self.precision = precision
         self.loss_scale = LossScale()
         self.steps = 0
-        self._compiled: dict[tuple[str, Shapes], Compiled] = {}
-        self._buffers: dict[str, Buffer] = {}
-        self._homes: dict[str, str] = {}
-        self._loaded: dict[str, Array] = {}
-        self._parameters: tuple[str, ...] = ()
+        self.updating = False
+        self._builder = StepBuilder(
+            model,
+            Recipe(loss, optimizer, self.trainable, clip_norm, micro_batches, seed, precision),
+        )
+        self._programs = ResidentPrograms(processors, mode, plan)
+
+    def options(self) -> TrainerOptions:
+        """What a trainer is made with beside model, loss, optimizer, processors and plan."""
+        return {
+            "trainable": self.trainable,
+            "clip_norm": self.clip_norm,
+            "micro_batches": self.micro_batches,
+            "seed": self.seed,
+            "mode": self.mode,
+            "precision": self.precision,
+        }
+
+    def with_plan(self, plan: Plan) -> Trainer:
+        """A trainer as this one was before its first step, with another plan."""
+        parts = (self.model, self.loss, self.optimizer, self.processors)
+        return Trainer(*parts, plan=plan, **self.options())
 
     def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
         """One optimizer step on a batch; returns its loss (before the update).
@@ -159,24 +165,36 @@ class Trainer:
         What was loaded and no program has asked for yet is part of it: after :meth:`load_state`
         and :meth:`predict`, the optimizer's state is still on the host.
         """
-        owner: dict[str, Executor] = {}
-        for compiled in self._compiled.values():
-            for name in compiled.executor.program.state:
-                owner.setdefault(name, compiled.executor)
-        read = {name: executor.read_state(name) for name, executor in owner.items()}
         scale = {LOSS_SCALE: self.loss_scale.to_array()} if self.precision == "mixed" else {}
-        return {**self._loaded, **read, **scale}
+        return {**self._programs.read(), **scale}
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
         """Continue from a state that :meth:`state` gave after ``steps`` steps."""
-        self._loaded = {name: array for name, array in state.items() if name != LOSS_SCALE}
+        self._programs.write(_without_scale(state))
         if LOSS_SCALE in state:
             self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
         self.steps = steps
-        for compiled in self._compiled.values():
-            for name in compiled.executor.program.state:
-                if name in state:
-                    compiled.executor.write_state(name, state[name])
+
+    def prepare(
+        self,
+        feeds: Mapping[str, Array],
+        plan: Plan | None,
+        processors: Mapping[str, Processor] | None = None,
+    ) -> ResidentPrograms:
+        """Compile the step for batches like ``feeds`` to follow another plan, maybe elsewhere.
+
+        Steps go on as they are meanwhile (call it from any thread) until :meth:`switch`.
+        """
+        arrays = check_feeds(self.model, feeds)
+        programs = ResidentPrograms(processors or self.processors, self.mode, plan)
+        programs.compile("step", arrays, self._builder.build("step", arrays))
+        return programs
+
+    def switch(self, programs: ResidentPrograms, state: Mapping[str, Array] | None = None) -> None:
+        """Go on with programs of :meth:`prepare`, from the states as they are or from ``state``."""
+        programs.write(self._programs.read() if state is None else _without_scale(state))
+        self._programs = programs
+        self.processors = programs.processors
 
     def trained_model(self) -> ir.Model:
         """A copy of the model with the current parameters and statistics."""
@@ -190,6 +208,11 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Write the trained model as ONNX, atomically."""
         save_model(self.trained_model(), Path(path))
+
+    @property
+    def followed(self) -> Plan | None:
+        """The plan that steps follow; none: nodes are on the first processor that can."""
+        return self._programs.follow
 
     @property
     def plan(self) -> Plan:
@@ -213,13 +236,13 @@ class Trainer:
 
     def build_step(self, arrays: Mapping[str, Array]) -> StepGraph:
         """The training step on inputs of these shapes as one ONNX graph; nothing is compiled."""
-        return self._build("step", arrays)
+        return self._builder.build("step", arrays)
 
     def _training(self) -> Compiled:
-        kinds = [c for (kind, _), c in self._compiled.items() if kind in ("step", "accumulate")]
-        if not kinds:
+        found = self._programs.training()
+        if found is None:
             raise DataError("nothing is compiled yet: make a step first")
-        return kinds[-1]
+        return found
 
     def _run(
         self,
@@ -242,12 +265,15 @@ class Trainer:
                 raise NonFiniteLoss(self._explain(compiled, feeds, loss))
             if graph.magnitude and not np.isfinite(host[graph.magnitude]):
                 raise _Overflow(loss)
+            self.updating = True
 
+        self.updating = False
         wanted = _wanted(compiled, feeds)
         try:
             results = compiled.executor.run(wanted, (*graph.watched,), gate, trace)
         except _Overflow as overflow:
             return _Outcome(overflow.loss, overflowed=True)
+        self.updating = False
         return _Outcome(float(results[graph.loss]))
 
     def _accumulated_step(
@@ -264,24 +290,15 @@ class Trainer:
                 counter = self.steps * count + i
                 outcomes.append(self._run(compiled, piece, label_pieces[i], counter, trace))
         except NonFiniteLoss:
-            self._clear_accumulators()
+            self._programs.clear_accumulators()
             raise
         loss = float(np.mean([outcome.loss for outcome in outcomes]))
         if any(outcome.overflowed for outcome in outcomes):
-            self._clear_accumulators()
+            self._programs.clear_accumulators()
             return _Outcome(loss, overflowed=True)
         update = self._get("update", {})
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
         return _Outcome(loss)
-
-    def _clear_accumulators(self) -> None:
-        for compiled in self._compiled.values():
-            for name in compiled.graph.trainable:
-                gradient = accumulator_name(name)
-                if gradient in compiled.executor.program.state:
-                    kind = compiled.executor.program.types[gradient]
-                    zeros = np.zeros(kind.shape, kind.dtype)
-                    compiled.executor.write_state(gradient, zeros)
 
     def _scalars(self, graph: StepGraph, counter: int) -> dict[str, Array]:
         scalars: dict[str, Array] = {}
@@ -294,68 +311,15 @@ class Trainer:
             scalars[graph.scale] = np.array(self.loss_scale.value, np.float32)
         return scalars
 
-    def _get(self, kind: str, arrays: Mapping[str, Array]) -> Compiled:
-        shapes = tuple(array.shape for array in arrays.values())
-        if (kind, shapes) not in self._compiled:
-            self._compiled[kind, shapes] = self._compile(self._build(kind, arrays))
-        return self._compiled[kind, shapes]
-
-    def _build(self, kind: str, arrays: Mapping[str, Array]) -> StepGraph:
+    def _get(self, kind: Kind, arrays: Mapping[str, Array]) -> Compiled:
+        found = self._programs.find(kind, arrays)
+        if found is not None:
+            return found
         if kind == "update":
-            return self._build_update()
-        model = specialise(self.model, {name: a.shape for name, a in arrays.items()}, {})
-        if kind == "inference":
-            return build_inference(model, self._state_names(arrays))
-        training_mode(model, self.seed)
-        while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
-            model = specialise(model, {}, {})
-        scaled = self.precision == "mixed"
-        if scaled:
-            mixed_precision(model)
-        how: _Gradients = {"trainable": self.trainable, "scaled": scaled}
-        if kind == "accumulate":
-            return build_accumulation(model, self.loss, **how)
-        return build_step(model, self.loss, self.optimizer, clip_norm=self.clip_norm, **how)
-
-    def _build_update(self) -> StepGraph:
-        graph = self._training().graph
-        parameters = {name: graph.initial[name] for name in graph.trainable}
-        opset = graph.model.graph.opset_imports.get("", 21)
-        return build_update(parameters, self.optimizer, self.micro_batches, self.clip_norm, opset)
-
-    def _state_names(self, arrays: Mapping[str, Array]) -> tuple[str, ...]:
-        """Initializers that training changes; before any step, those that it would."""
-        if not self._parameters:
-            kind = "step" if self.micro_batches == 1 else "accumulate"
-            self._parameters = self._build(kind, arrays).parameters
-        return self._parameters
-
-    def _compile(self, graph: StepGraph) -> Compiled:
-        self._parameters = self._parameters or graph.parameters
-        model = legalise(graph.model, self.processors)
-        plan = place(model.graph, self.processors)
-        warn_of_fallbacks(plan)
-        how = Lowering(
-            plan,
-            self.processors,
-            state=graph.state,
-            state_inputs=frozenset(graph.initial),
-            homes=self._homes,
-            gate=graph.watched,
-            mode=self.mode,
-        )
-        executor = Executor(lower(model.graph, how), self.processors, self._buffers)
-        self._adopt(graph, executor)
-        return Compiled(graph, plan, executor)
-
-    def _adopt(self, graph: StepGraph, executor: Executor) -> None:
-        """Remember where states live, and fill those that are new."""
-        homes = {spec.name: spec.processor for spec in executor.program.buffers}
-        for name in executor.program.state:
-            if name not in self._homes:
-                self._homes[name] = homes[name]
-                executor.write_state(name, self._loaded.get(name, graph.initial[name]))
-        self._buffers.update(executor.buffers)
+            graph = self._builder.build_update(self._training().graph)
+        else:
+            graph = self._builder.build(kind, arrays)
+        return self._programs.compile(kind, arrays, graph)
 
     def _prediction(self, graph: StepGraph) -> ir.Value:
         return next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
@@ -369,21 +333,8 @@ class Trainer:
         )
 
 
-def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:
-    """Refuse an unknown precision, or one that the first processor has no arithmetic for.
-
-    Raises:
-        UsageError: with what is known, or the processor that lacks float16.
-    """
-    if precision not in get_args(Precision):
-        known = ", ".join(get_args(Precision))
-        raise UsageError(f"precision {precision!r} is unknown; known: {known}")
-    spec = next(iter(processors.values())).describe()
-    if precision == "mixed" and not spec.features.get("fp16", True):
-        raise UsageError(
-            f"precision 'mixed' needs float16, which {spec.name} ({spec.device}) does not have; "
-            "use another processor, or precision 'float32'"
-        )
+def _without_scale(state: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array for name, array in state.items() if name != LOSS_SCALE}
 
 
 def _wanted(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from coexec.autodiff.optimizers import RATE_TYPE, Optimizer
 from coexec.autodiff.reverse import gradients
 from coexec.base.errors import GradientError
 from coexec.core.types import Array, TensorType
-from coexec.ops.builder import PHASE, ROLE, STEP, GraphBuilder
+from coexec.ops.builder import PHASE, ROLE, STATE, STEP, GraphBuilder
 from coexec.ops.node import is_parameter, type_of
 
 BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
@@ -185,6 +185,7 @@ class _States:
     def add_state(self, name: str, initial: Array) -> ir.Value:
         """A state input with its first value."""
         value = self.builder.input(name, TensorType.of(initial))
+        value.metadata_props[ROLE] = STATE
         self.initial[str(value.name)] = initial
         return value
 
@@ -201,6 +202,7 @@ class _States:
         self.initial[initializer.name] = initializer.const_value.numpy()
         del graph.initializers[initializer.name]
         initializer.const_value = None
+        initializer.metadata_props[ROLE] = STATE
         if initializer not in graph.inputs:
             graph.inputs.append(initializer)
         return initializer

@@ -8,7 +8,20 @@ import warnings
 import typer
 
 from coexec.base.errors import CoexecError, FallbackWarning
-from coexec.cli import compare, devices, plan, profile, run, train, tune, zoo
+from coexec.cli import (
+    calibrate,
+    compare,
+    devices,
+    plan,
+    profile,
+    run,
+    serve_bench,
+    simulate,
+    train,
+    tune,
+    validate,
+    zoo,
+)
 from coexec.cli.output import fail
 
 app = typer.Typer(
@@ -19,7 +32,20 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
-for module in (compare, devices, plan, profile, run, train, tune, zoo):
+for module in (
+    calibrate,
+    compare,
+    devices,
+    plan,
+    profile,
+    run,
+    serve_bench,
+    simulate,
+    train,
+    tune,
+    validate,
+    zoo,
+):
     module.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +26,9 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.cli.random_data import bind_batch, random_feeds
+from coexec.cli.stream import show_stream, stream_record
 from coexec.cli.tune import parse_budget
-from coexec.placement.policies.table import ALL, AUTO, NAMES
+from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
 from coexec.planning import (
     Planning,
@@ -36,7 +38,9 @@ from coexec.planning import (
     share_of_sources,
 )
 from coexec.report.gantt import row as gantt_row
+from coexec.serving.balance import Balanced, balanced
 from coexec.trainer import Trainer
+from coexec.verification import Verified, verify
 
 SEED = 0
 WIDTH, NUMBERS = 60, 34
@@ -62,6 +66,7 @@ def plan(
     train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
     loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
     optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    momentum: Annotated[float, typer.Option(help="For --optimizer sgd.")] = 0.9,
     batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
     shape: Annotated[
         list[str] | None,
@@ -79,6 +84,10 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Each node with its cost on every processor.")
     ] = False,
+    verified: Annotated[
+        bool,
+        typer.Option("--verify", help="Run the best plans and each processor; take the fastest."),
+    ] = False,
     save: Annotated[
         Path | None, typer.Option(metavar="PLAN.onnx", help="Write the model with the plan in it.")
     ] = None,
@@ -91,6 +100,8 @@ def plan(
             raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
     if policy not in (*NAMES, ALL):
         raise UsageError(f"--policy {policy!r} is unknown; known: {', '.join((*NAMES, ALL))}")
+    if verified and (train or policy not in (AUTO, ALL)):
+        raise UsageError(f"--verify is for inference with --policy {AUTO} or {ALL}")
     seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
     opened = open_all(specs)
@@ -108,20 +119,56 @@ def plan(
             policy, seconds, refresh=refresh, last_resort=last_resort, observe=observe
         )
         if train:
-            trainer = Trainer(loaded, LOSSES[loss](), OPTIMIZERS[optimizer](1e-3), opened)
+            # As `coexec train` has it by default: the plan is that of its step.
+            options = {"momentum": momentum} if optimizer == "sgd" else {}
+            trainer = Trainer(
+                loaded, LOSSES[loss](), OPTIMIZERS[optimizer](1e-3, **options), opened
+            )
             planning = plan_training(trainer, feeds, how)
         else:
             planning = plan_inference(loaded, feeds, opened, how)
+        tried = None
+        if verified:
+            progress.update(task, description="running the best plans")
+            tried = verify(loaded, feeds, opened, planning)
+            planning = replace(planning, plan=tried.plan)
+        pipeline = None
+        if policy == PIPELINE and seconds:
+            progress.update(task, description="balancing the pipeline by running it")
+            pipeline = balanced(planning, feeds, opened, LAST_RESORT)
+            planning = replace(planning, plan=pipeline.plan)
     if save is not None:
         save_plan(planning.model, planning.plan, save)
         notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")
     if as_json:
-        print_json(record(planning))
+        print_json({**record(planning, pipeline), "verified": tried and _verified_record(tried)})
     else:
-        show(planning, explain=explain)
+        show(planning, pipeline, explain=explain)
+        if tried is not None:
+            _show_verified(tried)
 
 
-def record(planning: Planning) -> dict[str, Any]:
+def _verified_record(tried: Verified) -> dict[str, Any]:
+    times = [
+        {"plan": name, "measured_ms": us / 1e3, "predicted_ms": tried.predicted_us[name] / 1e3}
+        for name, us in tried.measured_us.items()
+    ]
+    return {"plan": tried.name, "runs": times}
+
+
+def _show_verified(tried: Verified) -> None:
+    table = Table(title="Run", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "ms measured", "predicted"):
+        table.add_column(column, no_wrap=True, justify="right" if column else "left")
+    for run in _verified_record(tried)["runs"]:
+        marked = "[bold]" if run["plan"] == tried.name else ""
+        numbers = (f"{run[key]:.3f}" for key in ("measured_ms", "predicted_ms"))
+        table.add_row(f"{marked}{escape(run['plan'])}", *numbers)
+    console.print()
+    console.print(table)
+
+
+def record(planning: Planning, pipeline: Balanced | None = None) -> dict[str, Any]:
     """All of a planning as JSON values; times in milliseconds."""
     chosen = planning.ranking.chosen
     problem, timeline = chosen.plain.problem, chosen.timeline
@@ -146,6 +193,8 @@ def record(planning: Planning) -> dict[str, Any]:
             for each in planning.ranking.outcomes
         ],
         "left_out": dict(planning.ranking.left_out),
+        "batch": dict(planning.plan.batch),
+        "stream": stream_record(planning, pipeline),
         "moves": [
             {
                 "tensor": problem.tensors[move.tensor].name,
@@ -171,7 +220,7 @@ def _node_record(planning: Planning, index: int) -> dict[str, Any]:
     return {
         "node": problem.tasks[index].name,
         "operator": problem.tasks[index].operator,
-        "processor": planning.plan.processors[problem.tasks[index].name],
+        "processor": planning.placed.processors[problem.tasks[index].name],
         "shares": None if split is None else {"axis": split.axis, "sizes": dict(split.sizes)},
         "start_ms": start / 1e3,
         "end_ms": end / 1e3,
@@ -188,7 +237,7 @@ def _node_record(planning: Planning, index: int) -> dict[str, Any]:
     }
 
 
-def show(planning: Planning, *, explain: bool) -> None:
+def show(planning: Planning, pipeline: Balanced | None, *, explain: bool) -> None:
     """The planning for people."""
     chosen = planning.ranking.chosen
     low, high = planning.deciles_us
@@ -199,7 +248,11 @@ def show(planning: Planning, *, explain: bool) -> None:
     )
     sources = ", ".join(f"{n} {source}" for source, n in share_of_sources(planning).items())
     console.print(f"[dim]times of nodes: {sources}[/]\n", highlight=False)
+    if planning.plan.batch:
+        shares = ", ".join(f"{count} on {name}" for name, count in planning.plan.batch.items())
+        console.print(f"samples of a batch: {escape(shares)}\n", highlight=False)
     _show_timeline(planning)
+    show_stream(planning, pipeline)
     _show_policies(planning)
     if explain:
         _show_nodes(planning)

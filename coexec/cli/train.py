@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coexec.api import Trainer, load
+from coexec.adaptive import AdaptiveTrainer, adaptive
+from coexec.api import LAST_RESORT, Trainer, load
 from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
@@ -25,12 +29,18 @@ from coexec.cli.output import (
     require_folder,
     require_writable,
 )
+from coexec.cli.tune import parse_budget
 from coexec.core.events import Trace
+from coexec.core.plan import Plan
 from coexec.data import Dataset, load_npz
 from coexec.fit import FitOptions, Result, fit
 from coexec.fit import Progress as FitProgress
+from coexec.placement.policies.table import AUTO, NAMES
+from coexec.planning import PlanOptions
+from coexec.replanning import training_planner
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.sparkline import sparkline
+from coexec.trainer import Trainer as BaseTrainer
 
 
 def register(app: typer.Typer) -> None:
@@ -74,6 +84,23 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from --checkpoint.")] = False,
     out: Annotated[Path | None, typer.Option(help="Trained ONNX file to write.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Perfetto trace of the first steps.")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(metavar="PLAN.onnx", help="Follow a plan (coexec plan --train --save)."),
+    ] = None,
+    processors: Annotated[
+        str, typer.Option(metavar="A,B", help="Plan for these processors, then train on them.")
+    ] = "",
+    policy: Annotated[
+        str, typer.Option(help=f"Of the plan for --processors: one of {', '.join(NAMES)}.")
+    ] = AUTO,
+    budget: Annotated[
+        str, typer.Option(help="Time for measuring what the plan needs: 30s, 2m; 0: none.")
+    ] = "30s",
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help="Plan again when one of --processors slows down or is lost."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model from an ONNX file on an OpenCL device and write the trained ONNX file."""
@@ -88,18 +115,32 @@ def train(
     rate = _schedule(schedule, learning_rate, steps, warmup_steps)
     if clip_norm is not None and not clip_norm > 0:
         raise UsageError(f"--clip-norm must be above 0, not {clip_norm}")
-    trainer = Trainer(
-        # Shapes stay as open as the file has them: the trained file serves any batch again.
-        load(model),
-        _loss(loss, label_smoothing, class_axis),
-        _optimizer(optimizer, rate, momentum, weight_decay),
-        processor or (),
-        trainable=tuple(trainable or ()),
-        clip_norm=clip_norm,
-        micro_batches=micro_batches,
-        seed=seed,
-        precision=precision,  # type: ignore[arg-type]  # the trainer checks it
-    )
+    if sum(map(bool, (plan, processors, processor))) > 1:
+        raise UsageError("give one of --processor, --plan and --processors")
+    if adapt and not processors:
+        raise UsageError("--adapt needs --processors A,B: what it may plan with")
+    specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
+
+    def trainer_on(specs: Sequence[str], plan: Plan | Path | None = None) -> Trainer:
+        return Trainer(
+            # Shapes stay as open as the file has them: the trained file serves any batch again.
+            load(model),
+            _loss(loss, label_smoothing, class_axis),
+            _optimizer(optimizer, rate, momentum, weight_decay),
+            specs,
+            trainable=tuple(trainable or ()),
+            clip_norm=clip_norm,
+            micro_batches=micro_batches,
+            seed=seed,
+            precision=precision,  # type: ignore[arg-type]  # the trainer checks it
+            plan=plan,
+        )
+
+    trainer: BaseTrainer = trainer_on(specs or processor or (), plan)
+    if specs:
+        trainer = _planned(
+            trainer, train_data, batch_size, _plan_options(policy, budget, specs), adapt
+        )
     events = Trace() if trace is not None else None
     options = FitOptions(
         epochs, batch_size, seed, checkpoint, checkpoint_every, resume, trace=events
@@ -113,8 +154,35 @@ def train(
     print_json(record) if as_json else _show(record, losses)
 
 
+def _plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
+    seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
+    return PlanOptions(policy, seconds, last_resort="" if LAST_RESORT in specs else LAST_RESORT)
+
+
+def _planned(
+    plain: BaseTrainer, data: Dataset, batch_size: int, how: PlanOptions, adapt: bool
+) -> BaseTrainer:
+    """``plain`` again, with a plan of its step on the first batch; the plan is told on stderr."""
+    first = data.take(np.arange(batch_size) % len(data)).inputs
+    with notes.status("planning") as status:
+        how = replace(how, observe=lambda _, text: status.update(f"planning: {escape(text)}"))
+        planner = training_planner(plain, first, how)
+        names = [name for name in plain.processors if name != how.last_resort]
+        if adapt:
+            trainer: BaseTrainer = adaptive(plain, planner, names)
+        else:
+            plan = planner(dict.fromkeys(names, 1.0)).plan
+            trainer = plain.with_plan(plan)
+    followed = trainer.followed
+    assert followed is not None
+    assert followed.predicted_us is not None
+    predicted = f"{followed.predicted_us / 1e3:.2f} ms predicted"
+    notes.print(f"plan: {followed.policy}, {predicted}", highlight=False)
+    return trainer
+
+
 def _fit(
-    trainer: Trainer, data: Dataset, validation: Dataset | None, options: FitOptions
+    trainer: BaseTrainer, data: Dataset, validation: Dataset | None, options: FitOptions
 ) -> tuple[Result, list[float]]:
     """Train under a progress bar on stderr."""
     losses: list[float] = []
@@ -143,7 +211,7 @@ def _fit(
         return fit(trainer, data, validation, options, observe), losses
 
 
-def _record(trainer: Trainer, result: Result, out: Path | None) -> dict[str, Any]:
+def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str, Any]:
     trained = result.steps_run > 0
     return {
         "steps": result.steps,
@@ -154,10 +222,26 @@ def _record(trainer: Trainer, result: Result, out: Path | None) -> dict[str, Any
         "peak_bytes": trainer.peak_bytes if trained else None,
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
+        "plan": _plan_record(trainer.followed),
+        "adaptations": [vars(each) for each in trainer.adaptations]
+        if isinstance(trainer, AdaptiveTrainer)
+        else [],
         "overflows": trainer.loss_scale.overflows if trainer.precision == "mixed" else None,
         "fallbacks": trainer.plan.table().splitlines() if trained else [],
         "notes": list(result.notes),
         "out": out,
+    }
+
+
+def _plan_record(plan: Plan | None) -> dict[str, Any] | None:
+    if plan is None:
+        return None
+    predicted = None if plan.predicted_us is None else plan.predicted_us / 1e3
+    return {
+        "policy": plan.policy,
+        "predicted_ms": predicted,
+        "processors": list(plan.named),
+        "batch": dict(plan.batch),
     }
 
 
@@ -172,6 +256,11 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         console.print(f"loss      {curve}  {losses[0]:.4f} -> {losses[-1]:.4f} (log scale)")
     if record["accuracy"] is not None:
         console.print(f"accuracy  [bold green]{record['accuracy']:.2%}[/] on held-out data")
+    for each in record["adaptations"]:
+        text = f"before step {each['step']}: {each['kind']}: {each['text']}"
+        notes.print(f"[yellow]adapted:[/] {escape(text)}")
+    if record["plan"] is not None:
+        console.print(f"plan      {escape(_plan_text(record['plan']))}", highlight=False)
     console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms")
     if record["peak_bytes"] is not None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
@@ -180,6 +269,13 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
     if record["out"] is not None:
         console.print(f"written   {escape(str(record['out']))}")
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    shares = ", ".join(f"{count} samples on {name}" for name, count in plan["batch"].items())
+    predicted = plan["predicted_ms"]
+    time = "" if predicted is None else f", {predicted:.2f} ms a step predicted"
+    return f"{plan['policy'] or 'by hand'}: {shares or ', '.join(plan['processors'])}{time}"
 
 
 def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:

@@ -41,6 +41,25 @@ def test_light_models_equal_onnxruntime_run_directly(name: str) -> None:
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
+QUANTISED = """g (float[1,16,2,2] x) => (float[1,1,2,2] y)
+<float s = {0.004}, float t = {0.1}, uint8 z = {0}> {
+    q = QuantizeLinear(x, s, z)
+    a = DequantizeLinear(q, s, z)
+    w = ConstantOfShape<value = float {0.5}>(shape)
+    b = Conv<kernel_shape = [1,1]>(a, w)
+    r = QuantizeLinear(b, t, z)
+    y = DequantizeLinear(r, t, z)
+}""".replace("uint8 z = {0}", "uint8 z = {0}, int64[4] shape = {1, 16, 1, 1}")
+
+
+def test_eight_bit_products_do_not_saturate() -> None:
+    x = np.ones((1, 16, 2, 2), np.float32)
+    model = coexec.load(parse(QUANTISED))
+    actual = coexec.compile(model, ["ort:cpu"]).run({"x": x})["y"]
+    expected = coexec.compile(model, ["reference"]).run({"x": x})["y"]
+    np.testing.assert_allclose(actual, expected, atol=0.11)
+
+
 def direct(model: onnx.ModelProto, feeds: dict[str, Array]) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,3 +55,32 @@ def test_what_it_refuses_runs_elsewhere_with_the_reason() -> None:
     assert any("does not execute it" in text for text in texts)
     expected, _ = run(WITH_ERF, "reference")
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+THREE_WAYS = f"""{HEAD}
+    [conv] b = Conv<kernel_shape=[1,1]>(a, w)
+    r = QuantizeLinear(b, s, z)
+    c = DequantizeLinear(r, s, z)
+    [erf] d = Erf(c)
+    [relu] e = Relu(d)
+    p = QuantizeLinear(e, s, z)
+    y = DequantizeLinear(p, s, z)
+}}""".replace("z = {128}", "z = {128}, float[3,3,1,1] w = {1, 0, 0.5, 0, 1, 0, -0.5, 0, 1}")
+
+
+def test_three_processors_run_a_quantised_model_and_what_the_npu_refuses_is_said() -> None:
+    names = ("ort:qnn", "opencl", "ort:cpu")
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, 8, 8)).astype(np.float32)
+    with pytest.warns(FallbackWarning):
+        preferred = coexec.compile(coexec.load(parse(THREE_WAYS)), names).plan
+    assert preferred.processors["conv"] == "ort:qnn"
+    assert preferred.processors["erf"].startswith("opencl")
+    refused = {(r.node, r.processor): r.reason for r in preferred.refusals}
+    assert "Hexagon NPU" in refused["erf", "ort:qnn"]
+    plan = replace(preferred, processors={**preferred.processors, "relu": "ort:cpu"})
+    session = coexec.compile(coexec.load(parse(THREE_WAYS)), names, plan=plan)
+    found = session.run({"x": x})["y"]
+    assert len(set(session.plan.processors.values())) == 3
+    expected, _ = run(THREE_WAYS, "reference")
+    assert np.abs(found - expected).max() < 2.01 * SCALE
+    assert np.abs(found - expected).mean() < 0.1 * SCALE

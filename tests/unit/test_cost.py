@@ -20,7 +20,7 @@ from coexec.cost.measured import measure_call
 from coexec.cost.model import ProcessorCosts, measure
 from coexec.cost.roofline import roofline_us
 from coexec.cost.store import CostStore, Entry
-from coexec.cost.transfer import between, link_from_rates, measure_link
+from coexec.cost.transfer import between, link_from_rates, measure_handover, measure_link
 from coexec.processors.reference.processor import ReferenceProcessor
 
 F32 = np.dtype("float32")
@@ -97,6 +97,15 @@ def test_a_link_has_a_latency_that_varies_and_time_per_byte() -> None:
     both = between(known, known)
     assert both.latency.median_us == 40 + 20  # read, write, and the start of what reads it
     assert both.us_per_byte == pytest.approx(1e-3 / 2 + 1e-3 / 4)
+
+
+def test_between_processors_on_common_memory_only_the_way_from_end_to_start_counts() -> None:
+    found = measure_handover(ReferenceProcessor(), ReferenceProcessor())
+    assert found is not None
+    assert 0 < found.median_us < 1e4
+    apart = ReferenceProcessor()
+    apart.host_memory = False
+    assert measure_handover(ReferenceProcessor(), apart) is None
 
 
 def test_the_cache_keeps_times_by_processor_driver_and_version(tmp_path: Path) -> None:

@@ -1,0 +1,203 @@
+"""Training and inference that follow what processors do: slower ones get less, lost ones nothing.
+
+Every run is compared with what the plan predicted (:mod:`coexec.runtime.adapt`). Where that is out
+of date, another plan is made and compiled in the background, and taken over between two runs. A run
+in which a processor fails is repeated on the others. What happened is kept in ``events``, logged,
+and shown. Which plan is followed depends on measured times then: bit-exact repetition of a
+training needs a fixed plan.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.adapter import Adaptation, Adapter, Planner
+from coexec.autodiff.losses import Loss
+from coexec.autodiff.optimizers import Optimizer
+from coexec.base.errors import DataError, ModelError, NonFiniteLoss, UsageError
+from coexec.core.events import Trace
+from coexec.core.plan import Plan
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.resident import ResidentPrograms
+from coexec.runtime.adapt import DEFAULT, AdaptOptions
+from coexec.session import Session
+from coexec.trainer import Trainer
+
+log = logging.getLogger(__name__)
+NOT_A_LOSS = (DataError, ModelError, NonFiniteLoss, UsageError)
+"""What is wrong with data, model or arithmetic would be on any processor."""
+
+
+class AdaptiveTrainer(Trainer):
+    """A :class:`coexec.trainer.Trainer` that plans again while it runs; see the module.
+
+    ``planner`` makes the first plan, too. A lost processor loses no step: the step is repeated on
+    the others from the states as they were, or, if it took states with it, all steps since the last
+    copy to the host are (their batches are kept).
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        loss: Loss,
+        optimizer: Optimizer,
+        processors: Mapping[str, Processor],
+        planner: Planner,
+        adapt: AdaptOptions = DEFAULT,
+        planned: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        names = planned or [*processors]
+        proposal = planner(dict.fromkeys(names, 1.0))
+        super().__init__(model, loss, optimizer, processors, plan=proposal.plan, **options)
+        self._adapter: Adapter[ResidentPrograms] = Adapter(
+            processors, planner, proposal, self._prepare, adapt
+        )
+        self._shapes: dict[str, Array] = {}
+        self._kept: tuple[dict[str, Array], int] | None = None
+        self._since: list[tuple[dict[str, Array], Array]] = []
+
+    @property
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """What happened so far."""
+        return tuple(self._adapter.events)
+
+    def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
+        """As :meth:`coexec.trainer.Trainer.step`, on the processors that are left."""
+        self._shapes = {name: np.empty_like(array) for name, array in feeds.items()}
+        prepared = self._adapter.take_over(self.steps)
+        if prepared is not None:
+            self.switch(prepared)
+        if self._kept is None or len(self._since) >= self._adapter.how.keep_every:
+            self._kept, self._since = (self.state(), self.steps), []
+        own = Trace() if trace is None else trace
+        first = len(own.events)
+        loss = self._surely(feeds, labels, own)
+        self._since.append(({n: np.array(a) for n, a in feeds.items()}, np.array(labels)))
+        self._adapter.watch(own, first)
+        return loss
+
+    def load_state(self, state: Mapping[str, Array], steps: int) -> None:
+        """As :meth:`coexec.trainer.Trainer.load_state`."""
+        super().load_state(state, steps)
+        self._kept, self._since = None, []
+
+    def settle(self) -> None:
+        """Wait for another plan, if one is being made, and take it over."""
+        prepared = self._adapter.take_over(self.steps, wait=True)
+        if prepared is not None:
+            self.switch(prepared)
+
+    def _surely(self, feeds: Mapping[str, Array], labels: Array, trace: Trace) -> float:
+        """A step; repeated as long as processors fail and others are left."""
+        while True:
+            try:
+                return super().step(feeds, labels, trace)
+            except NOT_A_LOSS:
+                raise
+            except Exception as error:
+                if not self._adapter.lose(error, self.steps):
+                    raise
+                self._go_on_without()
+
+    def _go_on_without(self) -> None:
+        state = None if self.updating else self._readable()
+        programs = self._adapter.without_lost()
+        if state is not None:
+            self.switch(programs, state)
+            return
+        while not self._repeated(programs):
+            programs = self._adapter.without_lost()
+
+    def _repeated(self, programs: ResidentPrograms) -> bool:
+        """Repeat the steps since the last copy of the states; false if a processor is lost."""
+        assert self._kept is not None
+        kept, steps = self._kept
+        self.switch(programs, {})
+        super().load_state(kept, steps)
+        try:
+            for feeds, labels in self._since:
+                super().step(feeds, labels)
+        except NOT_A_LOSS:
+            raise
+        except Exception as error:
+            if not self._adapter.lose(error, self.steps):
+                raise
+            return False
+        return True
+
+    def _readable(self) -> dict[str, Array] | None:
+        """The states, if all of them can still be read."""
+        try:
+            return self.state()
+        except Exception as error:  # noqa: BLE001  whatever a lost processor raises
+            log.warning("states are lost with it (%s): repeating steps", error)
+            return None
+
+    def _prepare(self, plan: Plan, processors: Mapping[str, Processor]) -> ResidentPrograms:
+        return self.prepare(self._shapes, plan, processors)
+
+
+def adaptive(
+    plain: Trainer, planner: Planner, planned: Sequence[str], adapt: AdaptOptions = DEFAULT
+) -> AdaptiveTrainer:
+    """A trainer as ``plain`` was before its first step that adapts to what ``planned`` do."""
+    parts = (plain.model, plain.loss, plain.optimizer, plain.processors, planner)
+    return AdaptiveTrainer(*parts, adapt, planned, **plain.options())
+
+
+class AdaptiveSession:
+    """Runs a model as :class:`coexec.session.Session`, planning again while it does."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        processors: Mapping[str, Processor],
+        planner: Planner,
+        adapt: AdaptOptions = DEFAULT,
+        planned: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        proposal = planner(dict.fromkeys(planned or [*processors], 1.0))
+        self.session = Session(model, processors, follow=proposal.plan)
+        self.runs = 0
+        self._adapter: Adapter[Session] = Adapter(
+            processors, planner, proposal, self._prepare, adapt
+        )
+
+    @property
+    def adaptations(self) -> tuple[Adaptation, ...]:
+        """What happened so far."""
+        return tuple(self._adapter.events)
+
+    def run(self, feeds: Mapping[str, Array], trace: Trace | None = None) -> dict[str, Array]:
+        """Outputs by name, as :meth:`coexec.session.Session.run`."""
+        self.session = self._adapter.take_over(self.runs) or self.session
+        own = Trace() if trace is None else trace
+        while True:
+            first = len(own.events)
+            try:
+                outputs = self.session.run(feeds, trace=own)
+            except NOT_A_LOSS:
+                raise
+            except Exception as error:
+                if not self._adapter.lose(error, self.runs):
+                    raise
+                self.session = self._adapter.without_lost()
+                continue
+            self._adapter.watch(own, first)
+            self.runs += 1
+            return outputs
+
+    def settle(self) -> None:
+        """Wait for another plan, if one is being made, and take it over."""
+        self.session = self._adapter.take_over(self.runs, wait=True) or self.session
+
+    def _prepare(self, plan: Plan, processors: Mapping[str, Processor]) -> Session:
+        return Session(self.model, processors, follow=plan)

@@ -1,0 +1,62 @@
+"""Planners for what adapts while it runs: plans from known costs, times how far they were off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from coexec.adapter import Planner, Proposal
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.placement.policies.table import AUTO
+from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
+from coexec.trainer import Trainer
+
+
+def training_planner(trainer: Trainer, feeds: Mapping[str, Array], how: PlanOptions) -> Planner:
+    """Plans steps like those of ``trainer`` (which trains nothing here) on batches like ``feeds``.
+
+    The first plan may measure for ``how.seconds``; later ones do with what is known.
+    """
+    return _planner(
+        trainer.processors, how, lambda there, now: plan_training(trainer, feeds, now, there)
+    )
+
+
+def inference_planner(
+    model: ir.Model,
+    feeds: Mapping[str, Array],
+    processors: Mapping[str, Processor],
+    how: PlanOptions,
+) -> Planner:
+    """The same for runs of ``model`` on inputs like ``feeds``."""
+    return _planner(processors, how, lambda there, now: plan_inference(model, feeds, there, now))
+
+
+def _planner(
+    processors: Mapping[str, Processor],
+    how: PlanOptions,
+    plan: Callable[[Mapping[str, Processor], PlanOptions], Planning],
+) -> Planner:
+    first = True
+
+    def propose(factors: Mapping[str, float]) -> Proposal:
+        nonlocal first
+        there = {n: p for n, p in processors.items() if n in factors or n == how.last_resort}
+        seconds = how.seconds if first else 0.0
+        first = False
+        # One processor that is left divides nothing with others, whatever the policy says.
+        policy = how.policy if len(factors) > 1 else AUTO
+        now = replace(how, policy=policy, seconds=seconds, factors=factors)
+        return proposal(plan(there, now))
+
+    return propose
+
+
+def proposal(planning: Planning) -> Proposal:
+    """A planning's plan with how long it keeps each processor busy."""
+    chosen = planning.ranking.chosen
+    names = (unit.name for unit in chosen.plain.problem.units)
+    return Proposal(planning.plan, dict(zip(names, chosen.timeline.busy_us, strict=True)))

@@ -1,0 +1,115 @@
+"""What a training computes: graphs of a step, of accumulation and update, of inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
+
+import onnx_ir as ir
+
+from coexec.autodiff.losses import Loss
+from coexec.autodiff.optimizers import Optimizer
+from coexec.autodiff.step import (
+    StepGraph,
+    build_accumulation,
+    build_inference,
+    build_step,
+    build_update,
+)
+from coexec.base.errors import UsageError
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.frontend.specialise import specialise
+from coexec.ops.table import OPERATORS
+from coexec.passes.expand import expand
+from coexec.passes.mixed_precision import mixed_precision
+from coexec.passes.training_mode import training_mode
+
+Precision = Literal["float32", "mixed"]
+Kind = Literal["step", "accumulate", "update", "inference"]
+TRAINING: tuple[Kind, ...] = ("step", "accumulate")
+"""Kinds with a loss and gradients."""
+
+
+class _Gradients(TypedDict):
+    """What a step and an accumulation have in common."""
+
+    trainable: tuple[str, ...]
+    scaled: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: see :class:`coexec.trainer.Trainer`."""
+
+    loss: Loss
+    optimizer: Optimizer
+    trainable: tuple[str, ...] = ()
+    clip_norm: float | None = None
+    micro_batches: int = 1
+    seed: int = 0
+    precision: Precision = "float32"
+
+
+class StepBuilder:
+    """Builds the graphs of a training of ``model``; nothing is placed or compiled."""
+
+    def __init__(self, model: ir.Model, recipe: Recipe) -> None:
+        self.model = model
+        self.recipe = recipe
+        self._parameters: tuple[str, ...] = ()
+
+    def build(self, kind: Kind, arrays: Mapping[str, Array]) -> StepGraph:
+        """The graph of ``kind`` (all but ``update``) on inputs of these shapes."""
+        model = specialise(self.model, {name: a.shape for name, a in arrays.items()}, {})
+        if kind == "inference":
+            return build_inference(model, self._state_names(arrays))
+        recipe = self.recipe
+        training_mode(model, recipe.seed)
+        while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
+            model = specialise(model, {}, {})
+        scaled = recipe.precision == "mixed"
+        if scaled:
+            mixed_precision(model)
+        how: _Gradients = {"trainable": recipe.trainable, "scaled": scaled}
+        if kind == "accumulate":
+            graph = build_accumulation(model, recipe.loss, **how)
+        else:
+            graph = build_step(
+                model, recipe.loss, recipe.optimizer, clip_norm=recipe.clip_norm, **how
+            )
+        self._parameters = self._parameters or graph.parameters
+        return graph
+
+    def build_update(self, accumulation: StepGraph) -> StepGraph:
+        """The optimizer alone, on the gradients that ``accumulation`` leaves behind."""
+        recipe = self.recipe
+        parameters = {name: accumulation.initial[name] for name in accumulation.trainable}
+        opset = accumulation.model.graph.opset_imports.get("", 21)
+        return build_update(
+            parameters, recipe.optimizer, recipe.micro_batches, recipe.clip_norm, opset
+        )
+
+    def _state_names(self, arrays: Mapping[str, Array]) -> tuple[str, ...]:
+        """Initializers that training changes; before any step, those that it would."""
+        if not self._parameters:
+            self.build("step" if self.recipe.micro_batches == 1 else "accumulate", arrays)
+        return self._parameters
+
+
+def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:
+    """Refuse an unknown precision, or one that the first processor has no arithmetic for.
+
+    Raises:
+        UsageError: with what is known, or the processor that lacks float16.
+    """
+    if precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise UsageError(f"precision {precision!r} is unknown; known: {known}")
+    spec = next(iter(processors.values())).describe()
+    if precision == "mixed" and not spec.features.get("fp16", True):
+        raise UsageError(
+            f"precision 'mixed' needs float16, which {spec.name} ({spec.device}) does not have; "
+            "use another processor, or precision 'float32'"
+        )
