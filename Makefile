@@ -22,7 +22,8 @@ DEMO_STAMP := $(VENV)/.installed-demo
 TEST_STAMP := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check pytest format docs bench study-phone-gpu-training clean
+.PHONY: help demo test check pytest format docs bench bench-coexec clean
+.PHONY: study-phone-gpu-training study-when-to-coexecute
 .DELETE_ON_ERROR:
 
 help:  ## list the commands
@@ -72,8 +73,16 @@ bench: $(TEST_STAMP)  ## measure coexec beside its peers, 15 minutes or less; th
 	$(BIN)/python -m bench all $(BENCH)
 	$(BIN)/python -m bench.page
 
+bench-coexec: $(TEST_STAMP)  ## two processors of one core each beside each of them alone, 10 minutes
+	$(BIN)/python -m bench coexec --peers "" $(BENCH)
+	$(BIN)/python -m bench.page
+
 study-phone-gpu-training: $(TEST_STAMP)  ## measure the ladder from a stock engine to coexec's defaults
 	$(BIN)/python studies/phone_gpu_training/run.py
+
+study-when-to-coexecute: $(TEST_STAMP)  ## measure for which operators dividing pays, by what waiting costs
+	$(BIN)/python studies/when_to_coexecute/run.py --runtime intel
+	$(BIN)/python studies/when_to_coexecute/run.py --runtime pocl
 
 clean:  ## remove the virtual environment, caches and outputs
 	rm -rf $(VENV) $(OUT) build dist coexec.egg-info

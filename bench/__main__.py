@@ -46,7 +46,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument(
-        "suites", nargs="+", metavar="SUITE", help=f"all (but coexec), {', '.join(SUITES)}"
+        "suites",
+        nargs="+",
+        metavar="SUITE",
+        help=f"all (but coexec and planning), {', '.join(SUITES)}",
     )
     found.add_argument("--quick", action="store_true", help="a few cases of each suite")
     found.add_argument("--filter", default="", help="only cases whose name contains this")
@@ -144,6 +147,7 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
         *contenders.ours(runtimes),
         *contenders.peers(libraries, runtimes),
         *contenders.together(runtimes),
+        *contenders.planners(),
     ]
     cases = [case for _, of_suite in chosen.values() for case in of_suite]
     everybody = [c for c in known if any(c.takes(case.kind, case.spec) for case in cases)]

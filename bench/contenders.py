@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from coexec.placement.policies.table import AUTO, EXACT, POLICIES
+
 SINGLE, HALF = "fp32", "16 bit"
 """Precisions: products in 16 bits, float16 or bfloat16, are held against one another only."""
 
@@ -48,6 +50,8 @@ class Contender:
 TOGETHER = "coexec."
 """Kinds of cases on two processors begin so; the runtime's name follows, then what it is."""
 
+PLANNING = "planning."
+
 NORMS, POOLS = ("batch_norm", "layer_norm", "softmax"), ("max_pool", "average_pool", "global_pool")
 OPERATORS = ("gemm", "conv", *NORMS, *POOLS, "chain", "update")
 
@@ -63,7 +67,7 @@ def ours(runtimes: Sequence[str]) -> list[Contender]:
             {"processor": spec},
             True,
             kinds=("",),
-            without=(TOGETHER,),
+            without=(TOGETHER, PLANNING),
         )
         for spec in runtimes
     ]
@@ -157,4 +161,20 @@ def together(runtimes: Sequence[str]) -> list[Contender]:
             beside_us=True,
         )
         for role, (title, ours, what) in ROLES.items()
+    ]
+
+
+def planners() -> list[Contender]:
+    """Every policy by itself, all fast ones, and the search for the best plan of a small graph."""
+    kinds = {**dict.fromkeys((*POLICIES, AUTO), "fast"), EXACT: "exact"}
+    return [
+        Contender(
+            f"{policy} (all of these)" if policy == AUTO else policy,
+            "bench.peers.coexec_planning",
+            "",
+            {"policy": policy},
+            True,
+            kinds=(f"{PLANNING}{kind}",),
+        )
+        for policy, kind in kinds.items()
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
+from bench.curve import draw as draw_curve
 from bench.picture import picture
 from bench.protocol import ROOT
 from bench.show import rate_text, ratio_text, time_text
@@ -18,6 +19,8 @@ Record = Mapping[str, Any]
 
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
+CURVE = "planning.svg"
+"""Beside the page."""
 HEAD = """# Benchmarks
 
 Made by `python -m bench.page` from `{source}`; do not edit.
@@ -109,6 +112,8 @@ def suite_lines(name: str, suite: Record) -> list[str]:
     details = table(header, cells)
     if len(cells) > 60:
         details = ["<details><summary>All cases</summary>", "", *details, "</details>", ""]
+    if name == "planning":
+        lines += [f"![Planning time by the number of nodes]({CURVE})", ""]
     return [*lines, *details, *every_peer_lines(suite), *fact_lines(suite)]
 
 
@@ -218,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     drawn: Path = arguments.out.with_suffix(".svg")
     drawn.write_text(picture(found))
+    if "planning" in found["suites"]:
+        draw_curve(found["suites"]["planning"], arguments.out.with_name(CURVE))
     shown = source.resolve()
     name = str(shown.relative_to(ROOT)) if shown.is_relative_to(ROOT) else shown.name
     arguments.out.write_text(page(found, name, drawn.name))

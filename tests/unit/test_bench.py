@@ -271,7 +271,7 @@ def test_every_case_has_a_name_of_its_own_and_somebody_beside_us() -> None:
         assert any(case.quick for case in suite.cases)
         for case in suite.cases:
             taking = [c for c in everybody if c.takes(case.kind, case.spec)]
-            assert taking or suite.name in ("launch", "profiling")
+            assert taking or suite.name in ("launch", "profiling", "planning")
     assert [c.name for c in ours(["opencl:x"])] == ["coexec x", "coexec x mixed"]
 
 
