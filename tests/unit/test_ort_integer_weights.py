@@ -35,14 +35,24 @@ def test_integers_and_scales_are_found_again(rng: np.random.Generator, by_channe
     values[:, 0] = 127
     scale = np.array([0.01, 0.02, 0.03, 0.04] if by_channel else 0.01, np.float32)
     found = quantised(values * scale.reshape(-1, 1, 1, 1), by_channel=True)
+    assert found is not None
     np.testing.assert_array_equal(found.values, values)
     np.testing.assert_allclose(found.scale, scale, rtol=1e-6)
 
 
 def test_weights_that_are_all_zero_have_a_scale() -> None:
     found = quantised(np.zeros((2, 2), np.float32), by_channel=False)
+    assert found is not None
     assert not found.values.any()
     assert found.scale == 1
+
+
+def test_weights_that_were_never_integers_stay_floats(rng: np.random.Generator) -> None:
+    weights = rng.standard_normal((4, 3, 1, 1)).astype(np.float32)
+    assert quantised(weights, by_channel=True) is None
+    steps, more = with_integer_weights(STEPS, constants_of(rng) | {"w": weights})
+    assert steps == STEPS
+    assert more["w"] is weights
 
 
 def constants_of(rng: np.random.Generator) -> dict[str, Array]:

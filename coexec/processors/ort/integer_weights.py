@@ -2,8 +2,9 @@
 
 A quantised model has its weights as integers behind a DequantizeLinear. Loading computes what is
 constant ahead, which makes them floats: right for processors that compute in floats anyway, but an
-NPU takes an operator as an integer one only if everything around it is quantised. Symmetric scales
-are found again from the floats: the integers are then the very same.
+NPU takes an operator as an integer one only if everything around it is quantised. Symmetric 8-bit
+scales are found again from the floats, and with them the very same integers. Weights that are no
+multiples of such a scale (they never were integers, or had a zero point) stay floats.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LARGEST = 127
 """Of symmetric 8-bit weights."""
 WHOLE = 1e-3
 """How far from an integer a weight over its scale may be, by rounding."""
+MOST_BIAS = 2**31 - 1
+"""Integer biases have 32 bits."""
 FLOAT = np.dtype(np.float32)
 
 
@@ -50,10 +53,13 @@ def with_integer_weights(
     known = dict(constants)
     for step in steps:
         maker = makers.get(step.inputs[0]) if step.inputs else None
+        weights = None
         if maker is not None and _is_quantised(step, maker, readers, constants):
-            found += _quantised(step, maker, constants, known)
-        else:
+            weights = quantised(constants[step.inputs[1]], by_channel=step.op_type == "Conv")
+        if maker is None or weights is None:
             found.append(step)
+        else:
+            found += _with_integers(step, weights, constants[maker.inputs[1]], known)
     read = {name for step in found for name in step.inputs}
     return found, {name: array for name, array in known.items() if name in read}
 
@@ -74,34 +80,33 @@ def _is_quantised(
     )
 
 
-def _quantised(
-    step: Step, maker: Step, constants: Mapping[str, Array], known: dict[str, Array]
+def _with_integers(
+    step: Step, weights: Quantised, data_scale: Array, known: dict[str, Array]
 ) -> list[Step]:
     """Dequantisations of weight and bias, then the step that reads them; adds what is constant."""
     weight, *bias = step.inputs[1:]
-    found = quantised(constants[weight], by_channel=step.op_type == "Conv")
     inputs = [step.inputs[0], f"{step.name}/{weight}"]
-    more = [_dequantise(step, inputs[1], found, known)]
-    if bias and bias[0] in constants:
-        scale = found.scale * constants[maker.inputs[1]].reshape(())
-        values = np.rint(constants[bias[0]] / scale).astype(np.int32)
+    more = [_dequantise(step, inputs[1], weights, known)]
+    scale = weights.scale * data_scale.reshape(())
+    whole = np.rint(known[bias[0]] / scale) if bias and bias[0] in known else None
+    if whole is not None and np.abs(whole).max(initial=0.0) <= MOST_BIAS:
         inputs.append(f"{step.name}/{bias[0]}")
-        more.append(_dequantise(step, inputs[2], Quantised(values, scale), known))
+        more.append(_dequantise(step, inputs[2], Quantised(whole.astype(np.int32), scale), known))
     else:
         inputs += bias
     return [*more, replace(step, inputs=tuple(inputs))]
 
 
-def quantised(weights: Array, by_channel: bool) -> Quantised:
-    """Symmetric 8-bit integers: with one scale if that meets all weights, else one a channel."""
-    one = np.asarray(np.abs(weights).max() / LARGEST, np.float32).reshape(())
-    whole = weights / (one if one > 0 else np.float32(1))
-    if not by_channel or np.abs(whole - np.rint(whole)).max(initial=0.0) < WHOLE:
-        return Quantised(np.rint(whole).astype(np.int8), one if one > 0 else np.float32(1) + one)
-    largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)))
-    scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
-    spread = scale.reshape(-1, *(1,) * (weights.ndim - 1))
-    return Quantised(np.rint(weights / spread).astype(np.int8), scale)
+def quantised(weights: Array, by_channel: bool) -> Quantised | None:
+    """Symmetric 8-bit integers with one scale, or one a channel; ``None`` if they are not whole."""
+    axes = [None, tuple(range(1, weights.ndim))] if by_channel else [None]
+    for axis in axes:
+        largest = np.abs(weights).max(axis=axis, keepdims=True)
+        scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
+        values = np.rint(weights / scale)
+        if np.abs(weights / scale - values).max(initial=0.0) < WHOLE:
+            return Quantised(values.astype(np.int8), scale.reshape(() if axis is None else -1))
+    return None
 
 
 def _dequantise(step: Step, name: str, found: Quantised, known: dict[str, Array]) -> Step:
