@@ -13,6 +13,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from coexec.base.disk import write_atomically
 
 TEMPLATES = files("coexec.report") / "templates"
@@ -54,7 +56,7 @@ def _plots(plots: Iterable[Mapping[str, Any]]) -> str:
 
 def _plot(plot: Mapping[str, Any]) -> str:
     points = plot["points"]
-    shown = points[:: max(math.ceil(len(points) / POINTS), 1)]
+    shown = _some(points)
     times = [value for point in shown for value in (point["measured_us"], point["predicted_us"])]
     low, high = math.floor(math.log10(min(times))), math.ceil(math.log10(max(times)))
     high = max(high, low + 1)
@@ -66,6 +68,14 @@ def _plot(plot: Mapping[str, Any]) -> str:
         f'<svg class="plot" viewBox="0 0 {SIDE} {SIDE}" role="img" '
         f'aria-label="{html.escape(plot["title"])}">{"".join(body)}</svg>{_keys(shown)}</article>'
     )
+
+
+def _some(points: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """At most :data:`POINTS`, at random: every n-th row could be of one chip only."""
+    if len(points) <= POINTS:
+        return points
+    picked = np.random.default_rng(0).choice(len(points), POINTS, replace=False)
+    return [points[place] for place in sorted(picked)]
 
 
 def _place(value: float, low: int, high: int) -> float:

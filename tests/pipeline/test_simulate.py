@@ -38,7 +38,7 @@ def test_one_phone_as_json(model: Path) -> None:
     assert len(result["latencies_ms"]) == 3
     assert result["ms"] == pytest.approx(sorted(result["latencies_ms"])[1])
     assert result["energy_mj"]["rest of the phone"] > 0
-    assert 0 < max(result["busy"].values()) <= 1
+    assert 0 < max(result["busy"].values()) <= 1 + 1e-9
     assert result["copies"] >= 2
     assert 0 < result["needed_bytes"] < result["free_bytes"]
     assert set(result["plan"].values()) <= {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coexec.report.validation_page import POINTS, write_validation_page
 from tests.phones import write_folder
 from tests.pipeline.command import coexec
 
@@ -27,6 +28,31 @@ def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
     assert text.count("<svg") >= 2
     assert "net3, snapdragon-855 gpu: measured" in text
     assert "<script" not in text
+
+
+def test_the_points_of_a_large_plot_are_of_all_chips(tmp_path: Path) -> None:
+    """Rows of chips take turns in files: every n-th row would be of one chip."""
+    points = [
+        {"measured_us": 10.0, "predicted_us": 11.0, "kind": "gpu", "label": f"chip {place % 4}"}
+        for place in range(4 * POINTS)
+    ]
+    record = {
+        "data": "phones",
+        "verdict": "",
+        "fitted": "2026-01-31",
+        "plots": [{"title": "kernels", "points": points}],
+        "scores": [],
+        "ratios": [],
+    }
+    write_validation_page(record, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<title>chip") == POINTS
+    assert {f"chip {number}" for number in range(4) if f"chip {number}:" in text} == {
+        "chip 0",
+        "chip 1",
+        "chip 2",
+        "chip 3",
+    }
 
 
 def test_without_a_folder_it_tells_what_calibration_found() -> None:
