@@ -10,8 +10,8 @@ training needs a fixed plan.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +30,7 @@ from coexec.session import Session
 from coexec.trainer import Trainer
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 NOT_A_LOSS = (DataError, ModelError, NonFiniteLoss, UsageError)
 """What is wrong with data, model or arithmetic would be on any processor."""
 
@@ -71,14 +72,10 @@ class AdaptiveTrainer(Trainer):
     def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
         """As :meth:`coexec.trainer.Trainer.step`, on the processors that are left."""
         self._shapes = {name: np.empty_like(array) for name, array in feeds.items()}
-        prepared = self._adapter.take_over(self.steps)
-        if prepared is not None:
-            self.switch(prepared)
-        if self._kept is None or len(self._since) >= self._adapter.how.keep_every:
-            self._kept, self._since = (self.state(), self.steps), []
+        self._surely(self._prepare_step)
         own = Trace() if trace is None else trace
         first = len(own.events)
-        loss = self._surely(feeds, labels, own)
+        loss = self._surely(lambda: Trainer.step(self, feeds, labels, own))
         self._since.append(({n: np.array(a) for n, a in feeds.items()}, np.array(labels)))
         self._adapter.watch(own, first)
         return loss
@@ -94,11 +91,19 @@ class AdaptiveTrainer(Trainer):
         if prepared is not None:
             self.switch(prepared)
 
-    def _surely(self, feeds: Mapping[str, Array], labels: Array, trace: Trace) -> float:
-        """A step; repeated as long as processors fail and others are left."""
+    def _prepare_step(self) -> None:
+        """Take another plan over, and copy the states to the host when it is time."""
+        prepared = self._adapter.take_over(self.steps)
+        if prepared is not None:
+            self.switch(prepared)
+        if self._kept is None or len(self._since) >= self._adapter.how.keep_every:
+            self._kept, self._since = (self.state(), self.steps), []
+
+    def _surely(self, work: Callable[[], Result]) -> Result:
+        """Do it, again as long as processors fail and others are left."""
         while True:
             try:
-                return super().step(feeds, labels, trace)
+                return work()
             except NOT_A_LOSS:
                 raise
             except Exception as error:
