@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 import onnx_ir as ir
 
-from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import Outcome, outcome_of
@@ -28,13 +27,14 @@ measured once is no more exact than that."""
 
 @dataclass(frozen=True)
 class Verified:
-    """The plan to take, and the median microseconds of a run of each plan that was tried.
+    """The median microseconds of a run of each plan that was tried.
 
-    Names are those of policies, or ``only NAME`` for all nodes on one processor.
+    ``planning`` has the fastest as its choice, by ``name``. Names are those of policies, or ``only
+    NAME`` for all nodes on one processor.
     """
 
     name: str
-    plan: Plan
+    planning: Planning
     measured_us: Mapping[str, float]
     predicted_us: Mapping[str, float]
 
@@ -57,7 +57,9 @@ def verify(
     measured = in_turns(actions, seconds)
     name = choose(measured)
     predicted = {each: outcome.makespan_us for each, outcome in outcomes.items()}
-    return Verified(name, plans[name], measured, predicted)
+    ranking = replace(planning.ranking, chosen=outcomes[name])
+    taken = replace(planning, plan=plans[name], ranking=ranking)
+    return Verified(name, taken, measured, predicted)
 
 
 def candidates(planning: Planning) -> dict[str, Outcome]:

@@ -20,8 +20,10 @@ from coexec.api import LAST_RESORT, open_all
 from coexec.core.plan import Plan, Split
 from coexec.core.processor import Processor
 from coexec.core.types import Array
+from coexec.placement.policies.table import AUTO
 from coexec.planning import Planning, PlanOptions, plan_inference
 from coexec.session import Session
+from coexec.verification import verify
 
 ALONE = {"first": 0, "second": 1}
 BEST_RATIO = "best_ratio"
@@ -77,6 +79,8 @@ class Together:
             raise RuntimeError(f"not all on these processors: {planning.plan.table()}")
         if self.role == BEST_RATIO:
             return Search(model, feeds, processors, planning).run()
+        if self.role == AUTO:
+            planning = verify(model, feeds, processors, planning).planning
         session = Session(model, processors, follow=planning.plan)
         return Followed(session, feeds, facts_of(planning))
 

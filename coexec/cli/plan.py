@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,9 +86,12 @@ def plan(
         bool, typer.Option("--explain", help="Each node with its cost on every processor.")
     ] = False,
     verified: Annotated[
-        bool,
-        typer.Option("--verify", help="Run the best plans and each processor; take the fastest."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Run the best plans and each processor; take the fastest. Policy auto does.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="PLAN.onnx", help="Write the model with the plan in it.")
     ] = None,
@@ -100,10 +104,9 @@ def plan(
             raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
     if policy not in (*NAMES, ALL):
         raise UsageError(f"--policy {policy!r} is unknown; known: {', '.join((*NAMES, ALL))}")
-    if verified and (train or policy not in (AUTO, ALL)):
-        raise UsageError(f"--verify is for inference with --policy {AUTO} or {ALL}")
     seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
+    runs_plans = _runs_plans(verified, policy, train=train, seconds=seconds, specs=specs)
     opened = open_all(specs)
     loaded = load(model)
     loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
@@ -128,10 +131,10 @@ def plan(
         else:
             planning = plan_inference(loaded, feeds, opened, how)
         tried = None
-        if verified:
+        if runs_plans:
             progress.update(task, description="running the best plans")
             tried = verify(loaded, feeds, opened, planning)
-            planning = replace(planning, plan=tried.plan)
+            planning = tried.planning
         pipeline = None
         if policy == PIPELINE and seconds:
             progress.update(task, description="balancing the pipeline by running it")
@@ -146,6 +149,17 @@ def plan(
         show(planning, pipeline, explain=explain)
         if tried is not None:
             _show_verified(tried)
+
+
+def _runs_plans(
+    asked: bool | None, policy: str, *, train: bool, seconds: float, specs: Sequence[str]
+) -> bool:
+    """Whether the best plans are run before one is taken; by default where that can be done."""
+    if asked and (train or policy not in (AUTO, ALL)):
+        raise UsageError(f"--verify is for inference with --policy {AUTO} or {ALL}")
+    simulated = any(spec.startswith("sim:") for spec in specs)
+    by_default = policy == AUTO and not train and seconds > 0 and not simulated
+    return by_default if asked is None else asked
 
 
 def _verified_record(tried: Verified) -> dict[str, Any]:

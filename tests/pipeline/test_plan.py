@@ -96,6 +96,17 @@ def test_a_saved_plan_is_an_onnx_model_with_its_devices(model: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("known_rates")
+def test_auto_takes_the_fastest_of_the_plans_that_it_ran(model: Path) -> None:
+    record = coexec("plan", model, *TWO, "--batch-size", "4", "--budget", "1s", "--json").record
+    times = {run["plan"]: run["measured_ms"] for run in record["verified"]["runs"]}
+    assert len(times) >= 2
+    assert record["policy"] == record["verified"]["plan"]
+    assert times[record["policy"]] <= 1.05 * min(times.values())
+    plain = coexec("plan", model, *TWO, "--batch-size", "4", "--no-verify", "--json").record
+    assert plain["verified"] is None
+
+
+@pytest.mark.usefixtures("known_rates")
 @pytest.mark.parametrize("policy", ["greedy", "heft"])
 def test_a_plan_runs_and_gives_what_one_processor_gives(model: Path, policy: str) -> None:
     loaded = load(model, {"x": (4, FEATURES)})

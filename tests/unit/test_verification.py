@@ -63,4 +63,4 @@ def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.M
     found = verify(model, feeds, processors, planning, seconds=0.0)
     assert {"only reference", "only twin"} <= found.measured_us.keys() == found.predicted_us.keys()
     assert found.measured_us[found.name] <= 1.02 * min(found.measured_us.values()) / 0.98
-    assert set(found.plan.processors) == {str(node.name) for node in model.graph}
+    assert set(found.planning.plan.processors) == {str(node.name) for node in model.graph}
