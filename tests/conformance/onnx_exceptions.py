@@ -82,9 +82,3 @@ OPENCL: Mapping[str, str] = {
     ),
 }
 """Cases that pass on the reference but not on OpenCL."""
-
-NATIVE_FLOAT16: Mapping[str, str] = {
-    "attention_4d_fp16": OPENCL["attention_4d_causal_fp16"],
-    "attention_4d_fp16_expanded": OPENCL["attention_4d_causal_fp16"],
-}
-"""More cases that fail where the device computes float16 itself and no call falls back."""

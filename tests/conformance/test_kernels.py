@@ -15,9 +15,9 @@ from coexec.ops.opdef import Example, OpDef
 from coexec.ops.table import OPERATORS
 from coexec.processors.find import open_processor
 from coexec.processors.opencl.compile import compile_region
-from coexec.processors.opencl.family import KernelFamily, Variant
+from coexec.processors.opencl.family import Variant
 from coexec.processors.opencl.processor import OpenCLProcessor
-from coexec.processors.opencl.table import KERNELS
+from coexec.processors.opencl.table import FAMILIES, INTERNAL, KERNELS
 from tests.running import as_float, assert_agrees, expected_outputs, run_region
 from tests.runtimes import RUNTIMES, open_opencl, runs_everything
 
@@ -113,7 +113,6 @@ def test_a_refusal_is_the_exception(runtime: str, rng: np.random.Generator) -> N
     assert refused < 0.03 * total
 
 
-def test_every_family_is_reachable() -> None:
-    families: set[str] = {family.name for family in KERNELS.values()}
-    assert all(isinstance(family, KernelFamily) for family in KERNELS.values())
-    assert len(families) == len({id(family) for family in KERNELS.values()})
+def test_every_family_has_a_name_of_its_own_and_is_reachable() -> None:
+    assert len({family.name for family in FAMILIES}) == len(FAMILIES)
+    assert {id(family) for family in (*FAMILIES, *INTERNAL)} == {id(f) for f in KERNELS.values()}

@@ -17,8 +17,7 @@ from onnx.backend.test.runner import Runner
 from coexec.backend import CoexecBackend
 from coexec.base.errors import CoexecError
 from coexec.core.types import Array
-from coexec.processors.find import open_processor
-from tests.conformance.onnx_exceptions import EVERYWHERE, NATIVE_FLOAT16, OPENCL
+from tests.conformance.onnx_exceptions import EVERYWHERE, OPENCL
 from tests.conftest import SUMMARY
 from tests.runtimes import DRIVERS, runs_everything
 
@@ -55,8 +54,7 @@ def _runs() -> dict[str, list[str]]:
 def _exceptions(processor: str) -> Mapping[str, str]:
     if not processor.startswith("opencl:"):
         return EVERYWHERE
-    half = open_processor(processor).describe().features["fp16"]
-    return {**EVERYWHERE, **OPENCL, **(NATIVE_FLOAT16 if half else {})}
+    return {**EVERYWHERE, **OPENCL}
 
 
 CASES = _load()

@@ -21,7 +21,7 @@ from coexec.autodiff.optimizers import SGD, Adam
 from coexec.autodiff.step import trainable_initializers
 from coexec.base.errors import GradientError
 from coexec.core.types import Array
-from tests.runtimes import DRIVERS
+from tests.runtimes import DRIVERS, THOROUGH
 
 DEFAULT = "opencl"
 
@@ -46,6 +46,8 @@ NETWORKS = (
     Network("resnet18", 8, 2e-4),
     Network("vit_tiny", 4, 2e-3),
 )
+SOON_BUILT = NETWORKS[:2]
+"""What every runtime trains; the third has four times as many programs to build."""
 
 
 def losses(network: Network, processor: str, steps: int = 20) -> Array:
@@ -75,7 +77,7 @@ def test_twenty_steps_follow_the_reference(network: Network) -> None:
     expected = reference_losses(network)
     # It trains: the labels of the four batches are being learned, or nothing is compared.
     assert expected[-4:].mean() < 0.75 * expected[:4].mean()
-    for runtime in DRIVERS:
+    for runtime in DRIVERS if network in SOON_BUILT else THOROUGH:
         np.testing.assert_allclose(losses(network, runtime), expected, rtol=1e-3, err_msg=runtime)
 
 
