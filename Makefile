@@ -69,7 +69,7 @@ format: $(TEST_STAMP)  ## rewrite the code as the formatter and the linter want 
 docs: $(TEST_STAMP)  ## regenerate the pages that are made from code
 	$(BIN)/python -m coexec.report.operators docs/operators.md
 
-bench: $(TEST_STAMP)  ## measure coexec beside its peers, 15 minutes or less; then docs/benchmarks.md
+bench: $(TEST_STAMP)  ## measure coexec beside its peers, what fits into 15 minutes; then docs/benchmarks.md
 	$(BIN)/python -m bench all $(BENCH)
 	$(BIN)/python -m bench.page
 

@@ -26,7 +26,7 @@ from coexec.processors.find import list_processors
 
 RESULTS = ROOT / "bench" / "results"
 EXAMPLE = """examples:
-  python -m bench all                                 # everything; 15 minutes or less
+  python -m bench all                                 # all suites, as far as 15 minutes go
   python -m bench conv --quick                        # a few cases of one suite
   python -m bench train --filter LeNet --peers torch --runtime intel
   python -m bench.page bench/results/X.json --out docs/benchmarks.md

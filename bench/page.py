@@ -46,7 +46,8 @@ the pairs of turns.
 * Shares in brackets after GFLOP/s and GB/s are of the peak and the streaming rate that
   `coexec devices --measure` finds in the same run.
 
-`make bench` measures everything in 15 minutes or less and rewrites this page; a part of it is
+`make bench` measures what fits into 15 minutes, names what it leaves out (a run of that suite alone
+adds it) and rewrites this page; a part of it is
 `python -m bench conv --filter "batch 1" --peers torch --runtime intel` (`--help` lists more).
 `python bench/profile_step.py resnet18 opencl:pocl` shows where the time of one step goes.
 """

@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from coexec.cli.output import JsonFlag, console, notes, print_json, require_writable
+from coexec.cli.options import JsonFlag
+from coexec.cli.output import (
+    console,
+    notes,
+    print_json,
+    require_writable,
+)
 from coexec.cost.calibration.fit import fit
 from coexec.cost.calibration.folder import read_folder
 from coexec.cost.calibration.score import Score

@@ -9,7 +9,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from coexec.cli.output import JsonFlag, console, notes, print_json, require_writable
+from coexec.cli.options import JsonFlag
+from coexec.cli.output import (
+    console,
+    notes,
+    print_json,
+    require_writable,
+)
 from coexec.report.compare import ChangeRecord, ComparisonRecord, compare, read_record
 from coexec.report.html import write_comparison_html
 

@@ -11,9 +11,8 @@ from rich.markup import escape
 
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
+from coexec.cli.options import JsonFlag, ProcessorOption
 from coexec.cli.output import (
-    JsonFlag,
-    ProcessorOption,
     console,
     notes,
     print_json,

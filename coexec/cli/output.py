@@ -8,28 +8,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from coexec.base.errors import CoexecError, UsageError
 
 console = Console()
 notes = Console(stderr=True)
-
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
-]
-ProcessorOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--processor",
-        "-p",
-        metavar="SPEC",
-        help="Processor by preference, may be repeated: opencl, opencl:pocl, reference, ...",
-    ),
-]
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -18,8 +18,15 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
-from coexec.cli.output import (
+from coexec.cli.options import (
+    BatchSizeOption,
     JsonFlag,
+    LossOption,
+    OptimizerOption,
+    ShapeOption,
+    require_known,
+)
+from coexec.cli.output import (
     console,
     notes,
     parse_shapes,
@@ -65,14 +72,11 @@ def plan(
         str, typer.Option(metavar="A,B", help="Processors to plan for, separated by commas.")
     ] = "",
     train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
-    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
-    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    loss: LossOption = "cross-entropy",
+    optimizer: OptimizerOption = "sgd",
     momentum: Annotated[float, typer.Option(help="For --optimizer sgd.")] = 0.9,
-    batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
-    ] = None,
+    batch_size: BatchSizeOption = 1,
+    shape: ShapeOption = None,
     policy: Annotated[
         str, typer.Option(help=f"One of: {', '.join(NAMES)}; {ALL}: auto, and exact if small.")
     ] = AUTO,
@@ -99,11 +103,9 @@ def plan(
 ) -> None:
     """Plan a model on several processors: times, load, moves, refusals, and other policies."""
     require_writable(save, "--save")
-    for flag, name, known in (("--loss", loss, LOSSES), ("--optimizer", optimizer, OPTIMIZERS)):
-        if name not in known:
-            raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
-    if policy not in (*NAMES, ALL):
-        raise UsageError(f"--policy {policy!r} is unknown; known: {', '.join((*NAMES, ALL))}")
+    require_known("--loss", loss, LOSSES)
+    require_known("--optimizer", optimizer, OPTIMIZERS)
+    require_known("--policy", policy, (*NAMES, ALL))
     seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
     runs_plans = _runs_plans(verified, policy, train=train, seconds=seconds, specs=specs)

@@ -16,9 +16,16 @@ from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
-from coexec.cli.output import (
+from coexec.cli.options import (
+    BatchSizeOption,
     JsonFlag,
+    LossOption,
+    OptimizerOption,
     ProcessorOption,
+    ShapeOption,
+    require_known,
+)
+from coexec.cli.output import (
     console,
     notes,
     parse_shapes,
@@ -56,15 +63,12 @@ def register(app: typer.Typer) -> None:
 def profile(
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
     train: Annotated[bool, typer.Option("--train", help="Training steps, not inference.")] = False,
-    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
+    loss: LossOption = "cross-entropy",
     class_axis: Annotated[int, typer.Option(help="Axis of classes in the output.")] = 1,
-    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    optimizer: OptimizerOption = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
-    ] = None,
+    batch_size: BatchSizeOption = 1,
+    shape: ShapeOption = None,
     processor: ProcessorOption = None,
     steps: Annotated[
         int, typer.Option(min=1, help="Traced steps at least; the median is shown.")
@@ -84,8 +88,7 @@ def profile(
     require_writable(trace, "--trace")
     specs = processor or ()
     chosen_loss = _loss(loss, class_axis)
-    if optimizer not in OPTIMIZERS:
-        raise UsageError(f"--optimizer {optimizer!r} is unknown; known: {', '.join(OPTIMIZERS)}")
+    require_known("--optimizer", optimizer, OPTIMIZERS)
     if not learning_rate > 0:
         raise UsageError(f"--learning-rate must be above 0, not {learning_rate}")
     mode = ExecutionMode(residency, synchronise)  # type: ignore[arg-type]  # checked there
@@ -209,8 +212,7 @@ def _show_quality(record: ProfileRecord) -> None:
 
 
 def _loss(name: str, class_axis: int) -> Loss:
-    if name not in LOSSES:
-        raise UsageError(f"--loss {name!r} is unknown; known: {', '.join(LOSSES)}")
+    require_known("--loss", name, LOSSES)
     if name == "cross-entropy":
         return SoftmaxCrossEntropy(class_axis=class_axis)
     chosen: Loss = LOSSES[name]()

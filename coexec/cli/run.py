@@ -19,9 +19,8 @@ from coexec.base.disk import write_atomically
 from coexec.base.errors import DataError, UsageError
 from coexec.base.npz import read_npy
 from coexec.base.units import bytes_text
+from coexec.cli.options import JsonFlag, ProcessorOption, ShapeOption
 from coexec.cli.output import (
-    JsonFlag,
-    ProcessorOption,
     console,
     notes,
     parse_pairs,
@@ -52,10 +51,7 @@ def run(
         list[str] | None,
         typer.Option("--input", metavar="NAME=FILE.npy", help="Data of an input; else random."),
     ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option("--shape", metavar="NAME=1x3x224x224", help="Shape of an input left open."),
-    ] = None,
+    shape: ShapeOption = None,
     processor: ProcessorOption = None,
     plan: Annotated[
         Path | None,

@@ -13,7 +13,16 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from coexec.base.errors import UsageError
-from coexec.cli.output import JsonFlag, console, notes, print_json, require_writable
+from coexec.cli.options import (
+    JsonFlag,
+    require_known,
+)
+from coexec.cli.output import (
+    console,
+    notes,
+    print_json,
+    require_writable,
+)
 from coexec.core.events import LAUNCH, Event, Trace
 from coexec.report.gantt import row as gantt_row
 from coexec.report.perfetto_trace import write_perfetto
@@ -78,9 +87,7 @@ def serve_bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Serve several models at once: latencies, missed deadlines, throughput, utilisation."""
-    if scheduler not in (*SCHEDULERS, ALL):
-        known = ", ".join((*SCHEDULERS, ALL))
-        raise UsageError(f"--scheduler {scheduler!r} is unknown; known: {known}")
+    require_known("--scheduler", scheduler, (*SCHEDULERS, ALL))
     if trace is not None and scheduler == ALL:
         raise UsageError("--trace is of one scheduler: name it with --scheduler")
     require_writable(trace, "--trace")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,15 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
-from coexec.cli.output import (
+from coexec.cli.options import (
+    BatchSizeOption,
     JsonFlag,
+    LossOption,
+    OptimizerOption,
+    ShapeOption,
+    require_known,
+)
+from coexec.cli.output import (
     console,
     notes,
     parse_shapes,
@@ -78,13 +85,10 @@ def simulate_command(
         str, typer.Option(help="The host waits for a GPU by its driver (finish) or a flag.")
     ] = "finish",
     train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
-    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
-    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
-    batch_size: Annotated[int, typer.Option(min=1, help="Where the model leaves it open.")] = 1,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
-    ] = None,
+    loss: LossOption = "cross-entropy",
+    optimizer: OptimizerOption = "sgd",
+    batch_size: BatchSizeOption = 1,
+    shape: ShapeOption = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs, one after the other.")] = 10,
     seconds: Annotated[
         float, typer.Option(min=0.0, help="Then repeat the model for so long: heat, battery.")
@@ -101,9 +105,9 @@ def simulate_command(
     """Simulate a model on phones: latency, energy, transfers, and the plan, in virtual time."""
     for path, flag in ((html, "--html"), (trace, "--trace"), (compare, "--compare")):
         require_writable(path, flag)
-    _check("--policy", policy, (*NAMES, ALL))
-    _check("--loss", loss, LOSSES)
-    _check("--optimizer", optimizer, OPTIMIZERS)
+    require_known("--policy", policy, (*NAMES, ALL))
+    require_known("--loss", loss, LOSSES)
+    require_known("--optimizer", optimizer, OPTIMIZERS)
     loaded = load(model)
     loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
     rng = np.random.default_rng(SEED)
@@ -133,11 +137,6 @@ def simulate_command(
 
 def _items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
-
-
-def _check(flag: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> None:
-    if name not in known:
-        raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
 
 
 def _simulated(subject: Subject, setups: Sequence[Setup]) -> list[Simulation]:

@@ -20,9 +20,14 @@ from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
-from coexec.cli.output import (
+from coexec.cli.options import (
     JsonFlag,
+    LossOption,
+    OptimizerOption,
     ProcessorOption,
+    require_known,
+)
+from coexec.cli.output import (
     console,
     notes,
     print_json,
@@ -56,10 +61,10 @@ def train(
     model: Annotated[Path, typer.Argument(help="ONNX file to start from.")],
     data: Annotated[Path, typer.Option(help=".npz with an array per model input and 'labels'.")],
     validation: Annotated[Path | None, typer.Option(help="Held-out .npz for accuracy.")] = None,
-    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
+    loss: LossOption = "cross-entropy",
     label_smoothing: Annotated[float, typer.Option(help="For cross-entropy, in [0, 1).")] = 0.0,
     class_axis: Annotated[int, typer.Option(help="Axis of classes in the output.")] = 1,
-    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    optimizer: OptimizerOption = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.01,
     momentum: Annotated[float, typer.Option(help="For sgd.")] = 0.9,
     weight_decay: Annotated[
@@ -279,8 +284,7 @@ def _plan_text(plan: dict[str, Any]) -> str:
 
 
 def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
-    if name not in LOSSES:
-        raise UsageError(f"--loss {name!r} is unknown; known: {', '.join(LOSSES)}")
+    require_known("--loss", name, LOSSES)
     if name == "cross-entropy":
         if not 0.0 <= label_smoothing < 1.0:
             raise UsageError(f"--label-smoothing must be in [0, 1), not {label_smoothing}")
@@ -290,8 +294,7 @@ def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
 
 
 def _optimizer(name: str, rate: Schedule, momentum: float, weight_decay: float | None) -> Optimizer:
-    if name not in OPTIMIZERS:
-        raise UsageError(f"--optimizer {name!r} is unknown; known: {', '.join(OPTIMIZERS)}")
+    require_known("--optimizer", name, OPTIMIZERS)
     if not 0.0 <= momentum < 1.0:
         raise UsageError(f"--momentum must be in [0, 1), not {momentum}")
     if weight_decay is not None and not weight_decay >= 0:
@@ -312,6 +315,5 @@ def _schedule(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule
         "step": StepDecay(rate, every=max(steps // 3, 1)),
         "cosine": Cosine(rate, steps=max(steps - warmup_steps, 1)),
     }
-    if name not in known:
-        raise UsageError(f"--schedule {name!r} is unknown; known: {', '.join(known)}")
+    require_known("--schedule", name, known)
     return Warmup(known[name], warmup_steps) if warmup_steps else known[name]

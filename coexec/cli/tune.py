@@ -18,8 +18,14 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.knobs import PROCESSOR
-from coexec.cli.output import (
+from coexec.cli.options import (
     JsonFlag,
+    LossOption,
+    OptimizerOption,
+    ShapeOption,
+    require_known,
+)
+from coexec.cli.output import (
     console,
     notes,
     parse_shapes,
@@ -63,16 +69,13 @@ def tune(
         ),
     ] = None,
     train: Annotated[bool, typer.Option("--train", help="The training step's calls.")] = False,
-    loss: Annotated[str, typer.Option(help=f"One of: {', '.join(LOSSES)}.")] = "cross-entropy",
-    optimizer: Annotated[str, typer.Option(help=f"One of: {', '.join(OPTIMIZERS)}.")] = "sgd",
+    loss: LossOption = "cross-entropy",
+    optimizer: OptimizerOption = "sgd",
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Where the model leaves it open [1]; without a model [1, 8, 32]."),
     ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1x3x224x224", help="Shape of an input left open."),
-    ] = None,
+    shape: ShapeOption = None,
     processor: Annotated[
         str | None,
         typer.Option("--processor", "-p", metavar="SPEC", help="opencl, opencl:pocl, ..."),
@@ -101,9 +104,8 @@ def tune(
     for flag, value in (("--train", train), ("--shape", shape)):
         if value and not given:
             raise UsageError(f"{flag} needs a model")
-    for flag, name, known in (("--loss", loss, LOSSES), ("--optimizer", optimizer, OPTIMIZERS)):
-        if name not in known:
-            raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(known)}")
+    require_known("--loss", loss, LOSSES)
+    require_known("--optimizer", optimizer, OPTIMIZERS)
     tuner = open_tuner(processor or PROCESSOR.text)
     if given:
         with notes.status("compiling"):

@@ -12,7 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from coexec.base.errors import UsageError
-from coexec.cli.output import JsonFlag, console, notes, print_json, require_writable
+from coexec.cli.options import JsonFlag
+from coexec.cli.output import (
+    console,
+    notes,
+    print_json,
+    require_writable,
+)
 from coexec.cost.calibration import training
 from coexec.cost.calibration.folder import read_folder
 from coexec.cost.calibration.score import Score

@@ -11,7 +11,12 @@ from rich.table import Table
 
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
-from coexec.cli.output import JsonFlag, console, print_json, require_writable
+from coexec.cli.options import JsonFlag
+from coexec.cli.output import (
+    console,
+    print_json,
+    require_writable,
+)
 from coexec.frontend.export import save_model
 from coexec.zoo.catalog import CATALOG, build
 

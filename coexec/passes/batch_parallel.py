@@ -24,7 +24,6 @@ from coexec.ops.builder import PHASE, ROLE, SOURCE, STATE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split_rules import way
 from coexec.passes.batch_ways import Divided, Way, find_way, is_reduction
-from coexec.passes.hide_waiting import hide_waiting, latest_first
 from coexec.passes.synchronised_norm import Norms, Statistics
 
 CHEAP = frozenset({"coexec::BernoulliMask"})
@@ -79,7 +78,6 @@ class _Divider:
         self.processors: dict[str, str] = {}
         self.divided: dict[ir.Value, Divided] = {}
         self.sums: dict[ir.Value, Mapping[str, ir.Value]] = {}
-        self.joins: set[ir.Node] = set()
         self.replaced: dict[ir.Value, ir.Value] = {}
         self.cheap: dict[ir.Value, ir.Node] = {}
         self.wholes: dict[tuple[ir.Value, str], ir.Value] = {}
@@ -102,13 +100,9 @@ class _Divider:
         for node in reversed(old):
             if node not in kept:
                 self.graph.remove(node, safe=True)
-        # Nobody waits for sums before parameters are updated.
-        sums = {value.producer() for parts in self.sums.values() for value in parts.values()}
-        patient = {node for node in sums if node is not None}
-        nodes = latest_first(hide_waiting(self.nodes, self.processors, patient), self.joins)
-        self.graph.remove(nodes)
-        self.graph.extend(nodes)
-        order = tuple(str(node.name) for node in nodes)
+        self.graph.remove(self.nodes)
+        self.graph.extend(self.nodes)
+        order = tuple(str(node.name) for node in self.nodes)
         return replace(self.plan, processors=self.processors, order=order, batch={})
 
     def _is_batch(self, value: ir.Value) -> bool:
@@ -252,7 +246,6 @@ class _Divider:
         elif value in self.sums:
             kind = "Add" if len(self.rows) == 2 else "Sum"
             (self.wholes[key],) = self._emit(place, kind, list(self.sums[value].values()), {})
-            self.joins.add(self.nodes[-1])
         elif value in self.cheap:
             node = self.cheap[value]
             inputs = [None if v is None else self._whole(v, place) for v in node.inputs]

@@ -1,0 +1,47 @@
+"""Options that several commands have, and the check of names that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+from coexec.autodiff.losses import LOSSES
+from coexec.autodiff.optimizers import OPTIMIZERS
+from coexec.base.errors import UsageError
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
+]
+ProcessorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--processor",
+        "-p",
+        metavar="SPEC",
+        help="Processor by preference, may be repeated: opencl, opencl:pocl, reference, ...",
+    ),
+]
+LossOption = Annotated[str, typer.Option("--loss", help=f"One of: {', '.join(LOSSES)}.")]
+OptimizerOption = Annotated[
+    str, typer.Option("--optimizer", help=f"One of: {', '.join(OPTIMIZERS)}.")
+]
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Where the model leaves it open.")
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1x3x224x224", help="Shape of an input left open."),
+]
+
+
+def require_known(flag: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that an option does not know.
+
+    Raises:
+        UsageError: with all that it knows.
+    """
+    names = list(known)
+    if name not in names:
+        raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(names)}")
