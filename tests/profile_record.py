@@ -51,6 +51,7 @@ def make_record(speed: float = 1.0, model: str = "resnet_tiny.onnx") -> dict[str
         "transfers": {
             TRACK: {
                 "latency_ms": 0.25 * categories["transfer"],
+                "starting_ms": 0.0,
                 "bandwidth_ms": 0.75 * categories["transfer"],
                 "bytes": 393_344,
                 "count": 2,

@@ -56,6 +56,7 @@ class Costs:
     latency: int = 300 * US
     gbps: float = 5.0
     map: int = 0
+    start_copy: int = 0
     launch: int = 700 * US
     wake: int = 400 * US
     host: int = 600 * US
@@ -95,6 +96,7 @@ class SyntheticRunner(Runner):
         kind, duration = COPY, self.costs.latency + round(src.nbytes / self.costs.gbps)
         if self.costs.map:
             kind, duration = MAP, self.costs.map
+        self.clock.now += self.costs.start_copy
         start, end = self._occupy(duration)
         return Done(Event(name, kind, TRACK, start, end, bytes=src.nbytes))
 

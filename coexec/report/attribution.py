@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from coexec.core.events import COPY, DISPATCH, FREE, HOST, LAYOUT, MAP, RUN, SYNC, Event, Trace
 from coexec.core.machine import Rates
+from coexec.report.flows import runs_of
 
 COMPUTE, BANDWIDTH, LAYOUT_TIME, TRANSFER = "compute", "bandwidth", "layout", "transfer"
 MAPPING, DISPATCHING, SYNCING, IDLE = "map", "dispatch", "sync", "idle"
@@ -31,6 +32,7 @@ CATEGORIES: Mapping[str, str] = {
 """Category -> what it is, in the order of priority where things overlap."""
 
 KERNEL_RANK, GAP_RANK = 0, 10
+MOVES = {COPY: TRANSFER, MAP: MAPPING}
 RANKS = {LAYOUT: 1, COPY: 2, MAP: 3, DISPATCH: 11, SYNC: 12, RUN: 13}
 
 
@@ -55,11 +57,14 @@ class TrackTimes:
     """One processor: time by category, and every piece of its busy time.
 
     ``latency_ns`` is the part of the transfers that the link's bandwidth does not explain.
+    ``starting_ns`` is what it cost the host to start copies and maps: categories contain it, pieces
+    do not.
     """
 
     categories: Mapping[str, int]
     pieces: tuple[Piece, ...]
     latency_ns: float
+    starting_ns: int = 0
 
     @property
     def busy_ns(self) -> int:
@@ -130,7 +135,8 @@ def attribute(trace: Trace, rates: Mapping[str, Rates]) -> Attribution:
     missing = sorted(set(launches) - set(rates))
     if missing:
         raise ValueError(f"no measured rates of {', '.join(missing)}")
-    tracks = {name: _track(events, host, rates[name]) for name, events in launches.items()}
+    moves = _moves(trace)
+    tracks = {name: _track(events, host, moves, rates[name]) for name, events in launches.items()}
     pieces = [piece for times in tracks.values() for piece in times.pieces]
     return Attribution(
         wall_ns=_union([(e.start_ns, e.end_ns) for e in host if e.kind == RUN]),
@@ -166,7 +172,19 @@ def _phase(event: Event) -> str:
     return event.phase or (event.kind if event.kind in (COPY, MAP) else "forward")
 
 
-def _track(launches: Sequence[Event], host: Sequence[Event], rates: Rates) -> TrackTimes:
+def _moves(trace: Trace) -> dict[int, str]:
+    """Identity of each hand-over of a copy or map -> its category.
+
+    What it costs the host to start a copy is a part of that copy's latency: with tensors that stay
+    where they are, it would not be spent.
+    """
+    works = (work for run in runs_of(trace) for work in run)
+    return {id(w.dispatch): MOVES[w.event.kind] for w in works if w.event.kind in MOVES}
+
+
+def _track(
+    launches: Sequence[Event], host: Sequence[Event], moves: Mapping[int, str], rates: Rates
+) -> TrackTimes:
     pieces = [piece for event in launches for piece in _open(event, rates)]
     pieces = _numbered(pieces)
     gaps = [event for event in launches if event.parts]
@@ -181,10 +199,15 @@ def _track(launches: Sequence[Event], host: Sequence[Event], rates: Rates) -> Tr
     first = len(pieces)
     categories[DISPATCHING] += sum(times[first : first + len(gaps)])
     names = {DISPATCH: DISPATCHING, SYNC: SYNCING, RUN: IDLE}
-    for event, ns in zip(host, times[first + len(gaps) :], strict=True):
-        categories[names[event.kind]] += ns
     latency = sum(_latency_ns(piece, rates) for piece in pieces if piece.category == TRANSFER)
-    return TrackTimes(dict(categories), tuple(pieces), latency)
+    starting: Counter[str] = Counter()
+    for event, ns in zip(host, times[first + len(gaps) :], strict=True):
+        category = moves.get(id(event), names[event.kind])
+        categories[category] += ns
+        starting[category] += ns if id(event) in moves else 0
+    return TrackTimes(
+        dict(categories), tuple(pieces), latency + starting[TRANSFER], starting.total()
+    )
 
 
 @dataclass(frozen=True)
@@ -236,7 +259,7 @@ def _open(launch: Event, rates: Rates) -> list[Piece]:
     pieces = []
     for leaf in leaves:
         if _rank(leaf) != KERNEL_RANK:
-            category = {LAYOUT: LAYOUT_TIME, COPY: TRANSFER, MAP: MAPPING}[leaf.kind]
+            category = {LAYOUT: LAYOUT_TIME, **MOVES}[leaf.kind]
             pieces.append(Piece(leaf, category, 0))
             continue
         category, roof = kinds[leaf.name]

@@ -132,6 +132,7 @@ def _transfer(times: TrackTimes) -> TransferRecord:
     copies = [piece.event for piece in times.pieces if piece.category == TRANSFER]
     return {
         "latency_ms": times.latency_ns / MS,
+        "starting_ms": times.starting_ns / MS,
         "bandwidth_ms": (times.categories[TRANSFER] - times.latency_ns) / MS,
         "bytes": sum(event.bytes for event in copies),
         "count": len(copies),

@@ -72,9 +72,13 @@ class CategoriesRecord(TypedDict):
 
 
 class TransferRecord(TypedDict):
-    """Copies of one track; ``latency_ms + bandwidth_ms`` is its ``transfer`` category."""
+    """Copies of one track; ``latency_ms + bandwidth_ms`` is its ``transfer`` category.
+
+    ``starting_ms`` is what it cost the host to start copies and maps, in the categories of both.
+    """
 
     latency_ms: float
+    starting_ms: float
     bandwidth_ms: float
     bytes: int
     count: int

@@ -94,6 +94,22 @@ def test_mapping_is_its_own_category(monkeypatch: pytest.MonkeyPatch) -> None:
     assert times[TRANSFER] == 0
 
 
+@pytest.mark.parametrize(("mapped", "category"), [(0, TRANSFER), (EXTRA, MAPPING)])
+def test_what_it_costs_to_start_a_copy_belongs_to_the_copy(
+    monkeypatch: pytest.MonkeyPatch, mapped: int, category: str
+) -> None:
+    costs = replace(BASE, map=mapped, launch=0)
+    base = attribute(synthetic_trace(monkeypatch, costs), {TRACK: RATES}).tracks[TRACK]
+    trace = synthetic_trace(monkeypatch, replace(costs, start_copy=EXTRA))
+    slower = attribute(trace, {TRACK: RATES}).tracks[TRACK]
+    # That of the read is hidden behind the kernels but for what lasts longer than they do.
+    added = slower.categories[category] - base.categories[category]
+    assert EXTRA <= added <= 2 * EXTRA
+    assert slower.categories[DISPATCHING] == base.categories[DISPATCHING] == 0
+    if category == TRANSFER:
+        assert slower.latency_ns - base.latency_ns == pytest.approx(added, rel=TOLERANCE)
+
+
 @pytest.mark.parametrize("latency_us", [0, 100, 5000])
 def test_latency_of_transfers_is_told_from_bandwidth(
     monkeypatch: pytest.MonkeyPatch, latency_us: int

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from pyopencl import invoker
 
-from coexec.processors.opencl.bound import bind_kernel
+import coexec
+from coexec.processors.opencl import device
+from coexec.processors.opencl.bound import BoundKernel, bind_kernel
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import ARGUMENT, KernelStep, Label, ProgramSource, Slot
 from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.invokers import remember_invokers, remembering
 from coexec.processors.opencl.processor import OpenCLProcessor
-from tests.runtimes import RUNTIMES, open_opencl
+from tests.pipeline.small import FEATURES, network
+from tests.runtimes import DRIVERS, RUNTIMES, open_opencl
 
 SOURCE = ProgramSource(
     "binding",
     "__kernel void sums(__global float *y, const int a, const long b, const float c)\n"
     "{ y[0] = (float)a + (float)(b >> 40) + c; }\n",
 )
+
+
+def counted(call: Callable[..., Any], seen: Counter[str]) -> Callable[..., Any]:
+    """``call``, counted under its name."""
+
+    def counting(*args: Any, **options: Any) -> Any:
+        seen[call.__name__] += 1
+        return call(*args, **options)
+
+    return counting
 
 
 def bound_sum(processor: OpenCLProcessor, output: OpenCLBuffer, a: int, b: int, c: float) -> Any:
@@ -57,6 +72,25 @@ def test_a_missing_argument_is_refused_when_bound(runtime: str) -> None:
     step = KernelStep(0, "sums", (Slot(ARGUMENT),), (1,), None, Label("sums"))
     with pytest.raises(TypeError, match="argument"):
         bind_kernel(step, program, lambda _slot: processor.alloc(4).memory)
+
+
+def test_arguments_set_at_every_launch_make_no_kernels_and_change_no_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: Counter[str] = Counter()
+    for owner, name in ((BoundKernel, "set_arguments"), (device, "bind_kernel")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name), seen))
+    feeds = {"x": np.linspace(-1, 1, 2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)}
+    results = {}
+    for options in ("", "?bind=each"):
+        model = coexec.load(network(), {"x": (2, FEATURES)})
+        session = coexec.compile(model, [f"{DRIVERS[-1]}{options}"])
+        session.run(feeds)
+        seen.clear()
+        results[options] = session.run(feeds)["y"]
+        assert seen["bind_kernel"] == 0
+        assert (seen["set_arguments"] > 0) == bool(options)
+    assert np.array_equal(results[""], results["?bind=each"])
 
 
 def test_functions_are_generated_once_for_each_signature() -> None:

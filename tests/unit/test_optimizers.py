@@ -25,7 +25,7 @@ def coexec_trajectory(optimizer: Optimizer, start: Array, grads: list[Array]) ->
     g = GraphBuilder(graph, "optimizer")
     kind = TensorType.of(start)
     parameter, gradient = g.input("parameter", kind), g.input("gradient", kind)
-    slots = {name: g.input(name, kind) for name in optimizer.slots()}
+    slots = {name: g.input(name, kind) for name in optimizer.slots(kind)}
     rate = g.input("rate", TensorType((), np.dtype(np.float32)))
     update = optimizer.update(g, parameter, gradient, slots.__getitem__, rate, g.step_counter())
     assert set(update.slots) == set(slots)

@@ -19,8 +19,13 @@ class BoundKernel:
     """A kernel whose arguments are set: enqueueing it needs nothing else."""
 
     kernel: cl.Kernel
+    arguments: tuple[cl.Buffer | float, ...]
     global_size: tuple[int, ...]
     local_size: tuple[int, ...] | None
+
+    def set_arguments(self) -> None:
+        """Set every argument (again)."""
+        self.kernel.set_args(*self.arguments)
 
     def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
         return cl.enqueue_nd_range_kernel(queue, self.kernel, self.global_size, self.local_size)
@@ -34,6 +39,9 @@ class BoundCopy:
     src: cl.Buffer
     nbytes: int
 
+    def set_arguments(self) -> None:
+        """Nothing to do: a copy takes its operands when it is enqueued."""
+
     def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
         return cl.enqueue_copy(queue, self.dst, self.src, byte_count=self.nbytes)
 
@@ -45,6 +53,11 @@ class BoundRegion:
     steps: list[BoundKernel | BoundCopy]
     labels: list[Label]
     keep: list[cl.Buffer]
+
+    def set_arguments(self) -> None:
+        """Set the arguments of every kernel again, as engines do that build each launch anew."""
+        for step in self.steps:
+            step.set_arguments()
 
     def then(self, other: BoundRegion) -> BoundRegion:
         """The steps of both, one after another."""
@@ -61,7 +74,9 @@ def bind_kernel(
     # Arguments of known types are set at once; one by one, PyOpenCL takes each number for a buffer
     # first, and 15 us to find that it is none.
     kernel.set_arg_types([arg.dtype if isinstance(arg, Scalar) else None for arg in step.args])
-    kernel.set_args(
-        *(arg.pack().item() if isinstance(arg, Scalar) else resolve(arg) for arg in step.args)
+    arguments = tuple(
+        arg.pack().item() if isinstance(arg, Scalar) else resolve(arg) for arg in step.args
     )
-    return BoundKernel(kernel, step.global_size, step.local_size)
+    bound = BoundKernel(kernel, arguments, step.global_size, step.local_size)
+    bound.set_arguments()
+    return bound

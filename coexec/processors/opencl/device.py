@@ -184,8 +184,10 @@ class OpenCLDevice(Runner):
         assert isinstance(executable, OpenCLExecutable)
         take_back(self.queue, buffers[len(executable.inputs) :])
         key = (id(executable), *map(id, buffers))
-        if key not in self._bound or self.options.bind == "each":
+        if key not in self._bound:
             self._bind(key, executable, buffers)
+        elif self.options.bind == "each":
+            self._bound[key].set_arguments()
         region = self._bound[key]
         preparation = self._preparation.get(id(executable))
         if preparation is not None:
