@@ -12,7 +12,7 @@ import onnx_ir as ir
 import coexec
 from bench.operands import draw
 from bench.peers.coexec_graphs import graph_of
-from coexec.core.processor import Runner, Ticket
+from coexec.core.processor import Buffer, Runner, Ticket
 from coexec.core.program import Launch
 from coexec.core.types import Array
 from coexec.runtime.executor import Executor
@@ -45,7 +45,7 @@ class Resident:
             (
                 processors[program.executables[step.executable].processor],
                 program.executables[step.executable],
-                [executor.buffers[in_place.get(name, name)] for name in step.buffers],
+                _arguments(executor, step, in_place),
             )
             for step in program.instructions
             if isinstance(step, Launch)
@@ -67,6 +67,18 @@ class Resident:
         ]
 
 
+def _arguments(executor: Executor, step: Launch, in_place: Mapping[str, str]) -> list[Buffer]:
+    """The buffers of a launch, with those of results replaced by those whose place they take.
+
+    Raises:
+        KeyError: ``in_place`` names a tensor that is no argument of the launch.
+    """
+    names = executor.program.executables[step.executable].arguments
+    holders = dict(zip(names, step.buffers, strict=True))
+    taken = {holders[result]: holders[operand] for result, operand in in_place.items()}
+    return [executor.buffers[taken.get(name, name)] for name in step.buffers]
+
+
 IN_PLACE: Mapping[str, Mapping[str, str]] = {
     "update.momentum": {"y0": "x", "y1": "m"},
     "update.adam": {"y0": "x", "y1": "m", "y2": "s"},
@@ -84,13 +96,13 @@ class OperatorCall:
             for name, value in (("rate", np.float32(0.01)), ("step", np.int64(1)))
             if name in {str(v.name) for v in model.graph.inputs}
         }
-        self._resident = Resident(model, processor, feeds, IN_PLACE.get(kind, {}))
+        self.resident = Resident(model, processor, feeds, IN_PLACE.get(kind, {}))
 
     def run(self, count: int) -> None:
-        self._resident.run(count)
+        self.resident.run(count)
 
     def outputs(self) -> Sequence[Array]:
-        return self._resident.results
+        return self.resident.results
 
     def facts(self) -> Mapping[str, Any]:
         return {}

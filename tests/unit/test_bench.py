@@ -18,6 +18,8 @@ from bench.agreement import difference, dissenters, yardstick
 from bench.budget import Budget
 from bench.case import BEST, MEDIAN, Case, Suite
 from bench.contenders import HALF, Contender, ours, peers, together
+from bench.operands import operand
+from bench.peers.coexec_ops import OperatorCall
 from bench.protocol import PeerFailed
 from bench.show import case_lines
 from bench.statistics import geomean, ratio, reduced
@@ -260,6 +262,16 @@ def test_a_worker_answers_errors_and_times_calls() -> None:
     job = Job()
     assert min(timed_calls(job, 0.01, burst=2)) >= 0.001
     assert job.calls % 2 == 0
+
+
+def test_updates_are_timed_in_the_place_of_their_states_as_in_training() -> None:
+    states = {name: operand((3,)) for name in ("x", "g", "m")}
+    call = OperatorCall("reference", "update.momentum", {"operands": states})
+    (_, executable, buffers), *rest = call.resident.launches
+    place = dict(zip(executable.arguments, buffers, strict=True))
+    assert not rest
+    assert place["y0"] is place["x"]
+    assert place["y1"] is place["m"]
 
 
 def test_every_case_has_a_name_of_its_own_and_somebody_beside_us() -> None:
