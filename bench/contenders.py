@@ -48,7 +48,9 @@ class Contender:
 
 
 TOGETHER = "coexec."
-"""Kinds of cases on two processors begin so; the runtime's name follows, then what it is."""
+"""Kinds of cases on two processors begin so; the pair's name follows, then what it is."""
+EQUAL = "equal"
+"""Name of the pair that needs both OpenCL runtimes; others are named after the one they need."""
 
 PLANNING = "planning."
 
@@ -136,20 +138,21 @@ def peers(libraries: Sequence[str], runtimes: Sequence[str]) -> list[Contender]:
 
 
 ROLES = {
-    "first": ("ONNX Runtime alone", False, ""),
-    "second": ("OpenCL alone", False, ""),
-    "operator_split": ("operator split", True, ""),
-    "auto": ("auto", True, ""),
-    "heft": ("HEFT", True, "model"),
-    "branch_parallel": ("branch parallel", True, "model"),
-    "best_ratio": ("best ratio found", True, "layer"),
+    "first": ("first alone", False, ("layer", "model", "train")),
+    "second": ("second alone", False, ("layer", "model", "train")),
+    "operator_split": ("operator split", True, ("layer", "model")),
+    "auto": ("auto", True, ("layer", "model")),
+    "heft": ("HEFT", True, ("model",)),
+    "branch_parallel": ("branch parallel", True, ("model",)),
+    "best_ratio": ("best ratio found", True, ("layer",)),
+    "batch_parallel": ("batch parallel", True, ("train",)),
 }
 """What two processors may do with a case: title, whether it is ours, kinds that it is for."""
 
 
 def together(runtimes: Sequence[str]) -> list[Contender]:
     """Both processors of a case together, by different plans, and each of them alone."""
-    prefixes = [f"{TOGETHER}{_short(spec)}." for spec in runtimes]
+    pairs = [_short(spec) for spec in runtimes] + ([EQUAL] if len(runtimes) > 1 else [])
     return [
         Contender(
             title,
@@ -157,10 +160,10 @@ def together(runtimes: Sequence[str]) -> list[Contender]:
             "",
             {"role": role},
             ours,
-            kinds=tuple(f"{prefix}{what}" for prefix in prefixes),
+            kinds=tuple(f"{TOGETHER}{pair}.{what}" for pair in pairs for what in whats),
             beside_us=True,
         )
-        for role, (title, ours, what) in ROLES.items()
+        for role, (title, ours, whats) in ROLES.items()
     ]
 
 

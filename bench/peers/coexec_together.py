@@ -21,7 +21,7 @@ from coexec.core.plan import Plan, Split
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import AUTO
-from coexec.planning import Planning, PlanOptions, plan_inference
+from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
 from coexec.session import Session
 from coexec.verification import verify
 
@@ -51,6 +51,41 @@ class Followed:
         return self._facts
 
 
+class Trained:
+    """Training steps by a plan; the results are the losses of the first two."""
+
+    def __init__(
+        self, trainer: coexec.Trainer, data: Mapping[str, Array], planning: Planning
+    ) -> None:
+        self.trainer, self.data, self._facts = trainer, data, facts_of(planning)
+        self._losses = [self._step(), self._step()]
+
+    def _step(self) -> float:
+        return self.trainer.step({"x": self.data["x"]}, self.data["labels"])
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
+
+    def outputs(self) -> Sequence[Any]:
+        return [np.array(self._losses)]
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+
+def trained(
+    model: ir.Model, data: Mapping[str, Array], names: Sequence[str], policy: str
+) -> Trained:
+    """Plan a training step by a policy, and train by that plan."""
+    loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.01, momentum=0.9)
+    feeds = {"x": data["x"]}
+    how = PlanOptions(policy, MEASURING_SECONDS, last_resort=LAST_RESORT)
+    planning = plan_training(coexec.Trainer(model, loss, optimizer, names), feeds, how)
+    trainer = coexec.Trainer(model, loss, optimizer, names, plan=planning.plan)
+    return Trained(trainer, data, planning)
+
+
 class Together:
     """Cases of two processors in one role."""
 
@@ -68,9 +103,13 @@ class Together:
         names = spec["processors"]
         if self.role in ALONE:
             names = [names[ALONE[self.role]]]
-        processors = open_all(names)
-        model, feeds = coexec.load(spec["onnx"]), dict(np.load(spec["data"]))
         policy = "single_best" if self.role in ALONE else self.role
+        data = dict(np.load(spec["data"]))
+        if case["kind"].endswith(".train"):
+            model = coexec.load(spec["onnx"], shapes={"x": data["x"].shape})
+            return trained(model, data, names, policy)
+        processors = open_all(names)
+        model, feeds = coexec.load(spec["onnx"]), {"x": data["x"]}
         if self.role == BEST_RATIO:
             policy = "operator_split"
         how = PlanOptions(policy, MEASURING_SECONDS, last_resort=LAST_RESORT)

@@ -16,8 +16,15 @@ from coexec.ops.node import type_of
 from coexec.zoo.builder import Net, conv, linear
 
 CPU_ENGINE = "ort:cpu?threads=1&cores=0"
-"""ONNX Runtime on the first core; the OpenCL runtime has the last one."""
-LAYER, MODEL = "layer", "model"
+"""ONNX Runtime on the first core; an OpenCL runtime has the last one."""
+PAIRS: Mapping[str, tuple[str, str]] = {
+    "intel": (CPU_ENGINE, "opencl:intel?cores=1"),
+    "pocl": (CPU_ENGINE, "opencl:pocl?cores=1"),
+    "equal": ("opencl:pocl?cores=1&first=0", "opencl:intel?cores=1"),
+}
+"""Two processors of one core each, by a name for them. Those of ``equal`` have the same kernels and
+about the same rate, and both can train."""
+LAYER, MODEL, TRAIN = "layer", "model", "train"
 CONVOLUTIONS = (
     ("Conv 7x7/2 3-64 224, batch 1", (1, 3, 224), 64, 7, 2),
     ("Conv 3x3 64-64 56, batch 1", (1, 64, 56), 64, 3, 1),
@@ -39,31 +46,33 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ViT-tiny": ("vit_tiny", {"image_size": 224, "patch": 16, "classes": 1000}),
 }
 """Models on one image of 224 x 224: the zoo's name and options."""
+TRAININGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "ResNet-18 32x32, step, batch 32": ("resnet18", {}),
+    "VGG-11 32x32, step, batch 32": ("vgg11", {"dropout_ratio": 0.0}),
+    "MobileNetV2 96x96, step, batch 32": ("mobilenetv2", {"image_size": 96, "dropout_ratio": 0.0}),
+}
+BATCH, CLASSES = 32, 10
 QUICK = ("Conv 3x3 64-64 56, batch 1", "Linear 32 x 4096 -> 4096", "MobileNetV2")
-RUNTIMES = ("intel", "pocl")
 
 
-def processors_of(runtime: str) -> list[str]:
-    """The two processors, one core each."""
-    return [CPU_ENGINE, f"opencl:{runtime}?cores=1"]
-
-
-def kind_of(runtime: str, what: str) -> str:
-    """The kind of the cases of a runtime."""
-    return f"coexec.{runtime}.{what}"
+def kind_of(pair: str, what: str) -> str:
+    """The kind of the cases of a pair of processors."""
+    return f"coexec.{pair}.{what}"
 
 
 def write_files(case: Case, folder: Path) -> Mapping[str, str]:
-    """The model as ONNX (path ``onnx``) and random data for its input (path ``data``)."""
+    """The model as ONNX (path ``onnx``) and random data for it (path ``data``)."""
     onnx_file, data_file = folder / "model.onnx", folder / "data.npz"
     spec = case.spec
     if "model" in spec:
-        model = zoo.build(spec["model"], batch=1, **spec["options"])
+        model = zoo.build(spec["model"], batch=spec["batch"], **spec["options"])
     else:
         model = _layer(spec)
     save_model(model, onnx_file)
     shape = type_of(model.graph.inputs[0]).shape
-    np.savez(data_file, x=np.random.default_rng(0).standard_normal(shape, np.float32))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape, np.float32)
+    np.savez(data_file, x=x, labels=rng.integers(0, CLASSES, shape[0]))
     return {"onnx": str(onnx_file), "data": str(data_file)}
 
 
@@ -79,7 +88,7 @@ def _layer(spec: Mapping[str, Any]) -> ir.Model:
     return net.finish(y, spec["outputs"], side, side)
 
 
-def _layers(runtime: str) -> list[Case]:
+def _layers(pair: str) -> list[Case]:
     found = []
     for name, (batch, inputs, side), outputs, kernel, stride in CONVOLUTIONS:
         out_side = (side - 1) // stride + 1
@@ -90,27 +99,41 @@ def _layers(runtime: str) -> list[Case]:
         name = f"Linear {rows} x {inputs} -> {outputs}"
         flop = 2 * rows * inputs * outputs
         found.append((name, flop, {"input": [rows, inputs], "outputs": outputs}))
-    return [_case(runtime, LAYER, name, flop, spec) for name, flop, spec in found]
+    return [_case(pair, LAYER, name, flop, spec) for name, flop, spec in found]
 
 
-def _models(runtime: str) -> list[Case]:
+def _models(pair: str) -> list[Case]:
     return [
-        _case(runtime, MODEL, title, 0, {"model": name, "options": dict(options)})
+        _case(pair, MODEL, title, 0, {"model": name, "options": dict(options), "batch": 1})
         for title, (name, options) in MODELS.items()
     ]
 
 
-def _case(runtime: str, what: str, name: str, flop: int, spec: dict[str, Any]) -> Case:
-    quick = name in QUICK and runtime == RUNTIMES[0]
-    spec |= {"processors": processors_of(runtime)}
-    group = f"{what}s, {runtime}"
-    return Case(f"{name}, {runtime}", kind_of(runtime, what), spec, group, flop, quick=quick)
+def _trainings(pair: str) -> list[Case]:
+    found = []
+    for title, (name, options) in TRAININGS.items():
+        spec = {"model": name, "options": {**options, "classes": CLASSES}, "batch": BATCH}
+        found.append(_case(pair, TRAIN, title, 0, spec))
+    return found
+
+
+def _case(pair: str, what: str, name: str, flop: int, spec: dict[str, Any]) -> Case:
+    quick = name in QUICK and pair == next(iter(PAIRS))
+    spec |= {"processors": list(PAIRS[pair])}
+    group = f"{GROUPS[what]}, {pair}"
+    return Case(f"{name}, {pair}", kind_of(pair, what), spec, group, flop, quick=quick)
+
+
+GROUPS = {LAYER: "layers", MODEL: "models", TRAIN: "training"}
 
 
 SUITE = Suite(
     "coexec",
     "Co-execution on two processors of one core each",
-    tuple(case for r in RUNTIMES for case in (*_layers(r), *_models(r))),
+    (
+        *(case for pair in PAIRS for case in (*_layers(pair), *_models(pair))),
+        *_trainings("equal"),
+    ),
     seconds=0.1,
     pause=0.02,
     turns=9,

@@ -321,9 +321,14 @@ def test_cases_of_two_processors_are_for_their_contenders_only() -> None:
     assert not any(c.takes(case.kind, case.spec) for c in together(["opencl:pocl"]))
     taking = [c.name for c in together(["opencl:intel"]) if c.takes(case.kind, case.spec)]
     assert taking == [
-        *("ONNX Runtime alone", "OpenCL alone"),
+        *("first alone", "second alone"),
         *("operator split", "auto", "best ratio found"),
     ]
+    step = next(c for c in SUITES["coexec"].cases if c.kind == "coexec.equal.train")
+    both = together(["opencl:intel", "opencl:pocl"])
+    assert not any(c.takes(step.kind, step.spec) for c in together(["opencl:intel"]))
+    training = [c.name for c in both if c.takes(step.kind, step.spec)]
+    assert training == ["first alone", "second alone", "batch parallel"]
     assert "coexec" not in chosen_suites(["all"])
     assert chosen_suites(["coexec"]) == ["coexec"]
 
