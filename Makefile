@@ -23,7 +23,7 @@ TEST_STAMP := $(VENV)/.installed-test
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check pytest format docs bench bench-coexec clean
-.PHONY: study-phone-gpu-training study-when-to-coexecute
+.PHONY: study-phone-gpu-training study-when-to-coexecute study-training-memory study-heterogeneous-inference
 .DELETE_ON_ERROR:
 
 help:  ## list the commands
@@ -83,6 +83,13 @@ study-phone-gpu-training: $(TEST_STAMP)  ## measure the ladder from a stock engi
 study-when-to-coexecute: $(TEST_STAMP)  ## measure for which operators dividing pays, by what waiting costs
 	$(BIN)/python studies/when_to_coexecute/run.py --runtime intel
 	$(BIN)/python studies/when_to_coexecute/run.py --runtime pocl
+
+study-heterogeneous-inference: $(TEST_STAMP)  ## simulate strategies on ten phones, half an hour; goes on where it ended
+	$(BIN)/coexec study run studies/heterogeneous_inference --workers $(JOBS) --out $(OUT)/heterogeneous_inference
+	$(BIN)/python studies/heterogeneous_inference/report.py $(OUT)/heterogeneous_inference
+
+study-training-memory: $(TEST_STAMP)  ## measure step time against memory budgets
+	$(BIN)/python studies/training_memory/run.py
 
 clean:  ## remove the virtual environment, caches and outputs
 	rm -rf $(VENV) $(OUT) build dist coexec.egg-info

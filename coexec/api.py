@@ -16,11 +16,12 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.frontend import load as load_model
 from coexec.frontend.from_torch import from_torch as convert_torch
+from coexec.passes.compress_activations import Activations
 from coexec.placement.save import load_plan
 from coexec.processors.find import open_processor
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
-from coexec.step_builder import Precision
+from coexec.step_builder import BatchStatistics, Precision
 from coexec.trainer import Trainer as BaseTrainer
 
 LAST_RESORT = "reference"
@@ -95,6 +96,9 @@ class Trainer(BaseTrainer):
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
         precision: Precision = "float32",
+        activations: Activations = "full",
+        memory: str | int | None = None,
+        batch_statistics: BatchStatistics = "whole",
         plan: Plan | str | Path | None = None,
     ) -> None:
         followed, specs = (None, processors) if plan is None else _followed(plan, processors)
@@ -109,6 +113,9 @@ class Trainer(BaseTrainer):
             seed=seed,
             mode=mode,
             precision=precision,
+            activations=activations,
+            memory=memory,
+            batch_statistics=batch_statistics,
             plan=followed,
         )
 

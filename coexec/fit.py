@@ -21,6 +21,7 @@ from coexec.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from coexec.core.events import Trace
 from coexec.data import Dataset, batches
 from coexec.ops.node import type_of
+from coexec.passes.compress_activations import EXACT
 from coexec.session import check_feeds
 from coexec.trainer import Trainer
 
@@ -188,7 +189,9 @@ class _Fit:
         trainer, how = self.trainer, self.how
         digest = hashlib.sha256()
         parts = (trainer.loss, trainer.optimizer, trainer.trainable, trainer.clip_norm)
-        for part in (*parts, trainer.precision):
+        # Whether exact techniques are used makes no difference to a run.
+        lossy = () if trainer.activations in EXACT else (trainer.activations,)
+        for part in (*parts, trainer.precision, *lossy):
             digest.update(repr(part).encode())
         numbers = (trainer.micro_batches, trainer.seed, how.batch_size, how.seed, len(self.train))
         digest.update(repr(numbers).encode())

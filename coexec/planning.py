@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 
 import numpy as np
 import onnx_ir as ir
@@ -17,8 +16,7 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array, OpCall
 from coexec.cost.model import Observer, ProcessorCosts, measure
-from coexec.cost.predicted import PredictedCosts, Predicting
-from coexec.cost.store import CostStore
+from coexec.cost.predicted import PredictedCosts
 from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of
 from coexec.passes.fold_batch_norm import fold_batch_norm
@@ -36,7 +34,7 @@ from coexec.placement.policies.table import (
     rank,
 )
 from coexec.placement.timeline import makespan_deciles
-from coexec.rates import machine_rates
+from coexec.processor_costs import processor_costs
 from coexec.session import legalise
 from coexec.trainer import Trainer
 
@@ -216,26 +214,6 @@ def _shares(call: OpCall) -> Iterator[OpCall]:
         for share in shares_to_measure(call, AXES):
             constants = {i: np.ascontiguousarray(a) for i, a in share.constants.items()}
             yield replace(share, constants=constants)
-
-
-def processor_costs(
-    processors: Mapping[str, Processor], observe: Callable[[str], None] = lambda _name: None
-) -> dict[str, ProcessorCosts]:
-    """What is known of each processor: limits (measured now if they never were) and past times.
-
-    Those that predict their own times have them from there.
-    """
-    real = [name for name, each in processors.items() if not isinstance(each, Predicting)]
-    rates = machine_rates(real, observe=observe).processors
-    coexec_version = f"{version('coexec')} NumPy {np.__version__}"
-    costs: dict[str, ProcessorCosts] = {}
-    for name, processor in processors.items():
-        store = CostStore(processor.describe(), coexec_version)
-        if isinstance(processor, Predicting):
-            costs[name] = PredictedCosts(processor, processor.rates(), store)
-        else:
-            costs[name] = ProcessorCosts(processor, rates[name], store)
-    return costs
 
 
 def share_of_sources(planning: Planning) -> dict[str, int]:

@@ -223,8 +223,17 @@ def _record(
         steps=timing.steps,
         overhead=timing.overhead,
         fallbacks=subject.plan.table().splitlines(),
+        allocated_bytes=_allocated(used),
     )
     return build_record(measured)
+
+
+def _allocated(used: Mapping[str, Processor]) -> dict[str, int]:
+    """What the allocators of processors have given out, of those that count."""
+    counted = {
+        name: getattr(processor, "allocated_bytes", None) for name, processor in used.items()
+    }
+    return {name: nbytes for name, nbytes in counted.items() if isinstance(nbytes, int)}
 
 
 def _specs(processors: Mapping[str, Processor], trace: Trace) -> dict[str, ProcessorSpec]:

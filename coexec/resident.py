@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph, accumulator_name
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
+from coexec.core.program import Program
 from coexec.core.types import Array
+from coexec.passes.rematerialise import rematerialise
 from coexec.placement.policies.first_that_can import place
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
@@ -28,6 +32,14 @@ class Compiled:
     graph: StepGraph
     plan: Plan
     executor: Executor
+
+
+class Lowered(NamedTuple):
+    """A graph in the order in which it runs, with its plan and its program."""
+
+    plan: Plan
+    program: Program
+    graph: ir.Graph
 
 
 class ResidentPrograms:
@@ -60,18 +72,40 @@ class ResidentPrograms:
         found = [c for (kind, _), c in self._compiled.items() if kind in TRAINING]
         return found[-1] if found else None
 
-    def compile(self, kind: Kind, arrays: Mapping[str, Array], graph: StepGraph) -> Compiled:
+    def compile(
+        self,
+        kind: Kind,
+        arrays: Mapping[str, Array],
+        graph: StepGraph,
+        recompute: Sequence[str] = (),
+    ) -> Compiled:
         """Place and compile ``graph``; states that are new get their first values.
+
+        Activations named in ``recompute`` are made again for the backward pass.
 
         Raises:
             ModelError: the plan to follow is not of this graph.
             ProcessorError: it needs a processor that is not there or does not support its part.
         """
+        lowered = self.lower(kind, graph, recompute)
+        plan, program = lowered.plan, lowered.program
+        if kind != "step" or self.follow is None:
+            warn_of_fallbacks(plan)
+        executor = Executor(program, self.processors, self._buffers)
+        self._adopt(graph, executor)
+        self._compiled[kind, _shapes(arrays)] = Compiled(graph, plan, executor)
+        return self._compiled[kind, _shapes(arrays)]
+
+    def lower(self, kind: Kind, graph: StepGraph, recompute: Sequence[str] = ()) -> Lowered:
+        """``graph`` placed, and its program with all memory planned; nothing is built or allocated.
+
+        Raises as :meth:`compile` does.
+        """
         follow = self.follow if kind == "step" else None
         model = legalise(graph.model, self.processors, follow)
+        rematerialise(model.graph, recompute)
         if follow is None:
             plan = place(model.graph, self.processors)
-            warn_of_fallbacks(plan)
         else:
             plan = apply_plan(model.graph, follow, self.processors)
         how = Lowering(
@@ -82,11 +116,11 @@ class ResidentPrograms:
             homes=self._homes,
             gate=graph.watched,
             mode=self.mode,
+            # Frozen parameters are constants: copies in a kernel's layout take up to four times
+            # their bytes, and a training that freezes them wants its memory for other things.
+            prepares=kind == "inference",
         )
-        executor = Executor(lower(model.graph, how), self.processors, self._buffers)
-        self._adopt(graph, executor)
-        self._compiled[kind, _shapes(arrays)] = Compiled(graph, plan, executor)
-        return self._compiled[kind, _shapes(arrays)]
+        return Lowered(plan, lower(model.graph, how), model.graph)
 
     def read(self) -> dict[str, Array]:
         """All states by name, read from the devices or (not in use yet) from the host."""

@@ -79,6 +79,7 @@ class Setup:
     seed: int = 0
     runs: int = 10
     seconds: float = 0.0
+    queue: str = SimulatedOptions.queue
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -87,6 +88,7 @@ class Setup:
             ("engine", self.engine),
             ("precision", self.precision),
             ("wait", self.wait),
+            ("queue", self.queue),
         ):
             if value and value not in CHOICES[name]:
                 known = ", ".join(CHOICES[name])
@@ -95,7 +97,7 @@ class Setup:
     @property
     def options(self) -> SimulatedOptions:
         return SimulatedOptions(
-            self.engine, self.precision, NONE, self.condition, self.wait, self.seed
+            self.engine, self.precision, NONE, self.condition, self.wait, self.queue, self.seed
         )
 
 
@@ -245,10 +247,10 @@ def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
         before, busy = engine.ledger.joules, _busy(phone)
         step(trace if number == setup.runs - 1 else None)
         latencies.append((engine.now_us - start) / 1e3)
-        _require_memory(phone, compiled.program, setup)
+        require_memory(phone, compiled.program)
     energy = energy_between(before, engine.ledger.joules)
     worked = {name: us - busy[name] for name, us in _busy(phone).items()}
-    samples = tuple(_repeat(phone, step, setup.seconds)) if setup.seconds else ()
+    samples = tuple(repeat(phone, step, setup.seconds)) if setup.seconds else ()
     copies = [event for event in trace.leaves() if event.kind == "copy"]
     return Simulation(
         setup=setup,
@@ -263,7 +265,7 @@ def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
         copies=len(copies),
         needed_bytes=phone.memory.allocated_bytes + compiled.program.constant_bytes,
         free_bytes=phone.memory.free_bytes,
-        build_ms=_build_ms(soc, compiled.program),
+        build_ms=build_ms(soc, compiled.program),
         celsius=engine.hottest_celsius,
         battery_share=engine.ledger.total_j / (3600 * soc.thermal.battery_wh),
         peak_gbps=engine.peak_gbps,
@@ -290,7 +292,7 @@ def _busy(phone: Phone) -> dict[str, float]:
     return {unit.name: phone.engine.busy_us(unit.name) for unit in phone.engine.units}
 
 
-def _repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
+def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
     """Runs back to back for so long, sampled.
 
     A run whose speeds are those of the run before takes as long and as much energy: where nothing
@@ -321,19 +323,19 @@ def _repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
             )
 
 
-def _require_memory(phone: Phone, program: Program, setup: Setup) -> None:
-    """Refuse what a phone has no memory for.
+def require_memory(phone: Phone, program: Program, beside_bytes: int = 0) -> None:
+    """Refuse what a phone has no memory for; ``beside_bytes`` are constants of other programs.
 
     Raises:
         ProcessorError: by how much it is too much, and the largest tensors.
     """
     memory = phone.memory
-    needed = memory.allocated_bytes + program.constant_bytes
+    needed = memory.allocated_bytes + program.constant_bytes + beside_bytes
     if needed <= memory.wall_bytes:
         return
     names = ", ".join(f"{n} {bytes_text(b)}" for n, b in largest_tensors(program, NAMED))
     raise ProcessorError(
-        f"the model does not fit {phone.soc.title} ({setup.condition}): it takes "
+        f"the model does not fit {phone.soc.title} ({phone.condition.name}): it takes "
         f"{bytes_text(needed)}, {bytes_text(memory.free_bytes)} are free and "
         f"{bytes_text(memory.wall_bytes - memory.free_bytes)} can be swapped: "
         f"{bytes_text(needed - memory.wall_bytes)} too much. Largest at the peak: {names}. "
@@ -341,7 +343,7 @@ def _require_memory(phone: Phone, program: Program, setup: Setup) -> None:
     )
 
 
-def _build_ms(soc: Soc, program: Program) -> float:
+def build_ms(soc: Soc, program: Program) -> float:
     """Time for building the NPU's graphs, once."""
     if soc.npu is None:
         return 0.0

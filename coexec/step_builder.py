@@ -22,11 +22,15 @@ from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
 from coexec.ops.table import OPERATORS
+from coexec.passes.compress_activations import Activations, compress_activations
 from coexec.passes.expand import expand
+from coexec.passes.kept import kept_bytes
 from coexec.passes.mixed_precision import mixed_precision
 from coexec.passes.training_mode import training_mode
 
 Precision = Literal["float32", "mixed"]
+BatchStatistics = Literal["whole", "ghost"]
+"""Whether a memory budget may give each part of a batch statistics of its own."""
 Kind = Literal["step", "accumulate", "update", "inference"]
 TRAINING: tuple[Kind, ...] = ("step", "accumulate")
 """Kinds with a loss and gradients."""
@@ -50,6 +54,8 @@ class Recipe:
     micro_batches: int = 1
     seed: int = 0
     precision: Precision = "float32"
+    activations: Activations = "full"
+    batch_statistics: BatchStatistics = "whole"
 
 
 class StepBuilder:
@@ -59,6 +65,12 @@ class StepBuilder:
         self.model = model
         self.recipe = recipe
         self._parameters: tuple[str, ...] = ()
+        self.uncompressed_bytes = 0
+        """Of activations that the training graph built last would keep for its backward pass."""
+
+    def of(self, recipe: Recipe) -> StepBuilder:
+        """The builder of the same training by another recipe."""
+        return self if recipe == self.recipe else StepBuilder(self.model, recipe)
 
     def build(self, kind: Kind, arrays: Mapping[str, Array]) -> StepGraph:
         """The graph of ``kind`` (all but ``update``) on inputs of these shapes."""
@@ -80,6 +92,8 @@ class StepBuilder:
                 model, recipe.loss, recipe.optimizer, clip_norm=recipe.clip_norm, **how
             )
         self._parameters = self._parameters or graph.parameters
+        self.uncompressed_bytes = kept_bytes(graph.model.graph)
+        compress_activations(graph.model, recipe.activations, (graph.labels,))
         return graph
 
     def build_update(self, accumulation: StepGraph) -> StepGraph:
@@ -88,7 +102,12 @@ class StepBuilder:
         parameters = {name: accumulation.initial[name] for name in accumulation.trainable}
         opset = accumulation.model.graph.opset_imports.get("", 21)
         return build_update(
-            parameters, recipe.optimizer, recipe.micro_batches, recipe.clip_norm, opset
+            parameters,
+            recipe.optimizer,
+            recipe.micro_batches,
+            recipe.clip_norm,
+            opset,
+            accumulation.channels,
         )
 
     def _state_names(self, arrays: Mapping[str, Array]) -> tuple[str, ...]:
@@ -96,6 +115,28 @@ class StepBuilder:
         if not self._parameters:
             self.build("step" if self.recipe.micro_batches == 1 else "accumulate", arrays)
         return self._parameters
+
+
+def check_activations(activations: str) -> None:
+    """Refuse an unknown way to keep activations.
+
+    Raises:
+        UsageError: with what is known.
+    """
+    if activations not in get_args(Activations):
+        known = ", ".join(get_args(Activations))
+        raise UsageError(f"activations {activations!r} are unknown; known: {known}")
+
+
+def check_batch_statistics(statistics: str) -> None:
+    """Refuse an unknown choice of batch statistics.
+
+    Raises:
+        UsageError: with what is known.
+    """
+    if statistics not in get_args(BatchStatistics):
+        known = ", ".join(get_args(BatchStatistics))
+        raise UsageError(f"batch statistics {statistics!r} are unknown; known: {known}")
 
 
 def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:

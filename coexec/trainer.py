@@ -15,6 +15,7 @@ from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError, NonFiniteLoss, UsageError
+from coexec.budgeted import BudgetedSteps, split
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -22,12 +23,25 @@ from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.diagnosis import first_offender
 from coexec.frontend.export import save_model
+from coexec.memory_budget import MemoryPlan, Setting
 from coexec.ops.node import type_of
+from coexec.passes.compress_activations import Activations
+from coexec.passes.kept import kept_bytes
+from coexec.passes.lora import merge_adapters
 from coexec.report.lines import watched
 from coexec.resident import Compiled, ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import check_array, check_feeds
-from coexec.step_builder import Kind, Precision, Recipe, StepBuilder, check_precision
+from coexec.step_builder import (
+    BatchStatistics,
+    Kind,
+    Precision,
+    Recipe,
+    StepBuilder,
+    check_activations,
+    check_batch_statistics,
+    check_precision,
+)
 
 LOSS_SCALE = "#loss_scale"
 """Name of the loss scale among the states."""
@@ -58,19 +72,30 @@ class TrainerOptions(TypedDict):
     seed: int
     mode: ExecutionMode
     precision: Precision
+    activations: Activations
+    memory: str | int | None
+    batch_statistics: BatchStatistics
 
 
 class Trainer:
     """Trains a model. Parameters, optimizer state and batch statistics stay on the device.
 
-    ``trainable`` are shell patterns of parameter names (all if empty). ``clip_norm`` bounds the
-    joint norm of all gradients. ``micro_batches`` splits each batch along its first axis, adds up
-    gradients and updates once. ``seed`` draws dropout masks. Steps are bit-exactly repeatable: the
-    same seed, data and device give the same parameters.
+    ``trainable`` says what is trained (:mod:`coexec.autodiff.selection`; all if empty).
+    ``clip_norm`` bounds the joint norm of all gradients. ``micro_batches`` splits each batch along
+    its first axis, adds up gradients and updates once. ``seed`` draws dropout masks. Steps are
+    bit-exactly repeatable: the same seed, data and device give the same parameters.
 
     ``precision`` ``mixed`` computes products, convolutions and what is between them in float16,
     with float32 parameters and a dynamic loss scale (:attr:`loss_scale`); a step whose gradients
     overflow changes nothing but that scale.
+
+    ``activations`` says how what the backward pass needs is kept until then (all ways:
+    :mod:`coexec.passes.compress_activations`): ``full``, exactly in fewer bytes (``mask``), or with
+    an error of the gradients (``int8``, ``int4``, ``pooled``, ``auto``).
+
+    ``memory`` is a budget for all that a step has on the devices (bytes, ``512MiB``, ``auto``): the
+    fastest step that fits is taken (:mod:`coexec.memory_budget`, :attr:`memory_plan`). Only with
+    ``batch_statistics`` ``ghost`` may it divide batches that are normalised as a whole.
 
     While :attr:`updating` is false, a step that broke off has left all states as they were.
 
@@ -92,6 +117,9 @@ class Trainer:
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
         precision: Precision = "float32",
+        activations: Activations = "full",
+        memory: str | int | None = None,
+        batch_statistics: BatchStatistics = "whole",
         plan: Plan | None = None,
     ) -> None:
         if micro_batches < 1:
@@ -99,6 +127,8 @@ class Trainer:
         if plan is not None and micro_batches > 1:
             raise UsageError("a plan is that of whole steps: leave it out, or use 1 micro-batch")
         check_precision(precision, processors)
+        check_activations(activations)
+        check_batch_statistics(batch_statistics)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -109,14 +139,26 @@ class Trainer:
         self.seed = seed
         self.mode = mode
         self.precision = precision
+        self.activations = activations
         self.loss_scale = LossScale()
         self.steps = 0
         self.updating = False
         self._builder = StepBuilder(
             model,
-            Recipe(loss, optimizer, self.trainable, clip_norm, micro_batches, seed, precision),
+            Recipe(
+                loss,
+                optimizer,
+                self.trainable,
+                clip_norm,
+                micro_batches,
+                seed,
+                precision,
+                activations,
+                batch_statistics,
+            ),
         )
         self._programs = ResidentPrograms(processors, mode, plan)
+        self._budgeted = self._budget(memory)
 
     def options(self) -> TrainerOptions:
         """What a trainer is made with beside model, loss, optimizer, processors and plan."""
@@ -127,6 +169,9 @@ class Trainer:
             "seed": self.seed,
             "mode": self.mode,
             "precision": self.precision,
+            "activations": self.activations,
+            "memory": None if self._budgeted is None else self._budgeted.memory,
+            "batch_statistics": self._builder.recipe.batch_statistics,
         }
 
     def with_plan(self, plan: Plan) -> Trainer:
@@ -143,11 +188,12 @@ class Trainer:
         """
         arrays = check_feeds(self.model, feeds)
         with watched(trace) as watching:
-            if self.micro_batches == 1:
-                compiled = self._get("step", arrays)
+            setting = self._setting(arrays)
+            if setting.recipe.micro_batches == 1:
+                compiled = self._get("step", arrays, setting)
                 outcome = self._run(compiled, arrays, labels, self.steps, watching)
             else:
-                outcome = self._accumulated_step(arrays, labels, watching)
+                outcome = self._accumulated_step(setting, arrays, labels, watching)
         if self.precision == "mixed":
             self.loss_scale = self.loss_scale.after(outcome.overflowed)
         self.steps += 1
@@ -156,7 +202,7 @@ class Trainer:
     def predict(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of the model in inference form with the current parameters."""
         arrays = check_feeds(self.model, feeds)
-        compiled = self._get("inference", arrays)
+        compiled = self._get("inference", arrays, Setting(self._builder.recipe))
         return compiled.executor.run(_wanted(compiled, arrays))
 
     def state(self) -> dict[str, Array]:
@@ -174,6 +220,32 @@ class Trainer:
         if LOSS_SCALE in state:
             self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
         self.steps = steps
+
+    def set_memory(self, memory: str | int | None) -> None:
+        """Keep another budget from the next step on (``None``: none); all states stay as they are.
+
+        Raises:
+            UsageError: no amount of memory, or the training follows a plan.
+        """
+        self._budgeted = self._budget(memory)
+        programs = ResidentPrograms(self.processors, self.mode, self.followed)
+        programs.write(self._programs.read())
+        self._programs = programs
+
+    def plan_memory(self, feeds: Mapping[str, Array]) -> MemoryPlan | None:
+        """How steps on batches like ``feeds`` keep the budget; none without one. Nothing is run.
+
+        Raises:
+            MemoryBudgetError: nothing fits; the message says what would.
+        """
+        if self._budgeted is None:
+            return None
+        return self._budgeted.plan(check_feeds(self.model, feeds))
+
+    @property
+    def memory_plan(self) -> MemoryPlan | None:
+        """How the step made last keeps its budget; none without a budget or a step."""
+        return None if self._budgeted is None else self._budgeted.last
 
     def prepare(
         self,
@@ -197,12 +269,13 @@ class Trainer:
         self.processors = programs.processors
 
     def trained_model(self) -> ir.Model:
-        """A copy of the model with the current parameters and statistics."""
+        """A copy of the model with the current parameters and statistics, adapters merged."""
         copy = self.model.clone()
         state = self.state()
         for name, value in copy.graph.initializers.items():
             if name in state:
                 value.const_value = ir.tensor(state[name], name=name)
+        merge_adapters(copy)
         return copy
 
     def save(self, path: str | Path) -> None:
@@ -234,9 +307,23 @@ class Trainer:
         """Device memory of the training step: buffers and constants."""
         return self.program.peak_bytes
 
+    @property
+    def kept_activations(self) -> tuple[int, int]:
+        """Bytes that the step compiled last keeps for its backward pass, and in full."""
+        kept = kept_bytes(self._training().graph.model.graph)
+        return kept, max(self._builder.uncompressed_bytes, kept)
+
     def build_step(self, arrays: Mapping[str, Array]) -> StepGraph:
         """The training step on inputs of these shapes as one ONNX graph; nothing is compiled."""
         return self._builder.build("step", arrays)
+
+    def planned_bytes(self, feeds: Mapping[str, Array]) -> int:
+        """:attr:`peak_bytes` of a step on batches like ``feeds``; nothing is allocated or run."""
+        arrays = check_feeds(self.model, feeds)
+        kind: Kind = "step" if self.micro_batches == 1 else "accumulate"
+        if self.micro_batches > 1:
+            arrays = {n: split(n, array, self.micro_batches)[0] for n, array in arrays.items()}
+        return self._programs.lower(kind, self._builder.build(kind, arrays)).program.peak_bytes
 
     def _training(self) -> Compiled:
         found = self._programs.training()
@@ -277,16 +364,16 @@ class Trainer:
         return _Outcome(float(results[graph.loss]))
 
     def _accumulated_step(
-        self, arrays: Mapping[str, Array], labels: Array, trace: Trace | None
+        self, setting: Setting, arrays: Mapping[str, Array], labels: Array, trace: Trace | None
     ) -> _Outcome:
-        count = self.micro_batches
-        pieces = {name: _split(name, array, count) for name, array in arrays.items()}
-        label_pieces = _split("labels", labels, count)
+        count = setting.recipe.micro_batches
+        pieces = {name: split(name, array, count) for name, array in arrays.items()}
+        label_pieces = split("labels", labels, count)
         outcomes = []
         try:
             for i in range(count):
                 piece = {name: parts[i] for name, parts in pieces.items()}
-                compiled = self._get("accumulate", piece)
+                compiled = self._get("accumulate", piece, setting)
                 counter = self.steps * count + i
                 outcomes.append(self._run(compiled, piece, label_pieces[i], counter, trace))
         except NonFiniteLoss:
@@ -296,7 +383,8 @@ class Trainer:
         if any(outcome.overflowed for outcome in outcomes):
             self._programs.clear_accumulators()
             return _Outcome(loss, overflowed=True)
-        update = self._get("update", {})
+        # The update divides by the number of parts: there is one for each.
+        update = self._get("update", {"#micro_batches": np.empty((count, 0))}, setting)
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
         return _Outcome(loss)
 
@@ -311,15 +399,30 @@ class Trainer:
             scalars[graph.scale] = np.array(self.loss_scale.value, np.float32)
         return scalars
 
-    def _get(self, kind: Kind, arrays: Mapping[str, Array]) -> Compiled:
+    def _setting(self, arrays: Mapping[str, Array]) -> Setting:
+        """How steps on batches of these shapes are computed."""
+        if self._budgeted is None:
+            return Setting(self._builder.recipe)
+        return self._budgeted.plan(arrays).setting
+
+    def _get(self, kind: Kind, arrays: Mapping[str, Array], setting: Setting) -> Compiled:
         found = self._programs.find(kind, arrays)
         if found is not None:
             return found
+        builder = self._builder.of(setting.recipe)
         if kind == "update":
-            graph = self._builder.build_update(self._training().graph)
-        else:
-            graph = self._builder.build(kind, arrays)
-        return self._programs.compile(kind, arrays, graph)
+            graph = builder.build_update(self._training().graph)
+            return self._programs.compile(kind, arrays, graph)
+        graph = builder.build(kind, arrays)
+        return self._programs.compile(kind, arrays, graph, setting.recompute)
+
+    def _budget(self, memory: str | int | None) -> BudgetedSteps | None:
+        if memory is None:
+            return None
+        if self.followed is not None:
+            raise UsageError("a plan is that of whole plain steps: leave out the plan or memory")
+        recipe = self._builder.recipe
+        return BudgetedSteps(self.model, recipe, self.processors, memory, self.mode)
 
     def _prediction(self, graph: StepGraph) -> ir.Value:
         return next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
@@ -339,11 +442,3 @@ def _without_scale(state: Mapping[str, Array]) -> dict[str, Array]:
 
 def _wanted(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:
     return {name: feeds[name] for name in compiled.executor.program.inputs}
-
-
-def _split(name: str, array: Array, count: int) -> list[Array]:
-    if array.ndim == 0 or len(array) % count:
-        raise DataError(
-            f"{name!r}: a batch of {array.shape[:1]} does not split into {count} micro-batches"
-        )
-    return np.split(array, count)

@@ -27,7 +27,7 @@ def make_record(speed: float = 1.0, model: str = "resnet_tiny.onnx") -> dict[str
     events, wall = _events(points)
     categories = _categories(events, wall)
     return {
-        "format": 1,
+        "format": 2,
         "date": "2026-01-02T03:04:05+00:00",
         "versions": {"coexec": "0.1.0", "python": "3.11.2", "numpy": "2.0.0"},
         "model": model,
@@ -63,6 +63,7 @@ def make_record(speed: float = 1.0, model: str = "resnet_tiny.onnx") -> dict[str
         "events": events,
         "memory": _memory(events),
         "peak_bytes": 48_000_000,
+        "allocated_bytes": {TRACK: 48_000_000},
         "roofline": {
             TRACK: {
                 "peak_gflops": PEAK,
@@ -203,11 +204,13 @@ def _row(name: str, points: list[dict[str, Any]], busy: float) -> dict[str, Any]
 def _memory(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Activations pile up in the forward pass and go in the backward pass."""
     live = 20_000_000
-    steps = [{"t_ms": 0.0, "track": TRACK, "bytes": live}]
+    steps = [{"t_ms": 0.0, "track": TRACK, "bytes": live, "kinds": {"parameters": live}}]
     for event in events:
         if event["kind"] == "launch":
             live += {"forward": 3_500_000, "backward": -3_500_000}.get(event["phase"], 0)
-            steps.append({"t_ms": event["start_ms"], "track": TRACK, "bytes": live})
+            kinds = {"parameters": 20_000_000, "activations": live - 20_000_000}
+            entry = {"t_ms": event["start_ms"], "track": TRACK, "bytes": live, "kinds": kinds}
+            steps.append(entry)
     return steps
 
 

@@ -25,7 +25,7 @@ class Training:
         self.trainer = coexec.Trainer(
             coexec.load(spec["onnx"], shapes={"x": self.x.shape}),
             coexec.losses.SoftmaxCrossEntropy(),
-            coexec.optim.SGD(0.01, momentum=0.9),
+            coexec.optim.SGD(spec["rate"], momentum=0.9),
             [processor],
             precision=precision,
         )

@@ -65,7 +65,7 @@ class Training:
         self.onehot = np.eye(CLASSES, dtype=np.float32)[labels]
         self.net = with_weights(Net(), spec["onnx"])
         self.net.train(True)
-        self.optimizer = optim.SGD(self.net, 0.01, 0.9, 0.0)
+        self.optimizer = optim.SGD(self.net, spec["rate"], 0.9, 0.0)
         self.losses = [self._loss_before_step(), self._loss_before_step()]
 
     def _loss_before_step(self) -> float:

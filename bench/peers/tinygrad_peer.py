@@ -38,7 +38,7 @@ class Training:
             for t in onnx.load(spec["onnx"]).graph.initializer
         }
         optimizer = importlib.import_module("tinygrad.nn.optim").SGD(
-            list(weights.values()), lr=0.01, momentum=0.9
+            list(weights.values()), lr=spec["rate"], momentum=0.9
         )
 
         def step(x: Any, labels: Any) -> Any:

@@ -35,7 +35,9 @@ def module_of(path: str) -> nn.Module:
     return module
 
 
-def step_of(module: nn.Module, x: torch.Tensor, labels: torch.Tensor, form: str) -> Step:
+def step_of(
+    module: nn.Module, x: torch.Tensor, labels: torch.Tensor, form: str, rate: float
+) -> Step:
     """One step of SGD with momentum in the form that is wanted; returns its loss.
 
     In the form ``compile``, forward and backward are compiled; the update is PyTorch's own.
@@ -43,7 +45,7 @@ def step_of(module: nn.Module, x: torch.Tensor, labels: torch.Tensor, form: str)
     if form in ("channels-last", "bf16") and x.ndim == 4:
         module = module.to(memory_format=torch.channels_last)
         x = x.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9)
     forward: Callable[[torch.Tensor], torch.Tensor] = (
         torch.compile(module) if form == "compile" else module
     )
@@ -68,7 +70,7 @@ class Training:
         x, labels = torch.tensor(data["x"]), torch.tensor(data["labels"])
         self.before_bytes = forget_peak()
         module = module_of(spec["onnx"]).train()
-        self._step = step_of(module, x, labels, form)
+        self._step = step_of(module, x, labels, form, spec["rate"])
         self.losses = [self._step().item()]
         self.first_step_s = time.time() - started
         self.losses.append(self._step().item())

@@ -2,13 +2,16 @@
 
 Every optimizer reads two scalars that change from step to step and are therefore graph inputs:
 ``learning_rate`` (float32) and ``step`` (int64, 0 for the first update).
+
+With ``state_bits=8`` the states of large parameters are kept in 8 bits (``ops/optim_8bit.py``): a
+quarter of their bytes. Those of less than 4096 elements stay as they are, as in the paper.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +20,8 @@ from coexec.autodiff.schedules import Constant, Schedule
 from coexec.core.types import TensorType
 from coexec.ops.builder import GraphBuilder
 from coexec.ops.node import type_of
-from coexec.ops.opdef import TRAINING
+from coexec.ops.opdef import COEXEC, TRAINING
+from coexec.ops.optim_8bit import BLOCK, CODE, blocks_of
 
 Slot = Callable[[str], ir.Value]
 """``slot("momentum")`` is the graph input that holds this parameter's optimizer state."""
@@ -42,8 +46,8 @@ class Optimizer(ABC):
         return rate if isinstance(rate, Schedule) else Constant(rate)
 
     @abstractmethod
-    def slots(self) -> tuple[str, ...]:
-        """Names of the state tensors per parameter; all start as zeros of its shape."""
+    def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
+        """The state tensors of a parameter of this type by name; all start as zeros."""
 
     @abstractmethod
     def update(
@@ -58,6 +62,54 @@ class Optimizer(ABC):
         """Append the update of one parameter."""
 
 
+SMALLEST_IN_8_BITS = 4096
+"""Elements below which states keep the parameter's own type."""
+
+SINGLE = np.dtype(np.float32)
+
+
+def in_8_bits(parameter: TensorType, state_bits: int) -> bool:
+    """Whether an optimizer of so many bits keeps the states of this parameter in 8."""
+    large = parameter.size >= SMALLEST_IN_8_BITS
+    return state_bits == 8 and parameter.dtype == SINGLE and large
+
+
+def state_types(
+    names: Sequence[str], parameter: TensorType, state_bits: int
+) -> Mapping[str, TensorType]:
+    """Types of states by name: like the parameter, or codes with a scale for every block."""
+    if not in_8_bits(parameter, state_bits):
+        return dict.fromkeys(names, parameter)
+    codes = TensorType(parameter.shape, CODE)
+    scales = TensorType((blocks_of(parameter, BLOCK),), SINGLE)
+    return {key: kind for n in names for key, kind in ((n, codes), (f"{n}_scale", scales))}
+
+
+def _check_bits(state_bits: int) -> None:
+    if state_bits not in (8, 32):
+        raise ValueError(f"state_bits must be 8 or 32, not {state_bits}")
+
+
+def _stepped(
+    g: GraphBuilder,
+    op_type: str,
+    operands: Sequence[ir.Value],
+    attributes: Mapping[str, float | str],
+    slots: Mapping[str, ir.Value],
+) -> Update:
+    """The node of ONNX's operator on (R, T, X, G), or of its 8-bit form if states are codes."""
+    first = next(iter(slots.values()))
+    codes = type_of(first).dtype == CODE
+    new, *states = g.ops(
+        f"{op_type}8bit" if codes else op_type,
+        [*operands, *slots.values()],
+        {**attributes, "block_size": BLOCK} if codes else attributes,
+        outputs=1 + len(slots),
+        domain=COEXEC if codes else TRAINING,
+    )
+    return Update(new, dict(zip(slots, states, strict=True)))
+
+
 @dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as in PyTorch (dampening 0).
@@ -69,13 +121,16 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    state_bits: int = 32
 
     def __post_init__(self) -> None:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
+        _check_bits(self.state_bits)
 
-    def slots(self) -> tuple[str, ...]:
-        return ("momentum",) if self.momentum else ()
+    def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
+        names = ("momentum",) if self.momentum else ()
+        return state_types(names, parameter, self.state_bits)
 
     def update(
         self,
@@ -88,20 +143,14 @@ class SGD(Optimizer):
     ) -> Update:
         if not self.momentum:
             return Update(self._plain(g, parameter, gradient, rate), {})
-        attributes = {
+        attributes: dict[str, float | str] = {
             "alpha": self.momentum,
             "beta": 1.0,
             "mode": "nesterov" if self.nesterov else "standard",
             "norm_coefficient": self.weight_decay,
         }
-        new, velocity = g.ops(
-            "Momentum",
-            [rate, step, parameter, gradient, slot("momentum")],
-            attributes,
-            outputs=2,
-            domain=TRAINING,
-        )
-        return Update(new, {"momentum": velocity})
+        slots = {name: slot(name) for name in self.slots(type_of(parameter))}
+        return _stepped(g, "Momentum", [rate, step, parameter, gradient], attributes, slots)
 
     def _plain(
         self, g: GraphBuilder, parameter: ir.Value, gradient: ir.Value, rate: ir.Value
@@ -124,9 +173,13 @@ class Adam(Optimizer):
     beta2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+    state_bits: int = 32
 
-    def slots(self) -> tuple[str, ...]:
-        return ("first_moment", "second_moment")
+    def __post_init__(self) -> None:
+        _check_bits(self.state_bits)
+
+    def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
+        return state_types(("first_moment", "second_moment"), parameter, self.state_bits)
 
     def update(
         self,
@@ -137,7 +190,7 @@ class Adam(Optimizer):
         rate: ir.Value,
         step: ir.Value,
     ) -> Update:
-        attributes = {
+        attributes: dict[str, float | str] = {
             "alpha": self.beta1,
             "beta": self.beta2,
             "epsilon": self.epsilon,
@@ -145,15 +198,8 @@ class Adam(Optimizer):
         }
         # ONNX corrects the bias with T itself and not at all for T = 0: the first update has T = 1.
         count = g.op("Add", [step, g.constant(1, "int64")])
-        first, second = slot("first_moment"), slot("second_moment")
-        new, m, v = g.ops(
-            "Adam",
-            [rate, count, parameter, gradient, first, second],
-            attributes,
-            outputs=3,
-            domain=TRAINING,
-        )
-        return Update(new, {"first_moment": m, "second_moment": v})
+        slots = {name: slot(name) for name in self.slots(type_of(parameter))}
+        return _stepped(g, "Adam", [rate, count, parameter, gradient], attributes, slots)
 
 
 @dataclass(frozen=True)
@@ -174,8 +220,8 @@ class AdamW(Adam):
         shrink = g.op("Mul", [rate, g.constant(self.weight_decay, "float32")])
         keep = g.op("Sub", [g.constant(1.0, "float32"), shrink])
         decayed = g.op("Mul", [parameter, _like(g, keep, parameter)])
-        plain = Adam(self.learning_rate, self.beta1, self.beta2, self.epsilon)
-        return plain.update(g, decayed, gradient, slot, rate, step)
+        plain = replace(self, weight_decay=0.0)
+        return Adam.update(plain, g, decayed, gradient, slot, rate, step)
 
 
 def _like(g: GraphBuilder, scalar: ir.Value, parameter: ir.Value) -> ir.Value:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
+from coexec.autodiff.narrow import cut, joined, narrow_gradient
 from coexec.autodiff.optimizers import RATE_TYPE, Optimizer
 from coexec.autodiff.reverse import gradients
+from coexec.autodiff.selection import Channels, select
 from coexec.base.errors import GradientError
 from coexec.core.types import Array, TensorType
 from coexec.ops.builder import PHASE, ROLE, STATE, STEP, GraphBuilder
-from coexec.ops.node import is_parameter, type_of
+from coexec.ops.node import type_of
 
 BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
 LABELS, RATE, SCALE = "labels", "learning_rate", "loss_scale"
@@ -27,8 +29,9 @@ class StepGraph:
 
     ``state`` maps each output that is a new state to the input it replaces; ``initial`` holds the
     first values of those inputs. ``parameters`` are the states that are the model's own
-    initializers. ``labels``, ``rate``, ``step`` and ``loss`` are names ("" where not used), as are
-    ``scale``, the input that the loss is multiplied by before it is differentiated, and
+    initializers. ``channels`` tells which output channels of a parameter are trained, where that is
+    not all of them. ``labels``, ``rate``, ``step`` and ``loss`` are names ("" where not used), as
+    are ``scale``, the input that the loss is multiplied by before it is differentiated, and
     ``magnitude``, the output that is finite where all (unscaled) gradients are.
     """
 
@@ -45,40 +48,12 @@ class StepGraph:
     scale: str = ""
     magnitude: str = ""
     gradients: Mapping[str, str] = field(default_factory=dict)
+    channels: Mapping[str, Channels] = field(default_factory=dict)
 
     @property
     def watched(self) -> tuple[str, ...]:
         """Outputs to look at before parameters change."""
         return tuple(name for name in (self.loss, self.magnitude) if name)
-
-
-def trainable_initializers(model: ir.Model, patterns: Sequence[str]) -> list[ir.Value]:
-    """Weights (rank >= 1) that match a pattern, without batch statistics and graph constants.
-
-    Raises:
-        GradientError: a pattern that matches no initializer (the known names are listed).
-    """
-    graph = model.graph
-    statistics = {
-        value
-        for node in graph
-        if node.op_type == "BatchNormalization" and not node.domain
-        for value in node.inputs[3:5]
-    }
-    candidates = [
-        value
-        for value in graph.initializers.values()
-        if value not in statistics and is_parameter(value) and type_of(value).rank
-    ]
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(str(v.name), pattern) for v in candidates):
-            known = ", ".join(str(value.name) for value in candidates)
-            raise GradientError(f"--trainable {pattern!r} matches no parameter; known: {known}")
-    return [
-        value
-        for value in candidates
-        if not patterns or any(fnmatch.fnmatchcase(str(value.name), p) for p in patterns)
-    ]
 
 
 def build_step(
@@ -114,10 +89,14 @@ def build_update(
     micro_batches: int,
     clip_norm: float | None,
     opset: int,
+    channels: Mapping[str, Channels] = MappingProxyType({}),
 ) -> StepGraph:
-    """The optimizer alone, on gradients accumulated over ``micro_batches``; clears them."""
+    """The optimizer alone, on gradients accumulated over ``micro_batches``; clears them.
+
+    Of parameters named in ``channels`` only these output channels have gradients.
+    """
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
-    work = _Update(ir.Model(graph, ir_version=10), parameters)
+    work = _Update(ir.Model(graph, ir_version=10), parameters, channels)
     work.append_updates(optimizer, work.mean_gradients(micro_batches), clip_norm)
     work.clear_accumulators()
     return work.finish()
@@ -144,6 +123,7 @@ class _States:
         self.builder = GraphBuilder(model.graph, BACKWARD)
         self.parameters: dict[str, ir.Value] = {}
         self.gradients: dict[str, ir.Value] = {}
+        self.channels: dict[str, Channels] = {}
         self.state: dict[str, str] = {}
         self.initial: dict[str, Array] = {}
         self.others: tuple[str, ...] = ()
@@ -170,15 +150,17 @@ class _States:
     def _update(
         self, optimizer: Optimizer, name: str, gradient: ir.Value, rate: ir.Value, step: ir.Value
     ) -> None:
-        parameter = self.parameters[name]
-        kind = type_of(parameter)
-        self.builder.source = _layer_of(parameter) or name
+        """Append the update of a parameter, or of those of its channels that are trained."""
+        g, whole, channels = self.builder, self.parameters[name], self.channels.get(name)
+        g.source = _layer_of(whole) or name
+        part = whole if channels is None else cut(g, whole, channels)
         inputs = {
             slot: self.add_state(f"{name}#{slot}", np.zeros(kind.shape, kind.dtype))
-            for slot in optimizer.slots()
+            for slot, kind in optimizer.slots(type_of(part)).items()
         }
-        update = optimizer.update(self.builder, parameter, gradient, inputs.__getitem__, rate, step)
-        self.replace_state(parameter, update.parameter)
+        update = optimizer.update(g, part, gradient, inputs.__getitem__, rate, step)
+        new = update.parameter
+        self.replace_state(whole, new if channels is None else joined(g, whole, new, channels))
         for slot, value in update.slots.items():
             self.replace_state(inputs[slot], value)
 
@@ -220,7 +202,8 @@ class _Step(_States):
             node.metadata_props.setdefault(PHASE, FORWARD)
         if len(graph.outputs) < 1:
             raise GradientError("the model has no output to train on")
-        chosen = trainable_initializers(model, trainable)
+        selected = select(model, trainable)
+        chosen = [each.value for each in selected]
         self.prediction = graph.outputs[0]
         self.builder.phase = FORWARD
         self.labels = self.builder.input(LABELS, loss.labels_type(type_of(self.prediction)))
@@ -231,6 +214,13 @@ class _Step(_States):
         if not used:
             raise GradientError("the loss depends on no trainable parameter of the model")
         self.gradients = {str(v.name): g for v in used if (g := found[v]) is not None}
+        self.channels = {
+            each.name: each.channels
+            for each in selected
+            if each.channels is not None and each.name in self.gradients
+        }
+        for name, channels in self.channels.items():
+            self.gradients[name] = narrow_gradient(self.builder, self.gradients[name], channels)
         if self.scale is not None:
             self._unscale(self.scale)
         self.parameters = {str(v.name): self.as_state(v) for v in used}
@@ -295,6 +285,7 @@ class _Step(_States):
             scale=str(self.scale.name) if self.scale is not None else "",
             magnitude=str(self.magnitude.name) if self.magnitude is not None else "",
             gradients={name: str(value.name) for name, value in self.gradients.items()},
+            channels=self.channels,
         )
 
 
@@ -304,14 +295,29 @@ def _layer_of(parameter: ir.Value) -> str:
     return next((str(node.name or node.op_type) for node in readers), "")
 
 
+def _trained_shape(shape: tuple[int, ...], channels: Channels | None) -> tuple[int, ...]:
+    """Shape of what is trained of a parameter."""
+    if channels is None:
+        return shape
+    count = channels.end - channels.begin
+    return (*shape[: channels.axis], count, *shape[channels.axis + 1 :])
+
+
 class _Update(_States):
     """Optimizer graph over accumulated gradients."""
 
-    def __init__(self, model: ir.Model, parameters: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        model: ir.Model,
+        parameters: Mapping[str, Array],
+        channels: Mapping[str, Channels],
+    ) -> None:
         super().__init__(model)
+        self.channels = dict(channels)
         for name, value in parameters.items():
             self.parameters[name] = self.add_state(name, value)
-            self.gradients[name] = self.add_state(accumulator_name(name), np.zeros_like(value))
+            zeros = np.zeros(_trained_shape(value.shape, channels.get(name)), value.dtype)
+            self.gradients[name] = self.add_state(accumulator_name(name), zeros)
 
     def mean_gradients(self, micro_batches: int) -> dict[str, ir.Value]:
         g = self.builder

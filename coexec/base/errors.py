@@ -29,12 +29,24 @@ class ProcessorError(CoexecError):
     """A processor spec is unknown, the processor is absent, or it failed while running."""
 
 
+class DeviceMemoryError(ProcessorError):
+    """An allocation does not fit a processor's memory, or the limit that was set for it."""
+
+
 class GradientError(CoexecError):
     """The model, or the part of it that was asked for, cannot be differentiated."""
 
 
 class NonFiniteLoss(CoexecError):
     """The loss became NaN or infinite; the message names the step and the first offending node."""
+
+
+class MemoryBudgetError(CoexecError):
+    """Nothing fits a memory budget; ``least_bytes`` is the smallest peak that was found."""
+
+    def __init__(self, message: str, least_bytes: int) -> None:
+        super().__init__(message)
+        self.least_bytes = least_bytes
 
 
 class CheckpointError(CoexecError):

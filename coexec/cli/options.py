@@ -30,6 +30,19 @@ OptimizerOption = Annotated[
 BatchSizeOption = Annotated[
     int, typer.Option("--batch-size", min=1, help="Where the model leaves it open.")
 ]
+MemoryOption = Annotated[
+    str,
+    typer.Option(
+        metavar="512MiB",
+        help="Budget for all that a training step has on the devices; auto: what is available.",
+    ),
+]
+BatchStatisticsOption = Annotated[
+    str,
+    typer.Option(
+        help="whole, or ghost: --memory may divide batches, each part is normalised by its own."
+    ),
+]
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1x3x224x224", help="Shape of an input left open."),

@@ -18,10 +18,13 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
+from coexec.cli.memory_table import memory_record, show_memory
 from coexec.cli.options import (
     BatchSizeOption,
+    BatchStatisticsOption,
     JsonFlag,
     LossOption,
+    MemoryOption,
     OptimizerOption,
     ShapeOption,
     require_known,
@@ -99,6 +102,8 @@ def plan(
     save: Annotated[
         Path | None, typer.Option(metavar="PLAN.onnx", help="Write the model with the plan in it.")
     ] = None,
+    memory: MemoryOption = "",
+    batch_statistics: BatchStatisticsOption = "whole",
     as_json: JsonFlag = False,
 ) -> None:
     """Plan a model on several processors: times, load, moves, refusals, and other policies."""
@@ -110,6 +115,8 @@ def plan(
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
     runs_plans = _runs_plans(verified, policy, train=train, seconds=seconds, specs=specs)
     opened = open_all(specs)
+    _require_train(memory, train=train)
+    kept = None
     loaded = load(model)
     loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
     feeds = random_feeds(loaded, np.random.default_rng(SEED))
@@ -127,9 +134,15 @@ def plan(
             # As `coexec train` has it by default: the plan is that of its step.
             options = {"momentum": momentum} if optimizer == "sgd" else {}
             trainer = Trainer(
-                loaded, LOSSES[loss](), OPTIMIZERS[optimizer](1e-3, **options), opened
+                loaded,
+                LOSSES[loss](),
+                OPTIMIZERS[optimizer](1e-3, **options),
+                opened,
+                memory=memory or None,
+                batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
             )
             planning = plan_training(trainer, feeds, how)
+            kept = memory_record(trainer.plan_memory(feeds))
         else:
             planning = plan_inference(loaded, feeds, opened, how)
         tried = None
@@ -146,11 +159,18 @@ def plan(
         save_plan(planning.model, planning.plan, save)
         notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")
     if as_json:
-        print_json({**record(planning, pipeline), "verified": tried and _verified_record(tried)})
+        found = record(planning, pipeline)
+        print_json({**found, "verified": tried and _verified_record(tried), "memory": kept})
     else:
         show(planning, pipeline, explain=explain)
+        show_memory(kept)
         if tried is not None:
             _show_verified(tried)
+
+
+def _require_train(memory: str, *, train: bool) -> None:
+    if memory and not train:
+        raise UsageError("--memory is the budget of a training step: give --train too")
 
 
 def _runs_plans(

@@ -138,6 +138,7 @@ def show(record: ProfileRecord) -> None:
     _show_rows("Operators", record["operators"])
     _show_rows("Layers", record["layers"])
     _show_rows("Phases", record["phases"])
+    _show_memory(record)
     for advice in record["advice"]:
         console.print(f"\n[bold yellow]{escape(advice['title'])}[/]", highlight=False)
         console.print(f"  {escape(advice['evidence'])}", highlight=False)
@@ -188,6 +189,28 @@ def _show_rows(title: str, rows: list[RowRecord]) -> None:
     console.print(table)
     if len(rows) > ROWS:
         console.print(f"[dim]... and {len(rows) - ROWS} more[/]", highlight=False)
+
+
+def _show_memory(record: ProfileRecord) -> None:
+    """Per track, what the fullest moment holds; all of it planned, beside what was allocated."""
+    for track in dict.fromkeys(entry["track"] for entry in record["memory"]):
+        entries = [entry for entry in record["memory"] if entry["track"] == track]
+        fullest = max(entries, key=lambda entry: entry["bytes"])
+        console.print(
+            f"\n[bold]Memory[/] {escape(track)}: {bytes_text(fullest['bytes'])} in use at "
+            f"{fullest['t_ms']:.3f} ms",
+            highlight=False,
+        )
+        for kind, nbytes in sorted(fullest["kinds"].items(), key=lambda item: -item[1]):
+            share = nbytes / fullest["bytes"]
+            console.print(
+                f"  {kind:<23} [cyan]{bar(share, BAR)}[/] {share:6.1%} {bytes_text(nbytes):>12}",
+                highlight=False,
+            )
+        if track in record["allocated_bytes"]:
+            allocated = bytes_text(record["allocated_bytes"][track])
+            console.print(f"  [dim]allocated in this process: {allocated}[/]", highlight=False)
+    console.print(f"  [dim]planned: {bytes_text(record['peak_bytes'])} in all[/]", highlight=False)
 
 
 def _show_quality(record: ProfileRecord) -> None:

@@ -35,7 +35,8 @@ from coexec.cli.output import (
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.core.events import HOST
-from coexec.cost.soc.estimate import COEXEC, ENGINES
+from coexec.cost.soc.engine_profile import COEXEC
+from coexec.cost.soc.estimate import ENGINES
 from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES
 from coexec.report.bars import bar

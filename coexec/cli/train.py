@@ -20,9 +20,12 @@ from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
+from coexec.cli.memory_table import memory_record, show_memory
 from coexec.cli.options import (
+    BatchStatisticsOption,
     JsonFlag,
     LossOption,
+    MemoryOption,
     OptimizerOption,
     ProcessorOption,
     require_known,
@@ -33,6 +36,12 @@ from coexec.cli.output import (
     print_json,
     require_folder,
     require_writable,
+)
+from coexec.cli.trained_parameters import (
+    choice_record,
+    chosen_to_fit,
+    items_to_train,
+    with_adapters,
 )
 from coexec.cli.tune import parse_budget
 from coexec.core.events import Trace
@@ -46,6 +55,8 @@ from coexec.replanning import training_planner
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.sparkline import sparkline
 from coexec.trainer import Trainer as BaseTrainer
+
+STATE_BITS = {"float32": 32, "8bit": 8}
 
 
 def register(app: typer.Typer) -> None:
@@ -70,6 +81,9 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(help="Default: the optimizer's own.")
     ] = None,
+    optimizer_state: Annotated[
+        str, typer.Option(help="float32, or 8bit: a quarter of the bytes, for large parameters.")
+    ] = "float32",
     schedule: Annotated[str, typer.Option(help="constant, step or cosine.")] = "constant",
     warmup_steps: Annotated[int, typer.Option(min=0, help="Linear warm-up.")] = 0,
     clip_norm: Annotated[float | None, typer.Option(help="Bound of the gradients' norm.")] = None,
@@ -79,9 +93,27 @@ def train(
     precision: Annotated[
         str, typer.Option(help="float32, or mixed: float16 with a loss scale.")
     ] = "float32",
+    activations: Annotated[
+        str,
+        typer.Option(help="Kept for the backward pass: full, mask, int8, int4, pooled or auto."),
+    ] = "full",
     trainable: Annotated[
-        list[str] | None, typer.Option(metavar="PATTERN", help="Parameters to train; default all.")
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT",
+            help="Train these only: a PATTERN of names, PATTERN[A:B] (output channels), bias, "
+            "last:K (layers), layers:NAME,...; may be repeated. auto:BYTES: what contributes "
+            "most and fits.",
+        ),
     ] = None,
+    lora: Annotated[
+        str,
+        typer.Option(
+            metavar="RANK[:PATTERN]",
+            help="Train adapters of this rank beside the weights of Gemm and MatMul instead of the "
+            "weights themselves; --out has them merged.",
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Order of samples, dropout masks.")] = 0,
     processor: ProcessorOption = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder of checkpoints.")] = None,
@@ -106,6 +138,8 @@ def train(
         bool,
         typer.Option("--adapt", help="Plan again when one of --processors slows down or is lost."),
     ] = False,
+    memory: MemoryOption = "",
+    batch_statistics: BatchStatisticsOption = "whole",
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model from an ONNX file on an OpenCL device and write the trained ONNX file."""
@@ -126,22 +160,31 @@ def train(
         raise UsageError("--adapt needs --processors A,B: what it may plan with")
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
 
-    def trainer_on(specs: Sequence[str], plan: Plan | Path | None = None) -> Trainer:
+    items: Sequence[str] = items_to_train(trainable, lora)
+
+    def trainer_on(
+        specs: Sequence[str], items: Sequence[str], plan: Plan | Path | None = None
+    ) -> Trainer:
         return Trainer(
             # Shapes stay as open as the file has them: the trained file serves any batch again.
-            load(model),
+            with_adapters(load(model), lora, seed),
             _loss(loss, label_smoothing, class_axis),
-            _optimizer(optimizer, rate, momentum, weight_decay),
+            _optimizer(optimizer, rate, momentum, weight_decay, optimizer_state),
             specs,
-            trainable=tuple(trainable or ()),
+            trainable=items,
             clip_norm=clip_norm,
             micro_batches=micro_batches,
             seed=seed,
             precision=precision,  # type: ignore[arg-type]  # the trainer checks it
+            activations=activations,  # type: ignore[arg-type]  # as well
+            memory=memory or None,
+            batch_statistics=batch_statistics,  # type: ignore[arg-type]  # as well
             plan=plan,
         )
 
-    trainer: BaseTrainer = trainer_on(specs or processor or (), plan)
+    on = specs or processor or ()
+    choice = chosen_to_fit(items, lambda some: trainer_on(on, some), train_data, batch_size)
+    trainer: BaseTrainer = trainer_on(on, choice.trainable if choice else items, plan)
     if specs:
         trainer = _planned(
             trainer, train_data, batch_size, _plan_options(policy, budget, specs), adapt
@@ -155,7 +198,7 @@ def train(
         trainer.save(out)
     if trace is not None and events is not None:
         write_perfetto(events, trace, trainer.program if events.events else None)
-    record = _record(trainer, result, out)
+    record = _record(trainer, result, out) | {"choice": choice_record(choice)}
     print_json(record) if as_json else _show(record, losses)
 
 
@@ -225,6 +268,8 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
         "accuracy": result.accuracy,
         "step_ms_median": result.step_ms_median,
         "peak_bytes": trainer.peak_bytes if trained else None,
+        "activations": _activations_record(trainer) if trained else None,
+        "memory": memory_record(trainer.memory_plan),
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
         "plan": _plan_record(trainer.followed),
@@ -236,6 +281,11 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
         "notes": list(result.notes),
         "out": out,
     }
+
+
+def _activations_record(trainer: BaseTrainer) -> dict[str, Any]:
+    kept, full = trainer.kept_activations
+    return {"kept": trainer.activations, "kept_bytes": kept, "full_bytes": full}
 
 
 def _plan_record(plan: Plan | None) -> dict[str, Any] | None:
@@ -270,6 +320,11 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
     if record["peak_bytes"] is not None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
         console.print(f"memory    {planned} planned ({naive} without reuse)")
+    show_memory(record["memory"])
+    kept = record["activations"]
+    if kept is not None and kept["kept"] != "full":
+        small, full = bytes_text(kept["kept_bytes"]), bytes_text(kept["full_bytes"])
+        console.print(f"kept      {small} of activations ({kept['kept']}) instead of {full}")
     if record["overflows"] is not None:
         console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
     if record["out"] is not None:
@@ -293,13 +348,17 @@ def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
     return chosen
 
 
-def _optimizer(name: str, rate: Schedule, momentum: float, weight_decay: float | None) -> Optimizer:
+def _optimizer(
+    name: str, rate: Schedule, momentum: float, weight_decay: float | None, state: str
+) -> Optimizer:
     require_known("--optimizer", name, OPTIMIZERS)
     if not 0.0 <= momentum < 1.0:
         raise UsageError(f"--momentum must be in [0, 1), not {momentum}")
     if weight_decay is not None and not weight_decay >= 0:
         raise UsageError(f"--weight-decay must be at least 0, not {weight_decay}")
+    require_known("--optimizer-state", state, STATE_BITS)
     options: dict[str, Any] = {} if weight_decay is None else {"weight_decay": weight_decay}
+    options["state_bits"] = STATE_BITS[state]
     if name == "sgd":
         options["momentum"] = momentum
     chosen: Optimizer = OPTIMIZERS[name](rate, **options)

@@ -20,6 +20,8 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.cost.calibration import training
+from coexec.cost.calibration.check import Check
+from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.folder import read_folder
 from coexec.cost.calibration.score import Score
 from coexec.cost.calibration.validate import (
@@ -75,12 +77,15 @@ def validate(
             outcome = cross_validate(found.samples, split, lambda name: status.update(escape(name)))
             outcomes += [outcome] if outcome is not None else []
     record = _record(data, used, outcomes, found.skipped)
+    checks = check_folder(data, used)
+    record["checks"] = [_plain(check) for check in checks]
     if html is not None:
         write_validation_page(record, html)
     if as_json:
         print_json({key: value for key, value in record.items() if key != "plots"})
         return
     _show(record)
+    _show_checks(checks)
     if html is not None:
         console.print(f"written {escape(str(html))}")
 
@@ -168,6 +173,27 @@ def _show(record: dict[str, Any]) -> None:
     for name, count in record["skipped"].items():
         console.print(f"[dim]{escape(name)}: {count} rows of unknown networks or chips[/]")
     console.print(escape(record["verdict"]))
+
+
+def _plain(check: Check) -> dict[str, object]:
+    """As JSON has it: numbers where there are rows."""
+    record = asdict(check)
+    return record if check.rows else {key: record[key] for key in ("file", "what", "note", "rows")}
+
+
+def _show_checks(checks: Sequence[Check]) -> None:
+    """What is compared without being fitted, and why the rest is not."""
+    table = Table(title="Files that nothing is fitted to")
+    for name in ("file", "what", "note"):
+        table.add_column(name)
+    for name in ("rows", "MAPE", "bias", "within 20 %"):
+        table.add_column(name, justify="right")
+    for check in checks:
+        shares = (check.mape, check.bias, check.within_20) if check.rows else ()
+        texts = [f"{100 * share:.0f} %" for share in shares] or ["", "", ""]
+        count = f"{check.rows:,}" if check.rows else ""
+        table.add_row(escape(check.file), escape(check.what), escape(check.note), count, *texts)
+    console.print(table)
 
 
 def _show_known(used: Coefficients, as_json: bool) -> None:

@@ -1,13 +1,26 @@
 """Static memory planning: tensors with lifetimes are placed in one arena so that none overlap.
 
-Best-fit in order of decreasing size ("greedy by size"): Pisarchyk and Lee, "Efficient Memory
-Management for Deep Neural Net Inference", 2020 (arXiv 2001.03288), section 5.
+Blocks are placed one after the other, each into the tightest gap that is free all its life. What
+counts is the order: by size and by breadth are those of Pisarchyk and Lee, "Efficient Memory
+Management for Deep Neural Net Inference", 2020 (arXiv 2001.03288), sections 5.1 and 5.2. The first
+that comes close enough to the lower bound is taken; where none does, all of them are changed step
+by step (:func:`coexec.core.arena_search.improve`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+
+from coexec.core.arena_placement import Block, place_in_order
+from coexec.core.arena_search import Walls, improve
+
+NEAR = 1.005
+"""A plan of at most this multiple of the lower bound ends the trying of orders."""
+
+FAR = 1.03
+"""Above this multiple the best order is not good enough: all are improved by search."""
 
 
 @dataclass(frozen=True)
@@ -21,60 +34,116 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class ArenaPlan:
-    """Offsets in bytes by name; ``nbytes`` is the arena's size, ``naive_bytes`` without reuse."""
+    """Offsets in bytes by name; ``nbytes`` is the arena's size, ``naive_bytes`` without reuse.
+
+    No plan of these blocks takes less than ``bound_bytes``.
+    """
 
     offsets: Mapping[str, int]
     nbytes: int
     naive_bytes: int
+    bound_bytes: int
 
 
-def plan_arena(blocks: Mapping[str, Lifetime], alignment: int) -> ArenaPlan:
+def plan_arena(
+    blocks: Mapping[str, Lifetime], alignment: int, kept: Mapping[str, int] | None = None
+) -> ArenaPlan:
     """Place ``blocks`` so that blocks live at the same time never share a byte.
 
     ``alignment`` in bytes holds for every offset (OpenCL: ``CL_DEVICE_MEM_BASE_ADDR_ALIGN``).
+    ``kept`` are offsets of blocks that have their place already. The plan is a function of the
+    arguments: no clock, no random state.
     """
-    placed: list[tuple[int, int, Lifetime]] = []
-    offsets: dict[str, int] = {}
-    for name in sorted(blocks, key=lambda n: (-blocks[n].nbytes, blocks[n].first, n)):
-        block = blocks[name]
-        size = _round_up(max(block.nbytes, 1), alignment)
-        offset = _best_gap(placed, block, size)
-        offsets[name] = offset
-        placed.append((offset, offset + size, block))
-    total = max((end for _, end, _ in placed), default=0)
-    naive = sum(_round_up(max(b.nbytes, 1), alignment) for b in blocks.values())
-    return ArenaPlan(offsets, total, naive)
+    fixed = kept or {}
+    lives = {
+        name: Lifetime(padded(life.nbytes, alignment), life.first, life.last)
+        for name, life in sorted(blocks.items())
+    }
+    rounded = {name: Block(name, b.nbytes, b.first, b.last) for name, b in lives.items()}
+    walls = [(rounded[name], offset) for name, offset in sorted(fixed.items())]
+    free = [block for name, block in rounded.items() if name not in fixed]
+    reach = max((offset + block.nbytes for block, offset in walls), default=0)
+    bound = max(largest_live_set(lives), reach)
+    offsets = {**fixed, **_best_places(free, walls, bound)}
+    return ArenaPlan(
+        {name: offsets[name] for name in blocks},
+        max((offsets[name] + block.nbytes for name, block in rounded.items()), default=0),
+        sum(block.nbytes for block in rounded.values()),
+        bound,
+    )
 
 
 def largest_live_set(blocks: Mapping[str, Lifetime]) -> int:
     """Lower bound on any plan: the most bytes that are live at one step."""
-    changes: dict[int, int] = {}
-    for block in blocks.values():
-        changes[block.first] = changes.get(block.first, 0) + block.nbytes
-        changes[block.last + 1] = changes.get(block.last + 1, 0) - block.nbytes
-    live = peak = 0
-    for step in sorted(changes):
-        live += changes[step]
-        peak = max(peak, live)
-    return peak
+    steps = 1 + max((block.last for block in blocks.values()), default=-1)
+    return max(live_bytes([*blocks.values()], steps), default=0)
 
 
-def _best_gap(placed: Sequence[tuple[int, int, Lifetime]], block: Lifetime, size: int) -> int:
-    """The tightest gap between blocks live at the same time, else the end of them all."""
-    rivals = sorted(
-        (start, end)
-        for start, end, other in placed
-        if other.first <= block.last and block.first <= other.last
-    )
-    best: tuple[int, int] | None = None
-    cursor = 0
-    for start, end in rivals:
-        gap = start - cursor
-        if gap >= size and (best is None or gap < best[0]):
-            best = (gap, cursor)
-        cursor = max(cursor, end)
-    return best[1] if best else cursor
+def live_bytes(blocks: Sequence[Lifetime], steps: int) -> list[int]:
+    """Bytes that are live at each of ``steps`` steps."""
+    changes = [0] * (steps + 2)
+    for block in blocks:
+        changes[block.first] += block.nbytes
+        changes[block.last + 1] -= block.nbytes
+    return list(accumulate(changes[:steps]))
 
 
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+def padded(nbytes: int, alignment: int) -> int:
+    """Bytes that a block takes in an arena: a multiple of ``alignment``, never none."""
+    return -(-max(nbytes, 1) // alignment) * alignment
+
+
+def _best_places(blocks: Sequence[Block], walls: Walls, bound: int) -> dict[str, int]:
+    """Offsets of the order whose plan is smallest, or near enough to ``bound``."""
+    tried: list[tuple[int, dict[str, int]]] = []
+    orders: list[list[Block]] = []
+    for order in ORDERS:
+        orders.append(order(blocks))
+        offsets = place_in_order(orders[-1], walls)
+        size = max((offsets[block.name] + block.nbytes for block in blocks), default=0)
+        tried.append((size, offsets))
+        if size <= NEAR * bound:
+            return offsets
+    size, offsets = min(tried, key=lambda one: one[0])
+    if size <= FAR * bound:
+        return offsets
+    return place_in_order(improve(orders, walls, int(FAR * bound)), walls)
+
+
+def _by_size(blocks: Sequence[Block]) -> list[Block]:
+    return sorted(blocks, key=lambda b: (-b.nbytes, b.first, b.name))
+
+
+def _by_area(blocks: Sequence[Block]) -> list[Block]:
+    """Bytes times steps: what is large and stays long has the least choice."""
+    return sorted(blocks, key=lambda b: (-b.nbytes * b.steps, b.first, b.name))
+
+
+def _by_length(blocks: Sequence[Block]) -> list[Block]:
+    return sorted(blocks, key=lambda b: (-b.steps, -b.nbytes, b.first, b.name))
+
+
+def _by_first_use(blocks: Sequence[Block]) -> list[Block]:
+    return sorted(blocks, key=lambda b: (b.first, -b.last, -b.nbytes, b.name))
+
+
+def _by_breadth(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks of the fullest step first, the largest of them first; then those of the next."""
+    steps = 1 + max((block.last for block in blocks), default=-1)
+    live = live_bytes([Lifetime(b.nbytes, b.first, b.last) for b in blocks], steps)
+    rank = {step: place for place, step in enumerate(sorted(range(steps), key=lambda s: -live[s]))}
+    fullest = {
+        block.name: min(rank[step] for step in range(block.first, block.last + 1))
+        for block in blocks
+    }
+    return sorted(blocks, key=lambda b: (fullest[b.name], -b.nbytes, b.first, b.name))
+
+
+ORDERS: tuple[Callable[[Sequence[Block]], list[Block]], ...] = (
+    _by_size,
+    _by_breadth,
+    _by_area,
+    _by_length,
+    _by_first_use,
+)
+"""Orders of placing, the one that is best most often first."""

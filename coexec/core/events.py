@@ -21,8 +21,9 @@ class Event:
     ``flop`` and ``bytes`` are the work of the operator (not counters), ``track`` is the processor.
     ``dtype`` is the element type it computes in. ``source`` is the node of the user's model that
     the work belongs to: a gradient's forward node, an update's layer, a forward node itself.
-    ``items`` is the number of work-items of a kernel, ``live`` the bytes of the arena in use while
-    it runs; 0 where that means nothing. ``choice`` is the kernel variant with its tuned values.
+    ``items`` is the number of work-items of a kernel. ``live`` are the bytes of the arena in use
+    while it runs, of which ``gradients`` are tensors of the backward pass and ``workspace`` is the
+    kernels' own; 0 where that means nothing. ``choice`` is the kernel's variant with its values.
     """
 
     name: str
@@ -40,6 +41,8 @@ class Event:
     items: int = 0
     live: int = 0
     choice: str = ""
+    gradients: int = 0
+    workspace: int = 0
 
     @property
     def duration_ns(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,8 @@ class Executable:
     """A compiled region as plain data. ``submit`` takes buffers in the order of :attr:`arguments`.
 
     ``scratch_bytes`` is the arena for intermediate tensors, ``naive_bytes`` its size without reuse.
+    ``carried`` are offsets in the arena of outputs that stay there for later executables, which
+    have them among their ``continued``; neither are arguments.
     """
 
     processor: str
@@ -76,11 +78,20 @@ class Executable:
     outputs: tuple[str, ...]
     scratch_bytes: int
     naive_bytes: int
+    carried: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+    continued: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def constant_bytes(self) -> int:
         """Weights and tables that travel with the executable."""
         return 0
+
+    def arena_use(self) -> Iterable[tuple[str, int]]:
+        """Names of nodes (``a+b``: fused) with the bytes of the arena in use while they run.
+
+        Empty where the processor plans no arena.
+        """
+        return ()
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -122,13 +122,30 @@ class RegionNode:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A tensor that an earlier region of the processor left at ``offset`` of its arena (bytes).
+
+    ``after`` is whether a later region reads it, too.
+    """
+
+    offset: int
+    nbytes: int
+    after: bool
+
+
+@dataclass(frozen=True)
 class Region:
     """Nodes in execution order that one processor compiles as a whole.
 
     ``types`` covers every name. ``constants`` are values known before running.
     ``aliases`` maps an output to the input whose storage it replaces (a state tensor updated in
     place: a parameter, a running mean); nodes are ordered so that the writer comes after every
-    reader of the old value.
+    reader of the old value. ``prepares`` allows a processor to keep rearranged copies of constants
+    from run to run: faster, and in more memory.
+
+    ``carriable`` are outputs that nobody but later regions of the same processor reads: a processor
+    with an arena may leave them there instead of in buffers of their own. ``kept`` are those that
+    earlier regions left, to be read here or to be left alone.
     """
 
     nodes: tuple[RegionNode, ...]
@@ -137,6 +154,9 @@ class Region:
     types: Mapping[str, TensorType]
     constants: Mapping[str, Array] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    prepares: bool = True
+    carriable: frozenset[str] = frozenset()
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
     @classmethod
     def alone(cls, call: OpCall) -> Region:

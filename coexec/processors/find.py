@@ -35,6 +35,10 @@ TUNERS = {"opencl": "coexec.processors.opencl.tune"}
 """Modules of processors whose kernels have tunables (see :class:`TunerModule`)."""
 
 
+QUANTISER = "coexec.processors.ort.plugin"
+"""Module with a quantiser (see :func:`quantise`)."""
+
+
 class RunOnly(Protocol):
     """What a ``run_only`` module offers."""
 
@@ -134,6 +138,16 @@ def merge_tuned(paths: Sequence[Path], out: Path) -> int:
         SaveError: ``out`` cannot be written.
     """
     return _tuner_module(next(iter(TUNERS))).merge_tuned(list(paths), out)
+
+
+def quantise(model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes:
+    """The 8-bit form of an ONNX file's bytes; ``batches`` are typical inputs by name.
+
+    Raises:
+        ProcessorError: the quantiser's library is not installed.
+        ModelError: it cannot run or quantise the model.
+    """
+    return bytes(importlib.import_module(QUANTISER).quantise(model, batches))
 
 
 def _tuner_module(spec: str) -> TunerModule:

@@ -44,7 +44,10 @@ MS = 1e6
 
 @dataclass(frozen=True)
 class Measured:
-    """One profiled step and its surroundings. ``clocks`` and ``findings.rates`` are by track."""
+    """One profiled step and its surroundings.
+
+    ``clocks``, ``findings.rates`` and ``allocated_bytes`` are by track.
+    """
 
     model: str
     mode: str
@@ -56,6 +59,7 @@ class Measured:
     steps: int
     overhead: OverheadRecord
     fallbacks: Sequence[str]
+    allocated_bytes: Mapping[str, int]
 
 
 def build_record(measured: Measured) -> ProfileRecord:
@@ -89,6 +93,7 @@ def build_record(measured: Measured) -> ProfileRecord:
         "events": _events(measured.trace, attribution, origin),
         "memory": _memory(measured, origin),
         "peak_bytes": measured.program.peak_bytes,
+        "allocated_bytes": dict(measured.allocated_bytes),
         "roofline": _rooflines(attribution, findings.rates),
         "fallbacks": list(measured.fallbacks),
         "advice": [_advice(each) for each in advice],
@@ -180,8 +185,13 @@ def _event(event: Event, category: str, origin: int) -> EventRecord:
 
 def _memory(measured: Measured, origin: int) -> list[MemoryRecord]:
     return [
-        {"t_ms": (time - origin) / MS, "track": track, "bytes": nbytes}
-        for time, track, nbytes in memory_over_time(measured.program, measured.trace)
+        {
+            "t_ms": (usage.time_ns - origin) / MS,
+            "track": usage.track,
+            "bytes": usage.nbytes,
+            "kinds": dict(usage.kinds),
+        }
+        for usage in memory_over_time(measured.program, measured.trace)
     ]
 
 

@@ -100,7 +100,11 @@ def _touched(instruction: Instruction, program: Program) -> tuple[list[str], lis
             executable = program.executables[instruction.executable]
             inputs, outputs = len(executable.inputs), len(executable.outputs)
             names = list(instruction.buffers)
-            return names[:inputs], names[inputs : inputs + outputs]
+            mark = f"arena of {executable.processor}: "
+            return (
+                names[:inputs] + [mark + name for name in executable.continued],
+                names[inputs : inputs + outputs] + [mark + name for name in executable.carried],
+            )
         case Write():
             return [f"host {instruction.tensor}"], [instruction.buffer]
         case Read():

@@ -20,9 +20,11 @@ from coexec.base.disk import write_atomically
 from coexec.core.events import HOST, Event, Trace
 from coexec.core.program import Program
 from coexec.report.flows import runs_of, steps_of, tensor_flows
-from coexec.report.memory import memory_over_time
+from coexec.report.memory import KINDS, Usage, memory_over_time
 
 SEQUENCE = 1
+MEMORY = "memory"
+"""Of a processor: the counter below its track."""
 
 
 def write_perfetto(trace: Trace, path: Path, program: Program | None = None) -> None:
@@ -30,7 +32,7 @@ def write_perfetto(trace: Trace, path: Path, program: Program | None = None) -> 
 
     Arrows lead from each dispatch on the host to the work that it started. With the ``program``
     that ran, they also lead from the producer of a tensor to its consumers in other launches and
-    copies, and a counter per processor shows the memory in use.
+    copies, and counters per processor show the memory in use, in all and by kind.
 
     Raises:
         SaveError: the file cannot be written.
@@ -89,18 +91,27 @@ class _File:
         self.slices[id(producer)].flow_ids.append(flow)
         self.slices[id(consumer)].terminating_flow_ids.append(flow)
 
-    def count_bytes(self, levels: Iterable[tuple[int, str, int]]) -> None:
-        """Time, processor and bytes in use from then on."""
-        for time, processor, value in levels:
-            if processor not in self.counters:
-                uuid = self._describe(f"{processor} memory", self.tracks.get(processor, 0))
-                self.counters[processor] = uuid
-            event = self._packet(time).track_event
-            event.type = TrackEvent.TYPE_COUNTER
-            event.track_uuid = self.counters[processor]
-            event.counter_value = value
+    def count_bytes(self, usages: Iterable[Usage]) -> None:
+        """Counters of a processor's memory, in all and by kind, where they change."""
+        levels: dict[str, int] = {}
+        for usage in usages:
+            counters = {f"{usage.track} {MEMORY}": usage.nbytes}
+            for kind in KINDS:
+                counters[f"{usage.track} {MEMORY}: {kind}"] = usage.kinds.get(kind, 0)
+            for name, value in counters.items():
+                if levels.get(name, 0) != value:
+                    self._count(name, self.tracks.get(usage.track, 0), usage.time_ns, value)
+            levels.update(counters)
 
-    def _describe(self, name: str, parent: int | None = None) -> int:
+    def _count(self, name: str, parent: int, time: int, value: int) -> None:
+        if name not in self.counters:
+            self.counters[name] = self._describe(name, parent, counts_bytes=True)
+        event = self._packet(time).track_event
+        event.type = TrackEvent.TYPE_COUNTER
+        event.track_uuid = self.counters[name]
+        event.counter_value = value
+
+    def _describe(self, name: str, parent: int | None = None, *, counts_bytes: bool = False) -> int:
         uuid = next(self.uuids)
         descriptor = self.builder.add_packet().track_descriptor
         descriptor.uuid = uuid
@@ -109,7 +120,7 @@ class _File:
             descriptor.child_ordering = TrackDescriptor.EXPLICIT
         else:
             descriptor.parent_uuid = parent
-        if name.endswith(" memory"):
+        if counts_bytes:
             descriptor.counter.unit = CounterDescriptor.UNIT_SIZE_BYTES
         return uuid
 

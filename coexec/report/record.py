@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-FORMAT = 1
+FORMAT = 2
 """Version of the record; a reader refuses another one."""
 
 
@@ -133,6 +133,8 @@ class MemoryRecord(TypedDict):
     t_ms: float
     track: str
     bytes: int
+    kinds: dict[str, int]
+    """The same by kind: :data:`coexec.report.memory.KINDS`."""
 
 
 class PointRecord(TypedDict):
@@ -227,6 +229,9 @@ class ProfileRecord(TypedDict):
     """In order of time."""
     peak_bytes: int
     """Device memory as planned: buffers and constants, all processors."""
+    allocated_bytes: dict[str, int]
+    """By track, what its allocator has given out by the end, where it counts: to this program and
+    to whatever else lives in the process."""
     roofline: dict[str, RooflineRecord]
     """By track."""
     fallbacks: list[str]

@@ -22,7 +22,7 @@ from coexec.core.processor import Executable
 from coexec.core.program import BufferSpec, Instruction, Program
 from coexec.core.types import Array, TensorType
 
-FORMAT = 2
+FORMAT = 3
 INSTRUCTIONS: Mapping[str, Callable[..., Instruction]] = {
     cls.__name__: cls
     for cls in (programs.Write, programs.Read, programs.Launch, programs.Wait, programs.Free)

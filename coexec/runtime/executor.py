@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from coexec.base.errors import ProcessorError
+from coexec.base.errors import DeviceMemoryError, ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
+from coexec.core.holders import holders_text
 from coexec.core.processor import Buffer, Runner
-from coexec.core.program import SCRATCH, STATE, Program
-from coexec.core.timeline import Timeline, timeline_of
+from coexec.core.program import SCRATCH, STATE, BufferSpec, Program
+from coexec.core.timeline import Thread, Timeline, timeline_of
 from coexec.core.types import Array
 from coexec.runtime.lanes import Lanes, divides
 from coexec.runtime.run import Binding, Gate, Recorder, Run
@@ -49,11 +50,12 @@ class Executor:
             if spec.name in memory:
                 known = runners[spec.processor].adopt(memory[spec.name])
             elif known is None or known.nbytes < spec.nbytes:
-                known = runners[spec.processor].alloc(spec.nbytes)
+                known = _allocated(program, runners[spec.processor], spec)
             self.buffers[spec.name] = known
         timeline = _common_timeline(program, runners)
         now = time.perf_counter_ns if timeline is None else timeline.now_ns
         self._binding = Binding(program, runners, self.buffers, self.processor_of, now, memory)
+        self._timeline = timeline
         self._lanes = _lanes(self._binding, timeline)
 
     def run(
@@ -84,6 +86,18 @@ class Executor:
         recorder.collect(trace)
         return results
 
+    def threads(self, feeds: Mapping[str, Array]) -> list[Thread]:
+        """The host's threads of a run on simulated processors, not begun yet.
+
+        They are for the timeline of these processors: programs of one phone then run side by side.
+
+        Raises:
+            ProcessorError: the processors are real ones.
+        """
+        if self._timeline is None:
+            raise ProcessorError(f"{', '.join(self.program.processors)} are not simulated")
+        return VirtualLanes(self._binding, self._timeline).threads(feeds)
+
     def read_state(self, name: str) -> Array:
         """Current value of a state tensor."""
         kind = self.program.types[name]
@@ -100,6 +114,22 @@ class Executor:
             raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
         runner = self.runners[self.processor_of[name]]
         runner.wait(runner.copy(self.buffers[name], array, ()))
+
+
+def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
+    """Memory for a buffer.
+
+    Raises:
+        DeviceMemoryError: there is not enough; the message says what the program wants it for.
+    """
+    try:
+        return runner.alloc(spec.nbytes)
+    except DeviceMemoryError as error:
+        wanted = holders_text(program, spec.processor)
+        raise DeviceMemoryError(
+            f"{error}. The program wants {wanted}. Use a smaller batch, more micro-batches, or a "
+            "memory budget (--memory)"
+        ) from error
 
 
 def _lanes(binding: Binding, timeline: Timeline | None) -> Lanes | VirtualLanes | None:

@@ -24,7 +24,7 @@ from coexec.core.program import (
     Wait,
     Write,
 )
-from coexec.core.types import Region, RegionNode, TensorType
+from coexec.core.types import Kept, Region, RegionNode, TensorType
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.runtime.mode import DEFAULT, ExecutionMode
@@ -38,6 +38,7 @@ class Lowering:
     ``state`` maps state outputs to state inputs; ``state_inputs`` are all inputs that live on a
     device between runs; ``homes`` fixes the processor of states that other programs share.
     ``gate`` names outputs to look at before the first region of phase ``gated_phase``.
+    ``prepares``: rearranged copies of constants may be kept from run to run.
     """
 
     plan: Plan
@@ -48,6 +49,7 @@ class Lowering:
     gate: tuple[str, ...] = ()
     gated_phase: str = "optimizer"
     mode: ExecutionMode = DEFAULT
+    prepares: bool = True
 
 
 def lower(graph: ir.Graph, how: Lowering) -> Program:
@@ -72,6 +74,8 @@ class _Lowerer:
         self.homes = self._state_homes()
         # Which processors hold the current value of a tensor, and in which buffer.
         self.held: dict[tuple[str, str], str] = {}
+        # Offsets of tensors that wait in a processor's arena for its later regions.
+        self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
         self.last_read = self._last_reads()
 
@@ -167,6 +171,8 @@ class _Lowerer:
             scratch = (self._scratch(part.processor, executable.scratch_bytes),)
         self.instructions.append(Launch(len(self.executables), inputs + outputs + scratch))
         self.executables.append(executable)
+        for name, offset in executable.carried.items():
+            self.carried[name, part.processor] = offset
         for name in executable.outputs:
             self._store_state(name, part.processor)
             # On its way before the processor goes on: others wait for it.
@@ -208,7 +214,31 @@ class _Lowerer:
             for new, old in self.how.state.items()
             if new in outputs and old in inputs and self.homes[old] == part.processor
         }
-        return Region(nodes, tuple(inputs), tuple(outputs), types, constants, aliases)
+        return Region(
+            nodes,
+            tuple(inputs),
+            tuple(outputs),
+            types,
+            constants,
+            aliases,
+            prepares=self.how.prepares,
+            carriable=self._carriable(outputs),
+            kept=self._kept(index, part.processor),
+        )
+
+    def _carriable(self, outputs: Sequence[str]) -> frozenset[str]:
+        """Outputs that nobody but later regions of the same processor reads."""
+        if self.how.mode.by_operator:
+            return frozenset()
+        return frozenset(outputs) - self.exported - {*self.output_names}
+
+    def _kept(self, index: int, processor: str) -> dict[str, Kept]:
+        """What waits in the arena of a processor for this region or a later one."""
+        return {
+            name: Kept(offset, self.types[name].nbytes, after=self.last_read[name] > index)
+            for (name, place), offset in self.carried.items()
+            if place == processor and self.last_read[name] >= index
+        }
 
     def _obtain(self, name: str, processor: str) -> str:
         """Buffer with the tensor's value on ``processor``, copied through the host if need be."""

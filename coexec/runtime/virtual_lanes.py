@@ -56,6 +56,15 @@ class VirtualLanes:
         outputs = (name for name in self.binding.program.outputs if name in wanted)
         return {name: meeting.arrivals[name].array for name in outputs}
 
+    def threads(self, feeds: Mapping[str, Array]) -> list[Thread]:
+        """A run of the whole program, for whoever lets several run side by side."""
+        meeting = _Meeting(self.timeline, self.binding.program, len(self.steps), None)
+        wanted = set(self.binding.program.outputs)
+        return [
+            _Lane(self.binding, feeds, wanted, meeting, None).thread(steps)
+            for steps in self.steps.values()
+        ]
+
 
 class _Meeting:
     """What the lanes of one run tell each other: tensors and gates."""

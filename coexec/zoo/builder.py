@@ -51,7 +51,7 @@ class Net:
         self._tape = tape.Tape(self.graph)
         self._names: set[str] = set()
 
-    def finish(self, logits: ir.Value, *shape: int) -> ir.Model:
+    def finish(self, logits: ir.Value, *shape: int | str) -> ir.Model:
         """The model with ``logits`` of shape (batch, *shape) as its output ``y``."""
         logits.name = OUTPUT
         logits.shape = ir.Shape([self.batch, *shape])

@@ -14,6 +14,7 @@ from coexec.base.errors import UsageError
 from coexec.zoo import (
     cnn3d,
     densenet,
+    detector,
     gpt,
     inception,
     lenet,
@@ -70,6 +71,9 @@ CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
             "Inception v2 (BN-Inception)", (3, 224, 224), inception.inception_v2
         ),
         "mobilenetv2": ZooEntry("MobileNetV2, any size", (3, 224, 224), mobilenet.mobilenetv2),
+        "detector": ZooEntry(
+            "single-shot detector with four heads", (3, 256, 256), detector.detector
+        ),
         "squeezenet": ZooEntry("SqueezeNet 1.1", (3, 224, 224), squeezenet.squeezenet),
         "vgg11": ZooEntry("VGG-11 for small images", (3, 32, 32), vgg.vgg11),
         "vgg16": ZooEntry("VGG-16 for small images", (3, 32, 32), vgg.vgg16),

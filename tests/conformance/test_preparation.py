@@ -63,6 +63,21 @@ def test_weights_are_prepared_in_the_first_run_only(runtime: str) -> None:
         assert result.tobytes() == second[name].tobytes()
 
 
+def test_known_weights_are_packed_once_even_where_they_could_be_read_in_place() -> None:
+    """400 positions: too many for channels in lanes."""
+    model = parse("g (float[1,16,20,20] x) => (float[1,24,20,20] y) { y = Conv(x, w) }")
+    weights = np.random.default_rng(0).standard_normal((24, 16, 1, 1)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    session = coexec.compile(coexec.load(model), ["opencl"])
+    x = np.random.default_rng(1).standard_normal((1, 16, 20, 20)).astype(np.float32)
+    traces = [Trace(), Trace()]
+    first, second = (session.run({"x": x}, trace=trace)["y"] for trace in traces)
+    names = [[e.operator for e in trace.leaves() if e.operator] for trace in traces]
+    assert names == [["Conv.pack", "Conv.packed"], ["Conv.packed"]]
+    np.testing.assert_allclose(first[0], np.tensordot(weights[..., 0, 0], x[0], 1), rtol=1e-4)
+    assert first.tobytes() == second.tobytes()
+
+
 def test_memory_of_prepared_weights_is_counted_and_their_sources_are_given_back() -> None:
     processor = open_opencl("opencl")
     gc.collect()

@@ -230,7 +230,7 @@ def rewritten(bundle: Path, path: Path, edit: Callable[[dict[str, Any]], object]
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda d: d.update(format=99), "bundle format 99 is not 2"),
+        (lambda d: d.update(format=99), "bundle format 99 is not 3"),
         (lambda d: d.pop("buffers"), "'buffers'"),
         (lambda d: d["instructions"].append(["Explode", {}]), "'Explode'"),
         (lambda d: d["executables"][0].pop("steps"), "'steps'"),

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 import coexec
+from coexec.api import open_all
 from coexec.base.errors import FallbackWarning
+from coexec.compression import Settings, compress
 from coexec.core.types import Array
+from coexec.zoo.mobilenet import mobilenetv2
 from tests.graphs import parse
 
 pytestmark = pytest.mark.skipif(
@@ -84,3 +87,31 @@ def test_three_processors_run_a_quantised_model_and_what_the_npu_refuses_is_said
     expected, _ = run(THREE_WAYS, "reference")
     assert np.abs(found - expected).max() < 2.01 * SCALE
     assert np.abs(found - expected).mean() < 0.1 * SCALE
+
+
+def test_a_mobilenet_that_compress_quantised_runs_on_three_processors() -> None:
+    shape = (1, 3, 32, 32)
+    rng = np.random.default_rng(0)
+    typical = rng.standard_normal((8, *shape[1:])).astype(np.float32)
+    built = coexec.load(mobilenetv2(width=0.1, image_size=32, classes=10), {"x": shape})
+    smaller, _ = compress(built, ["int8"], Settings(calibration={"x": typical}))
+    model = coexec.load(smaller, {"x": shape})
+    names = ("ort:qnn", "opencl", "ort:cpu")
+    preferred = coexec.compile(model, names).plan
+    refused = {refusal.node for refusal in preferred.refusals}
+    assert all(refusal.reason for refusal in preferred.refusals)
+    assert {n for n, p in preferred.processors.items() if p != "ort:qnn"} == refused
+    opencl = next(iter(open_all(["opencl"])))
+    order = list(preferred.processors)
+    moved = dict.fromkeys(order[: len(order) // 4], opencl) | {order[-1]: "ort:cpu"}
+    plan = replace(preferred, processors={**preferred.processors, **moved})
+    session = coexec.compile(model, names, plan=plan)
+    assert len(set(session.plan.processors.values())) == 3
+    x = typical[:1]
+    found, floats, integers = (
+        s.run({"x": x})["y"]
+        for s in (session, *(coexec.compile(m, ["reference"]) for m in (built, model)))
+    )
+    # Each of some fifty layers rounds to 8 bits.
+    for expected in (floats, integers):
+        assert np.linalg.norm(found - expected) < 0.3 * np.linalg.norm(expected)

@@ -38,7 +38,7 @@ def known_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     def machine_rates(specs: Sequence[str], observe: object = None) -> Machine:
         return Machine("made up", "2026-01-01", dict.fromkeys(specs, rates))
 
-    monkeypatch.setattr("coexec.planning.machine_rates", machine_rates)
+    monkeypatch.setattr("coexec.processor_costs.machine_rates", machine_rates)
 
 
 def test_help_shows_an_example() -> None:

@@ -145,6 +145,8 @@ def test_a_record_is_plain_json_and_consistent(rng: np.random.Generator) -> None
     assert moved == pytest.approx(parts["transfer"], abs=1e-9)
     assert DRIVERS[0] in record["verdict"]
     assert 0 < max(point["bytes"] for point in record["memory"]) <= record["peak_bytes"]
+    assert all(sum(point["kinds"].values()) == point["bytes"] for point in record["memory"])
+    assert record["allocated_bytes"][DRIVERS[0]] >= record["peak_bytes"]
 
 
 def test_a_device_without_profiling_events_says_so(

@@ -18,7 +18,7 @@ import coexec
 from coexec import zoo
 from coexec.autodiff.losses import MeanSquaredError, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD, Adam
-from coexec.autodiff.step import trainable_initializers
+from coexec.autodiff.selection import select
 from coexec.base.errors import GradientError
 from coexec.core.types import Array
 from tests.runtimes import DRIVERS, THOROUGH
@@ -97,7 +97,7 @@ def test_frozen_parameters_keep_every_bit_and_cost_nothing(rng: np.random.Genera
         full.step({"x": x}, labels)
         head.step({"x": x}, labels)
     before = initial(full.model)
-    trained = {str(value.name) for value in trainable_initializers(full.model, ())}
+    trained = {each.name for each in select(full.model, ())}
     changed = {name for name in trained if not np.array_equal(full.state()[name], before[name])}
     assert changed == trained
     assert head.step_graph.trainable == ("fc2.weight", "fc2.bias")

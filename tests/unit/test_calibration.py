@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 from coexec.base.errors import UsageError
 from coexec.core.soc_file import find_soc
+from coexec.cost.calibration import operators
+from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.fit import fit
-from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.folder import SAMPLE_FILES, read_folder
 from coexec.cost.calibration.frameworks import fastest_cores
 from coexec.cost.calibration.known_networks import layers_of
 from coexec.cost.calibration.least_squares import fit_factors
@@ -25,7 +28,7 @@ from coexec.cost.calibration.validate import (
     as_shipped,
     cross_validate,
 )
-from coexec.cost.soc.coefficients import read_coefficients, write_coefficients
+from coexec.cost.soc.coefficients import read_coefficients, shipped, write_coefficients
 from coexec.cost.soc.trees import Trees
 from tests.phones import write_csv, write_folder
 
@@ -118,6 +121,9 @@ def test_factors_are_exact_positive_and_keep_what_no_sample_tells() -> None:
     np.testing.assert_allclose(found, [2, 3, 7], rtol=1e-3)
     against = fit_factors(rows, rows[:, 0] * 2, np.array([0.0, 0.0, 0.0]), 1e-6)
     assert (against >= 0).all()
+    least = np.array([0.0, 4.0, 0.0])
+    bounded = fit_factors(rows, rows @ np.array([2.0, 3.0, 0.0]), least, 1e-6, least)
+    assert (bounded >= least).all()
 
 
 def test_ranking_counts_pairs_of_processors_in_order(samples: tuple[Sample, ...]) -> None:
@@ -129,11 +135,18 @@ def test_ranking_counts_pairs_of_processors_in_order(samples: tuple[Sample, ...]
 
 
 def test_known_networks_have_the_arithmetic_of_their_papers() -> None:
-    giga = {"VGG16": 15.5, "ResNet18": 1.81, "ResNet50": 4.1, "ResNeXt50": 4.25, "ResNeXt101": 16.5}
+    giga = {
+        "AlexNet": 0.71,
+        "VGG16": 15.5,
+        "ResNet18": 1.81,
+        "ResNet50": 4.1,
+        "ResNeXt50": 4.25,
+        "ResNeXt101": 16.5,
+    }
     for name, expected in giga.items():
         macs = sum(layer.flop for layer in layers_of(name, 224)) / 2e9
         assert macs == pytest.approx(expected, rel=0.03)
-    assert layers_of("AlexNet", 224) == ()
+    assert layers_of("AlexNet", 32) == layers_of("LeNet", 224) == ()
     assert sum(layer.flop for layer in step_of("VGG11 CIFAR10", 64)) / 64 / 3 / 2 == pytest.approx(
         153e6, rel=0.02
     )
@@ -176,3 +189,50 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
     path.write_text(text.replace("snapdragon-855", "toaster", 1))
     with pytest.raises(UsageError, match=r"unknown machine 'toaster'"):
         read_folder(tmp_path)
+
+
+TRANSFER = ("step", "data_size", "latency_ms")
+
+
+def _rows(columns: Sequence[str], values: Sequence[Sequence[object]]) -> list[dict[str, object]]:
+    return [dict(zip(columns, row, strict=True)) for row in values]
+
+
+def test_every_file_has_an_error_or_a_reason(tmp_path: Path) -> None:
+    """A cost that follows the machine file is exact, a network without layers is named."""
+    folder = write_folder(tmp_path)
+    latency = find_soc("snapdragon-855").latency
+    rows = [
+        (
+            "mapping",
+            elements,
+            (latency.map.median_us + 4 * elements * latency.map_us_per_byte) / 1e3,
+        )
+        for elements in (1_000, 500_000)
+    ]
+    write_csv(folder / "transfer_sd855.csv", TRANSFER, _rows(TRANSFER, rows))
+    columns = ("soc", "model", "batch", "train_step_ms")
+    steps = [("snapdragon-855", "Alexnet", 4, 500.0), ("snapdragon-855", "GoogLenet", 4, 499.0)]
+    write_csv(folder / "training_cpu_sd855.csv", columns, _rows(columns, steps))
+    (folder / "notes.txt").write_text("")
+    checks = check_folder(folder, shipped())
+    found = {(check.file, check.what): check for check in checks}
+    assert found["transfer_sd855.csv", "mapping"].mape == pytest.approx(0, abs=1e-9)
+    assert found["training_cpu_sd855.csv", "steps"].rows == 1
+    assert "layers of 1 rows" in found["training_cpu_sd855.csv", "GoogLenet"].note
+    assert found["notes.txt", ""].note == "unknown file: left alone"
+    named = {check.file for check in checks} | SAMPLE_FILES
+    assert {path.name for path in folder.iterdir()} <= named
+
+
+def test_square_products_are_told_from_other_rows(tmp_path: Path) -> None:
+    """The same rate for CPU and GPU, of a kernel that is the stock engine's."""
+    row = ("SD865/Adreno650", "sgemm", "64x64x64 naive kernel", 1, "throughput", 9.0, 9.0, "", "")
+    other = ("SD865/Adreno650", "sgemm", "64x64x64 tile16 vec4", 1, "throughput", 9.0, 90.0, "", "")
+    write_csv(
+        tmp_path / "literature.csv", operators.COLUMNS, _rows(operators.COLUMNS, [row, other])
+    )
+    found = {check.what: check for check in check_folder(tmp_path, shipped())}
+    cpu, gpu = found["square products, cpu"], found["square products, gpu"]
+    assert (cpu.rows, gpu.rows) == (1, 1)
+    assert gpu.bias > cpu.bias  # predicted to be slower there

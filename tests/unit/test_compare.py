@@ -115,7 +115,7 @@ def no_number() -> dict[str, Any]:
         ("not json", r"is not JSON"),
         ("[1, 2]", r"holds no JSON object"),
         ('{"error": "x", "kind": "ModelError"}', r"is no profile record: advice, .* missing"),
-        (json.dumps({**make_record(), "format": 99}), r"has format 99, this coexec reads format 1"),
+        (json.dumps({**make_record(), "format": 99}), r"has format 99, this coexec reads format 2"),
         (json.dumps(no_number()), r"damaged profile record: a time is no number"),
         (json.dumps({**make_record(), "wall_ms": 0}), r"damaged profile record"),
         (json.dumps({**make_record(), "operators": [{"ms": 1}]}), r"damaged .*'name'"),

@@ -233,6 +233,9 @@ def test_memory_in_use_is_a_counter_below_its_processor(file: File) -> None:
         (150, resident),
     ]
     assert file.counters["cpu memory"] == [(103, 8), (190, 8 + 32)]
+    assert file.counters["gpu memory: parameters"] == [(103, 1000)]
+    assert file.counters["gpu memory: data"] == [(103, 16)]
+    assert file.counters["gpu memory: activations"] == [(120, 32 + 64), (140, 32), (150, 0)]
     (gpu,) = [track.uuid for track in file.tracks.values() if track.name == "gpu"]
     (counter,) = [track for track in file.tracks.values() if track.name == "gpu memory"]
     assert counter.parent_uuid == gpu
@@ -296,5 +299,5 @@ def test_a_real_run(tmp_path: Path) -> None:
     processor = next(iter(session.processors))
     assert {"host", processor} <= set(found.slices)
     assert {"write x"} < {tail for tail, _ in found.arrows}
-    (levels,) = found.counters.values()
+    levels = found.counters[f"{processor} memory"]
     assert 0 < max(level for _, level in levels) <= session.peak_bytes

@@ -105,6 +105,26 @@ def test_the_stock_engine_waits_after_every_call_and_is_slower() -> None:
     assert "stock-mnn-opencl" in stock.source
 
 
+@pytest.mark.parametrize("engine", ["coexec", "stock-mnn-opencl"])
+def test_no_operator_on_the_cpu_is_cheaper_than_calling_one(engine: str) -> None:
+    soc = find_soc("snapdragon-845")
+    tiny = call("MatMul", (1, 4), (4, 4)), call("Add", (4,), (4,)), call("Softmax", (1, 4))
+    for each in tiny:
+        assert predict(soc, "cpu", each, engine=engine).compute_us >= 4
+    product = predict(soc, "cpu", tiny[0], engine="stock-mnn-opencl").compute_us
+    assert 14.8 <= product < 20  # published for the smallest products on three phones: 9-29
+
+
+def test_operators_that_do_little_with_what_they_load_are_charged_by_bytes() -> None:
+    """A softmax counts some twenty operations an element; its time is that of memory."""
+    soc = find_soc("snapdragon-865")
+    for op_type, shapes in (("Softmax", ((32, 1 << 14),)), ("Exp", ((1 << 19,),))):
+        add = predict(soc, "cpu", call("Neg", (1 << 19,)))
+        other = predict(soc, "cpu", call(op_type, *shapes))
+        assert other.flop > 4 * add.flop
+        assert other.compute_us < 10 * add.compute_us
+
+
 def test_npus_refuse_with_a_reason() -> None:
     soc = find_soc("snapdragon-865")
     assert supports(soc, "npu", CALLS[0], "int8").yes

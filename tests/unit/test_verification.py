@@ -55,7 +55,9 @@ class Named(ReferenceProcessor):
 
 def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     known = dict.fromkeys(("reference", "twin"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
-    monkeypatch.setattr("coexec.planning.machine_rates", lambda *_, **__: Machine("", "", known))
+    monkeypatch.setattr(
+        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
+    )
     model = load(parse("g (float[64] x) => (float[64] y) { a = Neg(x) b = Exp(x) y = Add(a, b) }"))
     feeds = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
     processors: dict[str, Processor] = {**open_all(["reference"]), "twin": Named("twin")}

@@ -19,7 +19,7 @@ from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
 from coexec.cost.soc.estimate import LIKE, RUN, calls_us, network_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
-from coexec.cost.soc.terms import PRIOR, TIED, run_terms, terms
+from coexec.cost.soc.terms import LEAST, PRIOR, TIED, run_terms, terms
 from coexec.cost.soc.trees import Trees
 
 Numbers = NDArray[np.float64]
@@ -30,12 +30,12 @@ TREES = "tflite gpu"
 STRENGTHS = (1.0, 0.5, 0.5)
 """How many samples the prior is worth at each level: the limits, then the level above."""
 GENERAL_TREES = {
-    "max_iter": 60,
+    "n_estimators": 60,
     "learning_rate": 0.15,
     "max_leaf_nodes": 15,
     "min_samples_leaf": 40,
 }
-OWN_TREES = {"max_iter": 60, "learning_rate": 0.2, "max_leaf_nodes": 15, "min_samples_leaf": 5}
+OWN_TREES = {"n_estimators": 60, "learning_rate": 0.2, "max_leaf_nodes": 15, "min_samples_leaf": 5}
 ENOUGH = 100
 """Fewer samples than that cannot tell all terms apart."""
 LEAST_KERNELS = 100
@@ -104,7 +104,7 @@ def _fit_terms(members: Sequence[Sample], memory: Memory) -> Levels:
     """Factors of each term; where there are few samples, of a few sums of terms."""
     table = np.array([memory.terms_of(sample) for sample in members])
     if len(members) >= ENOUGH:
-        return _fit_levels(members, table, PRIOR)
+        return _fit_levels(members, table, PRIOR, LEAST)
     tied = _fit_levels(members, table @ TIED, np.ones(TIED.shape[1]))
     return {level: TIED @ factors for level, factors in tied.items()}
 
@@ -149,7 +149,9 @@ def _run_row(fitted: Coefficients, sample: Sample) -> Numbers:
     return run_terms(sample.soc, sample.processor, float(busy), len(sample.calls))
 
 
-def _fit_levels(members: Sequence[Sample], table: Numbers, prior: Numbers) -> Levels:
+def _fit_levels(
+    members: Sequence[Sample], table: Numbers, prior: Numbers, least: Numbers | None = None
+) -> Levels:
     """Factors of each level, each drawn towards those of the level above it."""
     times = np.array([sample.measured_us for sample in members])
     # What is known beforehand are proportions: an engine is some times slower than the limits.
@@ -163,7 +165,7 @@ def _fit_levels(members: Sequence[Sample], table: Numbers, prior: Numbers) -> Le
                 places[chain[: depth + 1]].append(place)
         for chain, picked in places.items():
             above = found[chain[-2]] if depth else start
-            found[chain[-1]] = fit_factors(table[picked], times[picked], above, strength)
+            found[chain[-1]] = fit_factors(table[picked], times[picked], above, strength, least)
     return found
 
 
@@ -187,11 +189,13 @@ def _roofline(sample: Sample) -> float:
 
 
 def _train(rows: Numbers, target: Numbers, options: Mapping[str, float]) -> Trees:
-    ensemble, pools = library("sklearn.ensemble"), library("threadpoolctl")
-    model = ensemble.HistGradientBoostingRegressor(early_stopping=False, random_state=0, **options)
-    # Trees this small take longer in several threads that wait for each other.
-    with pools.threadpool_limits(1):
-        return Trees.of_sklearn(model.fit(rows, target))
+    """Boosted trees of what ``target`` is beyond its mean."""
+    ensemble = library("sklearn.ensemble")
+    model = ensemble.GradientBoostingRegressor(
+        init="zero", max_depth=None, random_state=0, **options
+    )
+    mean = float(target.mean())
+    return replace(Trees.of_sklearn(model.fit(rows, target - mean)), constant=mean)
 
 
 def _grouped(samples: Iterable[Sample], name: Callable[[Sample], str]) -> dict[str, list[Sample]]:

@@ -16,6 +16,18 @@ READERS = {
     "other engines": frameworks.read_frameworks,
     training.DATASET: training.read_training,
 }
+SAMPLE_FILES = frozenset(
+    f"{name}.csv"
+    for name in (
+        kernels.DATASET,
+        networks.DATASET,
+        npu.DATASET,
+        frameworks.NCNN,
+        frameworks.TABLES,
+        frameworks.MACE,
+    )
+)
+"""Files of which every row is a sample, or counted as skipped."""
 
 
 @dataclass(frozen=True)

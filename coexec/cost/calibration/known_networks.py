@@ -1,8 +1,8 @@
 """Layers of networks from their papers, for rows of measurements that only name them.
 
-VGG (Simonyan, Zisserman, 2014), ResNet (He et al., 2015), ResNeXt (Xie et al., 2016), Wide ResNet
-(Zagoruyko, Komodakis, 2016). Normalisation and activation are fused into convolutions, as engines
-do; pooling takes no time worth a row.
+AlexNet (Krizhevsky, 2014), VGG (Simonyan, Zisserman, 2014), ResNet (He et al., 2015), ResNeXt (Xie
+et al., 2016), Wide ResNet (Zagoruyko, Komodakis, 2016). Normalisation and activation are fused into
+convolutions, as engines do; pooling takes no time worth a row.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ VGG = {
     "VGG16": "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M",
     "VGG19": "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M",
 }
+ALEXNET_SIDE = 224
+"""The only size of images that its layers are written down for."""
 SMALL = 64
 """Images below this side go through a stem of 3 x 3 without stride and pooling."""
 
@@ -46,11 +48,21 @@ RESIDUAL = {
 
 def layers_of(network: str, side: int, batch: int = 1) -> tuple[Workload, ...]:
     """Layers of a network for images of ``side`` x ``side``; none if it is unknown."""
+    if network == "AlexNet" and side == ALEXNET_SIDE:
+        return tuple(_alexnet(batch))
     if network in VGG:
         return tuple(_vgg(VGG[network], side, batch))
     if network in RESIDUAL:
         return tuple(_residual(RESIDUAL[network], side, batch))
     return ()
+
+
+def _alexnet(batch: int) -> Iterator[Workload]:
+    for layer in ((55, 3, 64, 11), (27, 64, 192, 5), (13, 192, 384, 3), (13, 384, 256, 3)):
+        yield convolution(batch, *layer)
+    yield convolution(batch, 13, 256, 256, 3)
+    for inputs, outputs in ((9216, 4096), (4096, 4096), (4096, 1000)):
+        yield dense(batch, inputs, outputs)
 
 
 def _vgg(plan: str, side: int, batch: int) -> Iterator[Workload]:

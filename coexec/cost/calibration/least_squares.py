@@ -10,8 +10,14 @@ from coexec.cost.calibration.libraries import library
 Numbers = NDArray[np.float64]
 
 
-def fit_factors(rows: Numbers, measured: Numbers, prior: Numbers, strength: float) -> Numbers:
-    """Factors w >= 0 with the least sum of squares of (rows @ w) / measured - 1.
+def fit_factors(
+    rows: Numbers,
+    measured: Numbers,
+    prior: Numbers,
+    strength: float,
+    least: Numbers | None = None,
+) -> Numbers:
+    """Factors w >= ``least`` (0) with the least sum of squares of (rows @ w) / measured - 1.
 
     ``rows`` has shape (samples, terms). ``strength`` is how many samples the ``prior`` is worth:
     each factor's distance from it counts as much as the error that it causes in so many samples,
@@ -23,8 +29,10 @@ def fit_factors(rows: Numbers, measured: Numbers, prior: Numbers, strength: floa
     # A term that no sample has keeps its prior: any weight will do.
     size[size == 0] = 1.0
     scaled = relative / size
+    floor = np.zeros(len(size)) if least is None else least
     anchor = np.sqrt(strength) * np.eye(len(size))
-    target = np.concatenate([np.ones(len(measured)), np.sqrt(strength) * prior * size])
+    left = 1 - relative @ floor
+    target = np.concatenate([left, np.sqrt(strength) * (prior - floor) * size])
     found, _ = library("scipy.optimize").nnls(np.vstack([scaled, anchor]), target)
-    factors: Numbers = found / size
+    factors: Numbers = floor + found / size
     return factors

@@ -9,7 +9,7 @@ from coexec.core.soc_file import find_soc, knows_soc
 from coexec.cost.calibration.known_networks import layers_of
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
-from coexec.cost.soc.estimate import STOCK_MNN
+from coexec.cost.soc.engine_profile import STOCK_MNN
 from coexec.cost.soc.workload import Workload
 
 DATASET, FILE = "training", "literature"

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from coexec.base.errors import UsageError
 from coexec.core.soc import Soc
 from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
+from coexec.cost.soc.engine_profile import COEXEC, QNN, STOCK_MNN, TFLITE, call_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
-from coexec.cost.soc.terms import run_terms, terms
+from coexec.cost.soc.terms import CALLS, run_terms, terms
 from coexec.cost.soc.workload import Workload
 
-COEXEC, STOCK_MNN, TFLITE, QNN = "coexec", "stock-mnn-opencl", "tflite", "qnn"
 ENGINES = (COEXEC, STOCK_MNN, TFLITE, QNN)
 LIKE = {"cpu": TFLITE, "gpu": TFLITE, "npu": QNN}
 """Whose kernels were measured on each kind of processor; other engines are multiples of them."""
@@ -41,14 +41,22 @@ def calls_us(
     limits = limits_of(soc, processor, precision)
     if kind == "gpu":
         times = _gpu_us(coefficients, soc, precision, calls)
+        called = np.minimum(times, soc.gpu.kernel_us)
+        kernels = times - called
     else:
         group = fitted_group(coefficients, kind, precision)
         fitted = coefficients.factors_for(group, levels(soc, processor))
-        times = np.array([terms(call, limits, precision) @ fitted for call in calls])
+        parts = np.array([terms(call, limits, precision) * fitted for call in calls])
+        parts = parts.reshape(len(calls), len(fitted))
+        called = parts[:, CALLS]
+        kernels = parts.sum(axis=1) - called
     # A fit knows nothing of physics: no call is faster than the peak of its processor.
     least = np.array([call.flop / limits.peak_gflops / 1e3 for call in calls])
     factor = engine_factor(coefficients, engine, kind, precision)
-    found: NDArray[np.float64] = np.maximum(factor * times, least)
+    handing = [
+        call_us(engine, kind, call, us, factor) for call, us in zip(calls, called, strict=True)
+    ]
+    found: NDArray[np.float64] = np.maximum(factor * kernels, least) + np.array(handing)
     return found
 
 

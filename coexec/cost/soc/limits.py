@@ -15,8 +15,8 @@ class Limits:
     """Rates, and what a launch and a wait cost.
 
     ``peak_gflops`` is the nominal peak, ``gflops`` what tuned kernels sustain of it,
-    ``core_gflops`` what its fastest core does (a single thread), ``units`` how many work-items keep
-    a GPU busy.
+    ``core_gflops`` and ``core_gbps`` what its fastest core does (a single thread), ``units`` how
+    many work-items keep a GPU busy.
     """
 
     kind: str
@@ -24,6 +24,7 @@ class Limits:
     gflops: float
     core_gflops: float
     gbps: float
+    core_gbps: float
     units: float
     dispatch: Latency
     sync: Latency
@@ -57,6 +58,7 @@ def _cpu(soc: Soc, processor: str, precision: str) -> Limits:
         gflops=sum(count * each.sustained_gflops(precision) for each, count in parts),
         core_gflops=max(each.sustained_gflops(precision) for each, _ in parts),
         gbps=min(bandwidth, soc.memory.cpu_gbps),
+        core_gbps=min(max(each.gbps for each, _ in parts), soc.memory.cpu_gbps),
         units=sum(count for _, count in parts),
         dispatch=soc.latency.cpu_dispatch,
         sync=NOTHING,
@@ -74,6 +76,7 @@ def _gpu(soc: Soc, precision: str) -> Limits:
         gflops=rate,
         core_gflops=rate / gpu.compute_units,
         gbps=soc.memory.gpu_gbps,
+        core_gbps=soc.memory.gpu_gbps,
         units=gpu.compute_units * gpu.wave * gpu.waves_per_unit,
         dispatch=soc.latency.gpu_dispatch,
         sync=soc.latency.gpu_sync,
@@ -92,6 +95,7 @@ def _npu(soc: Soc, precision: str) -> Limits:
         gflops=npu.gops[precision],
         core_gflops=npu.gops[precision],
         gbps=soc.memory.npu_gbps,
+        core_gbps=soc.memory.npu_gbps,
         units=1,
         dispatch=soc.latency.npu_dispatch,
         sync=soc.latency.npu_switch,

@@ -17,7 +17,8 @@ from coexec.core.types import OpCall
 from coexec.cost.distribution import Distribution
 from coexec.cost.soc.coefficients import shipped
 from coexec.cost.soc.cost import SocCost
-from coexec.cost.soc.estimate import COEXEC, LIKE, STOCK_MNN, calls_us, engine_factor, engines
+from coexec.cost.soc.engine_profile import COEXEC, STOCK_MNN
+from coexec.cost.soc.estimate import LIKE, calls_us, engine_factor, engines
 from coexec.cost.soc.limits import NOTHING, Limits, limits_of
 from coexec.cost.soc.workload import Workload, precision_of, workload
 from coexec.ops.table import opdef

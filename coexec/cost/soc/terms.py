@@ -11,24 +11,28 @@ from numpy.typing import NDArray
 
 from coexec.core.soc import Soc
 from coexec.cost.soc.limits import Limits
-from coexec.cost.soc.workload import CONV, DEPTHWISE, GROUPED, MOVE, Workload
+from coexec.cost.soc.workload import (
+    CONV,
+    DENSE,
+    DEPTHWISE,
+    ELEMENTWISE,
+    GROUPED,
+    MOVE,
+    POOL,
+    REDUCE,
+    Workload,
+)
 
 POINTWISE, WIDE = "conv-1x1", "conv-kxk"
-KINDS = (
-    POINTWISE,
-    WIDE,
-    GROUPED,
-    "conv-depthwise-3x3",
-    "conv-depthwise-5x5",
-    "dense",
-    "pool",
-    "reduce",
-    "elementwise",
-)
+ARITHMETIC = (POINTWISE, WIDE, GROUPED, "conv-depthwise-3x3", "conv-depthwise-5x5", DENSE)
+"""Kinds of operators whose arithmetic counts."""
+STREAMS = (POOL, REDUCE, ELEMENTWISE, MOVE)
+"""Kinds that do a few operations on what they load: they are charged by bytes alone."""
 TERMS = (
-    *(f"{kind}: arithmetic, all cores" for kind in KINDS),
-    *(f"{kind}: arithmetic, one core" for kind in KINDS),
-    *(f"{kind}: traffic" for kind in (*KINDS, MOVE)),
+    *(f"{kind}: arithmetic, all cores" for kind in ARITHMETIC),
+    *(f"{kind}: arithmetic, one core" for kind in ARITHMETIC),
+    *(f"{kind}: traffic" for kind in (*ARITHMETIC, *STREAMS)),
+    *(f"{kind}: traffic, one core" for kind in STREAMS),
     "weights: traffic",
     "fused operands: traffic",
     "patches of a kxk convolution: traffic",
@@ -45,12 +49,15 @@ PRIOR = np.array(
     ]
 )
 """What holds for terms that no measurement has: arithmetic and traffic at the limits."""
+LEAST = np.array([float(name == "calls") for name in TERMS])
+"""No engine runs an operator in less than its processor takes to call one."""
 ENDINGS = (": arithmetic, all cores", ": traffic", "calls")
 TIED = np.array([[float(n.endswith(e)) for e in ENDINGS] for n in TERMS])
 TIED[TERMS.index("weights: traffic")] = 0
 TIED = np.hstack([TIED, (np.array(TERMS) == "weights: traffic").astype(float)[:, None]])
 """Terms whose factors are one number where few networks were measured, shape (terms, numbers)."""
 _PLACE = {name: place for place, name in enumerate(TERMS)}
+CALLS = _PLACE["calls"]
 SHORT, NARROW = 64, 16
 """A product's inner length and its columns at which a core's blocked loops are half filled."""
 
@@ -69,15 +76,18 @@ def terms(work: Workload, limits: Limits, precision: str) -> NDArray[np.float64]
     row = np.zeros(len(TERMS))
     itemsize = np.dtype(precision).itemsize
     kind = kind_of(work)
-    all_us, one_us = work.flop / limits.gflops / 1e3, work.flop / limits.core_gflops / 1e3
+    streamed = work.in_elements + work.out_elements
+    all_us = work.flop / limits.gflops / 1e3
 
     def traffic(name: str, elements: float) -> None:
         row[_PLACE[name]] += elements * itemsize / limits.gbps / 1e3
 
-    if kind != MOVE:
+    if kind in STREAMS:
+        row[_PLACE[f"{kind}: traffic, one core"]] = streamed * itemsize / limits.core_gbps / 1e3
+    else:
         row[_PLACE[f"{kind}: arithmetic, all cores"]] = all_us
-        row[_PLACE[f"{kind}: arithmetic, one core"]] = one_us
-    traffic(f"{kind}: traffic", work.in_elements + work.out_elements)
+        row[_PLACE[f"{kind}: arithmetic, one core"]] = work.flop / limits.core_gflops / 1e3
+    traffic(f"{kind}: traffic", streamed)
     traffic("weights: traffic", work.weights)
     traffic("fused operands: traffic", work.others)
     if kind == WIDE:

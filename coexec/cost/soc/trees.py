@@ -74,18 +74,17 @@ class Trees:
 
     @classmethod
     def of_sklearn(cls, model: Any) -> Trees:
-        """From a fitted ``HistGradientBoostingRegressor`` (numeric features, one output)."""
+        """From a fitted ``GradientBoostingRegressor`` with ``init="zero"`` (one output)."""
         nodes: list[tuple[int, float, int, float]] = []
         roots = []
-        for (predictor,) in model._predictors:
+        for (estimator,) in model.estimators_:
             roots.append(len(nodes))
-            _append(nodes, predictor.nodes, 0)
+            _append(nodes, estimator.tree_, 0, model.learning_rate)
         columns = list(zip(*nodes, strict=True))
-        feature = np.asarray(columns[0], np.int32)
         return cls(
-            float(model._baseline_prediction.item()),
+            0.0,
             np.asarray(roots, np.int32),
-            feature,
+            np.asarray(columns[0], np.int32),
             np.asarray(columns[1], np.float64),
             np.arange(1, len(nodes) + 1, dtype=np.int32),
             np.asarray(columns[2], np.int32),
@@ -93,18 +92,20 @@ class Trees:
         )
 
 
-def _append(nodes: list[tuple[int, float, int, float]], tree: Any, number: int) -> None:
+def _append(
+    nodes: list[tuple[int, float, int, float]], tree: Any, number: int, scale: float
+) -> None:
     """Append a node and what is below it, left child first."""
-    node = tree[number]
-    if node["is_leaf"]:
-        nodes.append((LEAF, 0.0, 0, float(node["value"])))
+    left, right = int(tree.children_left[number]), int(tree.children_right[number])
+    if left == right:  # both absent
+        nodes.append((LEAF, 0.0, 0, scale * float(tree.value[number, 0, 0])))
         return
     place = len(nodes)
     nodes.append((LEAF, 0.0, 0, 0.0))
-    _append(nodes, tree, int(node["left"]))
-    right = len(nodes)
-    _append(nodes, tree, int(node["right"]))
-    nodes[place] = (int(node["feature_idx"]), float(node["num_threshold"]), right, 0.0)
+    _append(nodes, tree, left, scale)
+    second = len(nodes)
+    _append(nodes, tree, right, scale)
+    nodes[place] = (int(tree.feature[number]), float(tree.threshold[number]), second, 0.0)
 
 
 def _rounded(number: float) -> float:

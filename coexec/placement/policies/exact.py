@@ -127,8 +127,12 @@ class _Model:
         for unit, time in enumerate(self.problem.times[index]):
             if np.isfinite(time):
                 literal = self.model.new_bool_var(f"{index} on {unit}")
-                interval = self.model.new_optional_interval_var(
-                    start, self._steps(time), end, literal, f"run {index} on {unit}"
+                # Not intervals that share their end: with those, CP-SAT 9.15 has called schedules
+                # optimal that were not.
+                steps = self._steps(time)
+                self.model.add(end == start + steps).only_enforce_if([literal])
+                interval = self.model.new_optional_fixed_size_interval_var(
+                    start, steps, literal, f"run {index} on {unit}"
                 )
                 for resource in self.problem.resources[unit]:
                     intervals[resource].append(interval)

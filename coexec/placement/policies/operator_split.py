@@ -9,7 +9,10 @@ others, 2022), which chooses among such chains on phones, with measured costs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import isfinite
 
 import numpy as np
 
@@ -31,6 +34,10 @@ STEPS = 14
 EPSILON = 1e-12
 """Of a time: what rounding may take away."""
 Ratio = tuple[float, ...]
+Counts = tuple[tuple[int, int], ...]
+"""Pairs of a processor and its units."""
+Balances = Mapping[int, Sequence[tuple[Ratio, ...]]]
+"""Ratios by task and division."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,18 @@ class State:
     unit: int
     shares: Shares | None = None
     ratio: Ratio = ()
+
+    @cached_property
+    def places(self) -> tuple[int, ...]:
+        """Its processors."""
+        return (self.unit,) if self.shares is None else tuple(u for u, _ in self.shares.units)
+
+    @cached_property
+    def fractions(self) -> list[tuple[int, float]]:
+        """Of a divided task, the part that each processor has."""
+        assert self.shares is not None
+        total = sum(count for _, count in self.shares.units)
+        return [(unit, count / total) for unit, count in self.shares.units]
 
 
 def operator_split(problem: Problem) -> Schedule:
@@ -58,9 +77,7 @@ def operator_split(problem: Problem) -> Schedule:
     return min(candidates, key=lambda schedule: _makespan(problem, schedule))
 
 
-def balanced(
-    problem: Problem, division: Division, start: bool = True
-) -> tuple[tuple[int, int], ...]:
+def balanced(problem: Problem, division: Division, start: bool = True) -> Counts:
     """Units by processor so that the last share ends as early as it can.
 
     Bisection on the time in which all is done. ``start`` is whether others start later than the
@@ -75,17 +92,17 @@ def balanced(
     def share_us(unit: int, count: int) -> float:
         return away[unit] + factor[unit] * division.time_us(unit, count) if count else 0.0
 
-    def within(time_us: float) -> dict[int, int]:
+    def within(time_us: float) -> list[int]:
         """The most units that each finishes in a time, however that is rounded."""
-        free = {unit: (time_us - away[unit]) / factor[unit] for unit in team}
-        return {unit: division.units_within(unit, us * (1 + EPSILON)) for unit, us in free.items()}
+        most = time_us * (1 + EPSILON)
+        return [division.units_within(u, (most - away[u]) / factor[u]) for u in team]
 
     low, high = 0.0, max(share_us(unit, division.count) for unit in team)
     for _ in range(STEPS):
         middle = (low + high) / 2
-        done = sum(within(middle).values())
+        done = sum(within(middle))
         low, high = (low, middle) if done >= division.count else (middle, high)
-    counts = within(high)
+    counts = dict(zip(team, within(high), strict=True))
     while sum(counts.values()) > division.count:
         last = max((u for u in team if counts[u]), key=lambda unit: share_us(unit, counts[unit]))
         counts[last] -= 1
@@ -117,40 +134,59 @@ def _team(problem: Problem, division: Division) -> tuple[int, ...]:
     return tuple(team)
 
 
-def _ratio(problem: Problem, shares: tuple[tuple[int, int], ...], count: int) -> Ratio:
+def _ratio(problem: Problem, shares: Counts, count: int) -> Ratio:
     """Parts of the whole by processor, rounded."""
     parts = dict(shares)
     return tuple(round(parts.get(u, 0) / count * GRAIN) / GRAIN for u in range(len(problem.units)))
 
 
-def _counts(division: Division, ratio: Ratio) -> tuple[tuple[int, int], ...]:
+def _counts(division: Division, ratio: Ratio) -> Counts:
     """Units by processor for a ratio, in the order of processors: cuts of all tasks agree."""
-    bounds = np.rint(np.cumsum(ratio) / sum(ratio) * division.count).astype(int)
-    counts = np.diff(bounds, prepend=0)
-    return tuple((unit, int(n)) for unit, n in enumerate(counts) if n)
+    whole, reached, start = sum(ratio), 0.0, 0
+    found = []
+    for unit, part in enumerate(ratio):
+        reached += part
+        end = round(reached / whole * division.count)
+        if end > start:
+            found.append((unit, end - start))
+        start = end
+    return tuple(found)
 
 
-def _common_ratios(problem: Problem) -> list[Ratio]:
+def _balances(problem: Problem) -> Balances:
+    """Ratios that balance each division at the start of a chain and within one."""
+    return {
+        index: [
+            tuple(
+                _ratio(problem, balanced(problem, division, start), division.count)
+                for start in (True, False)
+            )
+            for division in divisions
+        ]
+        for index, divisions in problem.divisions.items()
+    }
+
+
+def _common_ratios(problem: Problem, balances: Balances) -> list[Ratio]:
     """Ratios that balance the tasks which weigh most, the heaviest first."""
     weights: dict[Ratio, float] = {}
-    for index, divisions in problem.divisions.items():
+    for index, of_task in balances.items():
         best = float(problem.time_us[index].min())
-        for division, start in itertools.product(divisions, (False, True)):
-            shares = balanced(problem, division, start)
-            if len(shares) > 1:
-                ratio = _ratio(problem, shares, division.count)
+        for ratio in itertools.chain.from_iterable(of_task):
+            if sum(part > 0 for part in ratio) > 1:
                 weights[ratio] = weights.get(ratio, 0.0) + best
     return sorted(weights, key=lambda ratio: (-weights[ratio], ratio))[:RATIOS]
 
 
-def _states(problem: Problem, index: int, ratios: list[Ratio]) -> list[State]:
+def _states(
+    problem: Problem, index: int, ratios: list[Ratio], balances: Sequence[tuple[Ratio, ...]]
+) -> list[State]:
     whole = np.flatnonzero(np.isfinite(problem.time_us[index]))
     states = [State(int(unit)) for unit in whole]
     for number, division in enumerate(problem.divisions.get(index, ())):
-        own = _ratio(problem, balanced(problem, division), division.count)
-        for ratio in dict.fromkeys((*ratios, own)):
+        for ratio in dict.fromkeys((*ratios, balances[number][0])):
             counts = _counts(division, ratio)
-            finite = all(np.isfinite(division.time_us(unit, n)) for unit, n in counts)
+            finite = all(isfinite(division.time_us(unit, n)) for unit, n in counts)
             if len(counts) > 1 and finite:
                 largest = max(counts, key=lambda pair: pair[1])[0]
                 states.append(State(largest, Shares(number, counts), ratio))
@@ -159,8 +195,12 @@ def _states(problem: Problem, index: int, ratios: list[Ratio]) -> list[State]:
 
 def _best_chain(problem: Problem) -> list[State]:
     """Least total of task times and of what moves between neighbours in the order of tasks."""
-    ratios = _common_ratios(problem)
-    table = [_states(problem, index, ratios) for index in range(len(problem.tasks))]
+    balances = _balances(problem)
+    ratios = _common_ratios(problem, balances)
+    table = [
+        _states(problem, index, ratios, balances.get(index, []))
+        for index in range(len(problem.tasks))
+    ]
     cost = np.array([_time(problem, 0, state) + _to(problem, 0, state) for state in table[0]])
     came_from = []
     for index in range(1, len(table)):
@@ -181,8 +221,7 @@ def _time(problem: Problem, index: int, state: State) -> float:
     if state.shares is None:
         return problem.times[index][state.unit]
     division = problem.divisions[index][state.shares.division]
-    team = _places(state)
-    return max(_busy_us(problem, division, team, unit, n) for unit, n in state.shares.units)
+    return max(_busy_us(problem, division, state.places, unit, n) for unit, n in state.shares.units)
 
 
 def _to(problem: Problem, index: int, state: State) -> float:
@@ -192,17 +231,13 @@ def _to(problem: Problem, index: int, state: State) -> float:
     for tensor in task.inputs:
         found = problem.tensors[tensor]
         if found.producer is None and found.home is None:
-            ways = (problem.delay(tensor, problem.host, unit) for unit in _places(state))
+            ways = (problem.delay(tensor, problem.host, unit) for unit in state.places)
             total = max(total, *ways)
     for tensor in task.outputs:
         if problem.tensors[tensor].fetched:
             total += _gather(problem, tensor, state, state.unit)
             total += problem.delay(tensor, state.unit, problem.host)
     return total
-
-
-def _places(state: State) -> tuple[int, ...]:
-    return (state.unit,) if state.shares is None else tuple(u for u, _ in state.shares.units)
 
 
 def _moves(problem: Problem, index: int, before: list[State], after: list[State]) -> np.ndarray:
@@ -230,7 +265,7 @@ def _move(
         return gathered[target.unit]
     division = problem.divisions[index][target.shares.division]
     window = division.windows[problem.tasks[index].inputs.index(tensor)]
-    places = _places(target)
+    places = target.places
     if window is None:
         return max(gathered[unit] for unit in places)
     if source.shares is None:
@@ -245,7 +280,7 @@ def _move(
     # Cut a halo, send it to the neighbour, join it there to what that has; or compute it.
     pairs = [(p, q) for p in places for q in places if p != q]
     sent = max(_delay(problem, tensor, p, q, halo) for p, q in pairs)
-    joined = max(_copy(problem, tensor, unit, n) for unit, n in _fractions(target))
+    joined = max(_copy(problem, tensor, unit, n) for unit, n in target.fractions)
     return min(sent + joined, AGAIN * _again(made, source, window))
 
 
@@ -259,24 +294,18 @@ def _again(made: Division, source: State, window: Window) -> float:
     )
 
 
-def _fractions(state: State) -> list[tuple[int, float]]:
-    assert state.shares is not None
-    total = sum(count for _, count in state.shares.units)
-    return [(unit, count / total) for unit, count in state.shares.units]
-
-
 def _gather(problem: Problem, tensor: int, source: State, target: int) -> float:
     """Until a value is whole on ``target``."""
     if source.shares is None:
         return problem.delay(tensor, source.unit, target)
-    parts = _fractions(source)
+    parts = source.fractions
     arrived = max(_delay(problem, tensor, unit, target, share) for unit, share in parts)
     return arrived + (_copy(problem, tensor, target, 1.0) if target < problem.host else 0.0)
 
 
 def _scatter(problem: Problem, tensor: int, source: int, target: State) -> float:
     """Until every share of ``target`` has its part of a whole value, one cut after the other."""
-    parts = _fractions(target)
+    parts = target.fractions
     cut = sum(_copy(problem, tensor, source, share) for _, share in parts)
     return cut + max(_delay(problem, tensor, source, unit, share) for unit, share in parts)
 

@@ -64,10 +64,12 @@ def compile_region(
     emitter.steps += emitter.copies_together() if fusing else emitter.copies()
     return OpenCLExecutable(
         processor=processor,
-        inputs=region.inputs,
-        outputs=region.outputs,
+        inputs=storage.inputs,
+        outputs=storage.outputs,
         scratch_bytes=storage.arena_bytes,
         naive_bytes=storage.naive_bytes,
+        carried=storage.carried,
+        continued=tuple(name for name in region.inputs if name in region.kept),
         programs=tuple(ProgramSource(family, text) for text, family in emitter.programs.items()),
         steps=tuple(emitter.steps),
         constants={
@@ -79,5 +81,7 @@ def compile_region(
 
 
 def constant_inputs(region: Region, node: RegionNode) -> frozenset[int]:
-    """Numbers of the operands of a node that are constants of its region."""
+    """Numbers of the operands of a node whose constants a region may prepare."""
+    if not region.prepares:
+        return frozenset()
     return frozenset(i for i, name in enumerate(node.inputs) if name in region.constants)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyopencl as cl
 
+from coexec.base.errors import DeviceMemoryError
+from coexec.base.units import bytes_text
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import PREPARED, OpenCLExecutable, Slot
 
@@ -31,7 +33,11 @@ class DeviceConstants:
         queue: cl.CommandQueue,
         alloc: Callable[[int], OpenCLBuffer],
     ) -> DeviceConstants:
-        """Copy all constants to the device, with memory for what is prepared."""
+        """Copy all constants to the device, with memory for what is prepared.
+
+        Raises:
+            DeviceMemoryError: they do not fit; the message says how much they take.
+        """
 
         def copies(names: Iterable[str]) -> dict[str, OpenCLBuffer]:
             uploaded: dict[str, OpenCLBuffer] = {}
@@ -50,12 +56,15 @@ class DeviceConstants:
             return uploaded
 
         resident = executable.resident
-        prepared = alloc(executable.prepared_bytes) if executable.prepared_bytes else None
-        return cls(
-            copies(sorted(resident)),
-            copies(sorted(executable.constants.keys() - resident)),
-            prepared,
-        )
+        try:
+            prepared = alloc(executable.prepared_bytes) if executable.prepared_bytes else None
+            return cls(
+                copies(sorted(resident)),
+                copies(sorted(executable.constants.keys() - resident)),
+                prepared,
+            )
+        except DeviceMemoryError as error:
+            raise DeviceMemoryError(f"{error}. {_wanted(executable)}") from error
 
     def memory(self, slot: Slot) -> cl.Buffer:
         """Where a constant or prepared slot lives."""
@@ -70,3 +79,14 @@ class DeviceConstants:
     def release(self) -> None:
         """Give the memory of the sources back; kernels that were started may still read it."""
         self.sources.clear()
+
+
+def _wanted(executable: OpenCLExecutable) -> str:
+    """What constants take, in words."""
+    all_bytes = sum(array.nbytes for array in executable.constants.values())
+    name, largest = max(executable.constants.items(), key=lambda item: item[1].nbytes)
+    prepared = bytes_text(executable.prepared_bytes)
+    return (
+        f"Its constants take {bytes_text(all_bytes)} ({name}: {bytes_text(largest.nbytes)}), and "
+        f"{prepared} more rearranged for kernels, until the first run has made them"
+    )

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyopencl as cl
 
-from coexec.base.errors import ProcessorError
+from coexec.base.errors import DeviceMemoryError, ProcessorError
+from coexec.core.device_memory import DeviceMemory, limit_of
 from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
 from coexec.core.processor import (
     Buffer,
@@ -94,8 +95,7 @@ class OpenCLDevice(Runner):
         self.facts = facts_of(device)
         self.host_memory = bool(device.host_unified_memory)
         self.programs = ProgramCache(self.context, device)
-        self.allocated_bytes = 0
-        self.peak_bytes = 0
+        self.memory = DeviceMemory(name, limit_of(name, options.memory))
         self._bound: dict[tuple[int, ...], BoundRegion] = {}
         self._constants: dict[int, DeviceConstants] = {}
         self._preparation: dict[int, BoundRegion] = {}
@@ -104,19 +104,31 @@ class OpenCLDevice(Runner):
         self._clock_offset = offset or 0
 
     def describe(self) -> ProcessorSpec:
-        return spec_of(self.name, self.device, self.options.cores, self.options.first)
+        spec = spec_of(self.name, self.device, self.options.cores, self.options.first)
+        limit = self.memory.limit_bytes
+        return replace(spec, memory_bytes=min(spec.memory_bytes, limit)) if limit else spec
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Memory in use: buffers, constants, and memory of the host that was adopted."""
+        return self.memory.allocated_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that ever was in use."""
+        return self.memory.peak_bytes
 
     def alloc(self, nbytes: int) -> OpenCLBuffer:
+        self.memory.take(nbytes)
         try:
             memory = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, max(nbytes, 1))
         except cl.Error as error:
-            raise ProcessorError(
+            self.memory.give_back(nbytes)
+            raise DeviceMemoryError(
                 f"{self.name}: cannot allocate {nbytes} bytes ({error}); use a smaller batch"
             ) from error
         buffer = OpenCLBuffer(memory, nbytes)
-        self.allocated_bytes += nbytes
-        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
-        weakref.finalize(buffer, self._released, nbytes)
+        weakref.finalize(buffer, self.memory.give_back, nbytes)
         return buffer
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
@@ -151,12 +163,16 @@ class OpenCLDevice(Runner):
         ticket.then(lambda: done.set_status(cl.command_execution_status.COMPLETE))
 
     def adopt(self, memory: Host) -> OpenCLBuffer:
+        self.memory.take(memory.nbytes)
         try:
-            return buffer_over(self.context, memory)
+            buffer = buffer_over(self.context, memory)
         except cl.Error as error:
+            self.memory.give_back(memory.nbytes)
             raise ProcessorError(
                 f"{self.name}: cannot use {memory.nbytes} bytes of the host ({error})"
             ) from error
+        weakref.finalize(buffer, self.memory.give_back, memory.nbytes)
+        return buffer
 
     def _share(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
@@ -302,6 +318,8 @@ class OpenCLDevice(Runner):
             items=label.items,
             live=label.live,
             choice=label.choice,
+            gradients=label.gradients,
+            workspace=label.workspace,
         )
 
     def prepare(self, executable: OpenCLExecutable) -> None:
@@ -355,9 +373,6 @@ class OpenCLDevice(Runner):
                 self._preparation[key] = BoundRegion([*steps], labels, [])
                 weakref.finalize(executable, self._preparation.pop, key, None)
         return self._constants[key]
-
-    def _released(self, nbytes: int) -> None:
-        self.allocated_bytes -= nbytes
 
     def _measure_clock_offset(self) -> int | None:
         """Nanoseconds to add to device times to get host monotonic times (best of a few).

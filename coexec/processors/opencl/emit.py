@@ -22,7 +22,7 @@ from coexec.processors.opencl.family import KernelCall, Lowering, Operand, Scala
 from coexec.processors.opencl.fusion.operators import definition, title
 from coexec.processors.opencl.preparation import Prepared
 from coexec.processors.opencl.sources import program_text
-from coexec.processors.opencl.storage import Storage
+from coexec.processors.opencl.storage import ArenaUse, Storage
 
 
 @dataclass
@@ -42,10 +42,10 @@ class Emitter:
         """The steps of a node, and what prepares its constants."""
         blocks = [self._prepared_block(nbytes) for nbytes in parts.blocks]
         once = replace(parts.lowering, calls=parts.once)
-        for label, call in zip(_labels(node, once, 0), parts.once, strict=True):
+        for label, call in zip(_labels(node, once, ArenaUse()), parts.once, strict=True):
             first = replace(label, phase=PREPARE)
             self.preparation += self._kernel(index, node, call, first, blocks)
-        labels = _labels(node, parts.lowering, self.storage.live[index])
+        labels = _labels(node, parts.lowering, self.storage.uses[index])
         for label, call in zip(labels, parts.lowering.calls, strict=True):
             self.steps += self._kernel(index, node, call, label, blocks)
 
@@ -84,7 +84,7 @@ class Emitter:
                 continue
             src = self._use(self.storage.slot(name))
             dst = Slot(
-                ARGUMENT, len(self.region.inputs) + self.region.outputs.index(name), nbytes=0
+                ARGUMENT, len(self.storage.inputs) + self.storage.outputs.index(name), nbytes=0
             )
             provenance = producers[name].provenance if name in producers else {}
             label = Label(
@@ -122,7 +122,7 @@ class Emitter:
         return list(self.programs).index(text)
 
 
-def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
+def _labels(node: RegionNode, lowering: Lowering, use: ArenaUse) -> list[Label]:
     """One label per kernel; the operator's work goes to its last kernel unless kernels say more."""
     work = definition(node.call).work(node.call)
     stated = any(call.flop or call.bytes for call in lowering.calls)
@@ -141,8 +141,10 @@ def _labels(node: RegionNode, lowering: Lowering, live: int) -> list[Label]:
                 source=node.provenance.get("source", ""),
                 dtype=compute_dtype(node.call),
                 items=prod(call.global_size),
-                live=live,
+                live=use.live,
                 choice=lowering.choice,
+                gradients=use.gradients,
+                workspace=use.workspace,
             )
         )
     return labels

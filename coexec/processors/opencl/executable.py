@@ -5,7 +5,7 @@ Free of ONNX, so that a saved program runs with NumPy and PyOpenCL alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,8 @@ class Label:
     items: int = 0
     live: int = 0
     choice: str = ""
+    gradients: int = 0
+    workspace: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,12 +112,17 @@ class OpenCLExecutable(Executable):
         """Resident constants and what is prepared from the others."""
         return self.prepared_bytes + sum(self.constants[name].nbytes for name in self.resident)
 
+    def arena_use(self) -> Iterable[tuple[str, int]]:
+        return [(step.label.name, step.label.live) for step in self.steps]
+
     def to_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
         record = {
             "inputs": list(self.inputs),
             "outputs": list(self.outputs),
             "scratch_bytes": self.scratch_bytes,
             "naive_bytes": self.naive_bytes,
+            "carried": dict(self.carried),
+            "continued": list(self.continued),
             "programs": [vars(program) for program in self.programs],
             "steps": [_step_to_json(step) for step in self.steps],
             "preparation": [_step_to_json(step) for step in self.preparation],
@@ -143,6 +150,8 @@ def executable_from_json(
         outputs=tuple(record["outputs"]),
         scratch_bytes=int(record["scratch_bytes"]),
         naive_bytes=int(record["naive_bytes"]),
+        carried=dict(record["carried"]),
+        continued=tuple(record["continued"]),
         programs=tuple(ProgramSource(**program) for program in record["programs"]),
         steps=steps,
         constants=constants,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from coexec.base.errors import ProcessorError
+from coexec.core.device_memory import MEMORY, limit_of
 
 KNOWN = {
     "kernels": ("best", "naive"),
@@ -30,7 +31,8 @@ class DeviceOptions:
     by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
     set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
     every kernel takes its defaults. ``cores``: how many of the device's cores (0: all of it), from
-    the core with number ``first`` on (-1: the last ones).
+    the core with number ``first`` on (-1: the last ones). ``memory``: the most that buffers and
+    constants may take together, as ``64MiB`` (none: all that the device has).
     """
 
     kernels: str = "best"
@@ -39,6 +41,7 @@ class DeviceOptions:
     tuned: str = "on"
     cores: int = 0
     first: int = LAST_ONES
+    memory: str = ""
 
     def __str__(self) -> str:
         chosen = [
@@ -58,16 +61,19 @@ def parse_options(spec: str, options: Mapping[str, str]) -> DeviceOptions:
     Raises:
         ProcessorError: an unknown option or value; the known ones are listed.
     """
-    words = {name: value for name, value in options.items() if name not in (CORES, FIRST)}
+    words = {name: value for name, value in options.items() if name not in (CORES, FIRST, MEMORY)}
     for name, value in words.items():
         if name not in KNOWN or value not in KNOWN[name]:
             known = ", ".join(f"{n}={'|'.join(values)}" for n, values in KNOWN.items())
             raise ProcessorError(
                 f"processor {spec!r} has no option {name}={value}; "
-                f"known: {known}, {CORES}=COUNT, {FIRST}=NUMBER"
+                f"known: {known}, {CORES}=COUNT, {FIRST}=NUMBER, {MEMORY}=BYTES"
             )
+    memory = options.get(MEMORY, "")
+    limit_of(spec, memory)
     cores = _count(spec, options[CORES]) if CORES in options else 0
-    return DeviceOptions(**words, cores=cores, first=_first(spec, options, cores))
+    first = _first(spec, options, cores)
+    return DeviceOptions(**words, cores=cores, first=first, memory=memory)
 
 
 def _first(spec: str, options: Mapping[str, str], cores: int) -> int:

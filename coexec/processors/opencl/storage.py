@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 
-from coexec.core.arena import Lifetime, plan_arena
+from coexec.core.arena import Lifetime, live_bytes, padded, plan_arena
 from coexec.core.types import Region, RegionNode
 from coexec.processors.opencl.executable import ARENA, ARGUMENT, CONSTANT, Slot
 from coexec.processors.opencl.family import Lowering
 from coexec.processors.opencl.fusion.operators import definition, in_place_pairs
+
+BACKWARD = ("backward", "optimizer")
+"""Phases whose tensors are gradients."""
+
+
+@dataclass(frozen=True)
+class ArenaUse:
+    """Bytes of the arena in use while a node runs; ``live`` has the other two in it.
+
+    ``gradients`` are tensors that the backward pass made, ``workspace`` the scratch of kernels.
+    """
+
+    live: int = 0
+    gradients: int = 0
+    workspace: int = 0
 
 
 @dataclass
@@ -19,6 +33,8 @@ class Storage:
 
     Tensors that share storage (views, updates in place) have one *root*. A root that is an
     argument or a constant stays there; all others get a place in the arena for their lifetime.
+    ``inputs`` and ``outputs`` are the region's that are arguments; ``carried`` are offsets of those
+    outputs that stay in the arena for later regions.
     """
 
     region: Region
@@ -26,9 +42,12 @@ class Storage:
     places: dict[str, Slot] = field(default_factory=dict)
     copied: dict[str, str] = field(default_factory=dict)
     scratch: dict[tuple[int, int], Slot] = field(default_factory=dict)
-    live: list[int] = field(default_factory=list)
+    uses: list[ArenaUse] = field(default_factory=list)
     arena_bytes: int = 0
     naive_bytes: int = 0
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    carried: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def plan(cls, region: Region, lowerings: list[Lowering | None], alignment: int) -> Storage:
@@ -43,9 +62,14 @@ class Storage:
         return self.places[self.roots[name]]
 
     def _place_arguments(self) -> None:
-        for index, name in enumerate(self.region.inputs):
+        kept = self.region.kept
+        self.inputs = tuple(name for name in self.region.inputs if name not in kept)
+        for index, name in enumerate(self.inputs):
             self.roots[name] = name
             self.places[name] = Slot(ARGUMENT, index)
+        for name, place in kept.items():
+            self.roots[name] = name
+            self.places[name] = Slot(ARENA, offset=place.offset, nbytes=place.nbytes)
         for name in self.region.constants:
             if name not in self.roots:
                 self.roots[name] = name
@@ -116,9 +140,20 @@ class Storage:
         return _Default(last, len(self.region.nodes))
 
     def _place_outputs(self) -> None:
-        """An output lives in its argument; one whose root lives elsewhere is copied at the end."""
-        base = len(self.region.inputs)
-        for index, name in enumerate(self.region.outputs):
+        """An output lives in its argument; one whose root lives elsewhere is copied at the end.
+
+        One that may stay in the arena does, unless it shares its root with one that may not.
+        """
+        carriable = self.region.carriable
+        others = {self.roots[name] for name in self.region.outputs if name not in carriable}
+        fixed = self.places.keys() | others
+        self.outputs = tuple(
+            name
+            for name in self.region.outputs
+            if name not in carriable or self.roots[name] in fixed
+        )
+        base = len(self.inputs)
+        for index, name in enumerate(self.outputs):
             root = self.roots[name]
             state = self.region.aliases.get(name)
             if state is not None and self.roots[state] == root:
@@ -134,21 +169,69 @@ class Storage:
         for index, node in enumerate(self.region.nodes):
             for name in filter(None, (*node.inputs, *node.outputs)):
                 self._extend(lifetimes, name, index)
-        for name in self.copied:
+        staying = [name for name in self.region.outputs if name not in self.outputs]
+        for name in (*self.copied, *staying):
             self._extend(lifetimes, name, end)
         blocks: dict[str, Lifetime] = dict(lifetimes)
         for index, lowering in enumerate(lowerings):
             for number, nbytes in enumerate(lowering.scratch if lowering else ()):
                 blocks[_scratch_name(index, number)] = Lifetime(nbytes, index, index)
-        plan = plan_arena(blocks, alignment)
-        self.arena_bytes, self.naive_bytes = plan.nbytes, plan.naive_bytes
-        self.live = _live_bytes(blocks.values(), end)
+        kept = self._kept_blocks(end)
+        offsets = {name: offset for name, (offset, _) in kept.items()}
+        plan = plan_arena(
+            {**blocks, **{name: life for name, (_, life) in kept.items()}}, alignment, offsets
+        )
+        self.arena_bytes = plan.nbytes
+        # What was kept is counted by the region that made it.
+        self.naive_bytes = sum(padded(block.nbytes, alignment) for block in blocks.values())
+        self.uses = self._uses(lifetimes, blocks, kept)
         for name, block in blocks.items():
             slot = Slot(ARENA, offset=plan.offsets[name], nbytes=block.nbytes)
             if name.startswith("#") and name not in lifetimes:
                 self.scratch[_scratch_key(name)] = slot
             else:
                 self.places[name] = slot
+        self.carried = {name: self.slot(name).offset for name in staying}
+
+    def _uses(
+        self,
+        tensors: Mapping[str, Lifetime],
+        blocks: Mapping[str, Lifetime],
+        kept: Mapping[str, tuple[int, Lifetime]],
+    ) -> list[ArenaUse]:
+        """What the arena holds while each node runs."""
+        phases = [node.provenance.get("phase", "") for node in self.region.nodes]
+        waiting = [life for _, life in kept.values()]
+        gradients = [life for life in tensors.values() if phases[life.first] in BACKWARD]
+        if "optimizer" in phases:
+            gradients += waiting
+        workspace = [life for name, life in blocks.items() if name not in tensors]
+        end = len(phases)
+        lists = ([*blocks.values(), *waiting], gradients, workspace)
+        return [
+            ArenaUse(*use) for use in zip(*(live_bytes(one, end) for one in lists), strict=True)
+        ]
+
+    def _kept_blocks(self, end: int) -> dict[str, tuple[int, Lifetime]]:
+        """Offset and lifetime of what earlier regions left, until nobody reads it any more.
+
+        Tensors that share storage there are one block.
+        """
+        last = dict.fromkeys(self.region.kept, 0)
+        for index, node in enumerate(self.region.nodes):
+            last.update((root, index) for root in self._kept_roots(node.inputs))
+        last.update((root, end) for root in self._kept_roots(self.copied))
+        blocks: dict[str, tuple[int, Lifetime]] = {}
+        for name, place in self.region.kept.items():
+            key = f"@{place.offset}"
+            until = end if place.after else last[name]
+            _, old = blocks.get(key, (0, Lifetime(0, 0, 0)))
+            life = Lifetime(max(place.nbytes, old.nbytes), 0, max(until, old.last))
+            blocks[key] = (place.offset, life)
+        return blocks
+
+    def _kept_roots(self, names: Iterable[str]) -> set[str]:
+        return {self.roots[name] for name in names if name} & self.region.kept.keys()
 
     def _extend(self, lifetimes: dict[str, Lifetime], name: str, index: int) -> None:
         root = self.roots[name]
@@ -161,15 +244,6 @@ class Storage:
             if old
             else Lifetime(nbytes, index, index)
         )
-
-
-def _live_bytes(blocks: Iterable[Lifetime], nodes: int) -> list[int]:
-    """Bytes in use while each node runs."""
-    changes = [0] * (nodes + 2)
-    for block in blocks:
-        changes[block.first] += block.nbytes
-        changes[block.last + 1] -= block.nbytes
-    return list(accumulate(changes[:nodes]))
 
 
 def _scratch_name(node: int, number: int) -> str:

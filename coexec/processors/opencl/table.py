@@ -8,8 +8,10 @@ from types import MappingProxyType
 from coexec.processors.opencl.family import KernelFamily
 from coexec.processors.opencl.kernels import (
     binary,
+    bit_masks,
     cast,
     chain,
+    compress,
     conv,
     creation,
     gemm,
@@ -19,8 +21,10 @@ from coexec.processors.opencl.kernels import (
     norm,
     norm_activated,
     optim,
+    optim_8bit,
     pad,
     pool,
+    pool_taps,
     quantize,
     random,
     reduce,
@@ -54,8 +58,12 @@ FAMILIES: tuple[KernelFamily, ...] = (
     creation.FAMILY,
     random.FAMILY,
     quantize.FAMILY,
+    compress.FAMILY,
+    bit_masks.FAMILY,
+    pool_taps.FAMILY,
     loss.FAMILY,
     optim.FAMILY,
+    optim_8bit.FAMILY,
 )
 
 INTERNAL: tuple[KernelFamily, ...] = (chain.FAMILY, norm_activated.FAMILY, gemm.BIASED_FAMILY)

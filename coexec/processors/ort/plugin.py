@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Protocol, cast
 
 from coexec.base.errors import ProcessorError
 from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Processor
+from coexec.core.types import Array
 
 INSTALL = "pip install 'coexec[ort]'"
 
@@ -21,6 +23,12 @@ class Installed(Protocol):
     def open_device(self, name: str, options: Mapping[str, str]) -> Processor: ...
 
     def measure(self, name: str, options: Mapping[str, str]) -> Rates: ...
+
+
+class Quantiser(Protocol):
+    """What the module ``quantise`` offers; it needs ONNX Runtime."""
+
+    def quantise(self, model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes: ...
 
 
 def candidates() -> list[Candidate]:
@@ -45,9 +53,25 @@ def measure(name: str, options: Mapping[str, str]) -> Rates:
     return _installed().measure(name, options)
 
 
+def quantise(model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes:
+    """The 8-bit form of an ONNX file's bytes; ``batches`` are typical inputs by name.
+
+    Raises:
+        ProcessorError: ONNX Runtime is absent.
+        ModelError: it cannot run or quantise the model.
+    """
+    quantiser = cast(Quantiser, _import("coexec.processors.ort.quantise"))
+    return quantiser.quantise(model, batches)
+
+
 def _installed() -> Installed:
+    return cast(Installed, _import("coexec.processors.ort.installed"))
+
+
+def _import(name: str) -> ModuleType:
+    """A module that needs ONNX Runtime."""
     try:
-        return cast(Installed, importlib.import_module("coexec.processors.ort.installed"))
+        return importlib.import_module(name)
     except ImportError as error:
         if not (error.name or "").startswith("onnxruntime"):
             raise

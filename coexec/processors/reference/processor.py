@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from coexec.base.cores import resources_of
 from coexec.base.sources import module_digest
+from coexec.core.device_memory import MEMORY, DeviceMemory, limit_of
 from coexec.core.events import COPY, LAUNCH, MAP, Event
 from coexec.core.processor import (
     Buffer,
@@ -50,14 +52,28 @@ class Done(Ticket):
 
 
 class ReferenceProcessor(Processor):
-    """NumPy on the host, synchronous. ``peak_bytes`` counts buffers and live intermediates."""
+    """NumPy on the host, synchronous. ``memory`` counts its buffers, not what NumPy takes beside.
+
+    ``limit`` is the most that buffers may take, as ``64MiB``.
+    """
 
     name = "reference"
     host_memory = True
 
-    def __init__(self) -> None:
-        self.allocated_bytes = 0
-        self.peak_bytes = 0
+    def __init__(self, limit: str = "") -> None:
+        if limit:
+            self.name = f"{self.name}?{MEMORY}={limit}"
+        self.memory = DeviceMemory(self.name, limit_of(self.name, limit))
+
+    @property
+    def allocated_bytes(self) -> int:
+        """Memory of the buffers in use."""
+        return self.memory.allocated_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that buffers ever took."""
+        return self.memory.peak_bytes
 
     def describe(self) -> ProcessorSpec:
         return ProcessorSpec(
@@ -81,12 +97,10 @@ class ReferenceProcessor(Processor):
         return ReferenceExecutable(self.name, region.inputs, region.outputs, 0, 0, region)
 
     def alloc(self, nbytes: int) -> ReferenceBuffer:
-        self.allocated_bytes += nbytes
-        self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
-        return ReferenceBuffer(nbytes)
+        return self._counted(lambda: ReferenceBuffer(nbytes), nbytes)
 
     def adopt(self, memory: Host) -> ReferenceBuffer:
-        return ReferenceBuffer(memory.nbytes, memory)
+        return self._counted(lambda: ReferenceBuffer(memory.nbytes, memory), memory.nbytes)
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Done:
         start = time.perf_counter_ns()
@@ -145,6 +159,12 @@ class ReferenceProcessor(Processor):
             source=node.provenance.get("source", ""),
             dtype=compute_dtype(node.call),
         )
+
+    def _counted(self, make: Callable[[], ReferenceBuffer], nbytes: int) -> ReferenceBuffer:
+        self.memory.take(nbytes)
+        buffer = make()
+        weakref.finalize(buffer, self.memory.give_back, nbytes)
+        return buffer
 
     @staticmethod
     def _tensor(region: Region, name: str, buffer: Buffer) -> Array:

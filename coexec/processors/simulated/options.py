@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from coexec.base.errors import ProcessorError
-from coexec.cost.soc.estimate import COEXEC, ENGINES
+from coexec.cost.soc.engine_profile import COEXEC
+from coexec.cost.soc.estimate import ENGINES
 from coexec.simulation.condition import CONDITIONS
 
 REFERENCE, NONE = "reference", "none"
 FINISH, FLAG = "finish", "flag"
+OWN, STEP = "own", "step"
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ENGINES,
     "precision": ("float32", "float16", "int8"),
     "numerics": (REFERENCE, NONE),
     "condition": tuple(CONDITIONS),
     "wait": (FINISH, FLAG),
+    "queue": (OWN, STEP),
 }
 
 
@@ -27,6 +30,8 @@ class SimulatedOptions:
     ``engine`` is whose kernels, ``precision`` computes in another element type than the model says
     (time only). ``numerics``: results by the references of the operators, or none, all zeros.
     ``wait``: the host hears of a GPU's end by its driver, or looks at a flag in shared memory.
+    ``queue``: a GPU gets work as its engine does it (the stock one waits for every layer), or all
+    kernels of a launch before the host waits.
     Processors of one phone share a simulation if ``condition`` and ``seed`` are the same.
     """
 
@@ -35,6 +40,7 @@ class SimulatedOptions:
     numerics: str = REFERENCE
     condition: str = "idle"
     wait: str = FINISH
+    queue: str = OWN
     seed: int = 0
 
     def __str__(self) -> str:

@@ -80,9 +80,13 @@ class PhoneTimeline(Timeline):
         self.engine.run_until(ticket.job.done)
         self.engine.pass_time(ticket.learn())
 
+    def begin(self, threads: Sequence[Thread]) -> list[simpy.Process]:
+        """Start threads in virtual time; they go on whenever it passes."""
+        return [self.engine.env.process(self._thread(thread)) for thread in threads]
+
     def follow(self, threads: Sequence[Thread]) -> None:
         env = self.engine.env
-        processes = [env.process(self._thread(thread)) for thread in threads]
+        processes = self.begin(threads)
         try:
             self.engine.run_until(env.all_of(processes))
         except BaseException:

@@ -11,13 +11,13 @@ from coexec.core.soc import Latency, Soc
 from coexec.core.types import OpCall, RegionNode
 from coexec.cost.distribution import Distribution
 from coexec.cost.soc.cost import SocCost
-from coexec.cost.soc.estimate import STOCK_MNN
+from coexec.cost.soc.engine_profile import STOCK_MNN
 from coexec.cost.soc.limits import limits_of
 from coexec.cost.soc.predict import predict, supports
 from coexec.cost.soc.workload import precision_of
 from coexec.cost.transfer import HostLink, Line
 from coexec.processors.simulated.executable import Kernel, follows, waiting_by_layer
-from coexec.processors.simulated.options import FLAG, SimulatedOptions
+from coexec.processors.simulated.options import FLAG, OWN, SimulatedOptions
 from coexec.simulation.work import Work
 
 PREDICTED = "predicted"
@@ -44,12 +44,16 @@ class Pricing:
 
     def cost(self, call: OpCall) -> SocCost:
         """A call alone."""
-        return predict(self.soc, self.processor, call, self._precision(call), self.options.engine)
+        cost = predict(self.soc, self.processor, call, self._precision(call), self.options.engine)
+        if self.kind != "gpu" or self.waits_by_layer:
+            return cost
+        return replace(cost, dispatch=self.queued)
 
     @property
     def waits_by_layer(self) -> bool:
         """Whether the engine waits for its GPU after every layer."""
-        return self.options.engine == STOCK_MNN and self.kind == "gpu"
+        waits = self.options.engine == STOCK_MNN and self.kind == "gpu"
+        return waits and self.options.queue == OWN
 
     @property
     def queued(self) -> Distribution:

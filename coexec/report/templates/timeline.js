@@ -2,6 +2,8 @@
 const LANE = 24;
 const MEMORY = 64;
 const AXIS = 24;
+const MEMORY_KINDS = [["parameters", "compute"], ["optimizer", "sync"], ["data", "idle"],
+  ["gradients", "transfer"], ["activations", "bandwidth"], ["workspace", "layout"]];
 
 function lanes(events) {
   // Slices of one track nest (a run holds dispatches); a slice goes one lane below what holds it.
@@ -142,26 +144,31 @@ class Timeline {
     pen.restore();
   }
   area(pen, row) {
-    const y = (value) => row.top + row.height - (value / row.most) * (row.height - 4);
+    // One kind on top of the other: each is drawn as all up to it, the last one first.
+    let shown = MEMORY_KINDS;
+    while (shown.length) {
+      const kinds = shown.map(([kind]) => kind);
+      this.level(pen, row, shown[shown.length - 1][1],
+        (entry) => kinds.reduce((sum, kind) => sum + (entry.kinds[kind] || 0), 0));
+      shown = shown.slice(0, -1);
+    }
+  }
+  level(pen, row, colour, value) {
+    const y = (nbytes) => row.top + row.height - (nbytes / row.most) * (row.height - 4);
     pen.beginPath();
     pen.moveTo(0, row.top + row.height);
     let level = 0;
     for (const entry of row.steps) {
       const x = Math.min(Math.max(this.x(entry.t_ms), 0), this.width);
       pen.lineTo(x, y(level));
-      level = entry.bytes;
+      level = value(entry);
       pen.lineTo(x, y(level));
     }
     pen.lineTo(this.width, y(level));
     pen.lineTo(this.width, row.top + row.height);
     pen.closePath();
-    pen.globalAlpha = 0.25;
-    pen.fillStyle = this.colour("compute");
+    pen.fillStyle = this.colour(colour);
     pen.fill();
-    pen.globalAlpha = 1;
-    pen.strokeStyle = this.colour("compute");
-    pen.lineWidth = 1.5;
-    pen.stroke();
   }
   at(pointer) {
     const box = this.canvas.getBoundingClientRect();
@@ -237,8 +244,9 @@ class Timeline {
       const [title, ...lines] = eventLines(found.event);
       return showTip(pointer.clientX, pointer.clientY, title, lines);
     }
-    return showTip(pointer.clientX, pointer.clientY, bytes(found.level ? found.level.bytes : 0),
-      [`in use at ${ms(found.time)}`]);
+    const level = found.level || { bytes: 0, kinds: {} };
+    return showTip(pointer.clientX, pointer.clientY, bytes(level.bytes), [`in use at ${ms(found.time)}`,
+      ...MEMORY_KINDS.filter(([kind]) => level.kinds[kind]).map(([kind]) => `${kind} ${bytes(level.kinds[kind])}`)]);
   }
   choose(event) {
     this.chosen = event;
@@ -260,6 +268,13 @@ function eventLines(event) {
   return lines;
 }
 
+function memoryNote(record) {
+  const given = Object.entries(record.allocated_bytes)
+    .map(([track, nbytes]) => `${bytes(nbytes)} on ${track}`).join(", ");
+  const planned = `Memory planned: ${bytes(record.peak_bytes)}`;
+  return el("p", { class: "note" }, given ? `${planned}; given out by the allocator: ${given}.` : `${planned}.`);
+}
+
 function timelineCard(record) {
   const line = new Timeline(record);
   const button = (text, label, act) =>
@@ -271,6 +286,9 @@ function timelineCard(record) {
   section.append(line.canvas, line.detail,
     keys(CATEGORIES.filter(([key]) => record.events.some((event) => eventColour(event) === key))
       .map(([key, label]) => [label, `var(--${key})`])),
+    keys(MEMORY_KINDS.filter(([kind]) => record.memory.some((entry) => entry.kinds[kind]))
+      .map(([kind, colour]) => [`memory: ${kind}`, `var(--${colour})`])),
+    memoryNote(record),
     el("p", { class: "note" }, "Drag to scroll; pinch, Ctrl and wheel, or + and − to zoom."));
   line.choose(null);
   return section;

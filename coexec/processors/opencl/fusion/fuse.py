@@ -11,10 +11,12 @@ from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.fusion.optimizer import batch_optimizer
+from coexec.processors.opencl.fusion.pass_through import pass_through
 
 Rewrite = Callable[[Region, DeviceFacts], Region]
 
 REWRITES: tuple[Rewrite, ...] = (
+    pass_through,
     fuse_normalisation,
     fuse_bias,
     fuse_elementwise,

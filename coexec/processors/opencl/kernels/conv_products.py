@@ -54,6 +54,7 @@ def forward_product(call: OpCall, w: Window) -> BlockedProduct:
         result=Result(out(0), w.pixels, w.out_channels * w.pixels, w.out_size, w.out_size[1:]),
         bias=Bias(inp(2), 1, 0) if call.has_input(2) else None,
         batch=_groups(w, w.inner * w.in_pixels, w.outer * w.pixels, w.outer),
+        known=call.constant(1) is not None,
     )
 
 

@@ -30,6 +30,7 @@ from coexec.processors.opencl.family import (
     inp,
     out,
 )
+from coexec.processors.opencl.kernels import pieces
 from coexec.processors.opencl.kernels.moves import (
     MAX_RANK,
     WORDS,
@@ -334,6 +335,7 @@ FAMILY = KernelFamily(
     "movement",
     (*MOVES, *ARRANGED),
     (
+        Variant("pieces", pieces.lower, pieces.refuse, pieces.SPACE),
         Variant(
             "streaming",
             lower_fast,

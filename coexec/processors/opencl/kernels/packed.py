@@ -126,7 +126,7 @@ class Bias:
 
 @dataclass(frozen=True)
 class BlockedProduct:
-    """Y = alpha * A * B + beta * bias in the terms of packed.cl."""
+    """Y = alpha * A * B + beta * bias in the terms of packed.cl; ``known``: A never changes."""
 
     dtype: np.dtype[np.generic]
     rows: int
@@ -140,6 +140,7 @@ class BlockedProduct:
     alpha: float = 1.0
     beta: float = 1.0
     batch: Batch = Batch()
+    known: bool = False
 
     @property
     def depth(self) -> int:
@@ -147,9 +148,15 @@ class BlockedProduct:
 
     @property
     def in_place(self) -> bool:
-        """Whether rows of A are contiguous (or empty), so that it needs no packing."""
+        """Whether rows of A are contiguous (or empty), so that it needs no packing.
+
+        What is known is packed all the same: that is done once, and one run of memory is read
+        instead of one per row.
+        """
         if self.depth == 0:
             return True
+        if self.known and self.depth > 1:
+            return False
         k0, k1, k2 = self.taps
         contiguous = (self.left.channel, *self.left.taps) == (k0 * k1 * k2, k1 * k2, k2, 1)
         plain = self.taps == ONES and self.left.channel == 1

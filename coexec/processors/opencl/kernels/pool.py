@@ -69,11 +69,11 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     entry, args, defines = _window_kernel(call)
     result = call.output(0).shape
     width, rows = result[-1], prod(result[:-1])
-    local = _tile(width, rows, params["LOCAL"])
+    local = work_group(width, rows, params["LOCAL"])
     kernel = KernelCall(
         family="pool",
         entry=entry,
-        args=(*args, i32(rows), *_axes(g)),
+        args=(*args, i32(rows), *axis_arguments(g)),
         global_size=(ceil_to(width, local[0]), ceil_to(rows, local[1])),
         local_size=local,
         defines=_types(call.input(0)) | defines,
@@ -116,7 +116,7 @@ def lower_planes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     return Lowering((kernel,))
 
 
-def _tile(width: int, rows: int, local: int) -> tuple[int, int]:
+def work_group(width: int, rows: int, local: int) -> tuple[int, int]:
     """Work-group of ``local`` items: as wide as a line, then as many lines as fit."""
     first = min(local, power_of_two(width))
     return first, min(local // first, power_of_two(rows))
@@ -130,7 +130,7 @@ def _types(kind: TensorType) -> Defines:
     }
 
 
-def _axes(g: PoolGeometry) -> tuple[Argument, ...]:
+def axis_arguments(g: PoolGeometry) -> tuple[Argument, ...]:
     """Sizes of each spatial axis in the order of the macro AXIS; missing axes are trivial."""
     fields = (g.in_size, g.out_size, g.kernel, g.strides, g.dilations, g.pads_begin, g.pads_end)
     missing = SPATIAL_RANK - g.rank

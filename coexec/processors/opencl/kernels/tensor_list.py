@@ -7,19 +7,24 @@ from itertools import accumulate
 
 
 def tensor_text(
-    sources: Sequence[str], targets: Sequence[str], kind: str, count: int
+    sources: Sequence[str],
+    targets: Sequence[str],
+    kind: str,
+    count: int,
+    numbers: Sequence[str] = (),
 ) -> dict[str, str]:
     """The defines TENSORS and PICK of a kernel over ``count`` tensors.
 
-    Each has pointers to ``kind`` that are read and written, a size, and its first chunk's number.
+    Each has pointers to ``kind`` that are read and written, a size, its first chunk's number and
+    whatever ``numbers`` names more.
     """
     parameters: list[str] = []
     picks: list[str] = []
     for index in range(count):
         parameters += [f"__global const {kind} *{name}{index}" for name in sources]
         parameters += [f"__global {kind} *{name}{index}" for name in targets]
-        parameters += [f"const int size{index}", f"const int first{index}"]
-        names = (*sources, *targets, "size", "first")
+        parameters += [f"const int {name}{index}" for name in ("size", "first", *numbers)]
+        names = (*sources, *targets, "size", "first", *numbers)
         chosen = " ".join(f"{name} = {name}{index};" for name in names)
         picks.append(f"if ((chunk) >= first{index}) {{ {chosen} }}" if index else f"{{ {chosen} }}")
     # The last tensor whose first chunk is not beyond the group's; tensors are never empty.

@@ -1,0 +1,55 @@
+"""How a training keeps its budget of memory: as a record, and for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from coexec.base.units import bytes_text
+from coexec.cli.output import console
+from coexec.memory_budget import MemoryPlan
+
+
+def memory_record(plan: MemoryPlan | None) -> dict[str, Any] | None:
+    """A plan as JSON values; times are predictions in ms a step."""
+    if plan is None:
+        return None
+    return {
+        "budget_bytes": plan.budget_bytes,
+        "peak_bytes": plan.peak_bytes,
+        "plain_bytes": plan.plain_bytes,
+        "predicted_ms": plan.step_ms,
+        "plain_predicted_ms": plan.plain_ms,
+        "micro_batches": plan.setting.recipe.micro_batches,
+        "recomputed": list(plan.setting.recompute),
+        "used": [vars(use) for use in plan.used],
+        "refused": dict(plan.refused),
+    }
+
+
+def show_memory(record: dict[str, Any] | None) -> None:
+    """The techniques that were used, what each saved and cost, and which could not be."""
+    if record is None:
+        return
+    peak, plain = bytes_text(record["peak_bytes"]), bytes_text(record["plain_bytes"])
+    budget = bytes_text(record["budget_bytes"])
+    console.print(f"budget    {budget}: {peak} planned, {plain} without it", highlight=False)
+    if record["used"]:
+        table = Table(box=None, pad_edge=False)
+        for column in ("technique", "", "", "saves", "costs (predicted)"):
+            right = column in ("saves", "costs (predicted)")
+            table.add_column(column, no_wrap=True, justify="right" if right else "left")
+        whole = max(record["plain_predicted_ms"], 1e-9)
+        for use in record["used"]:
+            table.add_row(
+                use["technique"],
+                use["detail"],
+                "exact" if use["exact"] else "lossy",
+                bytes_text(use["saved_bytes"]),
+                f"{use['cost_ms'] / whole:+.1%} time",
+            )
+        console.print(table)
+    for name, reason in record["refused"].items():
+        console.print(f"[dim]{escape(name)}: {escape(reason)}[/]", highlight=False)

@@ -1,0 +1,191 @@
+"""Make a model smaller: techniques by name, in the order in which they are asked for.
+
+``prune:0.3`` removes channels, ``svd:0.5`` and ``svd-energy:0.9`` factorise weights, ``int8``
+quantises. What comes out is a standard ONNX model; all but the 8-bit form can be trained further.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedOpsetsPass
+
+from coexec.base.errors import DataError, UsageError
+from coexec.core.types import Array
+from coexec.frontend.read import read_model
+from coexec.passes.low_rank import Factorised, RankRule, by_cost, by_energy, factorise
+from coexec.passes.prune_channels import PrunedGroup, prune_channels
+from coexec.processors.find import quantise
+from coexec.session import check_feeds, model_inputs
+
+BATCH = 32
+"""Samples at a time, where the model leaves that open."""
+MOST_SAMPLES = 256
+"""Of the calibration data: spread evenly over all of it."""
+LAST = "int8"
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An operator, and how many of its nodes read and make 8-bit values."""
+
+    op_type: str
+    nodes: int
+
+
+Change = Factorised | PrunedGroup | Quantised
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What techniques need besides their share.
+
+    ``multiple``: pruned layers keep a multiple of so many channels. ``calibration``: typical inputs
+    by name, each (samples, ...), for 8-bit ranges.
+    """
+
+    multiple: int = 1
+    calibration: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A technique, as it was asked for, and what it did."""
+
+    technique: str
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Technique:
+    """``share`` is what a bare name means; ``None``: there is nothing to choose."""
+
+    text: str
+    share: float | None
+    apply: Callable[[ir.Model, float, Settings], tuple[ir.Model, Sequence[Change]]]
+
+
+def compress(
+    model: ir.Model, techniques: Sequence[str], settings: Settings | None = None
+) -> tuple[ir.Model, tuple[Applied, ...]]:
+    """Apply techniques (``name`` or ``name:share``) to a loaded model, which stays as it is.
+
+    Raises:
+        UsageError: an unknown technique, a share that makes no sense, 8 bits before something else
+            or without calibration data.
+        DataError: calibration data that do not fit the model.
+        ModelError: the quantiser fails.
+        ProcessorError: the quantiser's library is not installed.
+    """
+    chosen = [(text, *parse_technique(text)) for text in techniques]
+    if LAST in techniques[:-1]:
+        raise UsageError(f"{LAST} comes last: nothing else works on quantised weights")
+    result, applied = model.clone(), []
+    for text, technique, share in chosen:
+        result, changes = technique.apply(result, share, settings or Settings())
+        applied.append(Applied(text, tuple(changes)))
+    return result, tuple(applied)
+
+
+def parse_technique(text: str) -> tuple[Technique, float]:
+    """A technique and its share from ``name`` or ``name:share``.
+
+    Raises:
+        UsageError: no such technique (the known ones are listed), or no such share.
+    """
+    name, separator, number = text.partition(":")
+    if name not in TECHNIQUES:
+        known = ", ".join(f"{n} ({t.text})" for n, t in TECHNIQUES.items())
+        raise UsageError(f"technique {text!r} is unknown; known: {known}")
+    technique = TECHNIQUES[name]
+    if technique.share is None:
+        if separator:
+            raise UsageError(f"technique {text!r}: {name} takes no share")
+        return technique, 0.0
+    try:
+        share = float(number) if separator else technique.share
+    except ValueError:
+        share = float("nan")
+    if not 0 < share < 1:
+        example = f"{name}:{technique.share}"
+        raise UsageError(f"technique {text!r}: the share lies between 0 and 1, as in {example}")
+    return technique, share
+
+
+def batches(model: ir.Model, arrays: Mapping[str, Array], rows: Array) -> list[dict[str, Array]]:
+    """Samples ``rows`` of arrays (samples, ...) in batches of the model's size, else of 32.
+
+    The last batch is filled up with its last sample.
+
+    Raises:
+        DataError: arrays of different lengths, or that do not fit the model's inputs.
+    """
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or not len(rows):
+        raise DataError(f"inputs need the same number of samples, one at least: {lengths}")
+    size = _batch_size(model)
+    filled = np.resize(rows, -(-len(rows) // size) * size)
+    filled[len(rows) :] = rows[-1]
+    return [
+        check_feeds(model, {name: array[part] for name, array in arrays.items()})
+        for part in filled.reshape(-1, size)
+    ]
+
+
+def _batch_size(model: ir.Model) -> int:
+    shape = model_inputs(model)[0].shape
+    first = shape[0] if shape is not None and len(shape) else None
+    return first if isinstance(first, int) else BATCH
+
+
+def _prune(
+    model: ir.Model, share: float, settings: Settings
+) -> tuple[ir.Model, Sequence[PrunedGroup]]:
+    return model, prune_channels(model, share, settings.multiple)
+
+
+def _factorise_by(
+    rule: Callable[[float], RankRule],
+) -> Callable[[ir.Model, float, Settings], tuple[ir.Model, Sequence[Factorised]]]:
+    return lambda model, share, _settings: (model, factorise(model, rule(share)))
+
+
+def _quantise(
+    model: ir.Model, _share: float, settings: Settings
+) -> tuple[ir.Model, Sequence[Quantised]]:
+    if not settings.calibration:
+        raise UsageError(
+            "technique int8 needs typical inputs to measure ranges on: --data FILE.npz"
+        )
+    samples = len(next(iter(settings.calibration.values())))
+    rows = np.linspace(0, samples - 1, min(samples, MOST_SAMPLES)).astype(int)
+    data = batches(model, settings.calibration, rows)
+    result = read_model(quantise(ir.to_proto(model).SerializeToString(), data))
+    RemoveUnusedOpsetsPass()(result)
+    return result, _quantised(result.graph)
+
+
+def _quantised(graph: ir.Graph) -> list[Quantised]:
+    """Operators between a dequantisation and a quantisation."""
+    counts: Counter[str] = Counter()
+    for node in graph:
+        makers = [value.producer() for value in node.inputs if value is not None]
+        readers = [reader.op_type for value in node.outputs for reader, _ in value.uses()]
+        reads = any(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
+        if reads and "QuantizeLinear" in readers:
+            counts[node.op_type] += 1
+    return [Quantised(name, count) for name, count in counts.most_common()]
+
+
+TECHNIQUES: Mapping[str, Technique] = {
+    "prune": Technique("remove this share of the channels", 0.3, _prune),
+    "svd": Technique("factorise weights to this share of the work", 0.5, _factorise_by(by_cost)),
+    "svd-energy": Technique(
+        "factorise weights, keep this share of their energy", 0.9, _factorise_by(by_energy)
+    ),
+    "int8": Technique("quantise weights and results to 8 bits", None, _quantise),
+}

@@ -1,0 +1,102 @@
+"""What compressing a model changed: its size, its work, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.base.errors import DataError
+from coexec.compression import batches
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.frontend import load
+from coexec.frontend.bind import Shape
+from coexec.frontend.specialise import specialise
+from coexec.ops.node import CONSTANT_MARK, call_of
+from coexec.ops.table import opdef
+from coexec.passes.clean import clean
+from coexec.passes.fold_batch_norm import fold_batch_norm
+from coexec.passes.fold_scale import fold_scale
+from coexec.session import Session
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a model costs: ``parameters`` and ``weight_bytes`` in its file; per run the rest.
+
+    ``flop`` and ``moved_bytes`` (the least memory traffic, operator by operator) are those of what
+    coexec executes, with batch normalisations folded and changes between floats and integers.
+    """
+
+    parameters: int
+    weight_bytes: int
+    flop: int
+    moved_bytes: int
+
+
+def size_of(model: ir.Model, shapes: Mapping[str, Shape]) -> Size:
+    """Size of a model with inputs of these shapes.
+
+    Raises:
+        ShapeError: an input's shape stays open.
+    """
+    weights = [
+        value.const_value
+        for value in model.graph.initializers.values()
+        if value.const_value is not None and CONSTANT_MARK not in value.metadata_props
+    ]
+    static = specialise(load(model), shapes, fold_parameters=True)
+    fold_batch_norm(static)
+    fold_scale(static)
+    clean(static)
+    calls = [call_of(node) for node in static.graph]
+    works = [opdef(call).work(call) for call in calls]
+    return Size(
+        parameters=sum(weight.size for weight in weights),
+        weight_bytes=sum(weight.nbytes for weight in weights),
+        flop=sum(work.flop for work in works),
+        moved_bytes=sum(work.bytes for work in works),
+    )
+
+
+def predict(
+    model: ir.Model, inputs: Mapping[str, Array], processors: Mapping[str, Processor]
+) -> Array:
+    """First output for all samples of ``inputs``, computed in batches: (samples, ...).
+
+    Raises:
+        DataError: inputs that do not fit the model.
+    """
+    session = Session(load(model), processors)
+    output = str(model.graph.outputs[0].name)
+    count = len(next(iter(inputs.values())))
+    parts = batches(session.model, inputs, np.arange(count))
+    return np.concatenate([session.run(part, [output])[output] for part in parts])[:count]
+
+
+def accuracy(prediction: Array, labels: Array) -> float:
+    """Share of samples whose largest entry along axis 1 is the label.
+
+    Raises:
+        DataError: labels that are no class for each sample.
+    """
+    answers = _classes(prediction)
+    if labels.shape != answers.shape or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels are {labels.dtype}{labels.shape}, not classes as integers {answers.shape}"
+        )
+    return float((answers == labels).mean())
+
+
+def agreement(one: Array, other: Array) -> float:
+    """Share of samples for which two predictions choose the same class (axis 1)."""
+    return float((_classes(one) == _classes(other)).mean())
+
+
+def _classes(prediction: Array) -> Array:
+    if prediction.ndim < 2:
+        raise DataError(f"a prediction {prediction.shape} has no classes on axis 1")
+    return np.asarray(prediction.argmax(1))

@@ -1,0 +1,149 @@
+"""What to recompute in a step of any shape: the best bytes for the time first, then undone again.
+
+Greedy descent on the bytes above the budget: of the activations that wait while most memory is in
+use, recompute the one that takes most of the excess away for the least time. What proves needless
+at the end is kept again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from coexec.memory.lifetimes import Usage, usage
+from coexec.memory.problem import Choice, StepProblem
+
+TRIED = 6
+"""Candidates of the best rough score that are tried on paper in each round."""
+ESCAPES, MOVES = 4, 24
+"""So often a descent that is stuck tries so many pairs of moves."""
+LEVEL = 0.94
+"""Of the peak: so low it is brought at a time."""
+PEAKS = 3
+"""Events above the budget whose waiting activations are candidates: the highest, first and last."""
+
+
+@dataclass
+class _State:
+    """Candidates dropped so far and what that means."""
+
+    problem: StepProblem
+    dropped: frozenset[int]
+    recomputed: frozenset[int] = field(init=False)
+    used: Usage = field(init=False)
+    extra_us: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recomputed = self.problem.recomputed(self.dropped)
+        self.used = usage(self.problem, self.recomputed)
+        self.extra_us = self.problem.extra_us(self.recomputed)
+
+    def choice(self) -> Choice:
+        return Choice(self.recomputed, self.used.peak, self.extra_us)
+
+
+def choose(problem: StepProblem, budget: int, start: Collection[int] = ()) -> Choice:
+    """What to recompute so that the step fits ``budget`` bytes, from candidates dropped at first.
+
+    If it cannot be made to fit that way, the choice of the lowest peak found.
+    """
+    state = _State(problem, frozenset(start))
+    level, escapes = _below(state, budget), ESCAPES
+    while state.used.peak > budget:
+        better = _step(state, level)
+        if better is None and escapes:
+            escapes -= 1
+            better = _escape(state, level)
+        if better is None:
+            break
+        state = better
+        if state.used.peak <= level:
+            level = _below(state, budget)
+    return _undone(state, max(budget, state.used.peak)).choice()
+
+
+def _below(state: _State, budget: int) -> int:
+    """The next level to get below: far ones would count events that cannot get there at all."""
+    return max(budget, int(state.used.peak * LEVEL))
+
+
+def _step(state: _State, budget: int) -> _State | None:
+    """One more candidate dropped: the one that takes most excess away for its time."""
+    promising = _promising(state, budget)
+    return _best_move(state, budget, [state.dropped | {root} for root in promising])
+
+
+def _escape(state: _State, budget: int) -> _State | None:
+    """Two moves at once, where no single one helps."""
+    pairs = combinations(_promising(state, budget), 2)
+    moves = [*(state.dropped | set(pair) for pair in pairs), *_kept_again(state)]
+    return _best_move(state, budget, moves[:MOVES])
+
+
+def _best_move(state: _State, budget: int, moves: Sequence[frozenset[int]]) -> _State | None:
+    before = state.used.excess(budget)
+    best: tuple[float, _State] | None = None
+    for dropped in moves:
+        trial = _State(state.problem, dropped)
+        gained = before - trial.used.excess(budget)
+        if gained <= 0:
+            continue
+        score = gained / max(trial.extra_us - state.extra_us, 1.0)
+        if best is None or score > best[0]:
+            best = (score, trial)
+    return None if best is None else best[1]
+
+
+def _kept_again(state: _State) -> Iterator[frozenset[int]]:
+    """Without one of those whose repetitions are there at the peak, alone or for another one."""
+    shift = len(state.problem.tensors)
+    live = state.used.live_at(state.used.peak_event)
+    again = [root - shift for root in live if root - shift in state.dropped][:TRIED]
+    for root in again:
+        yield state.dropped - {root}
+        for other in state.problem.candidates:
+            if other not in state.dropped and other in live:
+                yield (state.dropped - {root}) | {other}
+
+
+def _promising(state: _State, budget: int) -> list[int]:
+    """Candidates that wait at events above the budget, by bytes for the time of their own node."""
+    problem = state.problem
+    scores: dict[int, float] = {}
+    for event in _high_events(state.used, budget):
+        for root in _waiting(state, event):
+            cost = problem.nodes[problem.producer[root]].cost_us
+            scores[root] = problem.nbytes[root] / max(cost, 1.0)
+    return sorted(scores, key=lambda root: -scores[root])[:TRIED]
+
+
+def _high_events(used: Usage, budget: int) -> Iterable[int]:
+    above = [index for index, live in enumerate(used.live) if live > budget]
+    return dict.fromkeys([used.peak_event, *above[:1], *above[-1:]][:PEAKS])
+
+
+def _waiting(state: _State, event: int) -> Iterator[int]:
+    """Kept candidates that are there at an event, which does not use them."""
+    used = state.used
+    busy = {*used.events[event].reads, *used.events[event].writes}
+    for root in state.problem.candidates:
+        if root in state.dropped or root in busy:
+            continue
+        born = state.problem.producer[root]
+        if used.events[event].node > born and used.last.get(root, -1) > event:
+            yield root
+
+
+def _undone(state: _State, budget: int) -> _State:
+    """Keep again, most expensive first, what need not be recomputed to stay within ``budget``."""
+    problem = state.problem
+
+    def own_cost(root: int) -> float:
+        return problem.nodes[problem.producer[root]].cost_us
+
+    for root in sorted(state.dropped, key=own_cost, reverse=True):
+        trial = _State(problem, state.dropped - {root})
+        if trial.used.peak <= budget and trial.extra_us <= state.extra_us:
+            state = trial
+    return state

@@ -1,0 +1,171 @@
+"""Plans of one model on one phone, each made and compiled once for all workloads and conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from coexec.base.errors import FallbackWarning, ProcessorError
+from coexec.core.plan import Plan
+from coexec.core.processor import Processor
+from coexec.core.program import Launch, Program, Read, Write
+from coexec.core.soc import Soc
+from coexec.core.types import Array
+from coexec.placement.policies.table import AUTO, Outcome, rank
+from coexec.planning import Planning, PlanOptions, plan_inference
+from coexec.processors.simulated.options import NONE, SimulatedOptions
+from coexec.processors.simulated.phone import Phone
+from coexec.processors.simulated.processor import SimulatedProcessor
+from coexec.session import Session, model_inputs
+from coexec.simulation.condition import IDLE, condition_named
+from coexec.study.definition import PROCESSORS
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A plan with its program. ``busy_us`` is what it predicts each processor to be busy.
+
+    ``key`` is the same for plans that put everything in the same places in the same order.
+    """
+
+    plan: Plan
+    program: Program
+    busy_us: Mapping[str, float]
+    key: str
+
+    def record(self) -> dict[str, float | int | str]:
+        """What the plan is, without running it; bytes of one run, ``predicted_ms`` alone."""
+        steps = self.program.instructions
+        homes = {buffer.name: buffer for buffer in self.program.buffers}
+        copies = [homes[step.buffer] for step in steps if isinstance(step, (Read, Write))]
+        nodes = dict.fromkeys(PROCESSORS, 0)
+        for name in self.plan.processors.values():
+            nodes[kind_of(name)] += 1
+        return {
+            "plan": self.key,
+            "predicted_ms": (self.plan.predicted_us or 0.0) / 1e3,
+            **{f"nodes_{name}": count for name, count in nodes.items()},
+            "splits": len(self.plan.splits),
+            "refused": len(self.plan.refusals),
+            "launches": sum(isinstance(step, Launch) for step in steps),
+            "copies": len(copies),
+            "copied_bytes": sum(buffer.nbytes for buffer in copies),
+            "peak_bytes": self.program.peak_bytes,
+            "naive_bytes": self.program.naive_bytes,
+        }
+
+
+class Desk:
+    """A model and a phone, with all plans that were asked for so far.
+
+    Raises:
+        UsageError: an unknown precision or wait.
+    """
+
+    def __init__(self, model: ir.Model, soc: Soc, precision: str, wait: str, seed: int) -> None:
+        self.model = model
+        self.soc = soc
+        self.seed = seed
+        self.options = SimulatedOptions(precision=precision, numerics=NONE, wait=wait)
+        self.feeds = feeds_of(model)
+        self._template = self.opened(Phone(soc, IDLE, seed, walled=False))
+        self._planning: Planning | None = None
+        self._placed: dict[str, Placed] = {}
+        self._by_key: dict[str, Placed] = {}
+
+    def phone(self, condition: str) -> Phone:
+        """A phone as it is at first under a condition. The same seed gives the same other apps."""
+        return Phone(self.soc, condition_named(condition), self.seed, walled=False)
+
+    def opened(self, phone: Phone) -> dict[str, Processor]:
+        """The processors of a phone. Their names tell no condition: plans are for all of them."""
+        names = phone.soc.processors
+        made = [SimulatedProcessor(phone, name, self.options) for name in names]
+        return {each.name: each for each in made}
+
+    def placed(self, strategy: str) -> Placed:
+        """The plan of a processor (what it refuses is the CPU's), of a policy, or of ``auto``.
+
+        Raises:
+            ProcessorError: the phone has no such processor.
+        """
+        if strategy not in self._placed:
+            placing = self._alone if strategy in PROCESSORS else self._by_policy
+            self._placed[strategy] = placing(strategy)
+        return self._placed[strategy]
+
+    def slowed(self, factors: Mapping[str, float]) -> Placed:
+        """What ``auto`` plans where processors take so many times longer than known."""
+        planned = self._planned().planned.slowed(factors)
+        chosen = rank(planned.problem).chosen
+        return self._compiled(planned.plan(chosen), _busy_us(chosen))
+
+    def _planned(self) -> Planning:
+        if self._planning is None:
+            how = PlanOptions(AUTO, seconds=0.0)
+            self._planning = plan_inference(self.model, self.feeds, self._template, how)
+        return self._planning
+
+    def _by_policy(self, policy: str) -> Placed:
+        planning = self._planned()
+        outcomes = {each.policy: each for each in planning.ranking.outcomes}
+        chosen = planning.ranking.chosen if policy == AUTO else outcomes[policy]
+        return self._compiled(planning.planned.plan(chosen), _busy_us(chosen))
+
+    def _alone(self, processor: str) -> Placed:
+        names = {kind_of(name): name for name in self._template}
+        if processor not in names:
+            raise ProcessorError(f"{self.soc.title} has {', '.join(names)}, no {processor}")
+        team = dict.fromkeys((names[processor], names[CPU]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)  # the row counts them
+            session = Session(self.model, {name: self._template[name] for name in team})
+            session.run(self.feeds)
+        return self._known(replace(session.plan, policy=processor), session.program, {})
+
+    def _compiled(self, plan: Plan, busy_us: Mapping[str, float]) -> Placed:
+        key = _key(plan)
+        if key in self._by_key:
+            return replace(self._by_key[key], plan=plan, busy_us=busy_us)
+        session = Session(self.model, self._template, follow=plan)
+        session.run(self.feeds)
+        return self._known(plan, session.program, busy_us)
+
+    def _known(self, plan: Plan, program: Program, busy_us: Mapping[str, float]) -> Placed:
+        key = _key(plan)
+        placed = Placed(plan, program, busy_us, key)
+        return self._by_key.setdefault(key, placed)
+
+
+def feeds_of(model: ir.Model) -> dict[str, Array]:
+    """Zeros for every input: times do not depend on values."""
+    feeds = {}
+    for value in model_inputs(model):
+        assert value.shape is not None
+        assert value.dtype is not None
+        feeds[str(value.name)] = np.zeros(tuple(value.shape.numpy()), value.dtype.numpy())
+    return feeds
+
+
+def kind_of(name: str) -> str:
+    """``gpu`` of ``sim:snapdragon-865/gpu?numerics=none``."""
+    return name.partition("/")[2].partition("?")[0].partition(":")[0]
+
+
+def _busy_us(outcome: Outcome) -> dict[str, float]:
+    names = (unit.name for unit in outcome.plain.problem.units)
+    return dict(zip(names, outcome.timeline.busy_us, strict=True))
+
+
+def _key(plan: Plan) -> str:
+    splits = {n: (s.axis, s.sizes, s.overlap) for n, s in plan.splits.items()}
+    text = json.dumps([plan.processors, plan.order, splits], sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

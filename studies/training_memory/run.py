@@ -1,0 +1,164 @@
+"""Step time against memory: python studies/training_memory/run.py [--net NAME --shares 0.75 0.5].
+
+Writes results.json, table.md and frontier.svg beside this file: the first after every network, in
+place of the rows of the same name, so that a run can be continued in parts. All forms of a step are
+timed in turns in one process; medians count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from figure import draw
+from rich.console import Console
+from rich.progress import track
+
+import coexec
+from coexec import zoo
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
+from coexec.base.disk import write_atomically
+from coexec.base.errors import MemoryBudgetError
+from coexec.core.types import Array
+from coexec.zoo.catalog import CATALOG
+
+HERE = Path(__file__).parent
+SHARES = (0.75, 0.6, 0.5, 0.4, 0.25)
+"""Budgets as shares of the plain step's peak; below what can be reached, that is taken instead."""
+TURNS = 3
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network of the zoo with its batch."""
+
+    name: str
+    batch: int
+
+
+NETS = {
+    net.name: net
+    for net in (
+        Net("resnet18", 64),
+        Net("mobilenetv2", 8),
+        Net("vit_tiny", 16),
+        Net("resnet50", 8),
+    )
+}
+
+
+def main() -> None:
+    """Measure what the command line asks for and write table and figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runtime", default="opencl:intel", help="processor")
+    parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--figure", action="store_true", help="only draw what was measured")
+    arguments = parser.parse_args()
+    file = HERE / "results.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    if not arguments.figure:
+        for name in track(arguments.net, "measuring", console=Console(stderr=True)):
+            new = measure(NETS[name], arguments.runtime, arguments.shares)
+            keys = {(row["net"], row["form"]) for row in new}
+            rows = [row for row in rows if (row["net"], row["form"]) not in keys] + new
+            _write(file, json.dumps(rows, indent=1) + "\n")
+    _write(HERE / "table.md", table(rows))
+    draw(rows, HERE / "frontier.svg")
+    Console().print(table(rows), markup=False)
+
+
+def measure(net: Net, runtime: str, shares: list[float]) -> list[dict[str, Any]]:
+    """The plain step, and a step for each budget, in turns."""
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((net.batch, *CATALOG[net.name].input_shape), np.float32)}
+    labels = rng.integers(0, 10, net.batch)
+    plain = trainer(net, runtime)
+    whole = plain.planned_bytes(feeds)
+    forms = {"plain": plain}
+    for share in shares:
+        forms[f"budget {share:g}"] = within(net, runtime, int(share * whole), feeds)
+    times = in_turns(forms, feeds, labels)
+    return [
+        {
+            "net": net.name,
+            "batch": net.batch,
+            "runtime": runtime,
+            "form": name,
+            "used": ", ".join(f"{use.technique} ({use.detail})" for use in plan.used)
+            if (plan := form.memory_plan)
+            else name,
+            "peak_bytes": peak_of(form),
+            "peak_share": peak_of(form) / whole,
+            "step_ms": times[name],
+            "time_ratio": times[name] / times["plain"],
+            "predicted_ratio": plan.step_ms / plan.plain_ms if plan else None,
+        }
+        for name, form in forms.items()
+    ]
+
+
+def trainer(net: Net, runtime: str, **options: Any) -> coexec.Trainer:
+    """A training of the network by stochastic gradient descent with momentum."""
+    model = coexec.load(zoo.build(net.name, batch=None))
+    return coexec.Trainer(
+        model, SoftmaxCrossEntropy(), SGD(1e-3, momentum=0.9), [runtime], **options
+    )
+
+
+def within(net: Net, runtime: str, budget: int, feeds: Mapping[str, Array]) -> coexec.Trainer:
+    """A training within a budget, or within the least that was found if that is more."""
+    found = trainer(net, runtime, memory=budget)
+    try:
+        found.plan_memory(feeds)
+    except MemoryBudgetError as error:
+        found.set_memory(error.least_bytes)
+    return found
+
+
+def peak_of(form: coexec.Trainer) -> int:
+    """Bytes on the device, as planned for the whole step."""
+    return form.memory_plan.peak_bytes if form.memory_plan else form.peak_bytes
+
+
+def in_turns(
+    forms: Mapping[str, coexec.Trainer], feeds: Mapping[str, Array], labels: Array
+) -> dict[str, float]:
+    """Median milliseconds of each form over turns that alternate; the first does not count."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for turn in range(TURNS + 1):
+        for name, form in forms.items():
+            start = time.perf_counter()
+            form.step(feeds, labels)
+            if turn:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: median(each) for name, each in times.items()}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Memory and time beside the plain step."""
+    lines = ["| network | batch | step | techniques | peak | of plain | step time | of plain |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    lines += [
+        f"| {row['net']} | {row['batch']} | {row['form']} | {row['used']} "
+        f"| {row['peak_bytes'] / 2**20:.1f} MiB | {row['peak_share']:.2f} "
+        f"| {row['step_ms']:.0f} ms | {row['time_ratio']:.2f} |"
+        for row in sorted(rows, key=lambda row: (row["net"], -row["peak_share"]))
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()
