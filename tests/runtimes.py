@@ -2,8 +2,8 @@
 
 Nearly every case of the conformance suites has programs of its own, and PoCL takes four times as
 long as Intel's runtime to build one. So where both are installed, Intel's runs every case, and PoCL
-every operator and every kernel variant at least once and some of the models. COEXEC_TEST_ALL=1 asks
-both for everything.
+every operator and every kernel variant at least once (test_kernels.py) and some of the models.
+COEXEC_TEST_ALL=1 asks both for everything.
 """
 
 from __future__ import annotations

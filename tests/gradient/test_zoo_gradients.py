@@ -24,7 +24,7 @@ from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of
 from coexec.ops.table import OPERATORS
 from coexec.passes.training_mode import training_mode
-from tests.runtimes import DRIVERS
+from tests.runtimes import DRIVERS, THOROUGH
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ def test_freezing_others_changes_no_gradient(case: Case) -> None:
     assert all((actual[name] == full[name]).all() for name in chosen)
 
 
-@pytest.mark.parametrize("runtime", DRIVERS)
+@pytest.mark.parametrize("runtime", THOROUGH)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_opencl_in_float32_agrees_with_the_reference_in_float64(case: Case, runtime: str) -> None:
     assert_same(gradients(case, runtime, "float32"), reference_gradients(case), 1e-3)

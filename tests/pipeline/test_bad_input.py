@@ -17,8 +17,9 @@ from tests.graphs import parse
 from tests.pipeline.command import coexec as command
 from tests.pipeline.command import failed
 from tests.pipeline.small import CLASSES, FEATURES, arrays, network, write_data, write_network
+from tests.runtimes import DRIVERS
 
-PROCESSORS = ("reference", "opencl")
+PROCESSORS = ("reference", DRIVERS[-1])
 
 
 @pytest.fixture
