@@ -45,7 +45,11 @@ class _Gradients(TypedDict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: see :class:`coexec.trainer.Trainer`."""
+    """How to train: see :class:`coexec.trainer.Trainer`.
+
+    Raises:
+        UsageError: a way to keep activations, or to take batch statistics, that is not known.
+    """
 
     loss: Loss
     optimizer: Optimizer
@@ -56,6 +60,10 @@ class Recipe:
     precision: Precision = "float32"
     activations: Activations = "full"
     batch_statistics: BatchStatistics = "whole"
+
+    def __post_init__(self) -> None:
+        _require("activations", self.activations, get_args(Activations))
+        _require("batch statistics", self.batch_statistics, get_args(BatchStatistics))
 
 
 class StepBuilder:
@@ -117,28 +125,6 @@ class StepBuilder:
         return self._parameters
 
 
-def check_activations(activations: str) -> None:
-    """Refuse an unknown way to keep activations.
-
-    Raises:
-        UsageError: with what is known.
-    """
-    if activations not in get_args(Activations):
-        known = ", ".join(get_args(Activations))
-        raise UsageError(f"activations {activations!r} are unknown; known: {known}")
-
-
-def check_batch_statistics(statistics: str) -> None:
-    """Refuse an unknown choice of batch statistics.
-
-    Raises:
-        UsageError: with what is known.
-    """
-    if statistics not in get_args(BatchStatistics):
-        known = ", ".join(get_args(BatchStatistics))
-        raise UsageError(f"batch statistics {statistics!r} are unknown; known: {known}")
-
-
 def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:
     """Refuse an unknown precision, or one that the first processor has no arithmetic for.
 
@@ -154,3 +140,8 @@ def check_precision(precision: str, processors: Mapping[str, Processor]) -> None
             f"precision 'mixed' needs float16, which {spec.name} ({spec.device}) does not have; "
             "use another processor, or precision 'float32'"
         )
+
+
+def _require(what: str, chosen: str, known: tuple[str, ...]) -> None:
+    if chosen not in known:
+        raise UsageError(f"{what} {chosen!r} are unknown; known: {', '.join(known)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -21,8 +20,8 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
-from coexec.diagnosis import first_offender
 from coexec.frontend.export import save_model
+from coexec.gated_step import Outcome, run_gated
 from coexec.memory_budget import MemoryPlan, Setting
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import Activations
@@ -38,29 +37,11 @@ from coexec.step_builder import (
     Precision,
     Recipe,
     StepBuilder,
-    check_activations,
-    check_batch_statistics,
     check_precision,
 )
 
 LOSS_SCALE = "#loss_scale"
 """Name of the loss scale among the states."""
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The loss of a batch, and whether its gradients were too large for float16."""
-
-    loss: float
-    overflowed: bool = False
-
-
-class _Overflow(Exception):
-    """Leaves a program at its gate: gradients are not finite, and the loss is."""
-
-    def __init__(self, loss: float) -> None:
-        super().__init__(loss)
-        self.loss = loss
 
 
 class TrainerOptions(TypedDict):
@@ -127,8 +108,6 @@ class Trainer:
         if plan is not None and micro_batches > 1:
             raise UsageError("a plan is that of whole steps: leave it out, or use 1 micro-batch")
         check_precision(precision, processors)
-        check_activations(activations)
-        check_batch_statistics(batch_statistics)
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -143,20 +122,9 @@ class Trainer:
         self.loss_scale = LossScale()
         self.steps = 0
         self.updating = False
-        self._builder = StepBuilder(
-            model,
-            Recipe(
-                loss,
-                optimizer,
-                self.trainable,
-                clip_norm,
-                micro_batches,
-                seed,
-                precision,
-                activations,
-                batch_statistics,
-            ),
-        )
+        numbers = (self.trainable, clip_norm, micro_batches, seed)
+        recipe = Recipe(loss, optimizer, *numbers, precision, activations, batch_statistics)
+        self._builder = StepBuilder(model, recipe)
         self._programs = ResidentPrograms(processors, mode, plan)
         self._budgeted = self._budget(memory)
 
@@ -338,7 +306,7 @@ class Trainer:
         labels: Array,
         counter: int,
         trace: Trace | None,
-    ) -> _Outcome:
+    ) -> Outcome:
         """Run a graph with a loss; the gate keeps bad numbers from reaching the parameters."""
         graph = compiled.graph
         label_input = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
@@ -346,26 +314,17 @@ class Trainer:
         self.loss.check_labels(checked, type_of(self._prediction(graph)))
         feeds = {**arrays, graph.labels: checked, **self._scalars(graph, counter)}
 
-        def gate(host: Mapping[str, Array]) -> None:
-            loss = float(host[graph.loss])
-            if not np.isfinite(loss):
-                raise NonFiniteLoss(self._explain(compiled, feeds, loss))
-            if graph.magnitude and not np.isfinite(host[graph.magnitude]):
-                raise _Overflow(loss)
+        def passed() -> None:
             self.updating = True
 
         self.updating = False
-        wanted = _wanted(compiled, feeds)
-        try:
-            results = compiled.executor.run(wanted, (*graph.watched,), gate, trace)
-        except _Overflow as overflow:
-            return _Outcome(overflow.loss, overflowed=True)
+        outcome = run_gated(compiled, _wanted(compiled, feeds), self.steps, passed, trace)
         self.updating = False
-        return _Outcome(float(results[graph.loss]))
+        return outcome
 
     def _accumulated_step(
         self, setting: Setting, arrays: Mapping[str, Array], labels: Array, trace: Trace | None
-    ) -> _Outcome:
+    ) -> Outcome:
         count = setting.recipe.micro_batches
         pieces = {name: split(name, array, count) for name, array in arrays.items()}
         label_pieces = split("labels", labels, count)
@@ -382,11 +341,11 @@ class Trainer:
         loss = float(np.mean([outcome.loss for outcome in outcomes]))
         if any(outcome.overflowed for outcome in outcomes):
             self._programs.clear_accumulators()
-            return _Outcome(loss, overflowed=True)
+            return Outcome(loss, overflowed=True)
         # The update divides by the number of parts: there is one for each.
         update = self._get("update", {"#micro_batches": np.empty((count, 0))}, setting)
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
-        return _Outcome(loss)
+        return Outcome(loss)
 
     def _scalars(self, graph: StepGraph, counter: int) -> dict[str, Array]:
         scalars: dict[str, Array] = {}
@@ -426,14 +385,6 @@ class Trainer:
 
     def _prediction(self, graph: StepGraph) -> ir.Value:
         return next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
-
-    def _explain(self, compiled: Compiled, feeds: Mapping[str, Array], loss: float) -> str:
-        states = {n: compiled.executor.read_state(n) for n in compiled.executor.program.state}
-        offender = first_offender(compiled.graph.model.graph, {**feeds, **states})
-        return (
-            f"the loss is {loss} at step {self.steps}: {offender}; parameters are as before this "
-            "step. Try a smaller learning rate, or clip gradients"
-        )
 
 
 def _without_scale(state: Mapping[str, Array]) -> dict[str, Array]:

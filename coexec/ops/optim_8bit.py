@@ -21,7 +21,7 @@ import numpy as np
 from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.elementwise import is_float, widen
 from coexec.ops.opdef import COEXEC, Example, OpDef, Sample, Work
-from coexec.ops.optim import Rule, adam, momentum
+from coexec.ops.optim import ADAM, MOMENTUM, Rule, adam, momentum
 from coexec.ops.optim_hyper import Hyper, hyper_of
 
 BLOCK = 256
@@ -162,15 +162,6 @@ def examples(states: int, *attributes: dict[str, Any]) -> tuple[Example, ...]:
             found.append(Example((rate, step, *operands), chosen, outputs=1 + 2 * states))
     return tuple(found)
 
-
-MOMENTUM: tuple[dict[str, Any], ...] = (
-    {"alpha": 0.9, "beta": 0.8, "norm_coefficient": 0.01, "mode": "standard"},
-    {"alpha": 0.9, "beta": 0.8, "norm_coefficient": 0.01, "mode": "nesterov"},
-)
-ADAM: tuple[dict[str, Any], ...] = (
-    {},
-    {"norm_coefficient": 0.01, "norm_coefficient_post": 0.02, "epsilon": 1e-3},
-)
 
 OPS = (
     OpDef(

@@ -21,8 +21,8 @@ from coexec.core.types import TensorType
 from coexec.ops.compressed import BLOCK, blocks_of
 from coexec.ops.elementwise import is_float
 from coexec.ops.node import type_of
+from coexec.passes.insert import Inserter, New
 from coexec.passes.kept import (
-    Inserter,
     Kept,
     Use,
     dependents,
@@ -157,13 +157,13 @@ class _Lossy:
     def _blocks(self, kept: Kept) -> tuple[ir.Value, ...]:
         bits = {"bits": 4 if self.how == "int4" else 8}
         anchor = self._last_reader(kept.value)
-        return self.inserter.behind(anchor, "CompressBlocks", [kept.value], bits, outputs=2)
+        return self.inserter.behind(anchor, New("CompressBlocks", [kept.value], bits, outputs=2))
 
     def _pooled(self, kept: Kept) -> tuple[ir.Value, ...]:
         rank = type_of(kept.value).rank - 2
         window = {"kernel_shape": (2,) * rank, "strides": (2,) * rank, "ceil_mode": 1}
         anchor = self._last_reader(kept.value)
-        return self.inserter.behind(anchor, "AveragePool", [kept.value], window, domain="")
+        return self.inserter.behind(anchor, New("AveragePool", [kept.value], window, domain=""))
 
     def _restore(
         self, kept: Kept, uses: list[Use], first: ir.Node, small: tuple[ir.Value, ...]
@@ -175,14 +175,14 @@ class _Lossy:
         else:
             bits = {"bits": 4 if self.how == "int4" else 8}
             attributes = {**bits, "shape": kind.shape, "dtype": kind.dtype.name}
-            (whole,) = self.inserter.before(first, "DecompressBlocks", small, attributes)
+            (whole,) = self.inserter.before(first, New("DecompressBlocks", small, attributes))
         views: dict[tuple[int, ...], ir.Value] = {kind.shape: whole}
         for use in uses:
             shape = type_of(use.value).shape
             if shape not in views:
                 constant = self.inserter.builder.constant(np.array(shape, np.int64), "int64")
                 reshape = ("Reshape", [whole, constant])
-                (views[shape],) = self.inserter.before(first, *reshape, domain="")
+                (views[shape],) = self.inserter.before(first, New(*reshape, domain=""))
             use.node.replace_input_with(use.position, views[shape])
 
     def _upsampled(self, small: ir.Value, kind: TensorType, first: ir.Node) -> ir.Value:
@@ -194,5 +194,5 @@ class _Lossy:
             "coordinate_transformation_mode": "asymmetric",
         }
         operands = [small, None, None, sizes]
-        (whole,) = self.inserter.before(first, "Resize", operands, how, domain="")
+        (whole,) = self.inserter.before(first, New("Resize", operands, how, domain=""))
         return whole

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import onnx_ir as ir
 
-from coexec.ops.builder import PHASE, SOURCE, GraphBuilder
+from coexec.ops.builder import PHASE
 from coexec.ops.node import type_of
-from coexec.ops.opdef import COEXEC
 from coexec.ops.table import OPERATORS
 
 FORWARD, BACKWARD = "forward", "backward"
@@ -106,73 +104,3 @@ def dependents(graph: ir.Graph, names: Collection[str]) -> set[ir.Value]:
         if any(value in reached for value in node.inputs):
             reached.update(node.outputs)
     return reached
-
-
-class Inserter:
-    """Emits nodes next to others, in their phase and for the same layer."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
-        self.builder = GraphBuilder(graph, FORWARD)
-
-    def behind(
-        self,
-        anchor: ir.Node,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        outputs: int = 1,
-        domain: str = COEXEC,
-    ) -> tuple[ir.Value, ...]:
-        """A node right behind ``anchor``."""
-        made = self._emit(anchor, op_type, inputs, attributes, outputs, domain)
-        self.graph.insert_after(anchor, self._taken_out(made))
-        return made
-
-    def before(
-        self,
-        anchor: ir.Node,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, Any] | None = None,
-        *,
-        outputs: int = 1,
-        domain: str = COEXEC,
-    ) -> tuple[ir.Value, ...]:
-        """A node right before ``anchor``."""
-        made = self._emit(anchor, op_type, inputs, attributes, outputs, domain)
-        self.graph.insert_before(anchor, self._taken_out(made))
-        return made
-
-    def _emit(
-        self,
-        anchor: ir.Node,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, Any] | None,
-        outputs: int,
-        domain: str,
-    ) -> tuple[ir.Value, ...]:
-        self.builder.phase = phase_of(anchor)
-        self.builder.source = str(anchor.metadata_props.get(SOURCE) or anchor.name)
-        return self.builder.ops(op_type, inputs, attributes, outputs=outputs, domain=domain)
-
-    def _taken_out(self, values: Sequence[ir.Value]) -> ir.Node:
-        """The node that was appended, without a place."""
-        node = values[0].producer()
-        assert node is not None
-        self.graph.remove(node)
-        return node
-
-
-def replace_node(graph: ir.Graph, node: ir.Node, values: Sequence[ir.Value]) -> None:
-    """Let readers of a node's outputs read ``values``, and take the node out.
-
-    A graph output keeps its name.
-    """
-    for old, new in zip(node.outputs, values, strict=True):
-        if old.is_graph_output():
-            new.name, old.name = old.name, f"{old.name}#replaced"
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-    graph.remove(node, safe=True)

@@ -13,14 +13,13 @@ import onnx_ir as ir
 
 from coexec.ops.elementwise import BOOL, is_float
 from coexec.ops.node import constant_of, type_of
+from coexec.passes.insert import Inserter, New, replace_node
 from coexec.passes.kept import (
     BACKWARD,
-    Inserter,
     Kept,
     Use,
     kept_tensors,
     phase_of,
-    replace_node,
     storage_of,
 )
 
@@ -72,7 +71,7 @@ def _pack_boolean(inserter: Inserter, kept: Kept) -> int:
     assert producer is not None
     if any(storage_of(use.value) is not use.value for use in kept.uses):
         return 0
-    (words,) = inserter.behind(producer, "PackBits", [kept.value])
+    (words,) = inserter.behind(producer, New("PackBits", [kept.value]))
     for use in kept.uses:
         _apply(inserter, use, words)
     return 1
@@ -84,7 +83,7 @@ def _pack_tests(inserter: Inserter, value: ir.Value, tests: list[Use]) -> int:
     assert producer is not None
     packed = 0
     for result, bounds in _joined(tests).items():
-        (words,) = inserter.behind(producer, "PackBits", [value], bounds)
+        (words,) = inserter.behind(producer, New("PackBits", [value], bounds))
         readers = [Use(node, position) for node, position in result.uses()]
         for use in readers:
             _apply(inserter, use, words)
@@ -121,11 +120,11 @@ def _apply(inserter: Inserter, use: Use, words: ir.Value) -> None:
     """Let a reader of a mask go by its bits."""
     node = use.node
     if phase_of(node) == BACKWARD and _selects(use):
-        (kept,) = inserter.before(node, "SelectByBits", [words, node.inputs[1]])
+        (kept,) = inserter.before(node, New("SelectByBits", [words, node.inputs[1]]))
         replace_node(inserter.graph, node, [kept])
         return
     shape = {"shape": type_of(use.value).shape}
-    (mask,) = inserter.before(node, "UnpackBits", [words], shape)
+    (mask,) = inserter.before(node, New("UnpackBits", [words], shape))
     node.replace_input_with(use.position, mask)
 
 

@@ -15,7 +15,8 @@ from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.opdef import COEXEC
 from coexec.ops.pool import window_attributes
 from coexec.ops.pool_geometry import PoolGeometry
-from coexec.passes.kept import FORWARD, Inserter, phase_of, replace_node
+from coexec.passes.insert import Inserter, New, replace_node
+from coexec.passes.kept import FORWARD, phase_of
 
 
 def pool_taps(graph: ir.Graph) -> int:
@@ -65,10 +66,10 @@ def _rewrite(inserter: Inserter, gradient: ir.Node, forward: ir.Node) -> None:
     window = window_attributes(call, PoolGeometry.of(call))
     mask = _relu_gradient(gradient)
     attributes = {**window, "positive": int(mask is not None)}
-    y, taps = inserter.behind(forward, "MaxPoolTaps", [x], attributes, outputs=2)
+    y, taps = inserter.behind(forward, New("MaxPoolTaps", [x], attributes, outputs=2))
     replace_node(inserter.graph, forward, [y])
     shape = {"input_shape": type_of(x).shape}
-    (dx,) = inserter.before(gradient, "MaxPoolTapsGrad", [taps, dy], {**window, **shape})
+    (dx,) = inserter.before(gradient, New("MaxPoolTapsGrad", [taps, dy], {**window, **shape}))
     if mask is not None:
         replace_node(inserter.graph, mask, [dx])
     replace_node(inserter.graph, gradient, [dx])

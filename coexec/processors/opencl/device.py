@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyopencl as cl
@@ -45,31 +45,8 @@ from coexec.processors.opencl.mapping import (
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
+from coexec.processors.opencl.ticket import OpenCLTicket, event_of
 from coexec.processors.opencl.waiting import wait_helping, wait_idle
-
-
-@dataclass
-class OpenCLTicket(Ticket):
-    """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight.
-
-    ``start_ns`` is when it was made. ``spans`` are times by the host's clock, where the device has
-    none and somebody asked for details.
-    """
-
-    name: str
-    kind: str
-    events: list[cl.Event]
-    labels: Sequence[Label]
-    keep: object = None
-    start_ns: int = field(default_factory=time.perf_counter_ns)
-    spans: list[tuple[int, int]] = field(default_factory=list)
-
-    def then(self, call: Callable[[], object]) -> None:
-        def ended(_status: cl.command_execution_status) -> None:
-            call()
-
-        self.events[-1].set_callback(cl.command_execution_status.COMPLETE, ended)
-
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
 
@@ -276,7 +253,7 @@ class OpenCLDevice(Runner):
         parts: tuple[Event, ...] = ()
         if self.detailed and ticket.kind == LAUNCH and len(spans) == len(ticket.labels):
             parts = tuple(
-                self._event(label, LAYOUT if label.layout else LAUNCH, *span)
+                event_of(label, LAYOUT if label.layout else LAUNCH, self.name, *span)
                 for span, label in zip(spans, ticket.labels, strict=True)
             )
         total = Label(
@@ -284,7 +261,7 @@ class OpenCLDevice(Runner):
             flop=sum(label.flop for label in ticket.labels),
             bytes=sum(label.bytes for label in ticket.labels),
         )
-        return self._event(total, ticket.kind, spans[0][0], spans[-1][1], parts)
+        return event_of(total, ticket.kind, self.name, spans[0][0], spans[-1][1], parts)
 
     def _spans(self, ticket: OpenCLTicket) -> list[tuple[int, int]]:
         """Times of a finished ticket's commands; if nobody wants details, of the first and last."""
@@ -293,34 +270,6 @@ class OpenCLDevice(Runner):
         events = ticket.events if self.detailed else [ticket.events[0], ticket.events[-1]]
         offset = self._clock_offset
         return [(e.profile.start + offset, e.profile.end + offset) for e in events]
-
-    def _event(
-        self,
-        label: Label,
-        kind: str,
-        start_ns: int,
-        end_ns: int,
-        parts: tuple[Event, ...] = (),
-    ) -> Event:
-        return Event(
-            name=label.name,
-            kind=kind,
-            track=self.name,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            flop=label.flop,
-            bytes=label.bytes,
-            operator=label.operator,
-            phase=label.phase,
-            parts=parts,
-            source=label.source,
-            dtype=label.dtype,
-            items=label.items,
-            live=label.live,
-            choice=label.choice,
-            gradients=label.gradients,
-            workspace=label.workspace,
-        )
 
     def prepare(self, executable: OpenCLExecutable) -> None:
         """Build the programs of an executable ahead of its first launch."""

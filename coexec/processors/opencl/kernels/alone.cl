@@ -1,4 +1,4 @@
-/* Vectors written out in kernels of lone work-items: included by gather.cl and depthwise.cl.
+/* Vectors written out in kernels of lone work-items: included by gather.cl, depthwise.cl, pool_*.cl.
  * T is what tensors hold, ACC what is computed with; WIDEN and NARROW turn vectors of one into
  * vectors of the other. No kernel stands here. */
 

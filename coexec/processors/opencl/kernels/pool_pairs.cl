@@ -13,29 +13,9 @@
 #endif
 
 #include "alone.cl"
+#include "column_pairs.cl"
 
 typedef fetched vec;
-
-#define LOAD(p) WIDEN(*(__global const stored *)(p))
-#define STORE(p, v) *(__global stored *)(p) = NARROW(v)
-/* The columns of even and odd place of 2 V elements. */
-#define LOAD_PAIRS(p, even_, odd_)                                                                 \
-    vec even_, odd_;                                                                               \
-    {                                                                                              \
-        const vec a = LOAD(p), b = LOAD((p) + V);                                                  \
-        even_ = (vec)(a.even, b.even);                                                             \
-        odd_ = (vec)(a.odd, b.odd);                                                                \
-    }
-#define STORE_PAIRS(p, even_, odd_)                                                                \
-    {                                                                                              \
-        vec a, b;                                                                                  \
-        a.even = even_.lo;                                                                         \
-        a.odd = odd_.lo;                                                                           \
-        b.even = even_.hi;                                                                         \
-        b.odd = odd_.hi;                                                                           \
-        STORE(p, a);                                                                               \
-        STORE((p) + V, b);                                                                         \
-    }
 /* A later element is the maximum if it is larger or no number. */
 #define BETTER(v, best) (((v) > (best)) | ((v) != (v)))
 

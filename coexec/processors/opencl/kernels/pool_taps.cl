@@ -87,32 +87,13 @@ __kernel void max_pool_taps_grad(__global const uchar *taps, __global const T *d
 #else
 
 #include "alone.cl"
+#include "column_pairs.cl"
 
 typedef JOIN(int, V) places;
 typedef JOIN(uchar, V) bytes __attribute__((aligned(1)));
-#define LOAD(p) WIDEN(*(__global const stored *)(p))
-#define STORE(p, v) *(__global stored *)(p) = NARROW(v)
 #define TO_PLACES(v) JOIN(convert_int, V)(v)
 #define TO_BYTES(v) JOIN(convert_uchar, V)(v)
 
-/* The columns of even and odd place of 2 V elements. */
-#define LOAD_PAIRS(p, even_, odd_)                                                              \
-    fetched even_, odd_;                                                                        \
-    {                                                                                           \
-        const fetched a = LOAD(p), b = LOAD((p) + V);                                           \
-        even_ = (fetched)(a.even, b.even);                                                      \
-        odd_ = (fetched)(a.odd, b.odd);                                                         \
-    }
-#define STORE_PAIRS(p, even_, odd_)                                                             \
-    {                                                                                           \
-        fetched a, b;                                                                           \
-        a.even = even_.lo;                                                                      \
-        a.odd = odd_.lo;                                                                        \
-        b.even = even_.hi;                                                                      \
-        b.odd = odd_.hi;                                                                        \
-        STORE(p, a);                                                                            \
-        STORE((p) + V, b);                                                                      \
-    }
 /* A later element is the maximum if it is larger or no number. Taps are floats, of the maxima's
  * width, until they are stored. */
 #define TAKE(v, number)                                                                         \

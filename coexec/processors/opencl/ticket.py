@@ -1,0 +1,59 @@
+"""Enqueued commands that were not waited for yet, and what is told of them afterwards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pyopencl as cl
+
+from coexec.core.events import Event
+from coexec.core.processor import Ticket
+from coexec.processors.opencl.executable import Label
+
+
+@dataclass
+class OpenCLTicket(Ticket):
+    """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight.
+
+    ``start_ns`` is when it was made. ``spans`` are times by the host's clock, where the device has
+    none and somebody asked for details.
+    """
+
+    name: str
+    kind: str
+    events: list[cl.Event]
+    labels: Sequence[Label]
+    keep: object = None
+    start_ns: int = field(default_factory=time.perf_counter_ns)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def then(self, call: Callable[[], object]) -> None:
+        def ended(_status: cl.command_execution_status) -> None:
+            call()
+
+        self.events[-1].set_callback(cl.command_execution_status.COMPLETE, ended)
+
+
+def event_of(
+    label: Label, kind: str, track: str, start_ns: int, end_ns: int, parts: tuple[Event, ...] = ()
+) -> Event:
+    """What a command, or the ``parts`` of a launch together, did on a track."""
+    return Event(
+        name=label.name,
+        kind=kind,
+        track=track,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        flop=label.flop,
+        bytes=label.bytes,
+        operator=label.operator,
+        phase=label.phase,
+        parts=parts,
+        source=label.source,
+        dtype=label.dtype,
+        items=label.items,
+        live=label.live,
+        choice=label.choice,
+    )
