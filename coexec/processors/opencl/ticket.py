@@ -56,4 +56,6 @@ def event_of(
         items=label.items,
         live=label.live,
         choice=label.choice,
+        gradients=label.gradients,
+        workspace=label.workspace,
     )
