@@ -24,7 +24,7 @@ from coexec.session import Session
 from coexec.zoo.catalog import build
 from tests.graphs import parse
 from tests.running import expected_outputs, run_region
-from tests.runtimes import RUNTIMES, open_opencl
+from tests.runtimes import RUNTIMES, THOROUGH, open_opencl
 
 CHANNELS = 16
 FEEDS = {"x": np.random.default_rng(1).standard_normal((2, CHANNELS, 12, 12)).astype(np.float32)}
@@ -68,7 +68,7 @@ def test_known_weights_are_packed_once_even_where_they_could_be_read_in_place() 
     model = parse("g (float[1,16,20,20] x) => (float[1,24,20,20] y) { y = Conv(x, w) }")
     weights = np.random.default_rng(0).standard_normal((24, 16, 1, 1)).astype(np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
-    session = coexec.compile(coexec.load(model), ["opencl"])
+    session = coexec.compile(coexec.load(model), [THOROUGH[0]])
     x = np.random.default_rng(1).standard_normal((1, 16, 20, 20)).astype(np.float32)
     traces = [Trace(), Trace()]
     first, second = (session.run({"x": x}, trace=trace)["y"] for trace in traces)
@@ -79,10 +79,10 @@ def test_known_weights_are_packed_once_even_where_they_could_be_read_in_place() 
 
 
 def test_memory_of_prepared_weights_is_counted_and_their_sources_are_given_back() -> None:
-    processor = open_opencl("opencl")
+    processor = open_opencl(THOROUGH[0])
     gc.collect()
     before = processor.allocated_bytes
-    session = session_of("opencl")
+    session = session_of(THOROUGH[0])
     (executable,) = session.program.executables
     assert isinstance(executable, OpenCLExecutable)
     for _ in range(2):
@@ -98,7 +98,7 @@ def test_memory_of_prepared_weights_is_counted_and_their_sources_are_given_back(
 
 
 def test_a_bundle_prepares_its_own_weights(tmp_path: Path) -> None:
-    session = session_of("opencl")
+    session = session_of(THOROUGH[0])
     path = tmp_path / "prepared.coexec"
     session.save(path)
     loaded = coexec.open_bundle(path)
@@ -109,23 +109,23 @@ def test_a_bundle_prepares_its_own_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("prepared_bytes", 5), ("program", 9)])
 def test_a_damaged_record_of_a_preparation_is_refused(field: str, value: int) -> None:
-    (executable,) = session_of("opencl").program.executables
+    (executable,) = session_of(THOROUGH[0]).program.executables
     record, constants = executable.to_json()
     place = record if field == "prepared_bytes" else record["preparation"][0]
     place[field] = value
     with pytest.raises(ValueError, match=r"not prepared|no program 9"):
-        executable_from_json(record, constants, "opencl")
+        executable_from_json(record, constants, THOROUGH[0])
 
 
 def test_weights_that_training_changes_are_not_prepared() -> None:
     model = coexec.load(build("digits_cnn", batch=2, width=CHANNELS))
     trainer = coexec.Trainer(
-        model, coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.1), ["opencl"]
+        model, coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.1), [THOROUGH[0]]
     )
     trainer.step({"x": np.zeros((2, 1, 8, 8), np.float32)}, np.zeros(2, np.int64))
     inference, training = (
         any(e.preparation for e in program.executables if isinstance(e, OpenCLExecutable))
-        for program in (coexec.compile(model, ["opencl"]).program, trainer.program)
+        for program in (coexec.compile(model, [THOROUGH[0]]).program, trainer.program)
     )
     assert (inference, training) == (True, False)
 

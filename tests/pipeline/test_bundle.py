@@ -21,6 +21,7 @@ from coexec.zoo.catalog import build
 from tests.graphs import parse
 from tests.pipeline.command import python
 from tests.pipeline.small import FEATURES, arrays, network
+from tests.runtimes import THOROUGH
 
 BATCH = 5
 WITHOUT_ONNX = """
@@ -53,7 +54,7 @@ print(json.dumps(sorted(m for m in sys.modules if m.startswith("coexec."))))
 
 
 def session_of(model: onnx.ModelProto, **shapes: tuple[int, ...]) -> Session:
-    return coexec.compile(coexec.load(model, shapes), ["opencl"])
+    return coexec.compile(coexec.load(model, shapes), [THOROUGH[0]])
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_a_bundle_runs_without_onnx(tmp_path: Path) -> None:
 
 def test_a_convolution_network_as_a_bundle(tmp_path: Path) -> None:
     model = load(build("digits_cnn", batch=2, width=4))
-    session = coexec.compile(model, ["opencl"])
+    session = coexec.compile(model, [THOROUGH[0]])
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype(np.float32)}
     path = tmp_path / "digits.coexec"
     session.save(path)

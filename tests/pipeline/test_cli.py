@@ -18,6 +18,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
 from coexec.session import Session
 from tests.pipeline.command import coexec
 from tests.pipeline.small import CLASSES, FEATURES, HIDDEN, write_data, write_network
+from tests.runtimes import THOROUGH
 
 COMMANDS = ("devices", "run", "train", "zoo")
 LINE = re.compile(
@@ -264,7 +265,7 @@ def test_train_trace_shows_the_phases(model: Path, data: Path, tmp_path: Path) -
     file = tmp_path / "train.pftrace"
     done = coexec(
         *("train", model, "--data", data, "--epochs", "1", "--batch-size", "24"),
-        *("--trace", file, "--json"),
+        *("--processor", THOROUGH[0], "--trace", file, "--json"),
     )
     tracks = slices(file)
     assert set(tracks) == {done.record["processor"], "host"}
@@ -337,7 +338,7 @@ def test_train_accuracy_is_that_of_the_written_file(
     held_out = write_data(tmp_path / "held_out.npz", 31)
     record = coexec(
         *("train", model, "--data", data, "--validation", held_out, "--epochs", "2"),
-        *("--batch-size", "12", "--out", out, "--json"),
+        *("--processor", THOROUGH[0], "--batch-size", "12", "--out", out, "--json"),
     ).record
     arrays = np.load(held_out)
     np.save(tmp_path / "x.npy", arrays["x"])
@@ -367,7 +368,7 @@ def test_train_options(options: list[str], model: Path, data: Path, tmp_path: Pa
     out = tmp_path / "trained.onnx"
     record = coexec(
         *("train", model, "--data", data, "--epochs", "6", "--batch-size", "12"),
-        *options,
+        *("--processor", THOROUGH[0], *options),
         *("--out", out, "--json"),
     ).record
     assert record["loss_last"] < record["loss_first"]

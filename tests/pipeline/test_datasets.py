@@ -18,8 +18,9 @@ from coexec.fit import FitOptions, Result, fit
 from coexec.frontend.export import save_model
 from examples.prepare_basic_motions import basic_motions
 from examples.prepare_digits import Split, digits
+from tests.runtimes import THOROUGH
 
-PROCESSOR = "opencl"
+PROCESSOR = THOROUGH[0]
 
 
 def train(

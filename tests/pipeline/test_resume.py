@@ -13,6 +13,7 @@ import pytest
 import coexec as api
 from tests.pipeline.command import Done, coexec, finish, start
 from tests.pipeline.small import arrays, network, parameters, write_data, write_network
+from tests.runtimes import THOROUGH
 
 BATCH, SAMPLES = 8, 52
 PER_EPOCH = SAMPLES // BATCH
@@ -99,8 +100,8 @@ def check_resumption(training: Training) -> None:
 
 CASES = {
     "reference": (("-p", "reference"), False),
-    "opencl": (("-p", "opencl"), False),
-    "opencl-dropout-adam": (("-p", "opencl", "--optimizer", "adam"), True),
+    "opencl": (("-p", THOROUGH[0]), False),
+    "opencl-dropout-adam": (("-p", THOROUGH[0], "--optimizer", "adam"), True),
 }
 
 
@@ -116,7 +117,7 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path) -> N
 
 
 def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
-    training = Training(tmp_path, "-p", "opencl")
+    training = Training(tmp_path, "-p", THOROUGH[0])
     process = start(*training.with_checkpoints("interrupted.onnx", epochs=ENDLESS))
     wait_for_progress(training, process, 0)
     process.send_signal(signal.SIGINT)
@@ -240,7 +241,7 @@ def test_a_checkpoint_of_another_model_is_refused(interrupted: Training) -> None
     assert "belongs to another training" in done.error["error"]
 
 
-@pytest.mark.parametrize("processor", ["reference", "opencl"])
+@pytest.mark.parametrize("processor", ["reference", THOROUGH[0]])
 def test_accumulated_gradients_and_moments_resume_exactly(processor: str, tmp_path: Path) -> None:
     options = ("-p", processor, "--micro-batches", "2", "--optimizer", "adamw", "--clip-norm", "1")
     training = Training(tmp_path, *options, dropout=True)
@@ -250,7 +251,7 @@ def test_accumulated_gradients_and_moments_resume_exactly(processor: str, tmp_pa
     assert training.parameters("resumed.onnx") == training.uninterrupted(LONG)
 
 
-@pytest.mark.parametrize("processor", ["reference", "opencl"])
+@pytest.mark.parametrize("processor", ["reference", THOROUGH[0]])
 def test_a_state_survives_predictions_before_the_next_step(processor: str) -> None:
     """A prediction needs the parameters only; the optimizer's state must not get lost over it."""
 

@@ -23,7 +23,7 @@ from coexec.base.errors import GradientError
 from coexec.core.types import Array
 from tests.runtimes import DRIVERS, THOROUGH
 
-DEFAULT = "opencl"
+DEFAULT = THOROUGH[0]
 
 # Whole networks against the reference.
 
