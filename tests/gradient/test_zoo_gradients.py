@@ -24,7 +24,7 @@ from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of
 from coexec.ops.table import OPERATORS
 from coexec.passes.training_mode import training_mode
-from tests.runtimes import DRIVERS, THOROUGH
+from tests.runtimes import THOROUGH
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ def test_opencl_in_float32_agrees_with_the_reference_in_float64(case: Case, runt
     assert_same(gradients(case, runtime, "float32"), reference_gradients(case), 1e-3)
 
 
-@pytest.mark.parametrize("runtime", DRIVERS)
+@pytest.mark.parametrize("runtime", THOROUGH)
 @pytest.mark.parametrize("case", INDEPENDENT, ids=str)
 def test_micro_batches_add_up_on_opencl(case: Case, runtime: str) -> None:
     actual = gradients(case, runtime, "float32", micro_batches=2)
