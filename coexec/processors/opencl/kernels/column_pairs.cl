@@ -1,5 +1,5 @@
-/* Windows of two columns, V at once: included by pool_pairs.cl and pool_taps.cl behind alone.cl, which
- * has the types. No kernel stands here. */
+/* Windows of two columns, V at once: included by pool_pairs.cl, pool_threes.cl and pool_taps.cl behind
+ * alone.cl, which has the types. No kernel stands here. */
 
 #define LOAD(p) WIDEN(*(__global const stored *)(p))
 #define STORE(p, v) *(__global stored *)(p) = NARROW(v)

@@ -25,7 +25,7 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
-from coexec.processors.opencl.kernels import pool_pairs, pool_rows
+from coexec.processors.opencl.kernels import pool_pairs, pool_rows, pool_threes
 from coexec.processors.opencl.kernels.pool_fixed import geometry, lower_fixed, small_window
 
 SPATIAL_RANK = 3
@@ -60,6 +60,11 @@ def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
 def applies_pairs(call: OpCall, facts: DeviceFacts) -> str | None:
     refusal = applies(call, facts)
     return refusal or pool_pairs.refuse_pairs(call, facts)
+
+
+def applies_threes(call: OpCall, facts: DeviceFacts) -> str | None:
+    refusal = applies(call, facts)
+    return refusal or pool_threes.refuse_threes(call, facts)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -206,6 +211,7 @@ FAMILY = KernelFamily(
     (
         Variant("planes", lower_planes, applies_planes, space={"SHARES": (8, 4, 16)}),
         Variant("pairs", pool_pairs.lower_pairs, applies_pairs, space=pool_pairs.SPACE),
+        Variant("threes", pool_threes.lower_threes, applies_threes, space=pool_threes.SPACE),
         Variant("rows", pool_rows.lower_rows, applies_rows, space=pool_rows.SPACE),
         Variant("fixed", lower_fixed, applies_fixed, space={"LOCAL": (256, 64, 16)}),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
