@@ -80,6 +80,7 @@ class Setup:
     runs: int = 10
     seconds: float = 0.0
     queue: str = SimulatedOptions.queue
+    fusion: str = SimulatedOptions.fusion
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -89,6 +90,7 @@ class Setup:
             ("precision", self.precision),
             ("wait", self.wait),
             ("queue", self.queue),
+            ("fusion", self.fusion),
         ):
             if value and value not in CHOICES[name]:
                 known = ", ".join(CHOICES[name])
@@ -97,7 +99,14 @@ class Setup:
     @property
     def options(self) -> SimulatedOptions:
         return SimulatedOptions(
-            self.engine, self.precision, NONE, self.condition, self.wait, self.queue, self.seed
+            engine=self.engine,
+            precision=self.precision,
+            numerics=NONE,
+            condition=self.condition,
+            wait=self.wait,
+            queue=self.queue,
+            fusion=self.fusion,
+            seed=self.seed,
         )
 
 
@@ -295,32 +304,62 @@ def _busy(phone: Phone) -> dict[str, float]:
 def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
     """Runs back to back for so long, sampled.
 
-    A run whose speeds are those of the run before takes as long and as much energy: where nothing
+    A run whose speeds are those of an earlier run takes as long and as much energy: where nothing
     random takes part, such runs are not simulated again, but leapt over until the next look at the
     temperature.
     """
     engine = phone.engine
     steady = not engine.loads and phone.condition.governor == PERFORMANCE
+    known: dict[tuple[float, ...], _Repeated] = {}
     end = engine.now_us + seconds * 1e6
     while engine.now_us < end:
-        start, before, busy = engine.now_us, engine.ledger.joules, _busy(phone)
-        speeds = {unit.name: engine.speed(unit.name) for unit in engine.units}
-        step(None)
-        us = engine.now_us - start
-        lowest = min(speeds[name] for name, was in busy.items() if engine.busy_us(name) > was)
-        yield Sample(start / 1e6, us / 1e3, engine.celsius, lowest)
-        if not steady or us <= 0:
+        start, celsius = engine.now_us, engine.celsius
+        speeds = _speeds(phone)
+        one = known.get(speeds)
+        if one is None:
+            one = _watched(phone, step)
+            celsius = engine.celsius
+            if steady and speeds == _speeds(phone):
+                known[speeds] = one
+        yield Sample(start / 1e6, one.us / 1e3, celsius, one.lowest)
+        if speeds not in known or one.us <= 0:
             continue
-        spent = energy_between(before, engine.ledger.joules)
-        worked = {name: now - busy[name] for name, now in _busy(phone).items()}
-        dynamic = {part: j for part, j in spent.items() if part == DRAM or part in worked}
-        times = max(int(HEAT_PERIOD_US / us), 1)
-        while engine.now_us < end and speeds == {n: engine.speed(n) for n in speeds}:
+        times = max(int(HEAT_PERIOD_US / one.us), 1)
+        while engine.now_us < end and speeds == _speeds(phone):
             engine.leap(
-                times * us,
-                {part: times * joules for part, joules in dynamic.items()},
-                {name: times * on for name, on in worked.items()},
+                times * one.us,
+                {part: times * joules for part, joules in one.joules.items()},
+                {name: times * on for name, on in one.busy_us.items()},
             )
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A run: how long it took, energy of what does something in it, busy times, lowest speed."""
+
+    us: float
+    joules: Mapping[str, float]
+    busy_us: Mapping[str, float]
+    lowest: float
+
+
+def _watched(phone: Phone, step: Step) -> _Repeated:
+    engine = phone.engine
+    start, before, busy = engine.now_us, engine.ledger.joules, _busy(phone)
+    speeds = {unit.name: engine.speed(unit.name) for unit in engine.units}
+    step(None)
+    spent = energy_between(before, engine.ledger.joules)
+    worked = {name: now - busy[name] for name, now in _busy(phone).items()}
+    return _Repeated(
+        us=engine.now_us - start,
+        joules={part: j for part, j in spent.items() if part == DRAM or part in worked},
+        busy_us=worked,
+        lowest=min(speeds[name] for name, us in worked.items() if us > 0),
+    )
+
+
+def _speeds(phone: Phone) -> tuple[float, ...]:
+    return tuple(phone.engine.speed(unit.name) for unit in phone.engine.units)
 
 
 def require_memory(phone: Phone, program: Program, beside_bytes: int = 0) -> None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from coexec.api import load
 from coexec.autodiff.losses import LOSSES
@@ -27,30 +26,25 @@ from coexec.cli.options import (
     require_known,
 )
 from coexec.cli.output import (
-    console,
     notes,
     parse_shapes,
     print_json,
     require_writable,
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
-from coexec.core.events import HOST
+from coexec.cli.simulation_table import show
 from coexec.cost.soc.engine_profile import COEXEC
 from coexec.cost.soc.estimate import ENGINES
 from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES
-from coexec.report.bars import bar
-from coexec.report.gantt import row as gantt_row
+from coexec.processors.simulated.options import CHOICES, ON
 from coexec.report.html import write_html
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.result_bars import Result, write_result_bars
-from coexec.report.sparkline import sparkline
 from coexec.simulate import Setup, Simulation, Subject, simulate
 from coexec.simulation.condition import CONDITIONS
 
 SEED = 0
-WIDTH, BAR, LEAST_BAR, NUMBERS = 50, 16, 4, 28
-"""Characters of a timeline, of a bar, and of the numbers behind it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -85,6 +79,9 @@ def simulate_command(
     wait: Annotated[
         str, typer.Option(help="The host waits for a GPU by its driver (finish) or a flag.")
     ] = "finish",
+    fusion: Annotated[
+        str, typer.Option(help="Elementwise operators run in the kernel before them: on or off.")
+    ] = ON,
     train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
     loss: LossOption = "cross-entropy",
     optimizer: OptimizerOption = "sgd",
@@ -107,6 +104,7 @@ def simulate_command(
     for path, flag in ((html, "--html"), (trace, "--trace"), (compare, "--compare")):
         require_writable(path, flag)
     require_known("--policy", policy, (*NAMES, ALL))
+    require_known("--fusion", fusion, CHOICES["fusion"])
     require_known("--loss", loss, LOSSES)
     require_known("--optimizer", optimizer, OPTIMIZERS)
     loaded = load(model)
@@ -122,6 +120,7 @@ def simulate_command(
         Setup(
             *(each_machine, _items(processors), policy, each_condition, each_engine),
             *(precision, wait, seed, runs, seconds),
+            fusion=fusion,
         )
         for each_machine, each_condition, each_engine in itertools.product(
             _items(machine), _items(condition), _items(engine)
@@ -195,135 +194,6 @@ def record(each: Simulation) -> dict[str, Any]:
         "left_out": dict(each.left_out),
         "repetition": [vars(sample) for sample in each.samples],
     }
-
-
-def show(found: Sequence[Simulation], best: Simulation, *, energy: bool) -> None:
-    """All results in one table, then the fastest one drawn."""
-    _show_table(found, best)
-    console.print()
-    console.print(f"[bold]{escape(best.record['verdict'])}[/]", highlight=False)
-    _show_timeline(best)
-    console.print(
-        f"{best.copies} copies, {bytes_text(best.copied_bytes)}; memory "
-        f"{bytes_text(best.needed_bytes)} of {bytes_text(best.free_bytes)} that are free; up to "
-        f"{best.peak_gbps:.1f} GB/s of DRAM",
-        highlight=False,
-    )
-    if energy:
-        _show_energy(best)
-    if best.samples:
-        _show_repetition(best)
-    if best.build_ms:
-        console.print(f"building the NPU's graphs takes {best.build_ms / 1e3:.1f} s, once")
-    for line in refusals_text(best):
-        notes.print(f"[yellow]refused:[/] {escape(line)}")
-    for name, reason in best.left_out.items():
-        console.print(f"[dim]{name} was left out: {escape(reason)}[/]", highlight=False)
-
-
-def _show_table(found: Sequence[Simulation], best: Simulation) -> None:
-    """A row per result; of machine, condition and engine only what differs."""
-    names = [(e.setup.machine, e.setup.condition, e.setup.engine, e.policy) for e in found]
-    differs = [len(set(column)) > 1 for column in zip(*names, strict=True)]
-    differs[-1] = True
-    table = Table(title=_heading(found), title_justify="left", box=None, pad_edge=False)
-    for title in itertools.compress(("machine", "condition", "engine", "policy"), differs):
-        table.add_column(title, no_wrap=True)
-    widths = [
-        max(map(len, column)) for column in itertools.compress(zip(*names, strict=True), differs)
-    ]
-    width = min(max(console.width - NUMBERS - sum(widths) - len(widths), LEAST_BAR), BAR)
-    table.add_column("", no_wrap=True)
-    for column in ("ms", "mJ", "copies"):
-        table.add_column(column, justify="right", no_wrap=True)
-    longest = max(each.ms for each in found)
-    for each, name in zip(found, names, strict=True):
-        mark = "[bold]" if each is best else ""
-        table.add_row(
-            *(f"{mark}{escape(text)}" for text in itertools.compress(name, differs)),
-            f"[cyan]{bar(each.ms / longest if longest else 0.0, width)}[/]",
-            f"{mark}{each.ms:.3f}",
-            f"{each.total_j * 1e3:.1f}",
-            str(each.copies),
-        )
-    console.print(table)
-
-
-def _heading(found: Sequence[Simulation]) -> str:
-    """What all results have in common."""
-    common = [{e.title for e in found}]
-    common += [{e.setup.condition for e in found}, {f"engine {e.setup.engine}" for e in found}]
-    same = [next(iter(values)) for values in common if len(values) == 1]
-    return escape(", ".join(["Simulated", *same]))
-
-
-def refusals_text(each: Simulation) -> list[str]:
-    """A line per processor and reason: the operators that it does not execute."""
-    groups: dict[tuple[str, str], dict[str, int]] = {}
-    for refusal in each.plan.refusals:
-        counts = groups.setdefault((refusal.processor, refusal.reason), {})
-        counts[refusal.operator] = counts.get(refusal.operator, 0) + 1
-    return [
-        f"{', '.join(f'{op} x{n}' for op, n in sorted(counts.items()))} not on "
-        f"{_short(processor)}: {reason}"
-        for (processor, reason), counts in sorted(groups.items())
-    ]
-
-
-def _short(processor: str) -> str:
-    """``gpu`` of ``sim:snapdragon-865/gpu?numerics=none``."""
-    return processor.partition("/")[2].partition("?")[0]
-
-
-def _show_timeline(best: Simulation) -> None:
-    """The last run of the fastest result as it was, a row per processor."""
-    runs = [event for event in best.trace.events if event.track == HOST and event.kind == "run"]
-    origin = min(event.start_ns for event in runs)
-    total = max(event.end_ns for event in runs) - origin
-    counts: dict[str, int] = {}
-    for name in best.plan.processors.values():
-        counts[name] = counts.get(name, 0) + 1
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "timeline"):
-        table.add_column(column, no_wrap=True)
-    for column in ("nodes", "load"):
-        table.add_column(column, no_wrap=True, justify="right")
-    for name, nodes in counts.items():
-        spans = [
-            (float(event.start_ns - origin), float(event.end_ns - origin))
-            for event in best.trace.leaves()
-            if event.track == name
-        ]
-        unit = _short(name)
-        drawn = gantt_row(spans, float(total), WIDTH)
-        table.add_row(unit, f"[cyan]{drawn}[/]", str(nodes), f"{best.busy[unit]:.0%}")
-    console.print(table)
-
-
-def _show_energy(best: Simulation) -> None:
-    table = Table(title="Energy of a run", title_justify="left", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for column in ("mJ", "share"):
-        table.add_column(column, justify="right")
-    for part, joules in sorted(best.energy_j.items(), key=lambda item: -item[1]):
-        share = joules / best.total_j
-        drawn = f"[cyan]{bar(share, BAR)}[/]"
-        table.add_row(escape(part), drawn, f"{joules * 1e3:.2f}", f"{share:.1%}")
-    console.print()
-    console.print(table)
-
-
-def _show_repetition(best: Simulation) -> None:
-    first, last = best.samples[0], best.samples[-1]
-    console.print(
-        f"\n{best.setup.seconds:g} s back to back: {first.ms:.2f} ms a run at first, "
-        f"{last.ms:.2f} ms at last, up to {best.celsius:.1f} C, clocks down to "
-        f"{min(sample.speed for sample in best.samples):.0%}, "
-        f"{best.battery_share:.2%} of the battery",
-        highlight=False,
-    )
-    console.print(f"[cyan]{sparkline([s.ms for s in best.samples], WIDTH)}[/] ms a run")
 
 
 def draw(found: Sequence[Simulation], path: Path) -> None:

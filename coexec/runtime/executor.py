@@ -57,6 +57,7 @@ class Executor:
         self._binding = Binding(program, runners, self.buffers, self.processor_of, now, memory)
         self._timeline = timeline
         self._lanes = _lanes(self._binding, timeline)
+        self._virtual: VirtualLanes | None = None
 
     def run(
         self,
@@ -96,7 +97,9 @@ class Executor:
         """
         if self._timeline is None:
             raise ProcessorError(f"{', '.join(self.program.processors)} are not simulated")
-        return VirtualLanes(self._binding, self._timeline).threads(feeds)
+        if self._virtual is None:
+            self._virtual = VirtualLanes(self._binding, self._timeline)
+        return self._virtual.threads(feeds)
 
     def read_state(self, name: str) -> Array:
         """Current value of a state tensor."""

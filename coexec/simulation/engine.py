@@ -6,7 +6,8 @@ rates: work that begins or ends, a phase with other traffic, a frequency, a load
 
 Where the units at work cannot exceed the shared bandwidth even together (one alone never does), the
 phases of their work do not influence each other: then all of them are planned at once with NumPy,
-and an event is needed at their end only. This is what makes virtual time fast.
+and an event is needed at their end only. All that happens at one instant is planned for once, when
+it is over. This is what makes virtual time fast.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import simpy
+from simpy.events import EventPriority
 
 from coexec.simulation.condition import IDLE, Condition
 from coexec.simulation.device import Device, Unit
@@ -31,17 +33,23 @@ EPSILON_US = 1e-4
 """Instants closer than this are one: below it lies the rounding of hours in a double."""
 LEAST_SHARE = 0.01
 """Of its silicon, that other apps leave a unit at least."""
+LAST = EventPriority(2)
+"""Priority of an event behind all others of its instant (SimPy's own are 0 and 1)."""
 
 
 @dataclass
 class _Lane:
-    """A unit with its queue. ``ends`` is the plan: absolute ends of phases from the present one."""
+    """A unit with its queue. ``ends`` is the plan: absolute ends of phases from the present one.
+
+    ``share`` is the part of its silicon that it has until rates change.
+    """
 
     unit: Unit
     frequency: Frequency
     queue: deque[Job] = field(default_factory=deque)
     ends: Floats = field(default_factory=lambda: np.empty(0))
     durations: Floats = field(default_factory=lambda: np.empty(0))
+    share: float = 1.0
     busy_us: float = 0.0
     busy_before_us: float = 0.0
 
@@ -70,8 +78,11 @@ class Engine:
         self.hottest_celsius = self.celsius
         self.loads = [LoadState(load) for load in condition.loads]
         self._lanes: dict[str, _Lane] = {}
+        self._active: list[tuple[_Lane, Job]] = []
         self._settled_us = 0.0
         self._alarm = 0
+        self._alarm_us = float("nan")
+        self._changed = False
         self._load_gbps = 0.0
         self._leaping: dict[str, float] = {}
         self._governing = False
@@ -144,19 +155,21 @@ class Engine:
 
     def settle(self) -> None:
         """Book progress, energy and heat up to now."""
-        now, seconds = self.now_us, (self.now_us - self._settled_us) * 1e-6
-        before = self.ledger.total_j
+        now = self.now_us
+        us = now - self._settled_us
+        before = self.ledger.total_j if us > 0 else 0.0
         moved = 0.0
-        for lane in self._lanes.values():
-            job = lane.job
-            if job is not None:
-                share = self._share(lane)
-                lane.busy_us += seconds * 1e6 * share
-                self.ledger.add(lane.unit.name, lane.frequency.busy_w * seconds * share)
-                moved += _progress(lane, job, now)  # work that takes no time ends here, too
-        self.ledger.add(DRAM, moved * self.device.joule_per_byte)
-        if seconds <= 0:
+        for lane, job in self._active:
+            if us > 0:
+                lane.busy_us += us * lane.share
+                watts = lane.frequency.busy_w * lane.share
+                self.ledger.add(lane.unit.name, watts * us * 1e-6)
+            moved += _progress(lane, job, now)  # work that takes no time ends here, too
+        if moved:
+            self.ledger.add(DRAM, moved * self.device.joule_per_byte)
+        if us <= 0:
             return
+        seconds = us * 1e-6
         self.peak_gbps = max(self.peak_gbps, moved / seconds * 1e-9 + self._load_gbps)
         wanted = self._load_demand()
         for state in self.loads:
@@ -172,14 +185,24 @@ class Engine:
         self._settled_us = now
 
     def _release(self, job: Job) -> None:
-        self._change(job.release)
+        if self._lanes[job.unit].queue[0] is job:
+            self._change(job.release)
+        else:  # it only waits for what is before it
+            job.release()
 
     def _change(self, action: Callable[[], None] | None = None) -> None:
-        """Settle, let ``action`` change what rates depend on, and plan again."""
+        """Settle, let ``action`` change what rates depend on, and plan again after this instant."""
         self.settle()
         if action is not None:
             action()
         self._finish()
+        if not self._changed:
+            self._changed = True
+            _Late(self.env, self._after_changes)
+
+    def _after_changes(self, _event: simpy.Event) -> None:
+        self._changed = False
+        self.settle()
         self._plan()
         if self.condition.governor == SCHEDUTIL and not self._governing and self._unsettled():
             self._governing = True
@@ -187,41 +210,43 @@ class Engine:
 
     def _finish(self) -> None:
         """Take work from queues whose last phase is over."""
-        for lane in self._lanes.values():
-            while lane.job is not None and lane.job.finished:
+        for lane, job in self._active:
+            if job.finished and lane.queue and lane.queue[0] is job:
                 lane.queue.popleft().done.succeed()
 
     def _plan(self) -> None:
         """Ends of phases at present rates, and an alarm for when they stop being right."""
         active = [(lane, job) for lane in self._lanes.values() if (job := lane.job) is not None]
-        self._alarm += 1
+        self._active = active
         self._load_gbps = self._load_demand()
         if not active:
+            self._alarm += 1
+            self._alarm_us = float("nan")
             return
         now = self.now_us
-        for _, job in active:
-            if np.isnan(job.begin_us):
-                job.begin_us = now
-        if self._fits_together(active):
-            for lane, job in active:
-                _plan_all(job, lane, self._timing(lane, job), now)
+        timings = []
+        for lane, job in active:
+            job.begin(now)
+            lane.share = self._share(lane)
+            timings.append(job.work.alone(lane.frequency.speed * lane.share))
+        if self._fits_together(timings):
+            for (lane, job), timing in zip(active, timings, strict=True):
+                _plan_all(job, lane, timing, now)
         else:
-            self._plan_next(active, now)
-        self._set_alarm(min(float(lane.ends[-1]) for lane, _ in active) - now)
+            self._plan_next(active, timings, now)
+        self._set_alarm(min(float(lane.ends[-1]) for lane, _ in active))
 
-    def _timing(self, lane: _Lane, job: Job) -> Timing:
-        return job.work.alone(lane.frequency.speed * self._share(lane))
-
-    def _fits_together(self, active: Sequence[tuple[_Lane, Job]]) -> bool:
+    def _fits_together(self, timings: Sequence[Timing]) -> bool:
         """Whether nobody would notice the others' traffic whatever phases meet."""
-        if len(active) == 1 and not self._load_gbps:
+        if len(timings) == 1 and not self._load_gbps:
             return True
-        wanted = sum(self._timing(lane, job).most_gbps for lane, job in active)
+        wanted = sum(timing.most_gbps for timing in timings)
         return wanted + self._load_gbps <= self.device.shared_gbps
 
-    def _plan_next(self, active: Sequence[tuple[_Lane, Job]], now: float) -> None:
+    def _plan_next(
+        self, active: Sequence[tuple[_Lane, Job]], timings: Sequence[Timing], now: float
+    ) -> None:
         """The present phase of each, with shares of the bandwidth."""
-        timings = [self._timing(lane, job) for lane, job in active]
         alone = [
             float(timing.durations_us[job.phase])
             for timing, (_, job) in zip(timings, active, strict=True)
@@ -242,10 +267,9 @@ class Engine:
     def _share(self, lane: _Lane) -> float:
         """Share of its silicon that a unit at work has."""
         silicon = lane.unit.silicon
-        rivals = sum(
-            other.job is not None and not silicon.isdisjoint(other.unit.silicon)
-            for other in self._lanes.values()
-        )
+        rivals = 0
+        for other, _ in self._active:
+            rivals += other is lane or not silicon.isdisjoint(other.unit.silicon)
         free = 1.0
         for state in self.loads:
             if state.on and not silicon.isdisjoint(state.load.silicon):
@@ -255,11 +279,21 @@ class Engine:
     def _load_demand(self) -> float:
         return sum(state.load.gbps for state in self.loads if state.on)
 
-    def _set_alarm(self, delay: float) -> None:
+    def _set_alarm(self, at_us: float) -> None:
+        """Look again then; the alarm before this one counts no more, if it was for another time."""
+        if at_us == self._alarm_us:
+            return
+        self._alarm += 1
+        self._alarm_us = at_us
         number = self._alarm
-        timeout = self.env.timeout(max(delay, 0.0))
+        timeout = self.env.timeout(max(at_us - self.now_us, 0.0))
         assert timeout.callbacks is not None
-        timeout.callbacks.append(lambda _event: self._change() if number == self._alarm else None)
+        timeout.callbacks.append(lambda _event: self._ring(number))
+
+    def _ring(self, number: int) -> None:
+        if number == self._alarm:
+            self._alarm_us = float("nan")
+            self._change()
 
     def _watch_heat(self) -> Generator[simpy.Event, None, None]:
         while True:
@@ -289,6 +323,16 @@ class Engine:
         for lane in self._lanes.values():
             lane.frequency.follow((lane.busy_us - lane.busy_before_us) / PERIOD_US)
             lane.busy_before_us = lane.busy_us
+
+
+class _Late(simpy.Event):
+    """Happens now, when all other events of this instant have."""
+
+    def __init__(self, env: simpy.Environment, then: Callable[[simpy.Event], None]) -> None:
+        super().__init__(env)
+        self.callbacks = [then]
+        self._ok, self._value = True, None
+        env.schedule(self, LAST)
 
 
 def _plan_all(job: Job, lane: _Lane, timing: Timing, now: float) -> None:

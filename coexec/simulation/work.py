@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import simpy
@@ -31,6 +30,7 @@ class Work:
 
     ``fixed_us`` is the same at any frequency (handing over), ``compute_us`` that at the top
     frequency, ``memory_us`` the wait for ``moved`` bytes with the bandwidth of the unit alone.
+    ``bytes_before`` are those of the phases before each phase and, at last, of all (``moved``).
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Work:
                 raise ValueError("work needs at least one phase, with four numbers each")
             if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
                 raise ValueError("work has a phase that is negative or no number")
+        self.bytes_before = np.concatenate([[0.0], np.cumsum(self.bytes)])
+        self.moved = float(self.bytes_before[-1])
         self._timings: dict[float, Timing] = {}
 
     def with_fixed(self, fixed_us: Floats) -> Work:
@@ -60,16 +62,6 @@ class Work:
 
     def __len__(self) -> int:
         return len(self.bytes)
-
-    @cached_property
-    def bytes_before(self) -> Floats:
-        """Bytes of the phases before each phase, and at the end of all."""
-        return np.concatenate([[0.0], np.cumsum(self.bytes)])
-
-    @cached_property
-    def moved(self) -> float:
-        """Bytes of all phases."""
-        return float(self.bytes.sum())
 
     def alone(self, speed: float) -> Timing:
         """Times at a relative speed (kept: they are asked for again)."""
@@ -98,6 +90,11 @@ class Job:
         self.begin_us = float("nan")
         self.ends_us = np.full(len(work), np.nan)
         self.moved = 0.0
+
+    def begin(self, now_us: float) -> None:
+        """It is at work from now on; once begun it stays so."""
+        if self.begin_us != self.begin_us:
+            self.begin_us = now_us
 
     def release(self) -> None:
         """What it waited for has happened."""

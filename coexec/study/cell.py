@@ -14,6 +14,7 @@ class Group(NamedTuple):
     machine: str
     precision: str
     wait: str
+    fusion: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Cell:
     """Names of a model, what was done to it, a phone, an element type, and so on.
 
     ``technique`` is one of the frontend (or ``none``), ``wait`` how the host hears of a GPU's end,
+    ``fusion`` whether elementwise operators join the kernel before them (``on``, ``off``),
     ``strategy`` a processor, a policy or ``adaptive``.
     """
 
@@ -29,13 +31,16 @@ class Cell:
     machine: str
     precision: str
     wait: str
+    fusion: str
     strategy: str
     workload: str
     condition: str
 
     @property
     def group(self) -> Group:
-        return Group(self.model, self.technique, self.machine, self.precision, self.wait)
+        return Group(
+            *(self.model, self.technique, self.machine, self.precision, self.wait, self.fusion)
+        )
 
     def names(self) -> dict[str, str]:
         """Values by axis."""

@@ -39,8 +39,8 @@ from typing import Any
 
 from coexec.core.soc_file import soc_names
 from coexec.core.toml_table import TomlTable
-from coexec.placement.policies.table import AUTO, POLICIES
-from coexec.processors.simulated.options import CHOICES, FINISH
+from coexec.placement.policies.table import AUTO, EXACT, PIPELINE, POLICIES
+from coexec.processors.simulated.options import CHOICES, FINISH, ON
 from coexec.simulation.condition import CONDITIONS
 from coexec.study.cell import AXES, Cell
 from coexec.study.techniques import NO_TECHNIQUE, TECHNIQUES
@@ -49,9 +49,15 @@ from coexec.zoo.catalog import CATALOG
 FILE = "study.toml"
 ADAPTIVE = "adaptive"
 PROCESSORS = ("cpu", "gpu", "npu")
-STRATEGIES = (*PROCESSORS, *POLICIES, AUTO, ADAPTIVE)
+STRATEGIES = (*PROCESSORS, *POLICIES, PIPELINE, EXACT, AUTO, ADAPTIVE)
 SEQUENCE, PERIODIC, BURST = "sequence", "periodic", "burst"
-DEFAULTS = {"technique": NO_TECHNIQUE, "precision": "float32", "wait": FINISH, "condition": "idle"}
+DEFAULTS = {
+    "technique": NO_TECHNIQUE,
+    "precision": "float32",
+    "wait": FINISH,
+    "fusion": ON,
+    "condition": "idle",
+}
 """Values of axes that a grid does not name."""
 
 
@@ -144,6 +150,7 @@ def read_definition(folder: Path) -> Definition:
         "machine": (*machines, *soc_names()),
         "precision": CHOICES["precision"],
         "wait": CHOICES["wait"],
+        "fusion": CHOICES["fusion"],
         "strategy": STRATEGIES,
         "workload": tuple(workloads),
         "condition": tuple(CONDITIONS),

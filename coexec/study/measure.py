@@ -16,6 +16,7 @@ from coexec.api import load
 from coexec.base.errors import CoexecError
 from coexec.core.soc_file import find_soc
 from coexec.placement.policies.table import AUTO
+from coexec.processors.simulated.options import NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.runtime.executor import Executor
 from coexec.simulate import build_ms, require_memory
@@ -111,8 +112,7 @@ class _Bench:
         phone, main, beside = self._stage(cell, placed, others)
         constants = sum(each.program.constant_bytes for _, each in others)
         require_memory(phone, placed.program, constants)
-        lead_in_s = self.definition.lead_in_s.get(cell.condition, 0.0)
-        served = serve(phone, main, beside, workload, lead_in_s)
+        served = serve(phone, main, beside, workload, self._lead_in_s(cell))
         built = build_ms(self.desk.soc, placed.program)
         return {**_figures(served, workload), "build_ms": built}
 
@@ -120,8 +120,13 @@ class _Bench:
         key = (cell.condition, tuple(workload.beside))
         if key not in self._adapted:
             others = [(desk, desk.placed(AUTO)) for desk in self._beside(workload)]
-            self._adapted[key] = adapt(self.desk, lambda placed: self._stage(cell, placed, others))
+            self._adapted[key] = adapt(
+                self.desk, lambda placed: self._stage(cell, placed, others), self._lead_in_s(cell)
+            )
         return self._adapted[key]
+
+    def _lead_in_s(self, cell: Cell) -> float:
+        return self.definition.lead_in_s.get(cell.condition, 0.0)
 
     def _stage(
         self, cell: Cell, placed: Placed, others: Sequence[tuple[Desk, Placed]]
@@ -138,11 +143,14 @@ class _Bench:
     def _desk(self, model: str) -> Desk:
         group = self.group
         source = self.definition.models[model]
-        options = tuple(source.options.items())
+        built_with = tuple(source.options.items())
         technique = group.technique if model == group.model else NO_TECHNIQUE
-        loaded = _loaded(source.source, options, technique)
+        loaded = _loaded(source.source, built_with, technique)
         variant = self.definition.machines.get(group.machine, MachineVariant(group.machine, ()))
-        return _desk_of(loaded, variant, group.precision, group.wait, self.definition.seed)
+        options = SimulatedOptions(
+            precision=group.precision, numerics=NONE, wait=group.wait, fusion=group.fusion
+        )
+        return _desk_of(loaded, variant, options, self.definition.seed)
 
 
 @lru_cache(REMEMBERED_MODELS)
@@ -156,19 +164,20 @@ def _loaded(source: str, options: tuple[tuple[str, Any], ...], technique: str) -
 
 @lru_cache(REMEMBERED_DESKS)
 def _desk_of(
-    model: ir.Model, machine: MachineVariant, precision: str, wait: str, seed: int
+    model: ir.Model, machine: MachineVariant, options: SimulatedOptions, seed: int
 ) -> Desk:
     soc = find_soc(machine.base)
     if machine.npu_without and soc.npu is not None:
         without = (*soc.npu.unsupported, *machine.npu_without)
         soc = replace(soc, npu=replace(soc.npu, unsupported=without))
-    return Desk(model, soc, precision, wait, seed)
+    return Desk(model, soc, options, seed)
 
 
 def _bind(desk: Desk, phone: Phone, placed: Placed, fps: float = 0.0) -> Running:
     executor = Executor(placed.program, desk.opened(phone))
     inputs = placed.program.inputs
-    return Running(executor, {n: array for n, array in desk.feeds.items() if n in inputs}, fps)
+    feeds = {name: array for name, array in desk.feeds.items() if name in inputs}
+    return Running(executor, feeds, fps, placed.under_way)
 
 
 def _static(strategy: str) -> str:

@@ -17,9 +17,19 @@ from coexec.core.processor import Processor
 from coexec.core.program import Launch, Program, Read, Write
 from coexec.core.soc import Soc
 from coexec.core.types import Array
-from coexec.placement.policies.table import AUTO, Outcome, rank
+from coexec.placement.policies.exact import exact
+from coexec.placement.policies.pipeline import pipeline
+from coexec.placement.policies.table import (
+    AUTO,
+    EXACT,
+    EXACT_TASKS,
+    PIPELINE,
+    Outcome,
+    outcome_of,
+    rank,
+)
 from coexec.planning import Planning, PlanOptions, plan_inference
-from coexec.processors.simulated.options import NONE, SimulatedOptions
+from coexec.processors.simulated.options import SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor
 from coexec.session import Session, model_inputs
@@ -27,19 +37,26 @@ from coexec.simulation.condition import IDLE, condition_named
 from coexec.study.definition import PROCESSORS
 
 CPU = "cpu"
+EXACT_SECONDS = 2.0
+"""Rows say for which plans this was enough to prove that none is better."""
+UNDER_WAY = 4
+"""Requests that a pipeline has under way per processor, as a stream of a session has."""
 
 
 @dataclass(frozen=True)
 class Placed:
     """A plan with its program. ``busy_us`` is what it predicts each processor to be busy.
 
-    ``key`` is the same for plans that put everything in the same places in the same order.
+    ``key`` is the same for plans that put everything in the same places in the same order, and
+    have as many requests ``under_way`` at once. ``note`` is the policy's.
     """
 
     plan: Plan
     program: Program
     busy_us: Mapping[str, float]
     key: str
+    under_way: int = 1
+    note: str = ""
 
     def record(self) -> dict[str, float | int | str]:
         """What the plan is, without running it; bytes of one run, ``predicted_ms`` alone."""
@@ -51,6 +68,7 @@ class Placed:
             nodes[kind_of(name)] += 1
         return {
             "plan": self.key,
+            "note": self.note,
             "predicted_ms": (self.plan.predicted_us or 0.0) / 1e3,
             **{f"nodes_{name}": count for name, count in nodes.items()},
             "splits": len(self.plan.splits),
@@ -64,17 +82,13 @@ class Placed:
 
 
 class Desk:
-    """A model and a phone, with all plans that were asked for so far.
+    """A model and a phone, with all plans that were asked for so far."""
 
-    Raises:
-        UsageError: an unknown precision or wait.
-    """
-
-    def __init__(self, model: ir.Model, soc: Soc, precision: str, wait: str, seed: int) -> None:
+    def __init__(self, model: ir.Model, soc: Soc, options: SimulatedOptions, seed: int = 0) -> None:
         self.model = model
         self.soc = soc
         self.seed = seed
-        self.options = SimulatedOptions(precision=precision, numerics=NONE, wait=wait)
+        self.options = options
         self.feeds = feeds_of(model)
         self._template = self.opened(Phone(soc, IDLE, seed, walled=False))
         self._planning: Planning | None = None
@@ -116,9 +130,13 @@ class Desk:
 
     def _by_policy(self, policy: str) -> Placed:
         planning = self._planned()
-        outcomes = {each.policy: each for each in planning.ranking.outcomes}
-        chosen = planning.ranking.chosen if policy == AUTO else outcomes[policy]
-        return self._compiled(planning.planned.plan(chosen), _busy_us(chosen))
+        if policy == AUTO:
+            chosen = planning.ranking.chosen
+        elif policy in (PIPELINE, EXACT):
+            chosen = _further(planning, policy)
+        else:
+            chosen = next(each for each in planning.ranking.outcomes if each.policy == policy)
+        return self._compiled(planning.planned.plan(chosen), _busy_us(chosen), chosen.note)
 
     def _alone(self, processor: str) -> Placed:
         names = {kind_of(name): name for name in self._template}
@@ -131,17 +149,19 @@ class Desk:
             session.run(self.feeds)
         return self._known(replace(session.plan, policy=processor), session.program, {})
 
-    def _compiled(self, plan: Plan, busy_us: Mapping[str, float]) -> Placed:
-        key = _key(plan)
-        if key in self._by_key:
-            return replace(self._by_key[key], plan=plan, busy_us=busy_us)
+    def _compiled(self, plan: Plan, busy_us: Mapping[str, float], note: str = "") -> Placed:
+        known = self._by_key.get(_key(plan))
+        if known is not None:
+            return replace(known, plan=plan, busy_us=busy_us, note=note)
         session = Session(self.model, self._template, follow=plan)
         session.run(self.feeds)
-        return self._known(plan, session.program, busy_us)
+        return replace(self._known(plan, session.program, busy_us), note=note)
 
     def _known(self, plan: Plan, program: Program, busy_us: Mapping[str, float]) -> Placed:
         key = _key(plan)
-        placed = Placed(plan, program, busy_us, key)
+        stages = len(set(plan.processors.values())) if plan.policy == PIPELINE else 1
+        under_way = UNDER_WAY * stages if stages > 1 else 1
+        placed = Placed(plan, program, busy_us, key, under_way)
         return self._by_key.setdefault(key, placed)
 
 
@@ -165,7 +185,24 @@ def _busy_us(outcome: Outcome) -> dict[str, float]:
     return dict(zip(names, outcome.timeline.busy_us, strict=True))
 
 
+def _further(planning: Planning, policy: str) -> Outcome:
+    """A policy that is not ranked with the fast ones.
+
+    Raises:
+        ProcessorError: the graph is too large for ``exact``.
+    """
+    problem = planning.planned.problem
+    if policy == PIPELINE:
+        return outcome_of(problem, PIPELINE, pipeline(problem))
+    if len(problem.tasks) > EXACT_TASKS:
+        raise ProcessorError(f"{len(problem.tasks)} tasks are more than {EXACT} takes here")
+    start = next(each for each in planning.ranking.outcomes if not each.schedule.shares)
+    found = exact(problem, start.schedule, EXACT_SECONDS)
+    return outcome_of(problem, EXACT, found.schedule, "optimal" if found.proved else "")
+
+
 def _key(plan: Plan) -> str:
     splits = {n: (s.axis, s.sizes, s.overlap) for n, s in plan.splits.items()}
-    text = json.dumps([plan.processors, plan.order, splits], sort_keys=True, default=dict)
+    parts = [plan.processors, plan.order, splits, plan.policy == PIPELINE]
+    text = json.dumps(parts, sort_keys=True, default=dict)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

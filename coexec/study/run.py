@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coexec.base.errors import UsageError
+from coexec.placement.policies.exact import MISSING, solver_is_there
+from coexec.placement.policies.table import EXACT
 from coexec.study.cell import Cell, Group
 from coexec.study.definition import Definition
 from coexec.study.measure import FAILED, Row, Task, error_row, measure
@@ -42,8 +45,10 @@ def run_study(
     Raises:
         SaveError: a part cannot be written.
         DataError: a part is damaged.
-        UsageError: processes cannot be had.
+        UsageError: processes cannot be had, or the study asks for ``exact`` without its solver.
     """
+    if any(cell.strategy == EXACT for cell in definition.cells) and not solver_is_there():
+        raise UsageError(MISSING)
     names = identifiers(definition, basis())
     known = read_parts(folder)
     pending = [
@@ -78,7 +83,8 @@ def _tasks(definition: Definition, cells: Sequence[tuple[str, Cell]]) -> Iterato
 
 def _similar(group: Group) -> tuple[str, ...]:
     """Tasks in this order find models beside planned already."""
-    return (group.machine, group.precision, group.wait, group.technique, group.model)
+    how = (group.precision, group.wait, group.fusion)
+    return (group.machine, *how, group.technique, group.model)
 
 
 def summary(results: Results) -> Mapping[str, int]:

@@ -1,7 +1,8 @@
 """Requests for a model on a simulated phone, with other models beside it, in virtual time.
 
 All models run in one event simulation: they wait for each other's kernels, share bandwidth, heat
-and other apps. Each model has one thread of requests, which are served in the order they came.
+and other apps. Requests for a model are served in the order they came, one after the other; only a
+pipeline works on several.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from coexec.study.definition import PERIODIC, SEQUENCE, Workload
 
 @dataclass(frozen=True)
 class Running:
-    """A program on a phone, what its runs are fed, and how often a second it runs if beside."""
+    """A program on a phone, what its runs are fed, and how often a second it runs if beside.
+
+    A pipeline has several requests ``under_way``: each processor works on another one.
+    """
 
     executor: Executor
     feeds: Mapping[str, Array]
     fps: float = 0.0
+    under_way: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,24 +57,29 @@ def serve(
 ) -> Served:
     """Serve all requests of a workload, after the model has run for ``lead_in_s``."""
     engine = phone.engine
-    if lead_in_s:
-        for _ in repeat(phone, lambda _trace: _run(phone, main), lead_in_s):
-            pass
+    lead_in(phone, main, lead_in_s)
     done: list[float] = []
     begin_beside(phone, others, done)
     start = engine.now_us
     busy = {unit.name: engine.busy_us(unit.name) for unit in engine.units}
-    log = _Log([], [])
+    log = _Log(phone, [0.0] * workload.requests)
     engine.run_until(engine.env.process(_requests(phone, main, workload, log)))
     us = engine.now_us - start
     return Served(
         latencies_ms=tuple(log.latencies_ms),
         seconds=us / 1e6,
-        joules=sum(log.joules),
+        joules=log.joules,
         busy={name: (engine.busy_us(name) - was) / us for name, was in busy.items()},
         others_ms=tuple(done),
         celsius=engine.hottest_celsius,
     )
+
+
+def lead_in(phone: Phone, main: Running, seconds: float) -> None:
+    """Let a model run back to back for so long: the phone gets as warm as it makes it."""
+    if seconds:
+        for _ in repeat(phone, lambda _trace: _run(phone, main), seconds):
+            pass
 
 
 def begin_beside(phone: Phone, others: Sequence[Running], done: list[float]) -> None:
@@ -102,25 +112,54 @@ def _periodically(
 
 @dataclass
 class _Log:
+    """Latencies by request, and the energy of all time in which one was under way."""
+
+    phone: Phone
     latencies_ms: list[float]
-    joules: list[float]
+    joules: float = 0.0
+    under_way: int = 0
+
+    def begin(self) -> None:
+        if not self.under_way:
+            self.joules -= self._spent()
+        self.under_way += 1
+
+    def end(self, number: int, due_us: float) -> None:
+        self.under_way -= 1
+        if not self.under_way:
+            self.joules += self._spent()
+        self.latencies_ms[number] = (self.phone.engine.now_us - due_us) / 1e3
+
+    def _spent(self) -> float:
+        self.phone.engine.settle()
+        return self.phone.engine.ledger.total_j
 
 
 def _requests(
     phone: Phone, main: Running, workload: Workload, log: _Log
 ) -> Generator[simpy.Event, object, None]:
-    env, ledger = phone.engine.env, phone.engine.ledger
+    """All requests; one that would be too many under way waits for the oldest."""
+    env = phone.engine.env
+    begun: list[simpy.Process] = []
     due = env.now
-    for _ in range(workload.requests):
+    for number in range(workload.requests):
         if due > env.now:
             yield env.timeout(due - env.now)
-        phone.engine.settle()
-        before = ledger.total_j
-        yield _once(phone, main)
-        phone.engine.settle()
-        log.joules.append(ledger.total_j - before)
-        log.latencies_ms.append((env.now - due) / 1e3)
+        if number >= main.under_way:
+            yield begun[number - main.under_way]
+        begun.append(env.process(_request(phone, main, number, due, log)))
+        if workload.kind == SEQUENCE:
+            yield begun[-1]
         due = _next_due_us(workload, due, env.now)
+    yield env.all_of(begun)
+
+
+def _request(
+    phone: Phone, main: Running, number: int, due_us: float, log: _Log
+) -> Generator[simpy.Event, object, None]:
+    log.begin()
+    yield _once(phone, main)
+    log.end(number, due_us)
 
 
 def _next_due_us(workload: Workload, due_us: float, now_us: float) -> float:

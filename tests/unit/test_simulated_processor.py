@@ -132,6 +132,22 @@ def test_without_numerics_time_passes_and_results_are_zero(
     assert found[NONE] == (found["reference"][0], False)
 
 
+def test_without_fusion_operators_are_kernels_of_their_own(
+    digits: ir.Model, image: dict[str, np.ndarray]
+) -> None:
+    found = {}
+    for spec in (f"sim:{SOC}/gpu", f"sim:{SOC}/gpu?fusion=off"):
+        trace = Trace()
+        session = coexec.compile(digits, [spec])
+        (y,) = session.run(image, trace=trace).values()
+        (launch,) = [event for event in trace.events if event.kind == "launch"]
+        found[spec] = (len(launch.parts), launch.duration_ns, y)
+    fused, plain = found.values()
+    assert fused[0] < plain[0]
+    assert fused[1] < plain[1]
+    np.testing.assert_array_equal(fused[2], plain[2])
+
+
 def test_a_plan_for_simulated_processors_predicts_their_time(
     digits: ir.Model, image: dict[str, np.ndarray]
 ) -> None:

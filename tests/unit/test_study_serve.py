@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from coexec.api import load
+from coexec.base.errors import ProcessorError
 from coexec.core.soc_file import find_soc
+from coexec.processors.simulated.options import NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.runtime.executor import Executor
 from coexec.simulate import Setup, Subject, simulate
-from coexec.simulation.condition import CPU, GPU, Condition, Load
+from coexec.simulation.condition import CPU, GPU, Condition, Load, condition_named
 from coexec.study.adapt import adapt
 from coexec.study.definition import Workload
 from coexec.study.plans import Desk, Placed
@@ -17,17 +22,19 @@ from coexec.study.serve import Running, Served, serve
 from coexec.zoo.catalog import build
 
 SOC = find_soc("snapdragon-855")
+OPTIONS = SimulatedOptions(precision="float32", numerics=NONE)
 
 
 @pytest.fixture(scope="module")
 def desk() -> Desk:
-    return Desk(load(build("lenet5", 1)), SOC, "float32", "finish", seed=0)
+    return Desk(load(build("lenet5", 1)), SOC, OPTIONS)
 
 
 def bound(desk: Desk, phone: Phone, placed: Placed, fps: float = 0.0) -> Running:
     inputs = placed.program.inputs
     feeds = {name: array for name, array in desk.feeds.items() if name in inputs}
-    return Running(Executor(placed.program, desk.opened(phone)), feeds, fps)
+    executor = Executor(placed.program, desk.opened(phone))
+    return Running(executor, feeds, fps, placed.under_way)
 
 
 def served(desk: Desk, workload: Workload, strategy: str, condition: str = "idle") -> Served:
@@ -84,3 +91,56 @@ def test_a_processor_that_others_take_is_left_for_another(desk: Desk) -> None:
     slow = serve(*stage(static), workload).latencies_ms
     quick = serve(*stage(found.placed), workload).latencies_ms
     assert sum(quick) < 0.5 * sum(slow)
+
+
+def test_plans_are_watched_at_the_clocks_at_which_they_are_served(desk: Desk) -> None:
+    """Watched from the start, a hot phone has the clocks of a cold one, and no plan is changed."""
+    tiny = replace(SOC, thermal=replace(SOC.thermal, joule_per_kelvin=0.05))
+    clocks = []
+
+    def stage(placed: Placed) -> tuple[Phone, Running, list[Running]]:
+        phone = Phone(tiny, condition_named("hot"), walled=False)
+        main = bound(desk, phone, placed)
+        run = main.executor.run
+
+        def watched(*arguments: Any, **named: Any) -> Any:
+            clocks.append(min(phone.engine.speed(unit.name) for unit in phone.engine.units))
+            return run(*arguments, **named)
+
+        main.executor.run = watched  # type: ignore[method-assign]
+        return phone, main, []
+
+    adapt(desk, stage)
+    assert set(clocks) == {1.0}
+    clocks.clear()
+    adapt(desk, stage, lead_in_s=1.0)
+    assert max(clocks) < 1.0
+    phone, main, others = stage(desk.placed("auto"))
+    served = serve(phone, main, others, Workload("sequence", 3), lead_in_s=1.0)
+    assert served.celsius > tiny.thermal.throttle_celsius
+
+
+def test_a_pipeline_works_on_several_requests_at_once() -> None:
+    desk = Desk(load(build("resnet18", 1)), SOC, OPTIONS)
+    placed = desk.placed("pipeline")
+    assert placed.under_way > 1
+    alone = replace(placed, under_way=1)
+    burst, found = Workload("burst", 12), {}
+    for each in (placed, alone):
+        phone = desk.phone("idle")
+        found[each.under_way] = serve(phone, bound(desk, phone, each), [], burst)
+    together, one_by_one = found[placed.under_way], found[1]
+    assert together.latencies_ms[0] >= one_by_one.latencies_ms[0] * (1 - 1e-9)
+    assert together.seconds < 0.95 * one_by_one.seconds
+    assert together.joules < one_by_one.joules
+    assert list(together.latencies_ms) == sorted(together.latencies_ms)
+
+
+def test_exact_is_never_worse_than_whole_plans_and_only_for_small_graphs(desk: Desk) -> None:
+    exact = desk.placed("exact")
+    assert exact.note == "optimal"
+    predicted = {name: desk.placed(name).plan.predicted_us or 0.0 for name in ("heft", "chain")}
+    assert (exact.plan.predicted_us or 0.0) <= min(predicted.values()) * (1 + 1e-6)
+    large = Desk(load(build("mobilenetv2", 1, image_size=32)), SOC, OPTIONS)
+    with pytest.raises(ProcessorError, match="tasks are more than exact takes"):
+        large.placed("exact")

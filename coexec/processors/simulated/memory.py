@@ -33,6 +33,11 @@ class PhoneMemory:
         """How much too much is allocated."""
         return max(self.allocated_bytes - self.wall_bytes, 0)
 
+    @property
+    def swaps(self) -> bool:
+        """Whether more is allocated than is free."""
+        return self.allocated_bytes > self.free_bytes
+
     def take(self, nbytes: int) -> None:
         """Allocate.
 

@@ -13,6 +13,7 @@ from coexec.simulation.condition import CONDITIONS
 REFERENCE, NONE = "reference", "none"
 FINISH, FLAG = "finish", "flag"
 OWN, STEP = "own", "step"
+ON, OFF = "on", "off"
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "engine": ENGINES,
     "precision": ("float32", "float16", "int8"),
@@ -20,6 +21,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "condition": tuple(CONDITIONS),
     "wait": (FINISH, FLAG),
     "queue": (OWN, STEP),
+    "fusion": (ON, OFF),
 }
 
 
@@ -31,7 +33,8 @@ class SimulatedOptions:
     (time only). ``numerics``: results by the references of the operators, or none, all zeros.
     ``wait``: the host hears of a GPU's end by its driver, or looks at a flag in shared memory.
     ``queue``: a GPU gets work as its engine does it (the stock one waits for every layer), or all
-    kernels of a launch before the host waits.
+    kernels of a launch before the host waits. ``fusion``: elementwise operators run in the kernel
+    before them (if the engine does that), or all operators as kernels of their own.
     Processors of one phone share a simulation if ``condition`` and ``seed`` are the same.
     """
 
@@ -41,6 +44,7 @@ class SimulatedOptions:
     condition: str = "idle"
     wait: str = FINISH
     queue: str = OWN
+    fusion: str = ON
     seed: int = 0
 
     def __str__(self) -> str:

@@ -17,7 +17,7 @@ from coexec.cost.soc.predict import predict, supports
 from coexec.cost.soc.workload import precision_of
 from coexec.cost.transfer import HostLink, Line
 from coexec.processors.simulated.executable import Kernel, follows, waiting_by_layer
-from coexec.processors.simulated.options import FLAG, OWN, SimulatedOptions
+from coexec.processors.simulated.options import FLAG, ON, OWN, SimulatedOptions
 from coexec.simulation.work import Work
 
 PREDICTED = "predicted"
@@ -33,11 +33,12 @@ class Pricing:
         self.processor = processor
         self.kind = processor.partition(":")[0]
         self.options = options
+        self._copies: dict[tuple[int, bool], Work] = {}
 
     @property
     def fuses(self) -> bool:
-        """Whether the engine computes elementwise operators in the kernel before them."""
-        return self.options.engine != STOCK_MNN
+        """Whether elementwise operators are computed in the kernel before them."""
+        return self.options.engine != STOCK_MNN and self.options.fusion == ON
 
     def supports(self, call: OpCall) -> Support:
         return supports(self.soc, self.processor, call, self._precision(call))
@@ -113,6 +114,12 @@ class Pricing:
 
     def copy(self, nbytes: int, to_host: bool) -> Work:
         """A copy between the host's arrays and the processor's buffers."""
+        known = self._copies.get((nbytes, to_host))
+        if known is None:
+            known = self._copies[nbytes, to_host] = self._copy(nbytes, to_host)
+        return known
+
+    def _copy(self, nbytes: int, to_host: bool) -> Work:
         fixed = self._copy_latency(to_host).median_us
         traffic = nbytes * (2.0 if self.kind == "cpu" else 1.0)
         return Work([fixed], [0.0], [nbytes * self._us_per_byte], [traffic])

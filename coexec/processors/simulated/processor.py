@@ -121,11 +121,15 @@ class SimulatedProcessor(Processor, Predicting):
         assert isinstance(executable, SimulatedExecutable)
         if self._computes:
             _compute(executable, buffers)
+        work = executable.work
+        factor = self.phone.draw_factor(self._launch_sigma(executable))
         memory = self.phone.memory
-        base = executable.work
-        fixed = base.fixed_us * self.phone.draw_factor(self._launch_sigma(executable))
-        fixed[0] += memory.paging_us(executable.touched_bytes)
-        return self._submitted(base.with_fixed(fixed), after, executable)
+        paging_us = memory.paging_us(executable.touched_bytes) if memory.swaps else 0.0
+        if factor != 1.0 or paging_us:
+            fixed = work.fixed_us * factor
+            fixed[0] += paging_us
+            work = work.with_fixed(fixed)
+        return self._submitted(work, after, executable)
 
     def wait(self, ticket: Ticket) -> Event:
         assert isinstance(ticket, SimulatedTicket)
