@@ -113,20 +113,27 @@ class _Divider:
         division = self.problem.divisions[index][shares.division]
         (result,) = task.outputs
         whole = self.problem.tensors[result]
+        operands = list(zip(task.inputs, division.windows, strict=True))
+        computed = shares.computed
         # What others wait for comes first: cuts of all operands, then joins and shares.
-        for unit, first, stop in shares.computed:
-            for tensor, window in zip(task.inputs, division.windows, strict=True):
-                if window is not None:
-                    self._cuts(tensor, window, window.span(first, stop), unit)
+        cuts = [
+            [
+                None
+                if window is None
+                else self._cuts(tensor, window, window.span(start, stop), unit)
+                for tensor, window in operands
+            ]
+            for unit, start, stop in computed
+        ]
         pieces = []
-        for owned, (unit, start, stop) in zip(shares.bounds, shares.computed, strict=True):
+        for owned, (unit, start, stop), read in zip(shares.bounds, computed, cuts, strict=True):
             count = stop - start
             inputs = []
-            for tensor, window in zip(task.inputs, division.windows, strict=True):
-                if window is None:
+            for (tensor, window), parts in zip(operands, read, strict=True):
+                if window is None or parts is None:
                     inputs.append(self._whole(tensor, unit))
                 else:
-                    inputs.append(self._part(tensor, window, window.span(start, stop), unit))
+                    inputs.append(self._part(parts, tensor, window.span(start, stop), unit))
             name = f"{task.name}/{self.problem.units[unit].name}"
             nbytes = whole.nbytes * count // division.count
             made = self._tensor(Tensor(name, nbytes, len(self.tasks)))
@@ -141,13 +148,15 @@ class _Divider:
             )
         self.parts[result] = _Parts(division.axis, tuple(pieces))
 
-    def _part(self, tensor: int, window: Window, span: tuple[int, int], unit: int) -> int:
-        """Elements of a tensor for a share; cut where the tensor is, joined where it is read."""
-        cuts = self._cuts(tensor, window, span, unit)
-        start, stop = span
-        return self._join(cuts, f"{self.problem.tensors[tensor].name}[{start}:{stop}]", unit)
+    def _part(self, cuts: list[int], tensor: int, span: tuple[int, int], unit: int) -> int:
+        """Elements of a tensor for a share, joined where it is read."""
+        if len(cuts) == 1:
+            return cuts[0]
+        name = f"{self.problem.tensors[tensor].name}[{span[0]}:{span[1]}]"
+        return self._join(cuts, name, unit)
 
     def _cuts(self, tensor: int, window: Window, span: tuple[int, int], unit: int) -> list[int]:
+        """The parts of a tensor that make up some elements of it, cut where it is."""
         start, stop = span
         known = self.parts.get(tensor)
         if known is None or known.axis != window.axis:

@@ -12,10 +12,9 @@ tested on machines that do not exist. What the model says, and what it does not:
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,19 +83,26 @@ class Division:
         """Time of a share of so many units on a processor; infinite where it refuses."""
         return self._times[unit][units]
 
-    def units_within(self, unit: int, time_us: float) -> int:
-        """The most units that a processor finishes in a time; times rise with the share."""
-        return max(bisect_right(self._times[unit], time_us) - 1, 0)
+    @cached_property
+    def times_us(self) -> Matrix:
+        """By processor (rows), the times of a share of 0, 1, 2, ... units; they rise."""
+        parts = _parts(self.count)
+        rows = np.empty((len(self.curves), self.count + 1))
+        for row, curve in zip(rows, self.curves, strict=True):
+            shares, times = zip(*(curve or ((0.0, np.inf),)), strict=True)
+            row[:] = np.interp(parts, shares, times)
+        return rows
 
     @cached_property
     def _times(self) -> list[list[float]]:
-        """By processor, the time of a share of 0, 1, 2, ... units."""
-        parts = np.arange(self.count + 1) / self.count
-        rows = []
-        for curve in self.curves:
-            shares, times = zip(*(curve or ((0.0, np.inf),)), strict=True)
-            rows.append(np.interp(parts, shares, times).tolist())
-        return rows
+        """:attr:`times_us` as lists, which single elements are read from several times faster."""
+        return _lists(self.times_us)
+
+
+@lru_cache(maxsize=64)
+def _parts(count: int) -> Matrix:
+    """0, 1, 2, ... units of so many as shares of the whole."""
+    return np.arange(count + 1) / count
 
 
 @dataclass(frozen=True)
@@ -169,13 +175,12 @@ class Problem:
             values = getattr(self, name)
             _require(bool((values >= 0).all()), f"{name} has a value that is negative or no number")
         _require(bool((self.slowdown > 0).all()), "slowdown must be positive")
+        producers = [-1 if t.producer is None else t.producer for t in self.tensors]
         for index, task in enumerate(self.tasks):
-            sources = [self.tensors[tensor].producer for tensor in task.inputs]
-            _require(
-                all(source is None or source < index for source in sources),
-                f"task {task.name!r} comes before what it reads",
-            )
-            _require(len(set(task.inputs)) == len(task.inputs), f"{task.name!r} reads twice")
+            if any(producers[tensor] >= index for tensor in task.inputs):
+                raise ValueError(f"task {task.name!r} comes before what it reads")
+            if len(set(task.inputs)) < len(task.inputs):
+                raise ValueError(f"{task.name!r} reads twice")
         refused = np.flatnonzero(np.isinf(self.time_us).all(axis=1))
         _require(not len(refused), f"no processor executes {[self.tasks[t].name for t in refused]}")
 
@@ -195,6 +200,11 @@ class Problem:
         latency = self.latency_us.copy()
         np.fill_diagonal(latency, 0.0)
         return _lists(latency)
+
+    @cached_property
+    def slowdowns(self) -> list[list[float]]:
+        """``slowdown`` as lists."""
+        return _lists(self.slowdown)
 
     @cached_property
     def byte_times(self) -> list[list[float]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ DRAWS = 21
 """Simulations with random times for the spread of a makespan."""
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(NamedTuple):
     """A tensor on its way between two processors, or a processor and the host."""
 
     tensor: int
@@ -209,22 +208,20 @@ class _Simulation:
             self.enlisted[index] = True
 
     def _send(self, tensor: int, when: float) -> None:
-        """A tensor is there at ``when``: move it to every other place that wants it."""
+        """A tensor is there at ``when``: move it to every other place that wants it, once."""
         source = self.problem.source(tensor, self.placed)
-        for target, consumers in self._targets(tensor):
-            arrives = when
-            if target != source:
-                described = self.problem.tensors[tensor]
-                arrives += self.latencies[source][target]
-                arrives += described.nbytes * self.problem.byte_times[source][target]
-                self.moves.append(Move(tensor, source, target, when, arrives))
-            for consumer in consumers:
-                self.arrival[consumer] = max(self.arrival[consumer], arrives)
-
-    def _targets(self, tensor: int) -> Iterator[tuple[int, list[int]]]:
-        places: dict[int, list[int]] = {}
+        there = {source: when}
         for consumer in self.problem.consumers[tensor]:
-            places.setdefault(self.placed[consumer], []).append(consumer)
-        if self.problem.tensors[tensor].fetched:
-            places[self.problem.host] = []
-        yield from places.items()
+            target = self.placed[consumer]
+            if target not in there:
+                there[target] = self._move(tensor, source, target, when)
+            self.arrival[consumer] = max(self.arrival[consumer], there[target])
+        if self.problem.tensors[tensor].fetched and self.problem.host not in there:
+            self._move(tensor, source, self.problem.host, when)
+
+    def _move(self, tensor: int, source: int, target: int, when: float) -> float:
+        """When a tensor that leaves now is there."""
+        arrives = when + self.latencies[source][target]
+        arrives += self.problem.tensors[tensor].nbytes * self.problem.byte_times[source][target]
+        self.moves.append(Move(tensor, source, target, when, arrives))
+        return arrives

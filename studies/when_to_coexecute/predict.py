@@ -9,7 +9,7 @@ import numpy as np
 
 from coexec.core.plan import Plan, Split
 from coexec.placement.divide import divide
-from coexec.placement.policies.operator_split import balanced
+from coexec.placement.policies.balance import balanced
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.problem import Problem, Schedule, Shares
 from coexec.placement.timeline import simulate

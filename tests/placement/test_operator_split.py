@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from coexec.base.window import Window
 from coexec.placement.divide import divide
-from coexec.placement.policies.operator_split import balanced, operator_split
+from coexec.placement.policies.balance import balanced
+from coexec.placement.policies.operator_split import operator_split
 from coexec.placement.policies.overlap import overlap
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.policies.table import rank
@@ -88,6 +89,11 @@ def test_nothing_is_divided_among_processors_on_one_silicon() -> None:
 
 def test_nothing_is_divided_with_a_processor_that_refuses() -> None:
     assert not operator_split(divisible({"a": (40, INF)})).shares
+
+
+def test_a_way_to_divide_that_every_processor_refuses_is_left_out() -> None:
+    of = divisible({"a": (40, 40)}, curves=[(), ()])
+    assert not operator_split(of).shares
 
 
 def test_three_processors_take_shares_by_speed() -> None:

@@ -1,0 +1,160 @@
+"""What moves between two neighbours in a chain, from each state of one to each state of the other.
+
+Nothing where cuts agree, a halo where windows reach over them, all of it where a whole value is
+wanted. All pairs of states are computed at once: S states before, T after, P processors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coexec.base.window import Window
+from coexec.placement.policies.split_states import State, States
+from coexec.placement.problem import Division, Matrix, Problem
+
+AGAIN = 2.0
+"""How many times the least a halo that is computed takes: tasks before it compute more, too."""
+
+
+class Moves:
+    """Costs of moves in microseconds."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        count = len(problem.units)
+        self._latency = np.array(problem.latencies)[:count, :count]
+        self._byte_time = np.array(problem.byte_times)[:count, :count]
+        self._launch = np.array([unit.launch_us for unit in problem.units])
+        self._us_per_byte = np.array([unit.us_per_byte for unit in problem.units])
+
+    def between(self, index: int, before: States, after: States) -> Matrix:
+        """From the task before ``index`` (S rows) to that one (T columns)."""
+        costs = np.zeros((len(before.each), len(after.each)))
+        for tensor in self.problem.tasks[index].inputs:
+            if self.problem.tensors[tensor].producer == index - 1:
+                costs = np.maximum(costs, self._of(index, tensor, before, after))
+        return costs
+
+    def with_host(self, index: int, states: States) -> Matrix:
+        """What comes from the host, and what the host wants of a task (S)."""
+        task, tensors = self.problem.tasks[index], self.problem.tensors
+        fed = [t for t in task.inputs if tensors[t].producer is None and tensors[t].home is None]
+        fetched = [t for t in task.outputs if tensors[t].fetched]
+        if not fed and not fetched:
+            return np.zeros(len(states.each))
+        return np.array([self._to_host(fed, fetched, state) for state in states.each])
+
+    def _to_host(self, fed: list[int], fetched: list[int], state: State) -> float:
+        host, delay = self.problem.host, self.problem.delay
+        total = max((delay(t, host, unit) for t in fed for unit in state.places), default=0.0)
+        for tensor in fetched:
+            total += self._gather(tensor, state)
+            total += delay(tensor, state.unit, host)
+        return total
+
+    def _gather(self, tensor: int, state: State) -> float:
+        """Until a value is whole on the state's first processor."""
+        if state.shares is None:
+            return 0.0
+        nbytes, unit = self.problem.tensors[tensor].nbytes, state.unit
+        total = sum(count for _, count in state.shares.units)
+        arrived = max(
+            self.problem.latencies[other][unit]
+            + nbytes * (count / total) * self.problem.byte_times[other][unit]
+            for other, count in state.shares.units
+        )
+        on = self.problem.units[unit]
+        return arrived + (on.launch_us + 2 * nbytes * on.us_per_byte)
+
+    def _of(self, index: int, tensor: int, before: States, after: States) -> Matrix:
+        """Until every state of a task has what it reads of one tensor (S, T)."""
+        nbytes = float(self.problem.tensors[tensor].nbytes)
+        there = after.fractions > 0
+        gathered = self._gathered(nbytes, before)
+        costs = _most(np.where(there, gathered[:, None, :], -np.inf))
+        if not (after.ways >= 0).any():
+            return costs
+        joined = _most(np.where(there, self._copies(nbytes, 1.0), -np.inf))
+        scattered = self._scattered(nbytes, after)[before.units]
+        place = self.problem.tasks[index].inputs.index(tensor)
+        for way, division in enumerate(self.problem.divisions.get(index, ())):
+            window = division.windows[place]
+            if window is None:
+                continue
+            columns = np.flatnonzero(after.ways == way)
+            cut = before.ways[:, None] >= 0
+            found = np.where(cut, costs + joined, scattered)[:, columns]
+            self._keep_apart(index, nbytes, window, (before, after), columns, found)
+            costs[:, columns] = found
+        return costs
+
+    def _keep_apart(
+        self,
+        index: int,
+        nbytes: float,
+        window: Window,
+        states: tuple[States, States],
+        columns: np.ndarray,
+        costs: Matrix,
+    ) -> None:
+        """Write costs (S, columns) where shares before and after are cut alike."""
+        before, after = states
+        along = (before.axes == window.axis)[:, None]
+        same = along & (before.ratios[:, None] == after.ratios[columns])
+        halo = (window.reach - window.step) / window.extent
+        if halo <= 0:
+            costs[same] = 0.0
+            return
+        sent = self._exchanged(nbytes, halo, after.fractions[columns])
+        made = self.problem.divisions.get(index - 1, ())
+        for row, column in np.argwhere(same).tolist():
+            source = before.each[row]
+            again = AGAIN * _again(made[before.ways[row]], source, window)
+            costs[row, column] = min(float(sent[column]), again)
+
+    def _gathered(self, nbytes: float, states: States) -> Matrix:
+        """Until a value is whole on each processor (S, P)."""
+        parts = states.fractions[:, :, None]
+        arriving = self._latency + nbytes * parts * self._byte_time
+        arrived = _most(np.where(parts > 0, arriving, -np.inf), axis=1)
+        return np.where(states.ways[:, None] >= 0, arrived + self._copies(nbytes, 1.0), arrived)
+
+    def _scattered(self, nbytes: float, states: States) -> Matrix:
+        """Until shares have their parts of a value on a processor: cut one by one (P, T)."""
+        parts = states.fractions
+        there = parts > 0
+        cuts = self._launch[:, None, None] + 2 * nbytes * parts * self._us_per_byte[:, None, None]
+        sent = self._latency[:, None, :] + nbytes * parts * self._byte_time[:, None, :]
+        return _sum(np.where(there, cuts, 0.0)) + _most(np.where(there, sent, -np.inf))
+
+    def _exchanged(self, nbytes: float, halo: float, parts: Matrix) -> Matrix:
+        """Cut a halo, send it to the neighbour, join it there to what that has (T)."""
+        there = parts > 0
+        pairs = there[:, :, None] & there[:, None, :] & ~np.eye(parts.shape[1], dtype=bool)
+        sent = self._latency + nbytes * halo * self._byte_time
+        copied = np.where(there, self._copies(nbytes, parts), -np.inf)
+        return _most(_most(np.where(pairs, sent, -np.inf))) + _most(copied)
+
+    def _copies(self, nbytes: float, share: float | Matrix) -> Matrix:
+        """A part of a tensor copied within each processor."""
+        return self._launch + 2 * nbytes * share * self._us_per_byte
+
+
+def _again(made: Division, source: State, window: Window) -> float:
+    """What shares take longer if they compute the halo, too (see :mod:`overlap`)."""
+    assert source.shares is not None
+    more = -(-(window.reach - window.step) // (2 * made.quantum))
+    return max(
+        made.time_us(unit, min(count + more, made.count)) - made.time_us(unit, count)
+        for unit, count in source.shares.units
+    )
+
+
+def _most(values: Matrix, axis: int = -1) -> Matrix:
+    found: Matrix = values.max(axis=axis)
+    return found
+
+
+def _sum(values: Matrix) -> Matrix:
+    found: Matrix = values.sum(axis=-1)
+    return found
