@@ -45,3 +45,17 @@ def test_softmax_takes_rows_of_any_length_and_masked_elements(
     assert not y[0, -2:].any()
     np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-6)
     result_of(runtime, "LogSoftmax", x[1:], axis=-1)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_softmax_is_accurate_however_small_its_elements(runtime: str) -> None:
+    x = np.linspace(-87, 0, 640, dtype=np.float32).reshape(40, 16)
+    x[:, 0] = 0
+    (x[0, 1], x[1, 1]) = (-200, -1e30)
+    y = result_of(runtime, "Softmax", x, axis=-1)
+    exact = np.exp(x.astype(np.float64))
+    exact /= exact.sum(axis=1, keepdims=True)
+    assert not y[:2, 1].any()
+    normal = exact > np.finfo(np.float32).tiny
+    errors = np.abs(y - exact)[normal] / exact[normal]
+    assert np.max(errors) < 4 * np.finfo(np.float32).eps

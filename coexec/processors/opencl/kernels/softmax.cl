@@ -25,7 +25,6 @@
 #include "exponential.cl"
 
 typedef VEC(T) TV __attribute__((aligned(sizeof(T))));
-typedef VEC(C) FREE __attribute__((aligned(sizeof(C))));
 #define HINT __attribute__((vec_type_hint(VEC(C))))
 
 #ifdef WIDEN
@@ -57,12 +56,21 @@ typedef VEC(C) FREE __attribute__((aligned(sizeof(C))));
 static inline C sum_all(const VEC(C) v) { HALVES(v, PLUS) }
 static inline C max_all(const VEC(C) v) { HALVES(v, LARGER) }
 
-/* 1 for the lanes of the last vector of a line that no whole vector before it has. */
-static inline VEC(C) new_lanes(const int length)
+/* The lanes of the last vector of a line that no whole vector before it has, others 0. */
+#if W == 16
+#define NUMBERS 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+#elif W == 8
+#define NUMBERS 0, 1, 2, 3, 4, 5, 6, 7
+#elif W == 4
+#define NUMBERS 0, 1, 2, 3
+#elif W == 2
+#define NUMBERS 0, 1
+#else
+#define NUMBERS 0
+#endif
+static inline VEC(C) new_lanes(const VEC(C) last, const int length)
 {
-    C lanes[W];
-    for (int i = 0; i < W; i++) lanes[i] = i >= W - length % W;
-    return *(const FREE *)lanes;
+    return (VEC(C))(NUMBERS) >= (VEC(C))(C)(W - length % W) ? last : (VEC(C))(C)0;
 }
 
 /* A line's last elements are a vector that overlaps the one before. It is read before anything is
@@ -77,11 +85,11 @@ static inline void long_row(__global const T *x, __global T *y, const int length
         tops = LARGER(tops, v);
     }
     const VEC(C) top = (VEC(C))max_all(tops);
-    const VEC(C) last = EXP(VEC(C), tail - top);
-    VEC(C) sums = last * new_lanes(length);
+    const VEC(C) last = EXP_FALLING(VEC(C), tail - top);
+    VEC(C) sums = new_lanes(last, length);
     for (int i = 0; i < full; i += W) {
         const VEC(C) v = GET(x + i);
-        const VEC(C) e = EXP(VEC(C), v - top);
+        const VEC(C) e = EXP_FALLING(VEC(C), v - top);
         sums += e;
 #if KIND == 0
         PUT(y + i, e);
@@ -113,10 +121,10 @@ static inline void short_row(__global const T *x, __global T *y, const int lengt
         top = LARGER(top, v);
     }
     C sum = 0;
-    for (int i = 0; i < length; i++) sum += EXP(C, (C)x[i] - top);
+    for (int i = 0; i < length; i++) sum += EXP_FALLING(C, (C)x[i] - top);
 #if KIND == 0
     const C scale = (C)1 / sum;
-    for (int i = 0; i < length; i++) y[i] = (T)(EXP(C, (C)x[i] - top) * scale);
+    for (int i = 0; i < length; i++) y[i] = (T)(EXP_FALLING(C, (C)x[i] - top) * scale);
 #else
     const C shift = log(sum);
     for (int i = 0; i < length; i++) y[i] = (T)((C)x[i] - top - shift);
@@ -141,7 +149,7 @@ __kernel HINT void rows(__global const T *x, __global T *y, const int outer, con
         top = LARGER(top, v);                                                   \
     }                                                                           \
     V sum = (V)0;                                                               \
-    for (int i = 0; i < length; i++) sum += EXP(V, LOADV(x + i * inner) - top); \
+    for (int i = 0; i < length; i++) sum += EXP_FALLING(V, LOADV(x + i * inner) - top); \
     const V last = FOLD(V, sum);                                                \
     for (int i = 0; i < length; i++) {                                          \
         const V v = LOADV(x + i * inner) - top;                                 \
@@ -149,7 +157,7 @@ __kernel HINT void rows(__global const T *x, __global T *y, const int outer, con
     }
 #if KIND == 0
 #define FOLD(V, s) ((V)1 / (s))
-#define OUTCOME(V, v, last) (EXP(V, v) * (last))
+#define OUTCOME(V, v, last) (EXP_FALLING(V, v) * (last))
 #else
 #define FOLD(V, s) log(s)
 #define OUTCOME(V, v, last) ((v) - (last))
