@@ -11,6 +11,7 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import DeviceMemoryError, ProcessorError
+from coexec.base.pages import LARGE_PAGE
 from coexec.core.device_memory import DeviceMemory, limit_of
 from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
 from coexec.core.processor import (
@@ -41,6 +42,7 @@ from coexec.processors.opencl.mapping import (
     show_device,
     show_host,
     take_back,
+    wish_for_large_pages,
     write_mapped,
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
@@ -99,18 +101,21 @@ class OpenCLDevice(Runner):
         self.memory.take(nbytes)
         try:
             memory = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, max(nbytes, 1))
+            buffer = OpenCLBuffer(memory, nbytes)
+            if self.host_memory and self.facts.unit_kind == "cpu" and nbytes >= 2 * LARGE_PAGE:
+                wish_for_large_pages(self.context, buffer)
         except cl.Error as error:
             self.memory.give_back(nbytes)
             raise DeviceMemoryError(
                 f"{self.name}: cannot allocate {nbytes} bytes ({error}); use a smaller batch"
             ) from error
-        buffer = OpenCLBuffer(memory, nbytes)
         weakref.finalize(buffer, self.memory.give_back, nbytes)
         return buffer
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
         if shared(dst, src):
             return self._share(dst, src)
+        take_back(self.queue, [dst] if isinstance(dst, OpenCLBuffer) else [])
         events = _events(after)
         nbytes = src.nbytes
         if nbytes == 0:

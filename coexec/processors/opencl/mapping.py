@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pyopencl as cl
 
+from coexec.base.pages import ask_for_large_pages
 from coexec.core.processor import Buffer, Host
 from coexec.processors.opencl.buffer import OpenCLBuffer, View
 
@@ -25,6 +26,19 @@ def buffer_over(context: cl.Context, memory: Host) -> OpenCLBuffer:
     """
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
     return OpenCLBuffer(cl.Buffer(context, flags, hostbuf=memory), memory.nbytes, memory)
+
+
+def wish_for_large_pages(context: cl.Context, buffer: OpenCLBuffer) -> None:
+    """Ask the system for large pages below a new buffer of a device that shares the host's memory.
+
+    Drivers map ordinary pages, of which a tensor has thousands, and kernels that walk along several
+    rows wait for their translation. A queue of its own: nothing that was started is waited for.
+    """
+    queue = cl.CommandQueue(context)
+    view, event = _map(queue, buffer, cl.map_flags.WRITE_INVALIDATE_REGION, buffer.nbytes)
+    event.wait()
+    ask_for_large_pages(view.array)
+    view.release(queue).wait()
 
 
 def show_host(queue: cl.CommandQueue, source: Buffer | Host) -> list[cl.Event]:
