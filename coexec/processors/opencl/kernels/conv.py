@@ -139,8 +139,9 @@ def lower_outer(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
 
 
 def suited_outer(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
-    """The width of tiles that wastes the least."""
-    return outer.suited_vectors(weight_product(call, facts), facts)
+    """The width of tiles that wastes the least, and the length of panels."""
+    product = weight_product(call, facts)
+    return outer.suited_vectors(product, facts) | outer.suited_length(product, facts)
 
 
 def weight_product(call: OpCall, facts: DeviceFacts) -> outer.Outer:

@@ -44,6 +44,8 @@ MOST_ROWS = 640
 """Rows of a task, whose sums for all its lanes are to stay in cache."""
 TURNING = 10
 """Time to turn an element of y, in multiplications."""
+LONG_PART, LONG_LENGTH = 2048, 512
+"""Positions from which longer panels pay: fewer runs of x to start on, fewer visits to the sums."""
 SPAN = 64
 """Rows that a work-item adds the parts of."""
 LEAST_LANES = 4
@@ -134,6 +136,13 @@ def tile_rows(facts: DeviceFacts, vectors: int) -> int:
 def suited_vectors(o: Outer, facts: DeviceFacts) -> dict[str, int]:
     """The width of tiles that wastes the least."""
     return {"NV": min(SPACE["NV"], key=lambda vectors: cost(o, facts, vectors))}
+
+
+def suited_length(o: Outer, facts: DeviceFacts) -> dict[str, int]:
+    """Longer panels where vectors are short and positions many."""
+    w = o.window
+    short = facts.unit_kind == "cpu" and facts.vector_bytes < WIDE_VECTOR_BYTES
+    return {"LENGTH": LONG_LENGTH} if short and w.batch * w.pixels >= LONG_PART else {}
 
 
 def cost(o: Outer, facts: DeviceFacts, vectors: int) -> float:

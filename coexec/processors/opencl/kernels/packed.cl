@@ -10,7 +10,7 @@
  * panels of NR columns there, multiplies each tile of A with all of them, goes to the next block of
  * rows, and then to its next panels: they stay in cache, a tile of A is read once for all of them,
  * and scratch is small whatever the sizes. Blocks after the first add to Y. Where panels are too
- * few to occupy the device, rows of A are divided among tasks too (row_block, whole tiles). Columns
+ * few to occupy the device, rows of A are divided among tasks too (row_block, whole tiles). Panels
  * that are one run of x (`flat`: a matrix, a convolution of one tap and no stride) are copied.
  *
  * Y: element (m, column) lies at m * y_row + image * y_image + (o * q + u) in a plane of extents
@@ -157,8 +157,6 @@ __kernel ALONE void packed(
         x = x_first + x_at;
         y = y_first + batch * y_batch;
         bias = bias_first + batch * bias_batch;
-        const int run = flat && begin % o2 + width * NR <= o2;
-        __global const T *x_run = x + begin / o2 * x_image + begin % o2;
         int places[GROUP * NR], whole[GROUP];
         for (int p = 0; p < width; ++p)
             whole[p] = find_places(places + p * NR, begin + p * NR, columns, o0, o1, o2, y_image,
@@ -166,12 +164,23 @@ __kernel ALONE void packed(
         int r = 0;
         do {
             const int count = min(block, channels - r), depth = count * taps;
-            if (run)
-                copy_runs(x_run + r * x_channel, panel, panel_size, x_channel, count, width);
+            for (int p = 0; p < width;) {
+                /* Panels that lie in one run of x are copied together. */
+                const int column = begin + p * NR, inside = column % o2;
+                const int alike = flat ? min((o2 - inside) / NR, width - p) : 0;
+                __global ACC *to = panel + p * panel_size;
+                if (alike > 0) {
+                    copy_runs(x + column / o2 * x_image + inside + r * x_channel, to, panel_size,
+                              x_channel, count, alike);
+                    p += alike;
+                    continue;
+                }
 #pragma unroll 1 /* a call of gather is long */
-            for (int v = 0; v < width * NV && !run; ++v)
-                gather(x, panel + v / NV * panel_size + v % NV * V, NR, begin + v * V, columns,
-                       x_size - x_at, x_image, x_channel, r, count, WINDOW_VALUES);
+                for (int v = 0; v < NV; ++v)
+                    gather(x, to + v * V, NR, column + v * V, columns, x_size - x_at, x_image,
+                           x_channel, r, count, WINDOW_VALUES);
+                ++p;
+            }
             for (int m = first; m < last; m += MR)
                 for (int p = 0; p < width; ++p) {
                     const int column = begin + p * NR, runs = whole[p];

@@ -29,8 +29,10 @@ LEAST_LANES, MOST_LANES = 4, 16
 WIDE_VECTOR_BYTES = 64
 """Vectors this wide come with 32 registers, narrower ones with 16."""
 
-SMALL_TILES = ((6, 2), (4, 3))
-"""Tiles (rows, vectors) whose sums and operands fit 16 registers."""
+SMALL_TILES = {(6, 2): 1.0, (4, 3): 1.05}
+"""Tiles (rows, vectors) that fit 16 registers; panels of three vectors leave the first cache."""
+SMALL_TASKS, CACHED_BYTES = {"GROUP": 4, "SLOTS": 8}, 1 << 20
+"""Many small tasks divide evenly, also among units that wake up late; not where A is larger."""
 
 IDLE = 1.05
 """Work of the busiest compute unit in terms of the least possible."""
@@ -262,15 +264,16 @@ def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mappi
     if facts.unit_kind != "cpu" or facts.vector_bytes >= WIDE_VECTOR_BYTES:
         return {"GROUP": 1}
 
-    def padded(tile: tuple[int, int]) -> int:
+    def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
-        return sum(
+        return SMALL_TILES[tile] * sum(
             ceil_to(p.rows, rows) * ceil_to(p.columns, vectors * p.lanes(facts)) * p.depth
             for p in products
         )
 
-    rows, vectors = min(SMALL_TILES, key=padded)
-    return {"MR": rows, "NV": vectors}
+    rows, vectors = min(SMALL_TILES, key=cost)
+    cached = all(p.rows * p.depth * p.dtype.itemsize <= CACHED_BYTES for p in products)
+    return {"MR": rows, "NV": vectors} | (SMALL_TASKS if cached else {})
 
 
 def bounded_slots(

@@ -209,7 +209,7 @@ FAMILY = KernelFamily(
         *GLOBAL,
     ),
     (
-        Variant("planes", lower_planes, applies_planes, space={"SHARES": (8, 4, 16)}),
+        Variant("planes", lower_planes, applies_planes, space={"SHARES": (16, 8, 4)}),
         Variant("pairs", pool_pairs.lower_pairs, applies_pairs, space=pool_pairs.SPACE),
         Variant("threes", pool_threes.lower_threes, applies_threes, space=pool_threes.SPACE),
         Variant("rows", pool_rows.lower_rows, applies_rows, space=pool_rows.SPACE),

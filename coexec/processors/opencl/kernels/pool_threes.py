@@ -22,7 +22,7 @@ from coexec.processors.opencl.family import (
 )
 from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats
 
-SPACE: Mapping[str, tuple[int, ...]] = {"SHARES": (8, 4, 16)}
+SPACE: Mapping[str, tuple[int, ...]] = {"SHARES": (16, 8, 4)}
 """Shares of the planes per compute unit."""
 
 LEAST_WINDOWS = 2
