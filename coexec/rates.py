@@ -7,12 +7,13 @@ import logging
 import platform
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from coexec.base.errors import SaveError, UsageError
 from coexec.base.knobs import cache_dir
-from coexec.core.machine import Machine, Rates
+from coexec.core.machine import Machine, Rates, Silicon
 from coexec.core.machine_file import read_machine, write_machine
 from coexec.core.processor import ProcessorSpec
 from coexec.processors.find import measure_processor, open_processor
@@ -48,9 +49,18 @@ def machine_rates(
                 observe(base)
             known = Machine(HERE, _now(), {base: measure_processor(described.name)})
             _keep(known, described, base)
-        rates[described.name] = known.processors[base]
+        rates[described.name] = replace(known.processors[base], silicon=_silicon(described))
         dates.append(known.date)
     return Machine(HERE, min(dates, default=_now()), rates)
+
+
+def _silicon(described: ProcessorSpec) -> Silicon:
+    return Silicon(
+        described.kind,
+        described.compute_units,
+        described.memory_bytes,
+        described.unified_memory,
+    )
 
 
 def _now() -> str:

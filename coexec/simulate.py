@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -14,11 +14,13 @@ from coexec.autodiff.optimizers import Optimizer
 from coexec.base.errors import ProcessorError, UsageError
 from coexec.base.units import bytes_text
 from coexec.core.events import Trace
+from coexec.core.machine_file import is_machine
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc, read_soc
+from coexec.core.soc_of_machine import read_desk
 from coexec.core.types import Array
 from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL
 from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
@@ -28,18 +30,17 @@ from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.pricing import Pricing
 from coexec.processors.simulated.processor import SimulatedProcessor
 from coexec.profile import record_of_trace
+from coexec.repetition import Sample, Step, busy_us, repeat
 from coexec.report.record import ProfileRecord
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
 from coexec.simulation.condition import condition_named
-from coexec.simulation.energy import DRAM, energy_between
-from coexec.simulation.frequency import HEAT_PERIOD_US, PERFORMANCE
+from coexec.simulation.energy import energy_between
 from coexec.trainer import Trainer
 
 SINGLE = "single_best"
 NAMED = 5
 """Tensors that are named where a model does not fit."""
-Step = Callable[[Trace | None], object]
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,6 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A moment of a repetition: when, how long a run took then, temperature, lowest speed."""
-
-    second: float
-    ms: float
-    celsius: float
-    speed: float
-
-
-@dataclass(frozen=True)
 class Simulation:
     """What a plan led to on one phone under one condition.
 
@@ -176,12 +167,15 @@ def simulate(subject: Subject, setup: Setup) -> list[Simulation]:
 
 
 def machine_named(name: str) -> Soc:
-    """A phone of the package by name, or a file that describes one.
+    """A phone of the package by name, or a file that describes one or has a PC's measured rates.
 
     Raises:
-        UsageError: neither; the known ones are listed.
+        UsageError: neither (the known ones are listed), or a file of which a key is named.
     """
-    return read_soc(Path(name)) if name.endswith(".toml") else find_soc(name)
+    if not name.endswith(".toml"):
+        return find_soc(name)
+    path = Path(name)
+    return read_desk(path) if is_machine(path) else read_soc(path)
 
 
 def open_phone(setup: Setup, soc: Soc) -> tuple[Phone, dict[str, Processor]]:
@@ -250,15 +244,15 @@ def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
     engine = phone.engine
     latencies: list[float] = []
     trace = Trace()
-    before, busy = engine.ledger.joules, _busy(phone)
+    before, busy = engine.ledger.joules, busy_us(phone)
     for number in range(setup.runs):
         start = engine.now_us
-        before, busy = engine.ledger.joules, _busy(phone)
+        before, busy = engine.ledger.joules, busy_us(phone)
         step(trace if number == setup.runs - 1 else None)
         latencies.append((engine.now_us - start) / 1e3)
         require_memory(phone, compiled.program)
     energy = energy_between(before, engine.ledger.joules)
-    worked = {name: us - busy[name] for name, us in _busy(phone).items()}
+    worked = {name: us - busy[name] for name, us in busy_us(phone).items()}
     samples = tuple(repeat(phone, step, setup.seconds)) if setup.seconds else ()
     copies = [event for event in trace.leaves() if event.kind == "copy"]
     return Simulation(
@@ -276,12 +270,18 @@ def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
         free_bytes=phone.memory.free_bytes,
         build_ms=build_ms(soc, compiled.program),
         celsius=engine.hottest_celsius,
-        battery_share=engine.ledger.total_j / (3600 * soc.thermal.battery_wh),
+        battery_share=_battery_share(engine.ledger.total_j, soc),
         peak_gbps=engine.peak_gbps,
         trace=trace,
         record=_record(subject, compiled, soc, setup, trace),
         samples=samples,
     )
+
+
+def _battery_share(joules: float, soc: Soc) -> float:
+    """Of a full battery; 0 where there is none."""
+    capacity = 3600 * soc.thermal.battery_wh
+    return joules / capacity if capacity else 0.0
 
 
 def _record(
@@ -295,71 +295,6 @@ def _record(
     cpu = Pricing(soc, "cpu", setup.options).rates()
     mode = "training" if subject.trains else "inference"
     return record_of_trace(mode, subject.name, compiled, subject.feeds, trace, rates, cpu)
-
-
-def _busy(phone: Phone) -> dict[str, float]:
-    return {unit.name: phone.engine.busy_us(unit.name) for unit in phone.engine.units}
-
-
-def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
-    """Runs back to back for so long, sampled.
-
-    A run whose speeds are those of an earlier run takes as long and as much energy: where nothing
-    random takes part, such runs are not simulated again, but leapt over until the next look at the
-    temperature.
-    """
-    engine = phone.engine
-    steady = not engine.loads and phone.condition.governor == PERFORMANCE
-    known: dict[tuple[float, ...], _Repeated] = {}
-    end = engine.now_us + seconds * 1e6
-    while engine.now_us < end:
-        start, celsius = engine.now_us, engine.celsius
-        speeds = _speeds(phone)
-        one = known.get(speeds)
-        if one is None:
-            one = _watched(phone, step)
-            celsius = engine.celsius
-            if steady and speeds == _speeds(phone):
-                known[speeds] = one
-        yield Sample(start / 1e6, one.us / 1e3, celsius, one.lowest)
-        if speeds not in known or one.us <= 0:
-            continue
-        times = max(int(HEAT_PERIOD_US / one.us), 1)
-        while engine.now_us < end and speeds == _speeds(phone):
-            engine.leap(
-                times * one.us,
-                {part: times * joules for part, joules in one.joules.items()},
-                {name: times * on for name, on in one.busy_us.items()},
-            )
-
-
-@dataclass(frozen=True)
-class _Repeated:
-    """A run: how long it took, energy of what does something in it, busy times, lowest speed."""
-
-    us: float
-    joules: Mapping[str, float]
-    busy_us: Mapping[str, float]
-    lowest: float
-
-
-def _watched(phone: Phone, step: Step) -> _Repeated:
-    engine = phone.engine
-    start, before, busy = engine.now_us, engine.ledger.joules, _busy(phone)
-    speeds = {unit.name: engine.speed(unit.name) for unit in engine.units}
-    step(None)
-    spent = energy_between(before, engine.ledger.joules)
-    worked = {name: now - busy[name] for name, now in _busy(phone).items()}
-    return _Repeated(
-        us=engine.now_us - start,
-        joules={part: j for part, j in spent.items() if part == DRAM or part in worked},
-        busy_us=worked,
-        lowest=min(speeds[name] for name, us in worked.items() if us > 0),
-    )
-
-
-def _speeds(phone: Phone) -> tuple[float, ...]:
-    return tuple(phone.engine.speed(unit.name) for unit in phone.engine.units)
 
 
 def require_memory(phone: Phone, program: Program, beside_bytes: int = 0) -> None:

@@ -77,6 +77,7 @@ def _traffic_elements(layer: Layer) -> float:
 
 
 def _gpu_us(layer: Layer, soc: Soc) -> float:
+    assert soc.gpu is not None
     arithmetic = float(layer["flops"]) / (soc.gpu.gflops["float16"] * soc.gpu.sustained_share)
     traffic = 2 * _traffic_elements(layer) / soc.memory.gpu_gbps
     roofline = soc.gpu.kernel_us + (arithmetic + traffic) / 1e3

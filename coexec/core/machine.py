@@ -15,12 +15,26 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Silicon:
+    """What a processor is: ``kind`` is ``cpu``, ``gpu`` or ``npu``, ``memory_bytes`` 0 if unknown.
+
+    With ``unified_memory`` it works in the memory of the host.
+    """
+
+    kind: str
+    compute_units: int
+    memory_bytes: int
+    unified_memory: bool
+
+
+@dataclass(frozen=True)
 class Rates:
     """Limits of one processor. GFLOP/s count a multiply-add as 2; GB/s are 10^9 bytes per second.
 
     ``peak_gflops`` by element type; ``bandwidth_gbps`` is a streaming add (bytes read + written);
     ``launch_us`` is the host's cost of handing over one kernel, ``sync_us`` that of launching an
     empty kernel and waiting for it; ``links`` by name: ``write``, ``read``, ``map``, ``svm``.
+    ``silicon`` is known of processors that were here when they were measured.
     """
 
     peak_gflops: Mapping[str, float]
@@ -29,6 +43,7 @@ class Rates:
     sync_us: float
     links: Mapping[str, Link] = field(default_factory=dict)
     driver: str = ""
+    silicon: Silicon | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@
     sync_us = 17.0
     peak_gflops = { float32 = 350.0, float64 = 170.0 }
     links = { write = { latency_us = 17.5, gbps = 28.5 } }
+    silicon = { kind = "cpu", compute_units = 2, memory_bytes = 17179869184, unified_memory = true }
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Any
 import tomli_w
 
 from coexec.base.disk import write_atomically
-from coexec.core.machine import Link, Machine, Rates
+from coexec.core.machine import Link, Machine, Rates, Silicon
 from coexec.core.toml_table import TomlTable
 
+KINDS = ("cpu", "gpu", "npu")
 DIGITS = 4
 """Significant digits written: measurements are not better."""
 
@@ -42,6 +44,15 @@ def write_machine(machine: Machine, path: Path) -> None:
     }
     data = tomli_w.dumps(document).encode()
     write_atomically(path, lambda file: file.write(data))
+
+
+def is_machine(path: Path) -> bool:
+    """Whether a file has measured rates (and no figures of a chip).
+
+    Raises:
+        UsageError: unreadable or not TOML.
+    """
+    return "processors" in TomlTable.of_file(path).values
 
 
 def read_machine(path: Path) -> Machine:
@@ -70,11 +81,30 @@ def _rates(table: TomlTable) -> Rates:
         sync_us=table.number("sync_us"),
         links={name: _link(each) for name, each in table.tables("links").items()},
         driver=table.text("driver"),
+        silicon=_silicon(table),
     )
     if "float32" not in rates.peak_gflops:
         raise peaks.error("float32", "is missing")
     table.nothing_else()
     return rates
+
+
+def _silicon(rates: TomlTable) -> Silicon | None:
+    rates.seen.add("silicon")
+    if "silicon" not in rates.values:
+        return None
+    table = rates.table("silicon")
+    kind = table.text("kind")
+    if kind not in KINDS:
+        raise table.error("kind", f"is {kind!r}; one of {', '.join(KINDS)} is wanted")
+    found = Silicon(
+        kind,
+        int(table.number("compute_units")),
+        int(table.number("memory_bytes")),
+        table.truth("unified_memory"),
+    )
+    table.nothing_else()
+    return found
 
 
 def _link(table: TomlTable) -> Link:
@@ -84,6 +114,7 @@ def _link(table: TomlTable) -> Link:
 
 
 def _document(rates: Rates) -> dict[str, Any]:
+    known = {} if rates.silicon is None else {"silicon": vars(rates.silicon)}
     return {
         "driver": rates.driver,
         "bandwidth_gbps": _rounded(rates.bandwidth_gbps),
@@ -94,6 +125,7 @@ def _document(rates: Rates) -> dict[str, Any]:
             name: {"latency_us": _rounded(link.latency_us), "gbps": _rounded(link.gbps)}
             for name, link in rates.links.items()
         },
+        **known,
     }
 
 

@@ -187,14 +187,17 @@ class Thermal:
 
 @dataclass(frozen=True)
 class Soc:
-    """A phone. ``sources`` maps a figure's path (``memory.peak_gbps``) to where it is from."""
+    """A phone, or a PC (which may have no GPU).
+
+    ``sources`` maps a figure's path (``memory.peak_gbps``) to where it is from.
+    """
 
     name: str
     title: str
     vendor: str
     year: int
     clusters: tuple[Cluster, ...]
-    gpu: Gpu
+    gpu: Gpu | None
     npu: Npu | None
     memory: Memory
     latency: Latencies
@@ -205,7 +208,8 @@ class Soc:
     @property
     def processors(self) -> tuple[str, ...]:
         """Names of processors that occupy silicon of their own."""
-        return ("cpu", "gpu") if self.npu is None else ("cpu", "gpu", "npu")
+        there = {"cpu": True, "gpu": self.gpu is not None, "npu": self.npu is not None}
+        return tuple(name for name, yes in there.items() if yes)
 
     def cluster(self, name: str) -> Cluster:
         """A cluster by name.

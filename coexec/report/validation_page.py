@@ -31,7 +31,8 @@ def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
 
     ``record`` has ``data``, ``verdict``, ``scores`` (dataset, split, group, rows, mape, within_10,
     within_20, baseline_mape, tau), ``plots`` (title, points: measured and predicted microseconds,
-    kind, label) and ``ratios``.
+    kind, label), ``ratios`` and ``checks`` (file, what, note, rows; mape, bias, within_10 and
+    within_20 where there are rows).
 
     Raises:
         SaveError: the file cannot be written.
@@ -40,13 +41,20 @@ def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
         heading=html.escape(f"Predictions against {record['data']}"),
         verdict=html.escape(str(record["verdict"])),
         style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
-        content="".join((_plots(record["plots"]), _scores(record["scores"]), _ratios(record))),
+        content="".join(_sections(record)),
         footer=html.escape(
             f"Coefficients of {record['fitted']}. MAPE: mean absolute relative error; baseline: "
             "a + b · FLOP / peak, fitted on the same rows; tau: Kendall's, of processors by time."
         ),
     )
     write_atomically(path, lambda file: file.write(page.encode()))
+
+
+def _sections(record: Mapping[str, Any]) -> Iterable[str]:
+    yield _plots(record["plots"])
+    yield _scores(record["scores"])
+    yield _ratios(record)
+    yield _checks(record["checks"])
 
 
 def _plots(plots: Iterable[Mapping[str, Any]]) -> str:
@@ -170,6 +178,18 @@ def _ratios(record: Mapping[str, Any]) -> str:
     ]
     names = ("split", "chip", "training step", "ratio", "measured", "predicted", "error")
     return _table("Training: processors against the CPU", names, rows) if rows else ""
+
+
+def _checks(checks: Iterable[Mapping[str, Any]]) -> str:
+    """Every file that nothing is fitted to: how far predictions are, or why there is none."""
+    rows = []
+    for check in checks:
+        shares = ("mape", "bias", "within_10", "within_20") if check["rows"] else ()
+        numbers = [f"{check['rows']:,}", *(_percent(check[share]) for share in shares)]
+        numbers = numbers if check["rows"] else [""] * 5
+        rows.append((check["file"], check["what"], check["note"], *numbers))
+    names = ("file", "what", "note", "rows", "MAPE", "bias", "within 10 %", "within 20 %")
+    return _table("Rows that nothing is fitted to", names, rows) if rows else ""
 
 
 def _percent(share: float) -> str:

@@ -14,7 +14,8 @@ def device_of(soc: Soc) -> Device:
     """The phone as numbers; its DRAM's energy is in ``joule_per_byte``."""
     idle = {block_of(each): each.idle_mw / 1e3 for each in soc.clusters}
     full = {block_of(each): each.cores * each.core_mw[-1] / 1e3 for each in soc.clusters}
-    idle["gpu"], full["gpu"] = soc.gpu.idle_mw / 1e3, soc.gpu.step_mw[-1] / 1e3
+    if soc.gpu is not None:
+        idle["gpu"], full["gpu"] = soc.gpu.idle_mw / 1e3, soc.gpu.step_mw[-1] / 1e3
     if soc.npu is not None:
         idle["npu"], full["npu"] = soc.npu.idle_mw / 1e3, soc.npu.step_mw[-1] / 1e3
     thermal = soc.thermal

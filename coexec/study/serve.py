@@ -14,8 +14,8 @@ import simpy
 
 from coexec.core.types import Array
 from coexec.processors.simulated.phone import Phone
+from coexec.repetition import repeat
 from coexec.runtime.executor import Executor
-from coexec.simulate import repeat
 from coexec.study.definition import PERIODIC, SEQUENCE, Workload
 
 

@@ -13,11 +13,21 @@ from tests.pipeline.command import coexec
 pytest.importorskip("sklearn")
 
 
+NPU = """model_id,component,precision,device,inference_ms,layers_npu
+secretnet,a,float,Samsung Galaxy S24,10,99
+secretnet,a,w8a8,Samsung Galaxy S24,5,99
+othernet,b,float,Samsung Galaxy S24,7,50
+"""
+"""Networks of which nothing is known."""
+
+
 def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
     data, fitted, page = write_folder(tmp_path / "phones"), tmp_path / "c.json", tmp_path / "v.html"
     made = coexec("calibrate", "--data", data, "--out", fitted, "--json").record
     assert made["rows"]["tflite gpu float16"] == 260
     assert made["errors"]["tflite cpu float32"] < 0.05
+    (data / "notes.txt").write_text("words")
+    (data / "npu_hexagon.csv").write_text(NPU)
     flags = ("--data", data, "--coefficients", fitted, "--html", page)
     judged = coexec("validate", *flags, "--no-cross", "--json").record
     scores = {(s["dataset"], s["group"]): s for s in judged["scores"]}
@@ -28,6 +38,10 @@ def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
     assert text.count("<svg") >= 2
     assert "net3, snapdragon-855 gpu: measured" in text
     assert "<script" not in text
+    assert '<td class="text">unknown file: left alone</td>' in text
+    assert "3 rows of 2 networks" in text
+    assert "nor the size of their inputs: othernet 1, secretnet 2" in text
+    assert {check["file"] for check in judged["checks"]} == {"notes.txt", "npu_hexagon.csv"}
 
 
 def test_the_points_of_a_large_plot_are_of_all_chips(tmp_path: Path) -> None:
@@ -43,6 +57,7 @@ def test_the_points_of_a_large_plot_are_of_all_chips(tmp_path: Path) -> None:
         "plots": [{"title": "kernels", "points": points}],
         "scores": [],
         "ratios": [],
+        "checks": [],
     }
     write_validation_page(record, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()

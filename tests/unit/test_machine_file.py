@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coexec import rates as rates_module
 from coexec.base.errors import SaveError, UsageError
-from coexec.core.machine import Link, Machine, Rates
+from coexec.core.machine import Link, Machine, Rates, Silicon
 from coexec.core.machine_file import read_machine, write_machine
 from coexec.rates import machine_rates
 
 RATES = Rates(
     {"float32": 350.0, "float64": 170.5}, 46.1, 1.1, 17.5, {"write": Link(17.5, 28.5)}, "driver 1"
 )
-MACHINE = Machine("laptop", "2026-01-31T10:00:00+00:00", {"opencl:pocl": RATES})
+WITH_SILICON = replace(RATES, silicon=Silicon("gpu", 20, 8 << 30, unified_memory=False))
+MACHINE = Machine(
+    "laptop", "2026-01-31T10:00:00+00:00", {"opencl:pocl": RATES, "opencl:gpu": WITH_SILICON}
+)
 
 
 def test_a_machine_survives_writing_and_reading(tmp_path: Path) -> None:
@@ -86,9 +90,12 @@ def test_a_processor_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monkey
     second = machine_rates(["reference"], observe=seen.append)
     assert measured == seen == ["reference"]
     assert first == second
-    assert machine_rates(["reference"], refresh=True).processors == {"reference": RATES}
+    again = machine_rates(["reference"], refresh=True).processors["reference"]
+    assert replace(again, silicon=None) == RATES
+    assert again.silicon is not None
+    assert again.silicon.kind == "cpu"
     assert len(measured) == 2
     (kept,) = (tmp_path / "machines").iterdir()
     kept.write_text("damaged")
-    assert machine_rates(["reference"]).processors == {"reference": RATES}
+    assert machine_rates(["reference"]).processors == {"reference": again}
     assert len(measured) == 3

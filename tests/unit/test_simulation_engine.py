@@ -102,6 +102,22 @@ def test_a_queue_is_in_order_and_waits_for_what_comes_before() -> None:
     assert (waiting.begin_us, waiting.end_us, behind.end_us) == pytest.approx((100, 110, 120))
 
 
+def test_what_happens_at_one_instant_is_planned_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on two units, all handed over at once: a plan for each end, not for each call."""
+    plans, plan = [0], Engine._plan
+
+    def counted(engine: Engine) -> None:
+        plans[0] += 1
+        plan(engine)
+
+    monkeypatch.setattr(Engine, "_plan", counted)
+    engine = engine_with(CPU, GPU)
+    jobs = [engine.submit(name, computing(10.0)) for name in ("cpu", "gpu") for _ in range(20)]
+    finish(engine, *jobs)
+    assert [job.end_us for job in jobs] == pytest.approx([*range(10, 210, 10)] * 2)
+    assert plans[0] <= 20 + 1
+
+
 def test_two_streams_share_the_bandwidth_until_one_ends() -> None:
     """30 and 25 GB/s wanted of 40: 20 each, then the longer one has what it wants."""
     engine = engine_with(CPU, GPU)

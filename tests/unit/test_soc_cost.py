@@ -68,6 +68,7 @@ def _has_little(soc: Soc) -> bool:
 def test_energy_is_power_times_time_and_what_dram_takes() -> None:
     soc = find_soc("snapdragon-865")
     cost = predict(soc, "gpu", CALLS[0])
+    assert soc.gpu is not None
     joules = cost.compute_us * 1e-6 * soc.gpu.step_mw[-1] * 1e-3
     joules += cost.memory_bytes * soc.memory.pj_per_byte * 1e-12
     assert cost.energy_uj == pytest.approx(joules * 1e6)

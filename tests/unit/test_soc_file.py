@@ -40,6 +40,7 @@ def test_figures_of_a_chip_are_within_what_physics_and_markets_allow(soc: Soc) -
         assert cluster.core_mw[-1] > cluster.core_mw[0]
         assert cluster.sustained_gflops("float32") < cluster.gflops("float32") < 200
         assert cluster.gbps <= memory.peak_gbps
+    assert soc.gpu is not None
     assert soc.gpu.gflops["float16"] == 2 * soc.gpu.gflops["float32"]
     assert soc.gpu.step_mw[-1] < 10_000
     rc_seconds = soc.thermal.kelvin_per_watt * soc.thermal.joule_per_kelvin
@@ -59,6 +60,8 @@ def test_every_figure_says_where_it_is_from(soc: Soc) -> None:
 def test_a_newer_chip_of_a_line_is_not_slower() -> None:
     line = [find_soc(f"snapdragon-{name}") for name in ("845", "855", "865", "888", "8-gen-2")]
     for older, newer in pairwise(line):
+        assert newer.gpu is not None
+        assert older.gpu is not None
         assert newer.gpu.gflops["float32"] > older.gpu.gflops["float32"]
         assert newer.memory.peak_gbps >= older.memory.peak_gbps
 

@@ -90,7 +90,8 @@ def layout(path: Path, fitted: Coefficients) -> Iterator[Check]:
     for row in read_rows(path, ("soc", "item", "method", "latency_ms")):
         soc = find_soc(row.text("soc"))
         side, channels = (int(n) for n in row.text("item").split()[1].split("->")[0].split("x")[1:])
-        slower = soc.gpu.buffer_slowdown if "buffer" in row.text("method") else 1.0
+        gpu, on_buffers = soc.gpu, "buffer" in row.text("method")
+        slower = gpu.buffer_slowdown if gpu is not None and on_buffers else 1.0
         us = slower * _us(fitted, soc, "gpu", convolution(1, side, channels, 64, 3))
         pair = row.number("latency_ms") * 1e3, us
         found.setdefault(row.text("method"), []).append(pair)

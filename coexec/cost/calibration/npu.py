@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from coexec.core.soc_file import find_soc, knows_soc
+from coexec.cost.calibration.check import Check
 from coexec.cost.calibration.kernels import read_shapes
 from coexec.cost.calibration.known_networks import layers_of
 from coexec.cost.calibration.sample import PRECISIONS, Sample
-from coexec.cost.calibration.table import read_rows
+from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.soc.coefficients import Coefficients
 from coexec.cost.soc.workload import Workload
 
 DATASET = "npu_hexagon"
@@ -28,6 +32,7 @@ KNOWN = {
     "wideresnet50": "WideResNet50",
 }
 SIDE = 224
+Shapes = Mapping[str, tuple[Workload, ...]]
 
 
 def read_npu(folder: Path) -> tuple[list[Sample], int]:
@@ -40,22 +45,45 @@ def read_npu(folder: Path) -> tuple[list[Sample], int]:
     if not path.exists():
         return [], 0
     shapes = read_shapes(folder)
-    samples: list[Sample] = []
-    unknown = 0
+    rows = list(read_rows(path, COLUMNS))
+    samples = [_sample(row, shapes) for row in rows if not _why_not(row, shapes)]
+    return samples, len(rows) - len(samples)
+
+
+def left_out(path: Path, _: Coefficients) -> Iterator[Check]:
+    """Which rows have no prediction, by the reason; networks with the number of their rows."""
+    shapes = read_shapes(path.parent)
+    reasons: dict[str, Counter[str]] = {}
     for row in read_rows(path, COLUMNS):
-        calls = _calls(row.text("model_id"), shapes)
-        precision = PRECISIONS.get(row.text("precision"), "")
-        soc = find_soc(row.text("device")) if knows_soc(row.text("device")) else None
-        if not calls or soc is None or soc.npu is None or precision not in soc.npu.gops:
-            unknown += 1
-            continue
-        measured = row.number("inference_ms") * 1e3
-        model = row.text("model_id")
-        samples.append(Sample(DATASET, model, soc, "npu", precision, "qnn", measured, calls))
-    return samples, unknown
+        why = _why_not(row, shapes)
+        if why:
+            reasons.setdefault(why, Counter())[row.text("model_id")] += 1
+    for why, models in reasons.items():
+        names = ", ".join(f"{model} {count}" for model, count in sorted(models.items()))
+        what = f"{models.total()} rows of {len(models)} networks"
+        yield Check(path.name, what, f"not predicted, {why}: {names}")
 
 
-def _calls(model: str, shapes: dict[str, tuple[Workload, ...]]) -> tuple[Workload, ...]:
+def _sample(row: Row, shapes: Shapes) -> Sample:
+    soc, model = find_soc(row.text("device")), row.text("model_id")
+    precision, measured_us = PRECISIONS[row.text("precision")], row.number("inference_ms") * 1e3
+    calls = _calls(model, shapes)
+    return Sample(DATASET, model, soc, "npu", precision, "qnn", measured_us, calls)
+
+
+def _why_not(row: Row, shapes: Shapes) -> str:
+    """Why a row cannot be predicted; empty if it can."""
+    if not _calls(row.text("model_id"), shapes):
+        return "neither the file nor another one has their layers, nor the size of their inputs"
+    if not knows_soc(row.text("device")):
+        return f"no machine file of {row.text('device')}"
+    soc, precision = find_soc(row.text("device")), row.text("precision")
+    if soc.npu is None or PRECISIONS.get(precision, "") not in soc.npu.gops:
+        return f"the NPU of {soc.name} has no {precision}"
+    return ""
+
+
+def _calls(model: str, shapes: Shapes) -> tuple[Workload, ...]:
     if model in KNOWN:
         return layers_of(KNOWN[model], SIDE)
     return shapes.get(SHAPES.get(model, ""), ())

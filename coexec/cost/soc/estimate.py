@@ -39,7 +39,7 @@ def calls_us(
     """
     kind = processor.partition(":")[0]
     limits = limits_of(soc, processor, precision)
-    if kind == "gpu":
+    if kind == "gpu" and soc.gpu is not None:
         times = _gpu_us(coefficients, soc, precision, calls)
         called = np.minimum(times, soc.gpu.kernel_us)
         kernels = times - called

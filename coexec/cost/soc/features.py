@@ -70,4 +70,5 @@ def gpu_roofline_us(work: Workload, limits: Limits, soc: Soc, precision: str) ->
     items = work.out_pixels * math.ceil(work.out_channels / QUAD)
     waves = math.ceil(items / limits.units) * limits.units / items
     arithmetic = waves * work.flop / limits.gflops / 1e3
-    return soc.gpu.kernel_us + arithmetic + work.traffic_bytes(precision) / limits.gbps / 1e3
+    kernel_us = soc.gpu.kernel_us if soc.gpu is not None else 0.0
+    return kernel_us + arithmetic + work.traffic_bytes(precision) / limits.gbps / 1e3

@@ -68,6 +68,8 @@ def _cpu(soc: Soc, processor: str, precision: str) -> Limits:
 
 def _gpu(soc: Soc, precision: str) -> Limits:
     gpu = soc.gpu
+    if gpu is None:
+        raise ProcessorError(f"{soc.name} has no 'gpu'; it has {', '.join(soc.processors)}")
     peak = gpu.gflops.get(precision, gpu.gflops["float32"])
     rate = peak * gpu.sustained_share
     return Limits(

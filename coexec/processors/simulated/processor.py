@@ -63,7 +63,7 @@ class SimulatedProcessor(Processor, Predicting):
 
     def describe(self) -> ProcessorSpec:
         soc, kind = self.phone.soc, self.pricing.kind
-        part = {"gpu": soc.gpu.name, "npu": soc.npu.name if soc.npu else ""}
+        part = {"gpu": soc.gpu.name if soc.gpu else "", "npu": soc.npu.name if soc.npu else ""}
         cores = soc.cores(self.unit.name) if kind == "cpu" else ()
         mix = " + ".join(f"{count} {cluster.core}" for cluster, count in cores)
         limits = self.pricing.rates()
@@ -72,7 +72,8 @@ class SimulatedProcessor(Processor, Predicting):
             kind=kind,
             device=f"{part.get(kind, mix)} of {soc.title}, simulated",
             driver=f"engine {self.options.engine}, {self.options.condition}",
-            compute_units=sum(count for _, count in cores) or soc.gpu.compute_units,
+            compute_units=sum(count for _, count in cores)
+            or (soc.gpu.compute_units if soc.gpu and kind == "gpu" else 1),
             memory_bytes=self.phone.memory.free_bytes,
             features={"fp16": "float16" in limits.peak_gflops, "simulated": True},
             resources=tuple(f"{soc.name}/{block}" for block in sorted(self.unit.silicon)),

@@ -1,0 +1,90 @@
+"""A model that runs back to back on a simulated phone: how it fares as the phone gets hot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from coexec.core.events import Trace
+from coexec.processors.simulated.phone import Phone
+from coexec.simulation.energy import DRAM, energy_between
+from coexec.simulation.frequency import HEAT_PERIOD_US, PERFORMANCE
+
+Step = Callable[[Trace | None], object]
+"""Runs a model once."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A moment of a repetition: when, how long a run took then, temperature, lowest speed."""
+
+    second: float
+    ms: float
+    celsius: float
+    speed: float
+
+
+def busy_us(phone: Phone) -> dict[str, float]:
+    """How long each unit of a phone has worked so far, by name."""
+    return {unit.name: phone.engine.busy_us(unit.name) for unit in phone.engine.units}
+
+
+def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
+    """Runs back to back for so long, sampled.
+
+    A run whose speeds are those of an earlier run takes as long and as much energy: where nothing
+    random takes part, such runs are not simulated again, but leapt over until the next look at the
+    temperature.
+    """
+    engine = phone.engine
+    steady = not engine.loads and phone.condition.governor == PERFORMANCE
+    known: dict[tuple[float, ...], _Repeated] = {}
+    end = engine.now_us + seconds * 1e6
+    while engine.now_us < end:
+        start, celsius = engine.now_us, engine.celsius
+        speeds = _speeds(phone)
+        one = known.get(speeds)
+        if one is None:
+            one = _watched(phone, step)
+            celsius = engine.celsius
+            if steady and speeds == _speeds(phone):
+                known[speeds] = one
+        yield Sample(start / 1e6, one.us / 1e3, celsius, one.lowest)
+        if speeds not in known or one.us <= 0:
+            continue
+        times = max(int(HEAT_PERIOD_US / one.us), 1)
+        while engine.now_us < end and speeds == _speeds(phone):
+            engine.leap(
+                times * one.us,
+                {part: times * joules for part, joules in one.joules.items()},
+                {name: times * on for name, on in one.busy_us.items()},
+            )
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A run: how long it took, energy of what does something in it, busy times, lowest speed."""
+
+    us: float
+    joules: Mapping[str, float]
+    busy_us: Mapping[str, float]
+    lowest: float
+
+
+def _watched(phone: Phone, step: Step) -> _Repeated:
+    engine = phone.engine
+    start, before, busy = engine.now_us, engine.ledger.joules, busy_us(phone)
+    speeds = {unit.name: engine.speed(unit.name) for unit in engine.units}
+    step(None)
+    spent = energy_between(before, engine.ledger.joules)
+    worked = {name: now - busy[name] for name, now in busy_us(phone).items()}
+    return _Repeated(
+        us=engine.now_us - start,
+        joules={part: j for part, j in spent.items() if part == DRAM or part in worked},
+        busy_us=worked,
+        lowest=min(speeds[name] for name, us in worked.items() if us > 0),
+    )
+
+
+def _speeds(phone: Phone) -> tuple[float, ...]:
+    return tuple(phone.engine.speed(unit.name) for unit in phone.engine.units)
