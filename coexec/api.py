@@ -21,7 +21,7 @@ from coexec.placement.save import load_plan
 from coexec.processors.find import open_processor
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
-from coexec.step_builder import BatchStatistics, Precision
+from coexec.step_builder import BatchStatistics, Precision, Updates
 from coexec.trainer import Trainer as BaseTrainer
 
 LAST_RESORT = "reference"
@@ -99,6 +99,8 @@ class Trainer(BaseTrainer):
         activations: Activations = "full",
         memory: str | int | None = None,
         batch_statistics: BatchStatistics = "whole",
+        updates: Updates = "together",
+        lossy: bool = False,
         plan: Plan | str | Path | None = None,
     ) -> None:
         followed, specs = (None, processors) if plan is None else _followed(plan, processors)
@@ -116,6 +118,8 @@ class Trainer(BaseTrainer):
             activations=activations,
             memory=memory,
             batch_statistics=batch_statistics,
+            updates=updates,
+            lossy=lossy,
             plan=followed,
         )
 

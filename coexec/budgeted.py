@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -10,25 +11,28 @@ import onnx_ir as ir
 from coexec.base.errors import DataError, UsageError
 from coexec.core.processor import Processor
 from coexec.core.program import SCRATCH
-from coexec.core.types import Array, OpCall
+from coexec.core.types import Array, OpCall, TensorType, compute_dtype
+from coexec.cost.model import MEASURED, ProcessorCosts
+from coexec.memory.build_problem import Measure
+from coexec.memory.problem import StepProblem
 from coexec.memory_amounts import budget_bytes
-from coexec.memory_budget import (
-    Lowered,
-    MemoryPlan,
-    Question,
-    Setting,
-    plan_memory,
-)
+from coexec.memory_budget import Lowered, MemoryPlan, Setting, step_problem
+from coexec.memory_search import plan_memory
+from coexec.memory_techniques import TECHNIQUES, Question, Technique
 from coexec.processor_costs import processor_costs
 from coexec.resident import ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.step_builder import Kind, Recipe, StepBuilder
 
+HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
+
 
 class BudgetedSteps:
     """Plans the memory of the steps of a training, once for each shape of a batch.
 
-    Times are those known of the first processor. Nothing is allocated here.
+    Times are those known of the first processor. Nothing is allocated or built here. ``lossy``
+    techniques may be used if that is said. All shapes share the optimizer's states: what the first
+    plan keeps them in, later ones do.
     """
 
     def __init__(
@@ -38,12 +42,15 @@ class BudgetedSteps:
         processors: Mapping[str, Processor],
         memory: str | int,
         mode: ExecutionMode = DEFAULT,
+        *,
+        lossy: bool = False,
     ) -> None:
         self.model = model
         self.recipe = recipe
         self.processors = processors
         self.mode = mode
         self.memory = memory
+        self.lossy = lossy
         self.nbytes = budget_bytes(memory)
         self.last: MemoryPlan | None = None
         self._plans: dict[tuple[tuple[int, ...], ...], MemoryPlan] = {}
@@ -62,36 +69,109 @@ class BudgetedSteps:
         return self.last
 
     def _planned(self, arrays: Mapping[str, Array]) -> MemoryPlan:
+        half = bool(next(iter(self.processors.values())).describe().features.get("fp16"))
+        recipe, techniques = self.recipe, TECHNIQUES
+        if self.last is not None:
+            recipe = replace(recipe, optimizer=self.last.setting.recipe.optimizer)
+            techniques = tuple(each for each in TECHNIQUES if each.changes != "optimizer")
+        question = Question(self.model, recipe, arrays, self.lossy, half)
+        return self._search(question, self.nbytes, techniques)
+
+    def recomputed(self, arrays: Mapping[str, Array], nbytes: int) -> tuple[str, ...]:
+        """What to recompute, with no other technique, so that steps fit so many bytes.
+
+        Raises:
+            MemoryBudgetError: they do not.
+        """
+        question = Question(self.model, self.recipe, arrays)
+        return self._search(question, nbytes, ()).setting.recompute
+
+    def problem(self, lowered: Lowered) -> StepProblem:
+        """The memory problem of a step, with times on the first processor."""
+        return step_problem(lowered, self._costs())
+
+    def _search(
+        self, question: Question, nbytes: int, techniques: Sequence[Technique]
+    ) -> MemoryPlan:
+        def lower(setting: Setting) -> Lowered:
+            return self.lower(setting, question.arrays)
+
+        return plan_memory(question, nbytes, lower, self._costs(), techniques)
+
+    def _costs(self) -> Measure:
         name, processor = next(iter(self.processors.items()))
         costs = processor_costs({name: processor})[name]
-
-        def cost_us(call: OpCall) -> float:
-            return costs.cost(call).time.median_us
-
-        def lower(setting: Setting) -> Lowered:
-            return self.lower(setting, arrays)
-
-        question = Question(self.model, self.recipe, arrays)
-        return plan_memory(question, self.nbytes, lower, cost_us)
+        return lambda call: _cost_us(costs, call)
 
     def lower(self, setting: Setting, arrays: Mapping[str, Array]) -> Lowered:
         """The programs of a step on a batch, with all memory planned."""
-        count = setting.recipe.micro_batches
         builder = StepBuilder(self.model, setting.recipe)
         programs = ResidentPrograms(self.processors, self.mode)
-        kind: Kind = "step" if count == 1 else "accumulate"
-        pieces = {name: split(name, array, count)[0] for name, array in arrays.items()}
+        kind, pieces = part_of(setting.recipe, arrays)
         graph = builder.build(kind, pieces)
-        first = programs.lower(kind, graph, setting.recompute)
+        first = programs.lower(kind, graph, setting.recompute, builds=False)
         if not any(buffer.role == SCRATCH for buffer in first.program.buffers):
             raise UsageError(
                 f"--memory: {', '.join(self.processors)} plan no memory for what is between "
                 "operators, so that no budget can be kept; use an OpenCL processor"
             )
-        if count == 1:
+        if kind == "step":
             return Lowered(first.graph, (first.program,))
-        update = programs.lower("update", builder.build_update(graph))
+        update = programs.lower("update", builder.build_update(graph), builds=False)
         return Lowered(first.graph, (first.program, update.program))
+
+
+def lay_out(
+    programs: ResidentPrograms, model: ir.Model, setting: Setting, arrays: Mapping[str, Array]
+) -> None:
+    """Have all programs of a step on ``arrays`` ready, but for their memory."""
+    builder = StepBuilder(model, setting.recipe)
+    kind, pieces = part_of(setting.recipe, arrays)
+    graph = builder.build(kind, pieces)
+    programs.lay_out(kind, pieces, graph, setting.recompute)
+    if kind == "accumulate":
+        update = builder.build_update(graph)
+        programs.lay_out("update", parts_key(setting.recipe.micro_batches), update)
+
+
+def part_of(recipe: Recipe, arrays: Mapping[str, Array]) -> tuple[Kind, dict[str, Array]]:
+    """The graph that a step begins with, and what it computes on: a batch, or its first part.
+
+    Raises:
+        DataError: the batch does not divide.
+    """
+    count = recipe.micro_batches
+    kind: Kind = "step" if count == 1 else "accumulate"
+    return kind, {name: split(name, array, count)[0] for name, array in arrays.items()}
+
+
+def parts_key(count: int) -> dict[str, Array]:
+    """What tells updates apart: they divide by the number of parts."""
+    return {"#micro_batches": np.empty((count, 0))}
+
+
+def _cost_us(costs: ProcessorCosts, call: OpCall) -> float:
+    """Microseconds of a call; in float16 by what was measured, else by the limits of the device.
+
+    A fit to times in float32 alone would hold float16 for faster everywhere, by its bytes.
+    """
+    cost = costs.cost(call)
+    if compute_dtype(call) != HALF.name or cost.source == MEASURED:
+        return cost.time.median_us
+    peaks = costs.rates.peak_gflops
+    slower = peaks[SINGLE.name] / peaks.get(HALF.name, peaks[SINGLE.name])
+    return costs.cost(_in_single(call)).time.median_us * slower
+
+
+def _in_single(call: OpCall) -> OpCall:
+    """The same call on float32 operands."""
+
+    def single(kind: TensorType | None) -> TensorType | None:
+        return kind if kind is None or kind.dtype != HALF else TensorType(kind.shape, SINGLE)
+
+    return replace(
+        call, inputs=tuple(map(single, call.inputs)), outputs=tuple(map(single, call.outputs))
+    )
 
 
 def split(name: str, array: Array, count: int) -> list[Array]:

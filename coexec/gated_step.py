@@ -39,7 +39,8 @@ def run_gated(
 ) -> Outcome:
     """Run a graph with a loss; its gate keeps bad numbers from reaching the parameters.
 
-    ``passed`` is called when the numbers are good, before parameters change.
+    ``passed`` is called when the numbers are good, before parameters change. With early updates
+    only the loss is known by then: sums of gradients that overflowed are for the caller to clear.
 
     Raises:
         NonFiniteLoss: the loss is NaN or infinite; parameters are as before ``step``.
@@ -50,7 +51,7 @@ def run_gated(
         loss = float(host[graph.loss])
         if not np.isfinite(loss):
             raise NonFiniteLoss(_explain(compiled, feeds, loss, step))
-        if graph.magnitude and not np.isfinite(host[graph.magnitude]):
+        if graph.magnitude in graph.gate and not np.isfinite(host[graph.magnitude]):
             raise _Overflow(loss)
         passed()
 
@@ -58,7 +59,8 @@ def run_gated(
         results = compiled.executor.run(feeds, (*graph.watched,), gate, trace)
     except _Overflow as overflow:
         return Outcome(overflow.loss, overflowed=True)
-    return Outcome(float(results[graph.loss]))
+    overflowed = bool(graph.magnitude) and not np.isfinite(results[graph.magnitude])
+    return Outcome(float(results[graph.loss]), overflowed)
 
 
 def _explain(compiled: Compiled, feeds: Mapping[str, Array], loss: float, step: int) -> str:

@@ -8,6 +8,7 @@ from coexec.base.errors import UsageError
 from coexec.base.units import parse_bytes
 
 AUTO = "auto"
+MEMINFO = Path("/proc/meminfo")
 AUTO_SHARE = 0.75
 """Of the memory that the machine has available, a training takes so much by itself."""
 
@@ -30,7 +31,7 @@ def budget_bytes(memory: str | int) -> int:
         raise UsageError(f"--memory: {error}, or {AUTO}") from error
 
 
-def available_bytes(file: Path = Path("/proc/meminfo")) -> int:
+def available_bytes(file: Path = MEMINFO) -> int:
     """Memory that programs can still have on this machine, as Linux tells it.
 
     Raises:

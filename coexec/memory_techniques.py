@@ -1,7 +1,8 @@
 """Techniques that make a training step smaller: a list that grows by a line each.
 
 A technique offers other recipes for the same training. Rematerialisation is not in the list: it
-needs no other recipe and goes on top of every one (:mod:`coexec.memory.choose`).
+needs no other recipe and goes on top of every one (:mod:`coexec.memory.choose`). Techniques that
+change what is computed are offered only where the user allows that.
 """
 
 from __future__ import annotations
@@ -12,27 +13,72 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from coexec.autodiff.optimizers import Optimizer
 from coexec.core.types import Array
 from coexec.passes.batch_statistics import nodes_with_batch_statistics
+from coexec.passes.compress_activations import Activations
 from coexec.step_builder import Recipe
 
 REMATERIALISATION = "rematerialisation"
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is to be trained: the model, the recipe as asked for, and a batch.
+
+    ``lossy`` techniques may be used; ``half``: the processor has arithmetic in float16.
+    """
+
+    model: ir.Model
+    recipe: Recipe
+    arrays: Mapping[str, Array]
+    lossy: bool = False
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Another recipe; ``detail`` says in words what its technique is set to."""
+
+    recipe: Recipe
+    detail: str
+
+
 class Technique(Protocol):
-    """``exact``: gradients stay what they are, but for the order of sums."""
+    """``exact``: gradients stay what they are, but for the order of sums.
+
+    ``changes`` names the field of a recipe that it sets; of two for one field, one is used.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
+    def changes(self) -> str: ...
+
+    @property
     def exact(self) -> bool: ...
 
-    def refusal(self, model: ir.Model, recipe: Recipe, arrays: Mapping[str, Array]) -> str:
+    def refusal(self, question: Question) -> str:
         """Why it cannot be used on this training; "" if it can."""
 
-    def variants(self, recipe: Recipe, arrays: Mapping[str, Array]) -> Sequence[Recipe]:
-        """The recipes that it offers, mildest first."""
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        """What it makes of a recipe (that asked for, or another technique's), mildest first."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Bits where only a comparison reads an activation, taps instead of pooled operands."""
+
+    name: str = "masks"
+    changes: str = "activations"
+    exact: bool = True
+
+    def refusal(self, question: Question) -> str:
+        return _kept_otherwise(question.recipe)
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        return [Offer(replace(recipe, activations="mask"), "of Relu, dropout, pooling")]
 
 
 @dataclass(frozen=True)
@@ -45,22 +91,113 @@ class MicroBatches:
 
     counts: tuple[int, ...] = (2, 4, 8, 16)
     name: str = "micro-batches"
+    changes: str = "micro_batches"
     exact: bool = True
 
-    def refusal(self, model: ir.Model, recipe: Recipe, arrays: Mapping[str, Array]) -> str:
+    def refusal(self, question: Question) -> str:
+        recipe = question.recipe
         if recipe.micro_batches > 1:
             return f"{recipe.micro_batches} are asked for already"
         if recipe.batch_statistics == "whole":
-            return statistics_refusal(model)
+            return statistics_refusal(question.model)
         return ""
 
-    def variants(self, recipe: Recipe, arrays: Mapping[str, Array]) -> Sequence[Recipe]:
-        sizes = {array.shape[0] if array.ndim else 1 for array in arrays.values()}
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        sizes = {array.shape[0] if array.ndim else 1 for array in question.arrays.values()}
         fitting = [c for c in self.counts if all(s % c == 0 and s > c for s in sizes)]
-        return [replace(recipe, micro_batches=count) for count in fitting]
+        return [Offer(replace(recipe, micro_batches=c), f"{c} parts") for c in fitting]
 
 
-TECHNIQUES: tuple[Technique, ...] = (MicroBatches(),)
+@dataclass(frozen=True)
+class EarlyUpdates:
+    """Large parameters change as soon as they can (:mod:`coexec.passes.order_for_memory`).
+
+    Their gradients need not wait for each other. A loss that is not finite still changes nothing:
+    it is looked at before the backward pass.
+    """
+
+    name: str = "early updates"
+    changes: str = "updates"
+    exact: bool = True
+
+    def refusal(self, question: Question) -> str:
+        return question.recipe.looks_at_gradients
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        if recipe.looks_at_gradients:
+            return []
+        return [Offer(replace(recipe, updates="early"), "of large parameters")]
+
+
+@dataclass(frozen=True)
+class RoundedActivations:
+    """Activations kept in blocks of integers (:mod:`coexec.passes.compress_activations`)."""
+
+    ways: tuple[Activations, ...] = ("int8", "int4")
+    name: str = "rounded activations"
+    changes: str = "activations"
+    exact: bool = False
+
+    def refusal(self, question: Question) -> str:
+        return _kept_otherwise(question.recipe)
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        return [Offer(replace(recipe, activations=way), way) for way in self.ways]
+
+
+@dataclass(frozen=True)
+class SmallStates:
+    """States of the optimizer in 8 bits (``ops/optim_8bit.py``)."""
+
+    name: str = "8-bit optimizer state"
+    changes: str = "optimizer"
+    exact: bool = False
+
+    def refusal(self, question: Question) -> str:
+        bits = state_bits(question.recipe.optimizer)
+        if bits is None:
+            return "this optimizer keeps its states as they are"
+        return "asked for already" if bits == 8 else ""
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        return [Offer(with_state_bits(recipe, 8), "of large parameters")]
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """Activations and gradients in float16, with a loss scale."""
+
+    name: str = "half precision"
+    changes: str = "precision"
+    exact: bool = False
+
+    def refusal(self, question: Question) -> str:
+        if question.recipe.precision == "mixed":
+            return "asked for already"
+        return "" if question.half else "the processor has no arithmetic in float16"
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        if recipe.updates == "early":
+            return []  # a gradient too large for float16 would come to light too late
+        return [Offer(replace(recipe, precision="mixed"), "float16")]
+
+
+EXACT: tuple[Technique, ...] = (Masks(), MicroBatches())
+LOSSY: tuple[Technique, ...] = (RoundedActivations(), SmallStates(), HalfPrecision())
+TECHNIQUES = (*EXACT, *LOSSY, EarlyUpdates())
+"""What stands behind others goes on top of them."""
+
+
+def state_bits(optimizer: Optimizer) -> int | None:
+    """Bits of the states of an optimizer that lets one choose; none: it does not."""
+    found = getattr(optimizer, "state_bits", None)
+    return found if isinstance(found, int) else None
+
+
+def with_state_bits(recipe: Recipe, bits: int) -> Recipe:
+    """The recipe with states of so many bits, for an optimizer that lets one choose."""
+    optimizer = replace(recipe.optimizer, state_bits=bits)  # type: ignore[type-var]
+    return replace(recipe, optimizer=optimizer)
 
 
 def statistics_refusal(model: ir.Model) -> str:
@@ -72,3 +209,8 @@ def statistics_refusal(model: ir.Model) -> str:
         f"{len(nodes)} BatchNormalization nodes ({nodes[0]!r}, ...) take statistics over the whole "
         "batch; batch_statistics='ghost' takes those of each part"
     )
+
+
+def _kept_otherwise(recipe: Recipe) -> str:
+    way = recipe.activations
+    return "" if way == "full" else f"activations are kept as asked for ({way})"

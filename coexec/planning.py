@@ -21,6 +21,9 @@ from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.fold_scale import fold_scale
+from coexec.passes.rematerialise import rematerialise
+from coexec.passes.updates import replace_after_readers
+from coexec.placed_memory import placed_within
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
 from coexec.placement.divisions import shares_to_measure
 from coexec.placement.policies.exact import SECONDS
@@ -35,7 +38,7 @@ from coexec.placement.policies.table import (
 )
 from coexec.placement.timeline import makespan_deciles
 from coexec.processor_costs import processor_costs
-from coexec.session import legalise
+from coexec.session import check_feeds, legalise
 from coexec.trainer import Trainer
 
 MEASURING_SECONDS = 30.0
@@ -118,17 +121,44 @@ def plan_training(
 ) -> Planning:
     """Plan training steps on batches like ``feeds``; nothing is compiled or trained.
 
-    They run on the trainer's processors, or on others.
+    They run on the trainer's processors, or on others. On several, they keep the trainer's budget
+    of memory; on one, other techniques do that, and there is nothing to place.
+
+    Raises:
+        MemoryBudgetError: no plan was found that does.
     """
-    step: StepGraph = trainer.build_step(feeds)
-    states = States(step.state, frozenset(step.initial), step.watched)
-    processors = processors or trainer.processors
-    model = legalise(step.model, processors)
-    return _plan(model, processors, states, how)
+    there = processors or trainer.processors
+
+    def planned(recompute: tuple[str, ...], how: PlanOptions, *, divides: bool) -> Planning:
+        step: StepGraph = trainer.build_step(feeds)
+        states = States(step.state, frozenset(step.initial), step.watched)
+        model = legalise(step.model, there)
+        rematerialise(model.graph, recompute)
+        if recompute:
+            replace_after_readers(model.graph, step.state)
+        return _plan(model, there, states, how, divides=divides)
+
+    if trainer.memory.steps is None or len(there.keys() - {how.last_resort}) < 2:
+        return planned((), how, divides=True)
+    found: list[Planning] = []
+
+    def place(recompute: tuple[str, ...], number: int) -> Plan:
+        # What is not known yet is measured once.
+        now = replace(how, seconds=0.0) if number else how
+        found.append(planned(recompute, now, divides=False))
+        return found[-1].plan
+
+    plan = placed_within(trainer.memory.steps, check_feeds(trainer.model, feeds), place)
+    return replace(found[-1], plan=plan)
 
 
 def _plan(
-    model: ir.Model, processors: Mapping[str, Processor], states: States, how: PlanOptions
+    model: ir.Model,
+    processors: Mapping[str, Processor],
+    states: States,
+    how: PlanOptions,
+    *,
+    divides: bool = True,
 ) -> Planning:
     began = time.perf_counter()
     if how.policy not in (*NAMES, ALL):
@@ -156,7 +186,11 @@ def _plan(
         if measurable:
             measure(shares, measurable, left, how.observe, how.refresh)
 
-    ranking, divided = _with_batch(model, costs, states, planned, ranking, how, measure_shares)
+    if divides:
+        parts = (model, costs, states, planned, ranking, how, measure_shares)
+        ranking, divided = _with_batch(*parts)
+    else:
+        ranking, divided = _left_out(ranking, "a budget of memory is kept for whole batches"), None
     chosen = ranking.chosen
     if divided is not None and chosen is divided.outcome:
         plan, placed, planned = divided.plan, divided.placed, divided.planned

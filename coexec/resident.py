@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from coexec.autodiff.step import StepGraph, accumulator_name
+from coexec.autodiff.state_bits import SCALE, state_as
+from coexec.autodiff.step import ACCUMULATOR, StepGraph
+from coexec.base.collection import collection_paused
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
-from coexec.core.program import Program
-from coexec.core.types import Array
+from coexec.core.program import STATE, Program
+from coexec.core.types import Array, TensorType
+from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.rematerialise import rematerialise
+from coexec.passes.updates import replace_after_readers
 from coexec.placement.policies.first_that_can import place
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
@@ -59,13 +63,18 @@ class ResidentPrograms:
         self.mode = mode
         self.follow = follow
         self._compiled: dict[tuple[Kind, Shapes], Compiled] = {}
+        self._laid_out: dict[tuple[Kind, Shapes], tuple[StepGraph, Lowered]] = {}
         self._buffers: dict[str, Buffer] = {}
         self._homes: dict[str, str] = {}
+        self._kinds: dict[str, TensorType] = {}
         self._loaded: dict[str, Array] = {}
 
     def find(self, kind: Kind, arrays: Mapping[str, Array]) -> Compiled | None:
-        """The program of a kind for inputs of these shapes, if it is compiled."""
-        return self._compiled.get((kind, _shapes(arrays)))
+        """The program of a kind for inputs of these shapes, if it is compiled or laid out."""
+        key = (kind, _shapes(arrays))
+        if key in self._laid_out:
+            return self._bind(key, *self._laid_out.pop(key))
+        return self._compiled.get(key)
 
     def training(self) -> Compiled | None:
         """The training step (or accumulation) compiled last."""
@@ -87,23 +96,42 @@ class ResidentPrograms:
             ModelError: the plan to follow is not of this graph.
             ProcessorError: it needs a processor that is not there or does not support its part.
         """
-        lowered = self.lower(kind, graph, recompute)
-        plan, program = lowered.plan, lowered.program
-        if kind != "step" or self.follow is None:
-            warn_of_fallbacks(plan)
-        executor = Executor(program, self.processors, self._buffers)
+        return self._bind((kind, _shapes(arrays)), graph, self.lower(kind, graph, recompute))
+
+    def lay_out(
+        self,
+        kind: Kind,
+        arrays: Mapping[str, Array],
+        graph: StepGraph,
+        recompute: Sequence[str] = (),
+    ) -> None:
+        """As :meth:`compile`, but memory is taken only when the program is looked for."""
+        self._laid_out[kind, _shapes(arrays)] = (graph, self.lower(kind, graph, recompute))
+
+    def _bind(self, key: tuple[Kind, Shapes], graph: StepGraph, lowered: Lowered) -> Compiled:
+        if key[0] != "step" or self.follow is None:
+            warn_of_fallbacks(lowered.plan)
+        executor = Executor(lowered.program, self.processors, self._buffers)
         self._adopt(graph, executor)
-        self._compiled[kind, _shapes(arrays)] = Compiled(graph, plan, executor)
-        return self._compiled[kind, _shapes(arrays)]
+        self._compiled[key] = Compiled(graph, lowered.plan, executor)
+        return self._compiled[key]
 
-    def lower(self, kind: Kind, graph: StepGraph, recompute: Sequence[str] = ()) -> Lowered:
-        """``graph`` placed, and its program with all memory planned; nothing is built or allocated.
+    @collection_paused()
+    def lower(
+        self, kind: Kind, graph: StepGraph, recompute: Sequence[str] = (), *, builds: bool = True
+    ) -> Lowered:
+        """``graph`` placed, and its program with all memory planned; nothing is allocated.
 
-        Raises as :meth:`compile` does.
+        With ``builds``, the code of its kernels is built. Raises as :meth:`compile` does.
         """
         follow = self.follow if kind == "step" else None
+        recompute = recompute if follow is None else follow.recompute
         model = legalise(graph.model, self.processors, follow)
+        if kind in TRAINING and follow is None:
+            order_for_memory(model.graph, graph.state, early=graph.early)
         rematerialise(model.graph, recompute)
+        if recompute:
+            replace_after_readers(model.graph, graph.state)
         if follow is None:
             plan = place(model.graph, self.processors)
         else:
@@ -114,47 +142,93 @@ class ResidentPrograms:
             state=graph.state,
             state_inputs=frozenset(graph.initial),
             homes=self._homes,
-            gate=graph.watched,
+            gate=graph.gate,
+            early=graph.early,
             mode=self.mode,
             # Frozen parameters are constants: copies in a kernel's layout take up to four times
             # their bytes, and a training that freezes them wants its memory for other things.
             prepares=kind == "inference",
+            builds=builds,
         )
         return Lowered(plan, lower(model.graph, how), model.graph)
 
     def read(self) -> dict[str, Array]:
         """All states by name, read from the devices or (not in use yet) from the host."""
-        owner: dict[str, Executor] = {}
-        for compiled in self._compiled.values():
-            for name in compiled.executor.program.state:
-                owner.setdefault(name, compiled.executor)
-        read = {name: executor.read_state(name) for name, executor in owner.items()}
-        return {**self._loaded, **read}
+        return {**self._loaded, **{name: self._read(name) for name in self._homes}}
+
+    def _read(self, name: str) -> Array:
+        kind, runner = self._kinds[name], self.processors[self._homes[name]]
+        result = np.empty(kind.shape, kind.dtype)
+        runner.wait(runner.copy(result, self._buffers[name], ()))
+        return result
 
     def write(self, state: Mapping[str, Array]) -> None:
         """Set states by name; those that nobody uses yet are kept for whoever does."""
         self._loaded = dict(state)
-        for compiled in self._compiled.values():
-            for name in compiled.executor.program.state:
-                if name in state:
-                    compiled.executor.write_state(name, state[name])
+        self._fill(self._homes)
+
+    def _write(self, name: str, value: Array) -> None:
+        kind, runner = self._kinds[name], self.processors[self._homes[name]]
+        if value.shape != kind.shape:
+            raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
+        array = np.ascontiguousarray(value, kind.dtype)
+        runner.wait(runner.copy(self._buffers[name], array, ()))
+
+    def inherit(self, old: ResidentPrograms) -> None:
+        """Take over the states of other programs: in place where they stay, else by the host.
+
+        Sums of gradients are zero between two steps and are not taken over.
+        """
+        wanted = self._state_types()
+        self._loaded = dict(old._loaded)
+        for name, home in old._homes.items():
+            if name.endswith(ACCUMULATOR):
+                continue
+            if wanted.get(name) == (home, old._kinds[name]):
+                self._own(name, home, old._kinds[name], old._buffers[name])
+            else:
+                self._loaded[name] = old._read(name)
+
+    def _own(self, name: str, home: str, kind: TensorType, buffer: Buffer) -> None:
+        self._homes[name], self._kinds[name], self._buffers[name] = home, kind, buffer
+
+    def _state_types(self) -> dict[str, tuple[str, TensorType]]:
+        """Home and type of the states of programs that are laid out."""
+        programs = [lowered.program for _, lowered in self._laid_out.values()]
+        return {
+            spec.name: (spec.processor, program.types[spec.name])
+            for program in programs
+            for spec in program.buffers
+            if spec.role == STATE
+        }
 
     def clear_accumulators(self) -> None:
         """Zero the sums of gradients over micro-batches."""
-        for compiled in self._compiled.values():
-            for name in map(accumulator_name, compiled.graph.trainable):
-                if name in compiled.executor.program.state:
-                    kind = compiled.executor.program.types[name]
-                    compiled.executor.write_state(name, np.zeros(kind.shape, kind.dtype))
+        for name in self._homes:
+            if name.endswith(ACCUMULATOR):
+                self._write(name, np.zeros(self._kinds[name].shape, self._kinds[name].dtype))
 
     def _adopt(self, graph: StepGraph, executor: Executor) -> None:
         """Remember where states live, and fill those that are new."""
-        homes = {spec.name: spec.processor for spec in executor.program.buffers}
-        for name in executor.program.state:
-            if name not in self._homes:
-                self._homes[name] = homes[name]
-                executor.write_state(name, self._loaded.get(name, graph.initial[name]))
+        program = executor.program
+        homes = {spec.name: spec.processor for spec in program.buffers}
         self._buffers.update(executor.buffers)
+        new = [name for name in program.state if name not in self._homes]
+        for name in new:
+            self._own(name, homes[name], program.types[name], executor.buffers[name])
+            if state_as(name, program.types[name], self._loaded) is None:
+                self._write(name, graph.initial[name])
+        self._fill(new)
+
+    def _fill(self, names: Collection[str]) -> None:
+        """Give states their values among those loaded, which are forgotten then."""
+        known = {name: state_as(name, self._kinds[name], self._loaded) for name in names}
+        for name, value in known.items():
+            if value is not None:
+                self._write(name, value)
+                self._loaded.pop(name, None)
+                if f"{name}{SCALE}" not in self._homes:
+                    self._loaded.pop(f"{name}{SCALE}", None)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> Shapes:

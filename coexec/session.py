@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from coexec.base.collection import collection_paused
 from coexec.base.errors import DataError, FallbackWarning, ModelError, ProcessorError
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
@@ -162,6 +163,7 @@ class Session:
         self._last = self._prepared[key]
         return self._last
 
+    @collection_paused()
     def _compile(self, arrays: Mapping[str, Array]) -> Prepared:
         shapes = {name: array.shape for name, array in arrays.items()}
         values = {name: arrays[name] for name in self._values if name in arrays}

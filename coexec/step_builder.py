@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, get_args
 
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from coexec.autodiff.step import (
     build_step,
     build_update,
 )
+from coexec.base.collection import collection_paused
 from coexec.base.errors import UsageError
 from coexec.core.processor import Processor
 from coexec.core.types import Array
@@ -31,6 +32,8 @@ from coexec.passes.training_mode import training_mode
 Precision = Literal["float32", "mixed"]
 BatchStatistics = Literal["whole", "ghost"]
 """Whether a memory budget may give each part of a batch statistics of its own."""
+Updates = Literal["together", "early"]
+"""Whether parameters change once all gradients are there, or each as soon as it can."""
 Kind = Literal["step", "accumulate", "update", "inference"]
 TRAINING: tuple[Kind, ...] = ("step", "accumulate")
 """Kinds with a loss and gradients."""
@@ -48,7 +51,8 @@ class Recipe:
     """How to train: see :class:`coexec.trainer.Trainer`.
 
     Raises:
-        UsageError: a way to keep activations, or to take batch statistics, that is not known.
+        UsageError: a way to keep activations, to take batch statistics or to update that is not
+            known, or early updates where gradients are looked at together first.
     """
 
     loss: Loss
@@ -60,10 +64,25 @@ class Recipe:
     precision: Precision = "float32"
     activations: Activations = "full"
     batch_statistics: BatchStatistics = "whole"
+    updates: Updates = "together"
 
     def __post_init__(self) -> None:
         _require("activations", self.activations, get_args(Activations))
         _require("batch statistics", self.batch_statistics, get_args(BatchStatistics))
+        _require("updates", self.updates, get_args(Updates))
+        if self.updates == "early" and (reason := self.looks_at_gradients):
+            raise UsageError(f"updates cannot come early: {reason}")
+
+    @property
+    def looks_at_gradients(self) -> str:
+        """Why all gradients must be there before the first parameter changes; "" if need not be."""
+        if self.micro_batches > 1:
+            return ""  # what comes early is their addition to sums, which a bad step clears
+        if self.clip_norm is not None:
+            return "clipping takes the norm of all gradients together"
+        if self.precision == "mixed":
+            return "a step with one gradient too large for float16 must change nothing"
+        return ""
 
 
 class StepBuilder:
@@ -73,13 +92,12 @@ class StepBuilder:
         self.model = model
         self.recipe = recipe
         self._parameters: tuple[str, ...] = ()
-        self.uncompressed_bytes = 0
-        """Of activations that the training graph built last would keep for its backward pass."""
 
     def of(self, recipe: Recipe) -> StepBuilder:
         """The builder of the same training by another recipe."""
         return self if recipe == self.recipe else StepBuilder(self.model, recipe)
 
+    @collection_paused()
     def build(self, kind: Kind, arrays: Mapping[str, Array]) -> StepGraph:
         """The graph of ``kind`` (all but ``update``) on inputs of these shapes."""
         model = specialise(self.model, {name: a.shape for name, a in arrays.items()}, {})
@@ -100,9 +118,9 @@ class StepBuilder:
                 model, recipe.loss, recipe.optimizer, clip_norm=recipe.clip_norm, **how
             )
         self._parameters = self._parameters or graph.parameters
-        self.uncompressed_bytes = kept_bytes(graph.model.graph)
+        full = kept_bytes(graph.model.graph)
         compress_activations(graph.model, recipe.activations, (graph.labels,))
-        return graph
+        return replace(graph, uncompressed_bytes=full, early=recipe.updates == "early")
 
     def build_update(self, accumulation: StepGraph) -> StepGraph:
         """The optimizer alone, on the gradients that ``accumulation`` leaves behind."""

@@ -14,7 +14,7 @@ from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError, NonFiniteLoss, UsageError
-from coexec.budgeted import BudgetedSteps, split
+from coexec.budgeted import BudgetedSteps, lay_out, part_of, parts_key, split
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -23,10 +23,12 @@ from coexec.core.types import Array
 from coexec.frontend.export import save_model
 from coexec.gated_step import Outcome, run_gated
 from coexec.memory_budget import MemoryPlan, Setting
+from coexec.memory_keeper import MemoryKeeper
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import Activations
 from coexec.passes.kept import kept_bytes
 from coexec.passes.lora import merge_adapters
+from coexec.placed_memory import PlacedSteps
 from coexec.report.lines import watched
 from coexec.resident import Compiled, ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
@@ -37,6 +39,7 @@ from coexec.step_builder import (
     Precision,
     Recipe,
     StepBuilder,
+    Updates,
     check_precision,
 )
 
@@ -56,6 +59,8 @@ class TrainerOptions(TypedDict):
     activations: Activations
     memory: str | int | None
     batch_statistics: BatchStatistics
+    updates: Updates
+    lossy: bool
 
 
 class Trainer:
@@ -72,11 +77,14 @@ class Trainer:
 
     ``activations`` says how what the backward pass needs is kept until then (all ways:
     :mod:`coexec.passes.compress_activations`): ``full``, exactly in fewer bytes (``mask``), or with
-    an error of the gradients (``int8``, ``int4``, ``pooled``, ``auto``).
+    an error of the gradients (``int8``, ``int4``, ``pooled``, ``auto``). With ``early``
+    ``updates``, large parameters change in the backward pass: gradients do not wait for each other.
 
     ``memory`` is a budget for all that a step has on the devices (bytes, ``512MiB``, ``auto``): the
-    fastest step that fits is taken (:mod:`coexec.memory_budget`, :attr:`memory_plan`). Only with
-    ``batch_statistics`` ``ghost`` may it divide batches that are normalised as a whole.
+    fastest step that fits is taken (:mod:`coexec.memory_search`, :attr:`memory_plan`), by
+    techniques that lose precision only if it may be ``lossy``. Only with ``batch_statistics``
+    ``ghost`` may it divide batches that are normalised as a whole. ``auto`` also shrinks while the
+    machine is short of memory (:attr:`memory`: what changed, and when).
 
     While :attr:`updating` is false, a step that broke off has left all states as they were.
 
@@ -101,12 +109,14 @@ class Trainer:
         activations: Activations = "full",
         memory: str | int | None = None,
         batch_statistics: BatchStatistics = "whole",
+        updates: Updates = "together",
+        lossy: bool = False,
         plan: Plan | None = None,
     ) -> None:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
-        if plan is not None and micro_batches > 1:
-            raise UsageError("a plan is that of whole steps: leave it out, or use 1 micro-batch")
+        if plan is not None and (micro_batches > 1 or updates == "early"):
+            raise UsageError("a plan is of whole steps with updates at their end: leave it out")
         check_precision(precision, processors)
         self.model = model
         self.loss = loss
@@ -123,10 +133,12 @@ class Trainer:
         self.steps = 0
         self.updating = False
         numbers = (self.trainable, clip_norm, micro_batches, seed)
-        recipe = Recipe(loss, optimizer, *numbers, precision, activations, batch_statistics)
+        ways = (precision, activations, batch_statistics, updates)
+        recipe = Recipe(loss, optimizer, *numbers, *ways)
         self._builder = StepBuilder(model, recipe)
         self._programs = ResidentPrograms(processors, mode, plan)
-        self._budgeted = self._budget(memory)
+        self._lossy = lossy
+        self.memory = MemoryKeeper(recipe, memory, self._budget, self._laid_out)
 
     def options(self) -> TrainerOptions:
         """What a trainer is made with beside model, loss, optimizer, processors and plan."""
@@ -138,8 +150,10 @@ class Trainer:
             "mode": self.mode,
             "precision": self.precision,
             "activations": self.activations,
-            "memory": None if self._budgeted is None else self._budgeted.memory,
+            "memory": None if self.memory.steps is None else self.memory.steps.memory,
             "batch_statistics": self._builder.recipe.batch_statistics,
+            "updates": self._builder.recipe.updates,
+            "lossy": self._lossy,
         }
 
     def with_plan(self, plan: Plan) -> Trainer:
@@ -155,14 +169,15 @@ class Trainer:
             NonFiniteLoss: the loss is NaN or infinite; parameters are as before the step.
         """
         arrays = check_feeds(self.model, feeds)
+        self._programs = self.memory.turn(self.steps, arrays, self._programs)
         with watched(trace) as watching:
-            setting = self._setting(arrays)
+            setting = self.memory.setting(arrays)
             if setting.recipe.micro_batches == 1:
                 compiled = self._get("step", arrays, setting)
                 outcome = self._run(compiled, arrays, labels, self.steps, watching)
             else:
                 outcome = self._accumulated_step(setting, arrays, labels, watching)
-        if self.precision == "mixed":
+        if setting.recipe.precision == "mixed":
             self.loss_scale = self.loss_scale.after(outcome.overflowed)
         self.steps += 1
         return outcome.loss
@@ -179,7 +194,8 @@ class Trainer:
         What was loaded and no program has asked for yet is part of it: after :meth:`load_state`
         and :meth:`predict`, the optimizer's state is still on the host.
         """
-        scale = {LOSS_SCALE: self.loss_scale.to_array()} if self.precision == "mixed" else {}
+        scales = self.precision == "mixed" or self.loss_scale != LossScale()
+        scale = {LOSS_SCALE: self.loss_scale.to_array()} if scales else {}
         return {**self._programs.read(), **scale}
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
@@ -189,16 +205,18 @@ class Trainer:
             self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
         self.steps = steps
 
-    def set_memory(self, memory: str | int | None) -> None:
-        """Keep another budget from the next step on (``None``: none); all states stay as they are.
+    def set_memory(
+        self, memory: str | int | None, *, lossy: bool | None = None, wait: bool = True
+    ) -> None:
+        """Keep another budget (``None``: none) from the next step on; states stay as they are.
+
+        Without ``wait``, from the step on for which its plan is made and built, in the background.
 
         Raises:
-            UsageError: no amount of memory, or the training follows a plan.
+            UsageError: no amount of memory.
         """
-        self._budgeted = self._budget(memory)
-        programs = ResidentPrograms(self.processors, self.mode, self.followed)
-        programs.write(self._programs.read())
-        self._programs = programs
+        self._lossy = self._lossy if lossy is None else lossy
+        self.memory.change(self._budget(memory), wait=wait)
 
     def plan_memory(self, feeds: Mapping[str, Array]) -> MemoryPlan | None:
         """How steps on batches like ``feeds`` keep the budget; none without one. Nothing is run.
@@ -206,14 +224,13 @@ class Trainer:
         Raises:
             MemoryBudgetError: nothing fits; the message says what would.
         """
-        if self._budgeted is None:
-            return None
-        return self._budgeted.plan(check_feeds(self.model, feeds))
+        steps = self.memory.steps
+        return None if steps is None else steps.plan(check_feeds(self.model, feeds))
 
     @property
     def memory_plan(self) -> MemoryPlan | None:
         """How the step made last keeps its budget; none without a budget or a step."""
-        return None if self._budgeted is None else self._budgeted.last
+        return self.memory.plan
 
     def prepare(
         self,
@@ -278,8 +295,9 @@ class Trainer:
     @property
     def kept_activations(self) -> tuple[int, int]:
         """Bytes that the step compiled last keeps for its backward pass, and in full."""
-        kept = kept_bytes(self._training().graph.model.graph)
-        return kept, max(self._builder.uncompressed_bytes, kept)
+        graph = self._training().graph
+        kept = kept_bytes(graph.model.graph)
+        return kept, max(graph.uncompressed_bytes, kept)
 
     def build_step(self, arrays: Mapping[str, Array]) -> StepGraph:
         """The training step on inputs of these shapes as one ONNX graph; nothing is compiled."""
@@ -287,11 +305,9 @@ class Trainer:
 
     def planned_bytes(self, feeds: Mapping[str, Array]) -> int:
         """:attr:`peak_bytes` of a step on batches like ``feeds``; nothing is allocated or run."""
-        arrays = check_feeds(self.model, feeds)
-        kind: Kind = "step" if self.micro_batches == 1 else "accumulate"
-        if self.micro_batches > 1:
-            arrays = {n: split(n, array, self.micro_batches)[0] for n, array in arrays.items()}
-        return self._programs.lower(kind, self._builder.build(kind, arrays)).program.peak_bytes
+        kind, part = part_of(self._builder.recipe, check_feeds(self.model, feeds))
+        graph = self._builder.build(kind, part)
+        return self._programs.lower(kind, graph, builds=False).program.peak_bytes
 
     def _training(self) -> Compiled:
         found = self._programs.training()
@@ -311,7 +327,8 @@ class Trainer:
         graph = compiled.graph
         label_input = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
         checked = check_array(label_input, labels)
-        self.loss.check_labels(checked, type_of(self._prediction(graph)))
+        prediction = next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
+        self.loss.check_labels(checked, type_of(prediction))
         feeds = {**arrays, graph.labels: checked, **self._scalars(graph, counter)}
 
         def passed() -> None:
@@ -343,26 +360,13 @@ class Trainer:
             self._programs.clear_accumulators()
             return Outcome(loss, overflowed=True)
         # The update divides by the number of parts: there is one for each.
-        update = self._get("update", {"#micro_batches": np.empty((count, 0))}, setting)
+        update = self._get("update", parts_key(count), setting)
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
         return Outcome(loss)
 
     def _scalars(self, graph: StepGraph, counter: int) -> dict[str, Array]:
-        scalars: dict[str, Array] = {}
-        if graph.rate:
-            rate = self.optimizer.schedule.at(self.steps)
-            scalars[graph.rate] = np.array(rate, np.float32)
-        if graph.step:
-            scalars[graph.step] = np.array(counter, np.int64)
-        if graph.scale:
-            scalars[graph.scale] = np.array(self.loss_scale.value, np.float32)
-        return scalars
-
-    def _setting(self, arrays: Mapping[str, Array]) -> Setting:
-        """How steps on batches of these shapes are computed."""
-        if self._budgeted is None:
-            return Setting(self._builder.recipe)
-        return self._budgeted.plan(arrays).setting
+        rate = self.optimizer.schedule.at(self.steps)
+        return graph.scalars(rate, counter, self.loss_scale.value)
 
     def _get(self, kind: Kind, arrays: Mapping[str, Array], setting: Setting) -> Compiled:
         found = self._programs.find(kind, arrays)
@@ -378,13 +382,15 @@ class Trainer:
     def _budget(self, memory: str | int | None) -> BudgetedSteps | None:
         if memory is None:
             return None
+        how = (self.model, self._builder.recipe, self.processors, memory)
         if self.followed is not None:
-            raise UsageError("a plan is that of whole plain steps: leave out the plan or memory")
-        recipe = self._builder.recipe
-        return BudgetedSteps(self.model, recipe, self.processors, memory, self.mode)
+            return PlacedSteps(*how, self.followed, self.mode)
+        return BudgetedSteps(*how, self.mode, lossy=self._lossy)
 
-    def _prediction(self, graph: StepGraph) -> ir.Value:
-        return next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
+    def _laid_out(self, setting: Setting, arrays: Mapping[str, Array]) -> ResidentPrograms:
+        programs = ResidentPrograms(self.processors, self.mode, self.followed)
+        lay_out(programs, self.model, setting, arrays)
+        return programs
 
 
 def _without_scale(state: Mapping[str, Array]) -> dict[str, Array]:

@@ -21,6 +21,8 @@ from coexec.ops.node import type_of
 
 BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
 LABELS, RATE, SCALE = "labels", "learning_rate", "loss_scale"
+ACCUMULATOR = "#gradient"
+"""Behind the name of a parameter: the state that sums its gradients over micro-batches."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class StepGraph:
     initializers. ``channels`` tells which output channels of a parameter are trained, where that is
     not all of them. ``labels``, ``rate``, ``step`` and ``loss`` are names ("" where not used), as
     are ``scale``, the input that the loss is multiplied by before it is differentiated, and
-    ``magnitude``, the output that is finite where all (unscaled) gradients are.
+    ``magnitude``, the output that is finite where all (unscaled) gradients are. In full, its
+    backward pass would keep ``uncompressed_bytes`` of activations. ``early``: large states are
+    replaced while the backward pass goes on.
     """
 
     model: ir.Model
@@ -49,11 +53,27 @@ class StepGraph:
     magnitude: str = ""
     gradients: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, Channels] = field(default_factory=dict)
+    uncompressed_bytes: int = 0
+    early: bool = False
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """Outputs to look at before parameters change."""
+        """Outputs that tell whether the numbers of a step are good."""
         return tuple(name for name in (self.loss, self.magnitude) if name)
+
+    @property
+    def gate(self) -> tuple[str, ...]:
+        """Those that are known by then: with early updates, only what the forward pass makes."""
+        return (self.loss,) if self.early else self.watched
+
+    def scalars(self, rate: float, counter: int, scale: float) -> dict[str, Array]:
+        """What it is fed beside data, of the learning rate, a number of runs, the loss scale."""
+        values: dict[str, Array] = {
+            self.rate: np.array(rate, np.float32),
+            self.step: np.array(counter, np.int64),
+            self.scale: np.array(scale, np.float32),
+        }
+        return {name: value for name, value in values.items() if name}
 
 
 def build_step(
@@ -112,7 +132,7 @@ def build_inference(model: ir.Model, states: Sequence[str]) -> StepGraph:
 
 def accumulator_name(parameter: str) -> str:
     """Name of the state that sums a parameter's gradients over micro-batches."""
-    return f"{parameter}#gradient"
+    return f"{parameter}{ACCUMULATOR}"
 
 
 class _States:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -10,13 +11,17 @@ from rich.table import Table
 from coexec.base.units import bytes_text
 from coexec.cli.output import console
 from coexec.memory_budget import MemoryPlan
+from coexec.memory_keeper import MemoryEvent
 
 
-def memory_record(plan: MemoryPlan | None) -> dict[str, Any] | None:
-    """A plan as JSON values; times are predictions in ms a step."""
+def memory_record(
+    plan: MemoryPlan | None, events: Sequence[MemoryEvent] = ()
+) -> dict[str, Any] | None:
+    """A plan and how it changed as JSON values; times are predictions in ms a step."""
     if plan is None:
         return None
     return {
+        "events": [vars(event) for event in events],
         "budget_bytes": plan.budget_bytes,
         "peak_bytes": plan.peak_bytes,
         "plain_bytes": plan.plain_bytes,
@@ -51,5 +56,8 @@ def show_memory(record: dict[str, Any] | None) -> None:
                 f"{use['cost_ms'] / whole:+.1%} time",
             )
         console.print(table)
+    for event in record["events"]:
+        text = f"before step {event['step']}: {event['kind']}: {event['text']}"
+        console.print(f"[yellow]memory:[/] {escape(text)}", highlight=False)
     for name, reason in record["refused"].items():
         console.print(f"[dim]{escape(name)}: {escape(reason)}[/]", highlight=False)

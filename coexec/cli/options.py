@@ -37,6 +37,13 @@ MemoryOption = Annotated[
         help="Budget for all that a training step has on the devices; auto: what is available.",
     ),
 ]
+MemoryLossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--memory-lossy",
+        help="--memory may use what loses precision: rounded activations, float16, 8-bit states.",
+    ),
+]
 BatchStatisticsOption = Annotated[
     str,
     typer.Option(

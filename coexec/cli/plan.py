@@ -24,6 +24,7 @@ from coexec.cli.options import (
     BatchStatisticsOption,
     JsonFlag,
     LossOption,
+    MemoryLossyOption,
     MemoryOption,
     OptimizerOption,
     ShapeOption,
@@ -103,6 +104,7 @@ def plan(
         Path | None, typer.Option(metavar="PLAN.onnx", help="Write the model with the plan in it.")
     ] = None,
     memory: MemoryOption = "",
+    memory_lossy: MemoryLossyOption = False,
     batch_statistics: BatchStatisticsOption = "whole",
     as_json: JsonFlag = False,
 ) -> None:
@@ -117,8 +119,7 @@ def plan(
     opened = open_all(specs)
     _require_train(memory, train=train)
     kept = None
-    loaded = load(model)
-    loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
+    loaded = load(model, bind_batch(load(model), batch_size, parse_shapes(shape)))
     feeds = random_feeds(loaded, np.random.default_rng(SEED))
     with _progress() as progress:
         task = progress.add_task("", total=max(seconds, 1e-9))
@@ -140,9 +141,11 @@ def plan(
                 opened,
                 memory=memory or None,
                 batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
+                lossy=memory_lossy,
             )
             planning = plan_training(trainer, feeds, how)
-            kept = memory_record(trainer.plan_memory(feeds))
+            shown = trainer.with_plan(planning.plan) if planning.plan.recompute else trainer
+            kept = memory_record(shown.plan_memory(feeds))
         else:
             planning = plan_inference(loaded, feeds, opened, how)
         tried = None

@@ -25,6 +25,7 @@ from coexec.cli.options import (
     BatchStatisticsOption,
     JsonFlag,
     LossOption,
+    MemoryLossyOption,
     MemoryOption,
     OptimizerOption,
     ProcessorOption,
@@ -139,6 +140,7 @@ def train(
         typer.Option("--adapt", help="Plan again when one of --processors slows down or is lost."),
     ] = False,
     memory: MemoryOption = "",
+    memory_lossy: MemoryLossyOption = False,
     batch_statistics: BatchStatisticsOption = "whole",
     as_json: JsonFlag = False,
 ) -> None:
@@ -179,6 +181,7 @@ def train(
             activations=activations,  # type: ignore[arg-type]  # as well
             memory=memory or None,
             batch_statistics=batch_statistics,  # type: ignore[arg-type]  # as well
+            lossy=memory_lossy,
             plan=plan,
         )
 
@@ -269,7 +272,7 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
         "step_ms_median": result.step_ms_median,
         "peak_bytes": trainer.peak_bytes if trained else None,
         "activations": _activations_record(trainer) if trained else None,
-        "memory": memory_record(trainer.memory_plan),
+        "memory": memory_record(trainer.memory_plan, trainer.memory.events),
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
         "plan": _plan_record(trainer.followed),
@@ -285,7 +288,9 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
 
 def _activations_record(trainer: BaseTrainer) -> dict[str, Any]:
     kept, full = trainer.kept_activations
-    return {"kept": trainer.activations, "kept_bytes": kept, "full_bytes": full}
+    plan = trainer.memory_plan
+    way = plan.setting.recipe.activations if plan else trainer.activations
+    return {"kept": way, "kept_bytes": kept, "full_bytes": full}
 
 
 def _plan_record(plan: Plan | None) -> dict[str, Any] | None:

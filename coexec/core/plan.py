@@ -46,6 +46,9 @@ class Plan:
     ``batch`` divides the batch among processors: so many samples on each (empty: it is whole);
     ``processors`` then says where nodes run that stay whole.
 
+    ``recompute`` names activations that are made again for the backward pass; the nodes that do so
+    are among those of ``processors``.
+
     ``order`` is that in which nodes take their processors (empty: the graph's), ``policy`` what
     made the plan, ``predicted_us`` the makespan that it predicted.
     """
@@ -57,6 +60,7 @@ class Plan:
     predicted_us: float | None = None
     splits: Mapping[str, Split] = field(default_factory=dict)
     batch: Mapping[str, int] = field(default_factory=dict)
+    recompute: tuple[str, ...] = ()
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -93,6 +93,16 @@ class Executable:
         """
         return ()
 
+    def halves(self, phase: str, results: Sequence[str]) -> tuple[Executable, Executable]:
+        """The steps of a phase that come first, which make ``results``, and those behind them.
+
+        Both take the same buffers. Executables of processors with ``pauses`` have this.
+
+        Raises:
+            ValueError: a result is made behind them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot pause")
+
     @property
     def arguments(self) -> tuple[str, ...]:
         """Tensor names in argument order: inputs, then outputs, then (if any) the arena."""
@@ -169,7 +179,13 @@ class Runner(ABC):
 
 
 class Processor(Runner):
-    """A device that compiles regions ahead of time and runs them."""
+    """A device that compiles regions ahead of time and runs them.
+
+    ``pauses`` is whether what it compiles can be divided where a caller looks at a result
+    (:meth:`Executable.halves`).
+    """
+
+    pauses: bool = False
 
     @abstractmethod
     def supports(self, call: OpCall) -> Support:
@@ -178,6 +194,10 @@ class Processor(Runner):
     @abstractmethod
     def compile(self, region: Region) -> Executable:
         """Compile a region whose every call is supported."""
+
+    def lay_out(self, region: Region) -> Executable:
+        """What :meth:`compile` gives, for plans alone: code need not be built yet."""
+        return self.compile(region)
 
     def code_of(self, call: OpCall) -> str:
         """A digest of the code that executes a supported call here, with its tuned values.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -99,9 +100,15 @@ class OpCall:
 
 def compute_dtype(call: OpCall) -> str:
     """Element type that a call computes in: its first floating operand's, else that of any."""
-    kinds = [kind.dtype for kind in (*call.inputs, *call.outputs) if kind is not None]
-    floating = (dtype.name for dtype in kinds if "float" in dtype.name)
-    return next(floating, kinds[0].name if kinds else "")
+    kinds = (kind for kind in (*call.inputs, *call.outputs) if kind is not None)
+    names = [_name_of(kind.dtype) for kind in kinds]
+    return next((name for name in names if "float" in name), names[0] if names else "")
+
+
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """NumPy makes names up anew each time."""
+    return dtype.name
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from coexec.base.collection import collection_paused
 from coexec.frontend.bind import Shape, declare_shapes, is_bound
 from coexec.frontend.branches import inline_known_branches
 from coexec.frontend.clean import clean
@@ -16,6 +17,7 @@ from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.frontend.unsupported import check_supported
 
 
+@collection_paused()
 def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.Model:
     """Read a model and bring it into the form the rest of coexec works on.
 

@@ -10,27 +10,31 @@ from coexec.core.types import OpCall
 from coexec.memory.problem import StepNode, StepProblem
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
-from coexec.ops.opdef import OpDef
+from coexec.ops.opdef import COEXEC, OpDef
 from coexec.ops.table import opdef
 
-FORWARD = "forward"
+FORWARD, OPTIMIZER = "forward", "optimizer"
 Measure = Callable[[OpCall], float]
 
 
 def build_problem(graph: ir.Graph, own: Collection[str], cost_us: Measure) -> StepProblem:
     """The problem of a step ``graph`` in the order in which it runs.
 
-    Constants travel with the program: they are no matter of the arena. ``own`` names tensors that
-    have memory of their own all the time. ``cost_us`` says how many microseconds an operator call
-    takes. Working memory is not known yet: it is 0.
+    Constants travel with the program: they are no matter of the arena, nor are results of the
+    graph. ``own`` names tensors that have memory of their own all the time. ``cost_us`` says how
+    many microseconds an operator call takes. Working memory is not known yet: it is 0.
     """
     numbers: dict[ir.Value, int] = {}
     nodes = [_node(node, numbers, cost_us) for node in graph]
     sizes = [
-        0 if value.producer() is None or str(value.name) in own else type_of(value).nbytes
+        0 if _lives_apart(value) or str(value.name) in own else type_of(value).nbytes
         for value in numbers
     ]
     return StepProblem(tuple(nodes), tuple(str(value.name) for value in numbers), tuple(sizes))
+
+
+def _lives_apart(value: ir.Value) -> bool:
+    return value.producer() is None or value.is_graph_output()
 
 
 def _node(node: ir.Node, numbers: dict[ir.Value, int], cost_us: Measure) -> StepNode:
@@ -52,6 +56,8 @@ def _node(node: ir.Node, numbers: dict[ir.Value, int], cost_us: Measure) -> Step
         0.0 if op.view else cost_us(call),
         forward=node.metadata_props.get(PHASE) == FORWARD,
         view=op.view,
+        update=node.metadata_props.get(PHASE) == OPTIMIZER,
+        whole=node.domain == COEXEC,
         in_place=tuple(_pairs(op, writes, reads)),
     )
 

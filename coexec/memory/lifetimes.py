@@ -149,9 +149,9 @@ class _Unrolled:
         reads = [place(tensor) for tensor in node.reads]
         written = list(node.writes)
         if again:
-            while written[-1] not in self.recomputed:
+            while written[-1] not in self.recomputed and not node.whole:
                 written.pop()
-            self.again.update(written)
+            self.again.update(t for t in written if t in self.recomputed or not node.whole)
             written = [tensor + shift for tensor in written]
         if node.view and written:
             roots[written[0]] = roots[reads[0]]

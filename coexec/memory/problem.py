@@ -11,9 +11,10 @@ from functools import cached_property
 class StepNode:
     """A node: numbers of the tensors it reads and writes, its time, its working memory in bytes.
 
-    ``forward`` nodes may be repeated later if they are ``repeatable``. A ``view`` writes no memory:
-    its result is its first operand. ``in_place`` are pairs (write, read) of tensors that may share
-    memory where the second is read for the last time.
+    ``forward`` nodes may be repeated later if they are ``repeatable``; a ``whole`` one with all its
+    results, if only for one of them. A ``view`` writes no memory: its result is its first operand.
+    ``in_place`` are pairs (write, read) of tensors that may share memory where the second is read
+    for the last time.
     """
 
     name: str
@@ -24,6 +25,8 @@ class StepNode:
     forward: bool = False
     repeatable: bool = True
     view: bool = False
+    update: bool = False
+    whole: bool = False
     in_place: tuple[tuple[int, int], ...] = ()
 
 
@@ -59,12 +62,15 @@ class StepProblem:
 
     @cached_property
     def late(self) -> frozenset[int]:
-        """Tensors of the forward pass that a node after it reads."""
+        """Tensors of the forward pass that a node after it reads.
+
+        Not what updates alone read: new running statistics are small, and what makes them is large.
+        """
         made = self.producer
         return frozenset(
             tensor
             for node in self.nodes
-            if not node.forward
+            if not (node.forward or node.update)
             for tensor in node.reads
             if tensor in made
         )

@@ -222,6 +222,8 @@ OPS = (
         not_differentiable="second derivatives of batch normalisation are not provided",
         work=streaming_work(12),
         body=batch_norm_grad_body,
+        # Elements of X and dY are read for the last time when that of dX is written.
+        in_place=((0, 2), (0, 0)),
         examples=(
             _grad_case(2, 3, 4, 5),
             _grad_case(4, 7, 9),

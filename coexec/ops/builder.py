@@ -102,7 +102,7 @@ class GraphBuilder:
         node = ir.node(
             op_type,
             inputs,
-            {name: _attribute(value) for name, value in (attributes or {}).items()},
+            {name: _attribute(name, value) for name, value in (attributes or {}).items()},
             domain=domain,
             num_outputs=outputs,
             name=self.name(f"{self.source or self.phase}/{op_type}"),
@@ -124,10 +124,16 @@ class GraphBuilder:
         return type_of(value)
 
 
-def _attribute(value: Any) -> Any:
-    """Python value to what onnx_ir takes: arrays become tensors, tuples lists."""
+def _attribute(name: str, value: Any) -> Any:
+    """Python value to what onnx_ir takes: arrays become tensors, tuples lists.
+
+    Integers are named as such: onnx_ir would ask of each sequence which of its protocols it has,
+    which takes longer than all else about a node.
+    """
     if isinstance(value, np.ndarray):
         return ir.tensor(value)
+    if isinstance(value, (tuple, list)) and value and all(isinstance(x, int) for x in value):
+        return ir.AttrInt64s(name, value)
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -5,6 +5,7 @@ Only what stands in the graph is read here; nothing is inferred (see ``OpDef.inf
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -96,15 +97,21 @@ def type_of(value: ir.Value) -> TensorType:
 
 def known_type(value: ir.Value) -> TensorType | None:
     """Static type of a value, or ``None`` while its shape or element type is not known."""
-    if value.shape is None or not value.shape.is_static():
+    if value.shape is None or not isinstance(value.type, ir.TensorType):
         return None
-    if not isinstance(value.type, ir.TensorType):
+    return _static_type(value.shape.dims, value.type.dtype)
+
+
+@lru_cache(maxsize=4096)
+def _static_type(dims: tuple[int | ir.SymbolicDim, ...], element: ir.DataType) -> TensorType | None:
+    """A type, or ``None`` if it is not static: a graph has a few, asked for again and again."""
+    shape = tuple(dim for dim in dims if isinstance(dim, int))
+    if len(shape) < len(dims):
         return None
     try:
-        dtype = np.dtype(value.type.dtype.numpy())
+        return TensorType(shape, np.dtype(element.numpy()))
     except TypeError:  # UNDEFINED has no NumPy counterpart
         return None
-    return TensorType(tuple(value.shape.numpy()), dtype)
 
 
 def set_type(value: ir.Value, kind: TensorType) -> None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from coexec.base.errors import ModelError
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.ops.node import set_type, type_of
+from coexec.ops.opdef import COEXEC
 
 FORWARD, RECOMPUTE = "forward", "recompute"
 SUFFIX = "#again"
@@ -44,6 +45,11 @@ def rematerialise(graph: ir.Graph, recomputed: Collection[str]) -> None:
 def is_forward(node: ir.Node) -> bool:
     """Whether a node of a training step belongs to the forward pass."""
     return node.metadata_props.get(PHASE) == FORWARD
+
+
+def is_whole(node: ir.Node) -> bool:
+    """Whether a node has all its outputs or does not exist: those of ONNX have optional ones."""
+    return node.domain == COEXEC
 
 
 class _Rematerialisation:
@@ -86,6 +92,8 @@ class _Rematerialisation:
         """Repeat the node that makes ``value``, up to the last output that is recomputed."""
         node = _producer(value)
         count = 1 + max(v.index() or 0 for v in node.outputs if v in self.recomputed)
+        if is_whole(node):
+            count = len(node.outputs)
         name = f"{node.name}{SUFFIX}"
         inputs = [v if v is None else self.again.get(v, v) for v in node.inputs]
         clone = ir.Node(
@@ -106,7 +114,8 @@ class _Rematerialisation:
         for old, new in zip(node.outputs, clone.outputs, strict=False):
             new.name = f"{old.name}{SUFFIX}" if old.name else ""
             set_type(new, type_of(old))
-            self.again[old] = new
+            if old in self.recomputed or not is_whole(node):
+                self.again[old] = new
 
 
 def _producer(value: ir.Value) -> ir.Node:

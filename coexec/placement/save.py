@@ -4,14 +4,15 @@ The model declares a configuration with the processors as its devices; each node
 sharding specification that names one device and splits no axis: that is where the node runs. That
 of a divided node names several devices and the axis; the sizes of unequal shares stand in the
 node's metadata, since ONNX has no place for them. Nodes stand in the plan's order. What else ONNX
-has no place for (refusals, the policy, the predicted time, how the batch is divided) stands in the
-model's metadata.
+has no place for (refusals, the policy, the predicted time, how the batch is divided, what is
+recomputed) stands in the model's metadata.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -62,6 +63,7 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
             "policy": plan.policy,
             "predicted_us": plan.predicted_us,
             "batch": dict(plan.batch),
+            "recompute": list(plan.recompute),
             "refusals": [vars(refusal) for refusal in plan.refusals],
         }
     )
@@ -138,8 +140,9 @@ def read_plan(model: ir.Model) -> Plan:
             splits[name] = _read_split(node, devices, axes.pop())
             sizes = splits[name].sizes
             processors[name] = max(devices, key=lambda device: sizes[device])
-    policy, predicted, refusals, batch = _read_metadata(model)
-    return Plan(processors, refusals, tuple(processors), policy, predicted, splits, batch)
+    return replace(
+        _read_metadata(model), processors=processors, order=tuple(processors), splits=splits
+    )
 
 
 def load_plan(path: Path) -> tuple[ir.Model, Plan]:
@@ -155,10 +158,8 @@ def load_plan(path: Path) -> tuple[ir.Model, Plan]:
     return model, read_plan(model)
 
 
-def _read_metadata(
-    model: ir.Model,
-) -> tuple[str, float | None, tuple[Refusal, ...], dict[str, int]]:
-    """Policy, predicted time, refusals, and samples by processor."""
+def _read_metadata(model: ir.Model) -> Plan:
+    """What does not stand at nodes: policy, predicted time, refusals, batch, what is recomputed."""
     try:
         record = json.loads(model.metadata_props.get(METADATA, "{}"))
         refusals = tuple(Refusal(**each) for each in record.get("refusals", ()))
@@ -166,11 +167,13 @@ def _read_metadata(
         batch = {str(name): int(count) for name, count in record.get("batch", {}).items()}
         if any(count < 1 for count in batch.values()):
             raise ValueError(f"samples by processor are {batch}")
-        return (
-            str(record.get("policy", "")),
-            None if predicted is None else float(predicted),
+        return Plan(
+            {},
             refusals,
-            batch,
+            policy=str(record.get("policy", "")),
+            predicted_us=None if predicted is None else float(predicted),
+            batch=batch,
+            recompute=tuple(map(str, record.get("recompute", ()))),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"the model's {METADATA} is damaged: {error}") from error

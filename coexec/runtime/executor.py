@@ -44,11 +44,12 @@ class Executor:
         self.runners = runners
         self.processor_of = {spec.name: spec.processor for spec in program.buffers}
         self.buffers: dict[str, Buffer] = {}
-        memory = common_memory(program, runners)
+        memory = common_memory(program, runners, shared or {})
         for spec in program.buffers:
             known = (shared or {}).get(spec.name) if spec.role in (STATE, SCRATCH) else None
             if spec.name in memory:
-                known = runners[spec.processor].adopt(memory[spec.name])
+                if known is None or known.over is not memory[spec.name]:
+                    known = runners[spec.processor].adopt(memory[spec.name])
             elif known is None or known.nbytes < spec.nbytes:
                 known = _allocated(program, runners[spec.processor], spec)
             self.buffers[spec.name] = known

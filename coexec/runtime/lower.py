@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,7 +29,9 @@ from coexec.core.types import Kept, Region, RegionNode, TensorType
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.runtime.partition import Part, Partitioning, exported, partition
+from coexec.runtime.partition import Part, Partitioning, exported, joined_at_gate, partition
+
+FORWARD = "forward"
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Lowering:
 
     ``state`` maps state outputs to state inputs; ``state_inputs`` are all inputs that live on a
     device between runs; ``homes`` fixes the processor of states that other programs share.
-    ``gate`` names outputs to look at before the first region of phase ``gated_phase``.
-    ``prepares``: rearranged copies of constants may be kept from run to run.
+    ``gate`` names outputs to look at before the first region of phase ``gated_phase``; with
+    ``early`` updates, which stand between other nodes, before all but the forward pass.
+    ``prepares``: rearranged copies of constants may be kept from run to run. ``builds``: the code
+    of regions is built; plans are made without.
     """
 
     plan: Plan
@@ -48,8 +53,10 @@ class Lowering:
     homes: Mapping[str, str] = field(default_factory=dict)
     gate: tuple[str, ...] = ()
     gated_phase: str = "optimizer"
+    early: bool = False
     mode: ExecutionMode = DEFAULT
     prepares: bool = True
+    builds: bool = True
 
 
 def lower(graph: ir.Graph, how: Lowering) -> Program:
@@ -62,10 +69,7 @@ class _Lowerer:
         self.graph = graph
         self.how = how
         self.exported = exported(graph, how.plan)
-        phase = how.gated_phase if how.gate else ""
-        self.parts = partition(
-            graph, Partitioning(how.plan, phase, how.state, how.mode.by_operator)
-        )
+        self.parts = self._partition()
         self.output_names = [str(value.name) for value in graph.outputs]
         self.instructions: list[Instruction] = []
         self.executables: list[Executable] = []
@@ -77,7 +81,19 @@ class _Lowerer:
         # Offsets of tensors that wait in a processor's arena for its later regions.
         self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
+        # Launches of each processor, and how many of them were over when it gave states back.
+        self.launches: Counter[str] = Counter()
+        self.returned: dict[tuple[str, str], int] = {}
         self.last_read = self._last_reads()
+
+    def _partition(self) -> list[Part]:
+        how = self.how
+        phase, free = (how.gated_phase, FORWARD if how.early else "") if how.gate else ("", "")
+        alone = how.mode.by_operator
+        parts = partition(self.graph, Partitioning(how.plan, phase, how.state, alone, free))
+        if not free or alone:
+            return parts
+        return joined_at_gate(parts, [name for name, each in how.processors.items() if each.pauses])
 
     def run(self) -> Program:
         inputs = [str(value.name) for value in self.graph.inputs]
@@ -93,9 +109,8 @@ class _Lowerer:
         gated = False
         for index, part in enumerate(self.parts):
             if part.gated and not gated and self.how.gate:
-                for name in self.how.gate:
-                    self._fetch(name)
-                self.instructions.append(Wait(gate=True))
+                if not part.pauses:
+                    self._pass_gate()
                 gated = True
             self._launch(index, part)
         fetched = [name for name in self.output_names if name not in self.how.state]
@@ -161,16 +176,27 @@ class _Lowerer:
                         last[str(value.name)] = index
         return last
 
+    def _pass_gate(self) -> None:
+        for name in self.how.gate:
+            self._fetch(name)
+        self.instructions.append(Wait(gate=True))
+
     def _launch(self, index: int, part: Part) -> None:
         region = self._region(index, part)
-        executable = self.how.processors[part.processor].compile(region)
+        processor = self.how.processors[part.processor]
+        executable = processor.compile(region) if self.how.builds else processor.lay_out(region)
         inputs = tuple(self._obtain(name, part.processor) for name in executable.inputs)
         outputs = tuple(self._result(name, part.processor) for name in executable.outputs)
         scratch: tuple[str, ...] = ()
         if executable.scratch_bytes:
             scratch = (self._scratch(part.processor, executable.scratch_bytes),)
-        self.instructions.append(Launch(len(self.executables), inputs + outputs + scratch))
-        self.executables.append(executable)
+        buffers = inputs + outputs + scratch
+        self._take_back(executable.outputs, part.processor)
+        if part.pauses:
+            first, executable = executable.halves(FORWARD, self.how.gate)
+            self._submit(first, buffers)
+            self._pass_gate()
+        self._submit(executable, buffers)
         for name, offset in executable.carried.items():
             self.carried[name, part.processor] = offset
         for name in executable.outputs:
@@ -183,6 +209,34 @@ class _Lowerer:
         elif self.how.mode.synchronise == "operator":
             self.instructions.append(Wait(launches=True))
         self._free_dead(index)
+
+    def _submit(self, executable: Executable, buffers: tuple[str, ...]) -> None:
+        self.instructions.append(Launch(len(self.executables), buffers))
+        self.executables.append(executable)
+        self.launches[executable.processor] += 1
+
+    def _take_back(self, made: Sequence[str], home: str) -> None:
+        """Before states at ``home`` are replaced: wait for others that read them where they are.
+
+        One of them tells for all that a processor was given, since it works in order.
+        """
+        olds = [self.how.state[new] for new in made if new in self.how.state]
+        for name in (old for old in olds if self.homes[old] == home):
+            for reader in self.how.processors:
+                buffer = self.held.get((name, reader))
+                if reader == home or buffer is None or not self.buffers[buffer].shares:
+                    continue
+                if self.returned.get((reader, home)) != self.launches[reader]:
+                    self.returned[reader, home] = self.launches[reader]
+                    self._give_back(name, reader, buffer)
+
+    def _give_back(self, name: str, reader: str, buffer: str) -> None:
+        """A state goes home from a processor that has read it; in common memory nothing moves."""
+        back = f"{name}#back {self.launches[reader]}@{reader}"
+        self.types[back] = self.types[name]
+        self.instructions.append(Read(back, buffer))
+        self.instructions.append(Wait())
+        self.instructions.append(Write(back, self.held[name, self.homes[name]]))
 
     def _evict(self, names: Sequence[str]) -> None:
         """Bring results to the host and forget that the device has them; states stay there."""
@@ -271,6 +325,7 @@ class _Lowerer:
         old = self.how.state.get(name)
         if old is None or self.homes[old] == processor:
             return
+        self._take_back([name], self.homes[old])
         self.instructions.append(Write(self._stage(name), self.held[old, self.homes[old]]))
 
     def _stage(self, name: str) -> str:
@@ -290,15 +345,12 @@ class _Lowerer:
         self.instructions.append(Read(name, self._holder(name)))
 
     def _sharer(self, name: str, processor: str) -> str:
-        """The buffer in whose memory a processor finds a tensor; none: it needs its own.
-
-        States stay alone: they are updated while others may still read what they were.
-        """
+        """The buffer in whose memory a processor finds a tensor; none: it needs its own."""
         if self.how.mode.residency == "host" or not self.types[name].nbytes:
             return ""
         holder = self.buffers[self._holder(name)]
         places = (self.how.processors[holder.processor], self.how.processors[processor])
-        if holder.role == STATE or not all(place.host_memory for place in places):
+        if not all(place.host_memory for place in places):
             return ""
         return holder.shares or holder.name
 

@@ -7,8 +7,9 @@ is done, and begins where a value of another processor is needed that was not ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import onnx_ir as ir
 
@@ -19,19 +20,24 @@ from coexec.ops.node import constant_of
 
 @dataclass
 class Part:
-    """Nodes of one processor and one phase that become a region."""
+    """Nodes of one processor, before the gate or behind it, that become a region.
+
+    ``pauses``: the gate is inside, behind the nodes of the forward pass.
+    """
 
     processor: str
     gated: bool
     nodes: list[ir.Node] = field(default_factory=list)
     ended: bool = False
+    pauses: bool = False
 
 
 @dataclass(frozen=True)
 class Partitioning:
     """How to partition.
 
-    ``gated_phase``: nodes of this phase share no region with others (none: ""). ``state`` maps
+    ``gated_phase``: nodes of this phase share no region with others (none: ""). ``free_phase``: if
+    there is one, only its nodes and what they need share no region with others. ``state`` maps
     state outputs to state inputs. ``alone``: a region for every node.
     """
 
@@ -39,6 +45,7 @@ class Partitioning:
     gated_phase: str = ""
     state: Mapping[str, str] = field(default_factory=dict)
     alone: bool = False
+    free_phase: str = ""
 
 
 def partition(graph: ir.Graph, how: Partitioning) -> list[Part]:
@@ -69,6 +76,7 @@ class _Partitioner:
         self.awaited: dict[str, set[int]] = {}
         inputs = {str(value.name): value for value in graph.inputs}
         self.replaced = {new: inputs[old] for new, old in how.state.items() if old in inputs}
+        self.free = _needed(graph, how.free_phase) if how.free_phase else set()
 
     def run(self) -> list[Part]:
         for node in self.graph:
@@ -77,9 +85,7 @@ class _Partitioner:
 
     def _place(self, node: ir.Node) -> None:
         processor = self.how.plan.processors[str(node.name)]
-        gated = bool(self.how.gated_phase) and node.metadata_props.get(PHASE) == (
-            self.how.gated_phase
-        )
+        gated = self._is_gated(node)
         needed = {self.place[producer] for _, producer in _made(node)}
         foreign = {index for index in needed if self.parts[index].processor != processor}
         if not self._joins(node, processor, gated, foreign):
@@ -90,6 +96,11 @@ class _Partitioner:
         self.place[node] = index
         self.parts[index].nodes.append(node)
         self.parts[index].ended |= any(value.name in self.exported for value in node.outputs)
+
+    def _is_gated(self, node: ir.Node) -> bool:
+        if self.how.free_phase:
+            return node not in self.free
+        return bool(self.how.gated_phase) and _phase(node) == self.how.gated_phase
 
     def _joins(self, node: ir.Node, processor: str, gated: bool, foreign: set[int]) -> bool:
         """Whether a node can go into the last part of its processor, and delays nothing there."""
@@ -118,6 +129,32 @@ class _Partitioner:
                 index = self.place.get(reader)
                 if index is not None and self.parts[index].processor != processor:
                     yield index
+
+
+def joined_at_gate(parts: Sequence[Part], pausing: Collection[str]) -> list[Part]:
+    """``parts`` with the two around the gate as one, if a processor in ``pausing`` has both."""
+    found = list(parts)
+    for index, (before, behind) in enumerate(pairwise(parts)):
+        if before.gated or not behind.gated:
+            continue
+        if before.processor == behind.processor and before.processor in pausing:
+            nodes = [*before.nodes, *behind.nodes]
+            found[index : index + 2] = [Part(before.processor, True, nodes, behind.ended, True)]
+        break
+    return found
+
+
+def _needed(graph: ir.Graph, phase: str) -> set[ir.Node]:
+    """Nodes of a phase and all that they need."""
+    found: set[ir.Node] = set()
+    for node in reversed(graph):
+        if _phase(node) == phase or node in found:
+            found |= {node, *(producer for _, producer in _made(node))}
+    return found
+
+
+def _phase(node: ir.Node) -> str:
+    return node.metadata_props.get(PHASE, "")
 
 
 def _made(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Node]]:

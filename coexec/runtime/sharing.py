@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coexec.base.pages import page_aligned
-from coexec.core.processor import Runner
-from coexec.core.program import Program
+from coexec.core.processor import Buffer, Runner
+from coexec.core.program import STATE, Program
 from coexec.core.types import Array
 
 
-def common_memory(program: Program, runners: Mapping[str, Runner]) -> dict[str, Array]:
+def common_memory(
+    program: Program, runners: Mapping[str, Runner], known: Mapping[str, Buffer]
+) -> dict[str, Array]:
     """By buffer, the memory (bytes) of each group that shares some.
 
-    Groups with a processor that does not compute on memory of the host are left out: a program from
-    a file may meet another device than the one that it was made for. Their tensors are copied.
+    A state that is ``known`` stays where it is. Groups are left out if it lies over no memory of
+    the host, or if a processor does not compute on such: a program from a file may meet another
+    device than the one that it was made for. Their tensors are copied.
     """
     groups: dict[str, list[str]] = {}
     specs = {spec.name: spec for spec in program.buffers}
@@ -22,8 +25,14 @@ def common_memory(program: Program, runners: Mapping[str, Runner]) -> dict[str, 
         if spec.shares:
             groups.setdefault(spec.shares, [spec.shares]).append(spec.name)
     memory: dict[str, Array] = {}
-    for group in groups.values():
+    for first, group in groups.items():
         if all(runners[specs[name].processor].host_memory for name in group):
-            block = page_aligned(max(specs[name].nbytes for name in group))
+            state = known.get(first) if specs[first].role == STATE else None
+            if state is None:
+                block = page_aligned(max(specs[name].nbytes for name in group))
+            elif state.over is not None:
+                block = state.over
+            else:
+                continue
             memory.update((name, block) for name in group)
     return memory

@@ -10,12 +10,15 @@ from matplotlib import pyplot as plt
 
 COLORS = {"resnet18": "#2a9d8f", "mobilenetv2": "#e76f51", "vit_tiny": "#264653"}
 OTHER = "#f4a261"
+RUNTIME = "opencl:intel"
+"""Whose steps are drawn; the table has all."""
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """One panel: each network a colour; crosses are plans with micro-batches."""
+    """One panel: each network a colour; crosses are plans with micro-batches. Intel's runtime."""
     mpl.rcParams["svg.hashsalt"] = "coexec"  # the same figures give the same file
     figure, axis = plt.subplots(figsize=(8, 5), layout="constrained")
+    rows = [row for row in rows if row["runtime"] == RUNTIME]
     for net in dict.fromkeys(row["net"] for row in rows):
         own = [row for row in rows if row["net"] == net]
         color = COLORS.get(net, OTHER)

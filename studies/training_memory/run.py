@@ -1,8 +1,8 @@
-"""Step time against memory: python studies/training_memory/run.py [--net NAME --shares 0.75 0.5].
+"""Step time against memory: python studies/training_memory/run.py [--net NAME --budgets 0.5 64MiB].
 
 Writes results.json, table.md and frontier.svg beside this file: the first after every network, in
-place of the rows of the same name, so that a run can be continued in parts. All forms of a step are
-timed in turns in one process; medians count.
+place of all rows of that network on that processor, so that a run can be continued in parts. All
+forms of a step are timed in turns in one process; medians count.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import onnx
 from figure import draw
 from rich.console import Console
 from rich.progress import track
@@ -28,27 +29,45 @@ from coexec.autodiff.optimizers import SGD
 from coexec.base.disk import write_atomically
 from coexec.base.errors import MemoryBudgetError
 from coexec.core.types import Array
+from coexec.memory_amounts import budget_bytes
 from coexec.zoo.catalog import CATALOG
 
 HERE = Path(__file__).parent
-SHARES = (0.75, 0.6, 0.5, 0.4, 0.25)
-"""Budgets as shares of the plain step's peak; below what can be reached, that is taken instead."""
+BUDGETS = ("0.75", "0.5", "0.25")
+"""Shares of the plain step's peak, or amounts; below what can be reached, that is taken instead."""
 TURNS = 3
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network of the zoo with its batch."""
+    """A network of the zoo with its batch, and its image size where that is not the usual one."""
 
     name: str
     batch: int
+    image: int = 0
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}_{self.image}" if self.image else self.name
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        return zoo.build(
+            self.name, batch=None, **({"image_size": self.image} if self.image else {})
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = CATALOG[self.name].input_shape
+        return (shape[0], self.image, self.image) if self.image else shape
 
 
 NETS = {
-    net.name: net
+    net.title: net
     for net in (
         Net("resnet18", 64),
         Net("mobilenetv2", 8),
+        Net("mobilenetv2", 8, 96),
         Net("vit_tiny", 16),
         Net("resnet50", 8),
     )
@@ -60,36 +79,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", default="opencl:intel", help="processor")
     parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
-    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
     parser.add_argument("--figure", action="store_true", help="only draw what was measured")
     arguments = parser.parse_args()
     file = HERE / "results.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     if not arguments.figure:
         for name in track(arguments.net, "measuring", console=Console(stderr=True)):
-            new = measure(NETS[name], arguments.runtime, arguments.shares)
-            keys = {(row["net"], row["form"]) for row in new}
-            rows = [row for row in rows if (row["net"], row["form"]) not in keys] + new
+            new = measure(NETS[name], arguments.runtime, arguments.budgets)
+            others = [r for r in rows if (r["net"], r["runtime"]) != (name, arguments.runtime)]
+            rows = others + new
             _write(file, json.dumps(rows, indent=1) + "\n")
     _write(HERE / "table.md", table(rows))
     draw(rows, HERE / "frontier.svg")
     Console().print(table(rows), markup=False)
 
 
-def measure(net: Net, runtime: str, shares: list[float]) -> list[dict[str, Any]]:
+def measure(net: Net, runtime: str, budgets: list[str]) -> list[dict[str, Any]]:
     """The plain step, and a step for each budget, in turns."""
     rng = np.random.default_rng(0)
-    feeds = {"x": rng.standard_normal((net.batch, *CATALOG[net.name].input_shape), np.float32)}
+    feeds = {"x": rng.standard_normal((net.batch, *net.shape), np.float32)}
     labels = rng.integers(0, 10, net.batch)
     plain = trainer(net, runtime)
     whole = plain.planned_bytes(feeds)
     forms = {"plain": plain}
-    for share in shares:
-        forms[f"budget {share:g}"] = within(net, runtime, int(share * whole), feeds)
+    for budget in budgets:
+        amount = budget_bytes(budget) if budget.endswith("B") else int(float(budget) * whole)
+        forms[f"budget {budget}"] = within(net, runtime, amount, feeds)
     times = in_turns(forms, feeds, labels)
     return [
         {
-            "net": net.name,
+            "net": net.title,
             "batch": net.batch,
             "runtime": runtime,
             "form": name,
@@ -108,7 +128,7 @@ def measure(net: Net, runtime: str, shares: list[float]) -> list[dict[str, Any]]
 
 def trainer(net: Net, runtime: str, **options: Any) -> coexec.Trainer:
     """A training of the network by stochastic gradient descent with momentum."""
-    model = coexec.load(zoo.build(net.name, batch=None))
+    model = coexec.load(net.model)
     return coexec.Trainer(
         model, SoftmaxCrossEntropy(), SGD(1e-3, momentum=0.9), [runtime], **options
     )
@@ -145,13 +165,15 @@ def in_turns(
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Memory and time beside the plain step."""
-    lines = ["| network | batch | step | techniques | peak | of plain | step time | of plain |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    names = (
+        "network | batch | processor | step | techniques | peak | of plain | step time | of plain"
+    )
+    lines = [f"| {names} |", "|---|---|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {row['net']} | {row['batch']} | {row['form']} | {row['used']} "
+        f"| {row['net']} | {row['batch']} | {row['runtime']} | {row['form']} | {row['used']} "
         f"| {row['peak_bytes'] / 2**20:.1f} MiB | {row['peak_share']:.2f} "
         f"| {row['step_ms']:.0f} ms | {row['time_ratio']:.2f} |"
-        for row in sorted(rows, key=lambda row: (row["net"], -row["peak_share"]))
+        for row in sorted(rows, key=lambda r: (r["net"], r["runtime"], -r["peak_share"]))
     ]
     return "\n".join(lines) + "\n"
 

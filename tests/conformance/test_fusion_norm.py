@@ -128,3 +128,31 @@ def test_bounds_that_are_not_known_are_not_fused() -> None:
     y = dice.append("Clip", (x, dice.drawn(), dice.constant(1.0)))
     region = dice.with_outputs(y)
     assert fuse_normalisation(region, processor.facts) is region
+
+
+FLAT, LARGE = (3, 9, 5, 7), (2, 5, 13, 17)
+"""Shapes of small planes and of whole channels; ``SLICES`` are those of parts of channels."""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    ("shape", "shared"), [(FLAT, False), (LARGE, True), (SLICES, False)], ids=str
+)
+def test_gradients_take_the_places_of_their_operands(
+    runtime: str, shape: tuple[int, ...], shared: bool
+) -> None:
+    """All operands die there: dX and what else is made lie over them, with the same numbers."""
+    dice = NormalisationDice(f"in place {shape}", shape)
+    x, y, dy = (dice.append("Neg", (dice.drawn(*shape),)) for _ in range(3))
+    read_before = dice.append("Exp", (dy,))  # else the mask would join the chain that makes dY
+    test = dice.append("Greater", (y, dice.constant(0.0)))
+    flow = dice.append("Where", (test, dy, dice.constant(0.0)))
+    scale = dice.drawn(shape[1], positive=True)
+    dx, dscale, dbias = dice.node("coexec::BatchNormalizationGrad", (x, scale, flow), outputs=3)
+    results = [dice.append("Exp", (dx,)), *([dice.append("Exp", (flow,))] if shared else [])]
+    region = dice.with_outputs(read_before, *results, dscale, dbias)
+    processor = open_opencl(runtime)
+    check(processor, region, dice, FUSED_GRAD)
+    executable = compile_region(region, processor.facts, processor.name)
+    step = next(s for s in executable.steps if "Grad" in s.label.operator)
+    assert step.label.live - step.label.workspace <= 3 * (region.types[x].nbytes + 4096)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import coexec as api
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
 from tests.pipeline.command import Done, coexec, finish, start
 from tests.pipeline.small import arrays, network, parameters, write_data, write_network
 from tests.runtimes import THOROUGH
@@ -28,6 +30,7 @@ class Training:
 
     def __init__(self, folder: Path, *options: str, dropout: bool = False) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.checkpoints = folder / "checkpoints"
         self.options = options
         write_network(folder / "model.onnx", dropout=dropout)
@@ -114,6 +117,26 @@ def test_killed_and_resumed_equals_uninterrupted(case: str, tmp_path: Path) -> N
     if case == "reference":  # a resumed training can be killed again
         kill_at_a_random_moment(training, rng, "--resume")
     check_resumption(training)
+
+
+def test_a_training_within_a_budget_is_killed_and_resumed_without_a_difference(
+    tmp_path: Path,
+) -> None:
+    """One byte less than the plain step takes; the parameters are those of the plain training."""
+    plain = Training(tmp_path / "plain", "-p", THOROUGH[0])
+    how = (SoftmaxCrossEntropy(), SGD(0.02, momentum=0.9), [THOROUGH[0]])
+    trainer = api.Trainer(api.load(plain.folder / "model.onnx"), *how)
+    whole = trainer.planned_bytes({"x": arrays(BATCH)["x"]})
+    budget = ("--memory", f"{whole - 1}B")
+    training = Training(tmp_path / "budget", "-p", THOROUGH[0], *budget)
+    kill_at_a_random_moment(training, np.random.default_rng(0))
+    steps = saved_steps(training)
+    epochs = steps // PER_EPOCH + 2
+    record = training.resume("resumed.onnx", epochs=epochs).record
+    assert record["notes"] == [f"resumed after step {steps}"]
+    assert record["memory"]["used"]
+    assert record["peak_bytes"] < record["memory"]["plain_bytes"] == whole
+    assert training.parameters("resumed.onnx") == plain.uninterrupted(epochs)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import ModelError, UsageError
+from coexec.core.events import COPY, Trace
 from coexec.core.plan import Plan
+from coexec.core.program import Read
 from coexec.core.types import Array
 from coexec.ops.builder import PHASE
 from coexec.planning import PlanOptions, plan_training
@@ -78,6 +80,30 @@ def test_states_live_where_they_are_written() -> None:
                 writers[old] = both.plan.processors[str(node.name)]
     assert writers.items() <= homes.items()
     assert len(set(writers.values())) == 2
+
+
+def test_states_that_two_processors_read_are_shared_and_not_copied() -> None:
+    both = trainer_on([DEVICE], divided([DEVICE, "reference"]))
+    losses(both, range(2))
+    states = set(both.program.state)
+    lent = [spec for spec in both.program.buffers if spec.shares in states]
+    assert {spec.processor for spec in lent} == {DEVICE, "reference"}
+    trace, data = Trace(), arrays(BATCH)
+    both.step({"x": data["x"]}, data["labels"], trace)
+    copied = max(event.bytes for event in trace.leaves() if event.kind == COPY)
+    assert copied <= max(data["x"].nbytes, data["labels"].nbytes)
+    # Each processor gives back what it read before the other one writes there.
+    reads = [step.tensor for step in both.program.instructions if isinstance(step, Read)]
+    back = {name.partition("@")[2] for name in reads if "#back" in name}
+    assert back == {DEVICE, "reference"}
+
+
+def test_states_stay_where_a_program_before_has_put_them() -> None:
+    """A prediction comes first: its states lie in memory of the device, and are copied then."""
+    alone, both = trainer_on(["reference"]), trainer_on([DEVICE], divided([DEVICE, "reference"]))
+    x = arrays(BATCH)["x"]
+    both.predict({"x": x})
+    np.testing.assert_allclose(losses(both, range(4)), losses(alone, range(4)), rtol=1e-3)
 
 
 def test_a_training_resumes_with_another_plan() -> None:

@@ -91,8 +91,13 @@ def test_lifetimes_on_paper_are_those_of_the_compiled_step() -> None:
     for share in (1.0, 0.8, 0.7):
         choice = choose(problem, int(share * usage(problem).peak))
         lowered = steps.lower(Setting(recipe, choice.names(problem)), arrays)
-        arena = max(b.nbytes for b in lowered.programs[0].buffers if b.role == SCRATCH)
-        assert arena == pytest.approx(choice.peak, rel=0.05)
+        program = lowered.programs[0]
+        live = max(live for each in program.executables for _, live in each.arena_use())
+        # Where the last node of a fused group stands, it still reads what its first one alone would
+        # have let go: one activation at most.
+        assert choice.peak <= live <= choice.peak + max(problem.nbytes)
+        arena = max(b.nbytes for b in program.buffers if b.role == SCRATCH)
+        assert live <= arena <= 1.08 * live
 
 
 @pytest.mark.parametrize(

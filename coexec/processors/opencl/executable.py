@@ -5,8 +5,8 @@ Free of ONNX, so that a saved program runs with NumPy and PyOpenCL alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coexec.core.processor import Executable
@@ -111,6 +111,36 @@ class OpenCLExecutable(Executable):
     def constant_bytes(self) -> int:
         """Resident constants and what is prepared from the others."""
         return self.prepared_bytes + sum(self.constants[name].nbytes for name in self.resident)
+
+    def halves(
+        self, phase: str, results: Sequence[str]
+    ) -> tuple[OpenCLExecutable, OpenCLExecutable]:
+        """What both read is on the device twice; what is carried, the second half leaves behind."""
+        behind = (i for i, s in enumerate(self.steps) if s.label.phase not in (phase, ""))
+        place = next(behind, len(self.steps))
+        first, second = self.steps[:place], self.steps[place:]
+        touched = {slot.index for s in first for slot in _slots(s) if slot.kind == ARGUMENT}
+        late = [name for name in results if self.arguments.index(name) not in touched]
+        if late or self.preparation:
+            raise ValueError(f"cannot pause behind {phase}: {late or 'weights are prepared'}")
+        return (
+            replace(self._only(first), naive_bytes=0, carried={}),
+            self._only(second),
+        )
+
+    def _only(self, steps: tuple[Step, ...]) -> OpenCLExecutable:
+        """So many of the steps, with the constants and programs of these."""
+        names = {slot.name for s in steps for slot in _slots(s) if slot.kind == CONSTANT}
+        used = sorted({step.program for step in steps if isinstance(step, KernelStep)})
+        return replace(
+            self,
+            programs=tuple(self.programs[number] for number in used),
+            steps=tuple(
+                replace(s, program=used.index(s.program)) if isinstance(s, KernelStep) else s
+                for s in steps
+            ),
+            constants={name: self.constants[name] for name in sorted(names)},
+        )
 
     def arena_use(self) -> Iterable[tuple[str, int]]:
         return [(step.label.name, step.label.live) for step in self.steps]

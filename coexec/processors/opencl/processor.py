@@ -11,6 +11,7 @@ from coexec.processors.opencl.choose import Chooser, by_default, named
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.digest import code_digest
+from coexec.processors.opencl.executable import OpenCLExecutable
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
@@ -19,6 +20,8 @@ from coexec.processors.opencl.tuning.lookup import load_tuned
 
 class OpenCLProcessor(OpenCLDevice, Processor):
     """An OpenCL device that compiles regions for itself; ``choose`` decides on their kernels."""
+
+    pauses = True
 
     def __init__(
         self, name: str, device: cl.Device, options: DeviceOptions = DEFAULT_OPTIONS
@@ -45,9 +48,12 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         return self.options.kernels == "best"
 
     def compile(self, region: Region) -> Executable:
-        executable = compile_region(region, self.facts, self.name, self.choose, self._fusing)
+        executable = self.lay_out(region)
         self.prepare(executable)
         return executable
+
+    def lay_out(self, region: Region) -> OpenCLExecutable:
+        return compile_region(region, self.facts, self.name, self.choose, self._fusing)
 
 
 def chooser_of(options: DeviceOptions, facts: DeviceFacts) -> Chooser:

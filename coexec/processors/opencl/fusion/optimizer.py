@@ -12,12 +12,19 @@ from coexec.processors.opencl.fusion.elementwise import name_of, provenance_of
 from coexec.processors.opencl.fusion.groups import Groups, replaced
 from coexec.processors.opencl.kernels.optim import STATES, tensor_count, tensors_per_launch
 
+BACKWARD = "backward"
+
 
 def batch_optimizer(region: Region, _facts: DeviceFacts) -> Region:
-    """``region`` with optimizer steps of equal attributes, types and operands in batches."""
+    """``region`` with optimizer steps of equal attributes, types and operands in batches.
+
+    Steps that stand between gradients stay alone: they are there to let gradients go early.
+    """
     groups = Groups(region)
     open_batches: dict[Any, int] = {}
     for index, node in enumerate(region.nodes):
+        if node.provenance.get("phase") == BACKWARD:
+            open_batches.clear()
         if not _is_single(node.call):
             continue
         key = _key(node)

@@ -1,0 +1,392 @@
+"""The fastest training step within a budget of memory: which techniques, and what each gives.
+
+Every recipe that a technique offers is planned, its activations are recomputed as far as the budget
+asks (:mod:`coexec.memory.choose`), and the fastest by the cost model is taken. Where that is not
+nearly as fast as the plain step, techniques are combined, the most promising first. What decides in
+the end is the arena of the lowered program: where that is above the budget, the goal is tightened.
+Deciding what to recompute by costs follows Jain et al., "Checkmate", 2020 (arXiv 1910.02653).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+
+from coexec.base.errors import MemoryBudgetError
+from coexec.base.units import bytes_text
+from coexec.core.program import SCRATCH, STATE
+from coexec.memory.build_problem import Measure
+from coexec.memory.choose import choose, least_peak
+from coexec.memory.lifetimes import usage
+from coexec.memory.problem import Choice, StepProblem
+from coexec.memory_budget import (
+    Lower,
+    MemoryPlan,
+    Setting,
+    TechniqueUse,
+    step_problem,
+)
+from coexec.memory_techniques import (
+    REMATERIALISATION,
+    TECHNIQUES,
+    Offer,
+    Question,
+    Technique,
+)
+
+ROUNDS = 5
+"""Times that the goal is tightened if the compiled program is above the budget."""
+NAMED = 6
+"""Tensors that a refusal names."""
+CLOSE = 1.03
+"""Times the plain step: what is as fast is good enough, and nothing is combined."""
+COMBINED, DEEPEST = 4, 3
+"""So many combinations are planned at each depth, and so many techniques are combined at most."""
+FACTORS = (1.0, 1.03, 1.1, 1.25)
+"""Times the lowest peak: budgets for which a plan is sought."""
+TRIED = 2
+"""Variants that are lowered to find the least that can be reached, if nothing fits."""
+WORTH = 0.95
+"""Times the exact step: what loses precision must be faster than that."""
+NEVER_US = 1e12
+NOTHING = "it changes nothing of this step"
+
+
+def plan_memory(
+    question: Question,
+    budget: int,
+    lower: Lower,
+    cost_us: Measure,
+    techniques: Sequence[Technique] = TECHNIQUES,
+) -> MemoryPlan:
+    """The fastest setting whose programs take at most ``budget`` bytes.
+
+    Raises:
+        MemoryBudgetError: none does; with the least that one would take, and what stands in the
+            way.
+    """
+    return _Search(question, budget, lower, cost_us, techniques).run()
+
+
+Key = tuple[tuple[str, str], ...]
+"""Names and settings of the techniques that made a variant."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Variant:
+    """A recipe with nothing recomputed: its peak, its problem, and how it came about."""
+
+    offer: Offer
+    peak: int
+    problem: StepProblem
+    key: Key
+    technique: Technique | None = None
+    before: _Variant | None = None
+
+    @property
+    def step_us(self) -> float:
+        return self.problem.total_us * self.count
+
+    @property
+    def count(self) -> int:
+        return self.offer.recipe.micro_batches
+
+    @property
+    def fixed(self) -> int:
+        """Bytes beside the arena of activations."""
+        return self.peak - usage(self.problem).peak
+
+    def chain(self) -> list[_Variant]:
+        """The variants that this one was made of, the plain one first."""
+        return [*(self.before.chain() if self.before else []), self]
+
+    @property
+    def exact(self) -> bool:
+        return all(each.technique is None or each.technique.exact for each in self.chain())
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A setting with its real peak and predicted time."""
+
+    setting: Setting
+    variant: _Variant
+    peak: int
+    step_us: float
+
+
+class _Search:
+    """``known`` are variants of the same question, lowered for another budget."""
+
+    def __init__(
+        self,
+        question: Question,
+        budget: int,
+        lower: Lower,
+        cost_us: Measure,
+        techniques: Sequence[Technique],
+        known: dict[Key, _Variant] | None = None,
+    ) -> None:
+        self.question = question
+        self.budget = budget
+        self.lower = lower
+        self.cost_us = cost_us
+        self.refused: dict[str, str] = {}
+        self.usable = self._usable(techniques)
+        self.known = {} if known is None else known
+        self.found: list[_Found] = []
+        self._choices: dict[tuple[int, int], Choice] = {}
+
+    def run(self) -> MemoryPlan:
+        best = self.best()
+        if best is None:
+            raise self._refusal(*self._smallest())
+        plain = best.variant.chain()[0]
+        return MemoryPlan(
+            best.setting,
+            self.budget,
+            best.peak,
+            plain.peak,
+            best.step_us / 1e3,
+            plain.step_us / 1e3,
+            tuple(_uses(best)),
+            self.refused,
+        )
+
+    def best(self) -> _Found | None:
+        """The fastest setting that fits, if any was found."""
+        plain = self._variant(Offer(self.question.recipe, ""))
+        if plain.peak <= self.budget:
+            return _Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us)
+        singles = self._singles(plain)
+        self._fit_all([plain, *singles])
+        level = singles
+        for _ in range(1, DEEPEST):
+            best = self._best()
+            if best is not None and best.step_us <= CLOSE * plain.step_us:
+                break
+            level = self._combined(plain, singles, level)
+            self._fit_all(level)
+        return self._best()
+
+    def _usable(self, techniques: Sequence[Technique]) -> list[Technique]:
+        found = []
+        for technique in techniques:
+            if not (technique.exact or self.question.lossy):
+                continue
+            reason = technique.refusal(self.question)
+            if reason:
+                self.refused[technique.name] = reason
+            else:
+                found.append(technique)
+        return found
+
+    def _singles(self, plain: _Variant) -> list[_Variant]:
+        """Each technique alone, as strong as need be; what changes nothing is left out."""
+        found = []
+        for technique in self.usable:
+            changed = []
+            for offer in technique.offers(self.question, plain.offer.recipe):
+                variant = self._variant(offer, technique, plain)
+                changed += [variant] if _differs(variant, plain) else []
+                if variant.peak <= self.budget:
+                    break  # what is stronger costs more
+            if not changed:
+                self.refused[technique.name] = NOTHING
+            found += changed
+        return found
+
+    def _combined(
+        self, plain: _Variant, singles: Sequence[_Variant], level: Sequence[_Variant]
+    ) -> list[_Variant]:
+        """One technique more on each variant: the most promising by what each gives alone."""
+        ranked: list[tuple[tuple[float, float], _Variant, Technique, Offer]] = []
+        best = self._best()
+        for variant in level:
+            for single in singles:
+                offer = self._on_top(variant, single)
+                if offer is None:
+                    continue
+                assert single.technique is not None
+                saved = plain.peak - single.peak
+                longer = single.step_us - plain.step_us
+                if best is not None and best.step_us <= variant.step_us + longer:
+                    continue
+                promise = self._promise(variant, self.budget + max(saved, 0))
+                promise = min(promise + longer, NEVER_US)
+                if best is None or promise < best.step_us:
+                    peak = self._paper_peak(variant) - saved
+                    ranked.append(((promise, peak), variant, single.technique, offer))
+        ranked.sort(key=lambda each: each[0])
+        return [self._variant(offer, t, v) for _, v, t, offer in ranked[:COMBINED]]
+
+    def _on_top(self, variant: _Variant, single: _Variant) -> Offer | None:
+        """What a technique as set in ``single`` makes of a variant of techniques before it."""
+        used = [each.technique for each in variant.chain() if each.technique is not None]
+        technique = single.technique
+        assert technique is not None
+        later = self.usable.index(technique) > max(map(self.usable.index, used), default=-1)
+        if not later or any(each.changes == technique.changes for each in used):
+            return None
+        offers = technique.offers(self.question, variant.offer.recipe)
+        return next((offer for offer in offers if offer.detail == single.offer.detail), None)
+
+    def _variant(
+        self, offer: Offer, technique: Technique | None = None, before: _Variant | None = None
+    ) -> _Variant:
+        names = () if technique is None else ((technique.name, offer.detail),)
+        key = (*(before.key if before else ()), *names)
+        if key not in self.known:
+            lowered = self.lower(Setting(offer.recipe))
+            problem = step_problem(lowered, self.cost_us)
+            found = _Variant(offer, lowered.peak_bytes, problem, key, technique, before)
+            self.known[key] = found
+        return self.known[key]
+
+    def _fit_all(self, variants: Iterable[_Variant]) -> None:
+        """In order of what they promise: the first that keeps its promise is the fastest.
+
+        No step is faster than with nothing recomputed: until that counts, nothing is reckoned.
+        """
+        queue = [(each.step_us, number, False, each) for number, each in enumerate(variants)]
+        heapify(queue)
+        while queue:
+            promised_us, number, reckoned, variant = heappop(queue)
+            best = self._best()
+            if best is not None and best.step_us <= promised_us:
+                break
+            if reckoned:
+                self.found.append(self._fit(variant, self.budget))
+                continue
+            promise = self._promise(variant, self.budget)
+            if promise < NEVER_US:
+                heappush(queue, (promise, number, True, variant))
+
+    def _best(self) -> _Found | None:
+        """The fastest that fits; one that loses precision only if that is worth it."""
+        fitting = [each for each in self.found if each.peak <= self.budget]
+        exact = [each for each in fitting if each.variant.exact]
+        fastest = min(fitting, key=lambda each: each.step_us, default=None)
+        gentle = min(exact, key=lambda each: each.step_us, default=None)
+        if fastest is None or gentle is None:
+            return fastest
+        return fastest if fastest.step_us < WORTH * gentle.step_us else gentle
+
+    def _promise(self, variant: _Variant, budget: int) -> float:
+        """Microseconds of a step that fits by the lifetimes alone; ``NEVER_US`` if none does."""
+        goal = budget - variant.fixed
+        if least_peak(variant.problem) > goal:
+            return NEVER_US
+        choice = self._chosen(variant, goal)
+        if choice.peak > goal:
+            return NEVER_US
+        return variant.step_us + variant.count * choice.extra_us
+
+    def _chosen(self, variant: _Variant, goal: int) -> Choice:
+        key = (id(variant), goal)
+        if key not in self._choices:
+            self._choices[key] = choose(variant.problem, goal)
+        return self._choices[key]
+
+    def _fit(self, variant: _Variant, budget: int) -> _Found:
+        """Recompute as little as the lowered program allows."""
+        goal = budget - variant.fixed
+        lowest: _Found | None = None
+        for _ in range(ROUNDS):
+            choice = self._chosen(variant, goal)
+            setting = Setting(variant.offer.recipe, choice.names(variant.problem))
+            peak = self.lower(setting).peak_bytes if choice.recomputed else variant.peak
+            step_us = variant.step_us + choice.extra_us * variant.count
+            found = _Found(setting, variant, peak, step_us)
+            if lowest is None or found.peak < lowest.peak:
+                lowest = found
+            if peak <= budget or choice.peak > goal:
+                break
+            goal -= peak - budget
+        assert lowest is not None
+        return lowest
+
+    def _smallest(self) -> tuple[_Found, int]:
+        """The lowest peak, and about the least budget that there is a plan for."""
+        lowest = sorted(self.known.values(), key=self._paper_peak)[:TRIED]
+        found = [*self.found, *(self._fit(each, self.budget) for each in lowest)]
+        best = min(found, key=lambda each: each.peak)
+        for factor in FACTORS:
+            budget = int(best.peak * factor)
+            parts = (self.question, budget, self.lower, self.cost_us, self.usable)
+            again = _Search(*parts, self.known).best()
+            if again is not None:
+                return again, budget
+        plain = self.known[()]
+        return _Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us), plain.peak
+
+    def _paper_peak(self, variant: _Variant) -> int:
+        """The least peak that a variant promises."""
+        return self._chosen(variant, self.budget - variant.fixed).peak + variant.fixed
+
+    def _refusal(self, found: _Found, least: int) -> MemoryBudgetError:
+        plain, problem = found.variant.chain()[0], found.variant.problem
+        needed = found.variant.fixed + least_peak(problem)
+        holders = ", ".join(
+            f"{name} ({bytes_text(nbytes)})" for name, nbytes in self._holders(found)[:NAMED]
+        )
+        reasons = {name: why for name, why in self.refused.items() if why != NOTHING}
+        refused = "".join(f"; {name} cannot be used: {why}" for name, why in reasons.items())
+        more = "" if self.question.lossy else "; --memory-lossy would allow what loses precision"
+        return MemoryBudgetError(
+            f"no training step fits {bytes_text(self.budget)}: the plain one takes "
+            f"{bytes_text(plain.peak)}, the smallest found {bytes_text(least)} (no plan of "
+            f"these techniques takes less than {bytes_text(needed)}). In the way: {holders}"
+            f"{refused}{more}. Give --memory {_rounded(least)} or a smaller batch",
+            least,
+        )
+
+    def _holders(self, found: _Found) -> list[tuple[str, int]]:
+        """What holds most at the peak: states together, and the largest tensors of the arena."""
+        programs = self.lower(found.setting).programs
+        by_role: dict[str, int] = {}
+        for program in programs[:1]:
+            for buffer in program.buffers:
+                if buffer.role != SCRATCH:
+                    role = {STATE: "parameters and optimizer state"}.get(
+                        buffer.role, f"{buffer.role} buffers"
+                    )
+                    by_role[role] = by_role.get(role, 0) + buffer.nbytes
+        problem = found.variant.problem
+        names, sizes = problem.tensors, problem.nbytes
+        recomputed = {i for i, name in enumerate(names) if name in found.setting.recompute}
+        used = usage(problem, recomputed)
+        live = (root % len(names) for root in used.live_at(used.peak_event))
+        held = {names[root]: sizes[root] for root in live}
+        return sorted({**by_role, **held}.items(), key=lambda pair: -pair[1])
+
+
+def _differs(variant: _Variant, plain: _Variant) -> bool:
+    """Whether a step is another one than the plain one."""
+    same = variant.peak == plain.peak and variant.problem.nodes == plain.problem.nodes
+    return not same
+
+
+def _uses(found: _Found) -> Iterator[TechniqueUse]:
+    """Rows of the table: what each technique did on top of those before it."""
+    chain = found.variant.chain()
+    for before, variant in pairwise(chain):
+        technique = variant.technique
+        assert technique is not None
+        cost = (variant.step_us - before.step_us) / 1e3
+        saved = before.peak - variant.peak
+        detail = variant.offer.detail
+        yield TechniqueUse(technique.name, detail, technique.exact, saved, cost)
+    if found.setting.recompute:
+        detail = f"{len(found.setting.recompute)} tensors"
+        cost = (found.step_us - found.variant.step_us) / 1e3
+        saved = found.variant.peak - found.peak
+        yield TechniqueUse(REMATERIALISATION, detail, True, saved, cost)
+
+
+def _rounded(nbytes: int) -> str:
+    """The budget that takes so many bytes, in whole MiB (KiB below one)."""
+    unit, name = (2**20, "MiB") if nbytes >= 2**20 else (2**10, "KiB")
+    return f"{-(-nbytes // unit)}{name}"
