@@ -21,6 +21,7 @@ from coexec.ops.opdef import Example, Sample
 from coexec.passes.compress_activations import Activations
 from coexec.passes.kept import kept_bytes
 from coexec.step_builder import Recipe, StepBuilder
+from tests.runtimes import THOROUGH
 
 BATCH, CLASSES = 8, 4
 COMPRESS, DECOMPRESS = OPS
@@ -142,7 +143,7 @@ def test_auto_stops_where_little_enough_is_kept() -> None:
 
 def test_gradients_on_opencl_are_those_of_the_reference() -> None:
     for how, error in (("mask", 1e-5), ("int8", 1e-3)):
-        found, expected = gradients(how, "opencl"), gradients(how)  # type: ignore[arg-type]
+        found, expected = gradients(how, THOROUGH[0]), gradients(how)  # type: ignore[arg-type]
         assert distance(found, expected) < error
 
 

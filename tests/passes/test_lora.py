@@ -16,6 +16,7 @@ from coexec.autodiff.optimizers import Adam
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.passes.lora import ADAPTERS, add_adapters, merge_adapters, parse_lora
+from tests.runtimes import THOROUGH
 
 SMALL = {"image_size": 16, "features": 24, "depth": 1}
 
@@ -86,7 +87,7 @@ def test_only_adapters_are_trained_and_the_merged_model_is_plain(
 def test_adapters_of_opencl_are_those_of_the_reference(rng: np.random.Generator) -> None:
     feeds, labels = data(rng)
     states = []
-    for processor in ("reference", "opencl"):
+    for processor in ("reference", THOROUGH[0]):
         made = trainer(adapted(pattern="head.*")[0], processor)
         for _ in range(2):
             made.step(feeds, labels)

@@ -386,7 +386,7 @@ def test_train_options(options: list[str], model: Path, data: Path, tmp_path: Pa
 def test_train_for_people(model: Path, data: Path, tmp_path: Path) -> None:
     done = coexec(
         *("train", model, "--data", data, "--validation", data, "--epochs", "1"),
-        *("--out", tmp_path / "trained.onnx"),
+        *("--processor", THOROUGH[0], "--out", tmp_path / "trained.onnx"),
     )
     assert done.status == 0
     assert all(word in done.out for word in ("loss", "accuracy", "steps", "memory", "written"))
