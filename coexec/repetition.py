@@ -32,25 +32,18 @@ def busy_us(phone: Phone) -> dict[str, float]:
 def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
     """Runs back to back for so long, sampled.
 
-    A run whose speeds are those of an earlier run takes as long and as much energy: where nothing
+    A run whose speeds are those of the run before takes as long and as much energy: where nothing
     random takes part, such runs are not simulated again, but leapt over until the next look at the
     temperature.
     """
     engine = phone.engine
     steady = not engine.loads and phone.condition.governor == PERFORMANCE
-    known: dict[tuple[float, ...], _Repeated] = {}
     end = engine.now_us + seconds * 1e6
     while engine.now_us < end:
-        start, celsius = engine.now_us, engine.celsius
-        speeds = _speeds(phone)
-        one = known.get(speeds)
-        if one is None:
-            one = _watched(phone, step)
-            celsius = engine.celsius
-            if steady and speeds == _speeds(phone):
-                known[speeds] = one
-        yield Sample(start / 1e6, one.us / 1e3, celsius, one.lowest)
-        if speeds not in known or one.us <= 0:
+        start, speeds = engine.now_us, _speeds(phone)
+        one = _watched(phone, step)
+        yield Sample(start / 1e6, one.us / 1e3, engine.celsius, one.lowest)
+        if not steady or one.us <= 0:
             continue
         times = max(int(HEAT_PERIOD_US / one.us), 1)
         while engine.now_us < end and speeds == _speeds(phone):

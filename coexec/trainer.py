@@ -9,7 +9,7 @@ from typing import TypedDict
 import numpy as np
 import onnx_ir as ir
 
-from coexec.autodiff.loss_scale import LossScale
+from coexec.autodiff.loss_scale import LOSS_SCALE, LossScale, without_scale
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import StepGraph
@@ -42,9 +42,6 @@ from coexec.step_builder import (
     Updates,
     check_precision,
 )
-
-LOSS_SCALE = "#loss_scale"
-"""Name of the loss scale among the states."""
 
 
 class TrainerOptions(TypedDict):
@@ -200,7 +197,7 @@ class Trainer:
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
         """Continue from a state that :meth:`state` gave after ``steps`` steps."""
-        self._programs.write(_without_scale(state))
+        self._programs.write(without_scale(state))
         if LOSS_SCALE in state:
             self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
         self.steps = steps
@@ -249,7 +246,7 @@ class Trainer:
 
     def switch(self, programs: ResidentPrograms, state: Mapping[str, Array] | None = None) -> None:
         """Go on with programs of :meth:`prepare`, from the states as they are or from ``state``."""
-        programs.write(self._programs.read() if state is None else _without_scale(state))
+        programs.write(self._programs.read() if state is None else without_scale(state))
         self._programs = programs
         self.processors = programs.processors
 
@@ -391,10 +388,6 @@ class Trainer:
         programs = ResidentPrograms(self.processors, self.mode, self.followed)
         lay_out(programs, self.model, setting, arrays)
         return programs
-
-
-def _without_scale(state: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: array for name, array in state.items() if name != LOSS_SCALE}
 
 
 def _wanted(compiled: Compiled, feeds: Mapping[str, Array]) -> dict[str, Array]:

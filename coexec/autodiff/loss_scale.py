@@ -6,12 +6,15 @@ growth as in PyTorch's ``GradScaler``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from coexec.core.types import Array
 
+LOSS_SCALE = "#loss_scale"
+"""Name of the loss scale among the states of a training."""
 FIRST, LEAST, MOST = 2.0**16, 1.0, 2.0**24
 GROW_AFTER = 2000
 """Steps without an overflow until the scale doubles."""
@@ -47,3 +50,8 @@ class LossScale:
         """The inverse of :meth:`to_array`."""
         value, calm, overflows = array.tolist()
         return cls(float(value), int(calm), int(overflows))
+
+
+def without_scale(state: Mapping[str, Array]) -> dict[str, Array]:
+    """The states that programs have: all but the scale."""
+    return {name: array for name, array in state.items() if name != LOSS_SCALE}

@@ -35,6 +35,13 @@ def geometry(call: OpCall) -> PoolGeometry:
     return PoolGeometry.of(call, tuple(shape) if shape else None)
 
 
+def tensors_of(call: OpCall) -> tuple[Argument, ...]:
+    """What a kernel reads and writes: only the gradient of maxima reads X beside that of Y."""
+    if call.op_type == "MaxPoolGrad":
+        return (inp(0), inp(1), out(0))
+    return (inp(0), out(0))
+
+
 def small_window(call: OpCall, facts: DeviceFacts) -> str | None:
     """Why the window is not unrolled, else ``None``."""
     if call.op_type not in OPERATORS:

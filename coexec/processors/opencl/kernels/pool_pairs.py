@@ -9,16 +9,13 @@ import numpy as np
 from coexec.core.types import OpCall
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
-    Argument,
     DeviceFacts,
     KernelCall,
     Lowering,
     c_type,
     i32,
-    inp,
-    out,
 )
-from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats
+from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats, tensors_of
 
 SPACE: Mapping[str, tuple[int, ...]] = {"SHARES": (8, 4, 16)}
 """Shares of the work per compute unit."""
@@ -49,14 +46,11 @@ def lower_pairs(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
     gradient, maximum = call.op_type.endswith("Grad"), call.op_type.startswith("Max")
     sums = np.dtype(np.float32) if dtype == np.float16 else dtype
     widest = max(facts.vector_bytes, 16) // sums.itemsize
-    tensors: tuple[Argument, ...] = (
-        (inp(0), inp(1), out(0)) if gradient and maximum else (inp(0), out(0))
-    )
     lines = g.batch * g.channels * g.out_size[0]
     kernel = KernelCall(
         "pool_pairs",
         "pool_pairs_grad" if gradient else "pool_pairs",
-        (*tensors, *map(i32, (lines, *g.in_size, *g.out_size))),
+        (*tensors_of(call), *map(i32, (lines, *g.in_size, *g.out_size))),
         (min(facts.compute_units * params["SHARES"], lines),),
         (1,),
         {

@@ -11,17 +11,14 @@ from coexec.core.types import OpCall
 from coexec.ops.pool_geometry import PoolGeometry
 from coexec.processors.opencl.cnumbers import compute_type, lowest_literal
 from coexec.processors.opencl.family import (
-    Argument,
     DeviceFacts,
     KernelCall,
     Lowering,
     c_type,
     i32,
-    inp,
-    out,
     scratch,
 )
-from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats
+from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats, tensors_of
 
 SPACE: Mapping[str, tuple[int, ...]] = {"SLOTS": (8, 4, 16), "GRID": (16, 64)}
 """Shares of the work per compute unit; KiB of a band's grids, which bound its rows."""
@@ -141,14 +138,11 @@ def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> L
     tasks = r.planes * bands
     sizes = (*r.in_size, *r.out_size, *r.pads, *r.ends, r.sheet)
     numbers = (tasks, bands, cut.band, cut.slot, cut.grid, *sizes, *cut.more)
-    tensors: tuple[Argument, ...] = (
-        (inp(0), inp(1), out(0)) if gradient and maximum else (inp(0), out(0))
-    )
     slots = min(slots, tasks)
     kernel = KernelCall(
         "pool_rows",
         "pool_rows_grad" if gradient else "pool_rows",
-        (*tensors, scratch(0), *map(i32, numbers)),
+        (*tensors_of(call), scratch(0), *map(i32, numbers)),
         (slots,),
         (1,),
         defines,

@@ -10,17 +10,14 @@ from coexec.core.types import OpCall
 from coexec.ops.pool_geometry import PoolGeometry
 from coexec.processors.opencl.cnumbers import compute_type, mask_type
 from coexec.processors.opencl.family import (
-    Argument,
     DeviceFacts,
     KernelCall,
     Lowering,
     c_type,
     i32,
-    inp,
-    out,
     scratch,
 )
-from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats
+from coexec.processors.opencl.kernels.pool_fixed import geometry, small_window_of_floats, tensors_of
 
 SPACE: Mapping[str, tuple[int, ...]] = {"SHARES": (16, 8, 4)}
 """Shares of the planes per compute unit."""
@@ -74,9 +71,6 @@ def lower_threes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     gradient, maximum = call.op_type.endswith("Grad"), call.op_type.startswith("Max")
     sums = np.dtype(np.float32) if dtype == np.float16 else dtype
     widest = max(facts.vector_bytes, 16) // sums.itemsize
-    tensors: tuple[Argument, ...] = (
-        (inp(0), inp(1), out(0)) if gradient and maximum else (inp(0), out(0))
-    )
     planes, windows = g.batch * g.channels, g.out_size[1]
     lanes = min(widest, 1 << (windows.bit_length() - 1))
     held = 2 * (HELD_MAXIMA if gradient and maximum else 1) * _padded(windows, lanes)
@@ -88,7 +82,7 @@ def lower_threes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     kernel = KernelCall(
         "pool_threes",
         "pool_threes_grad" if gradient else "pool_threes",
-        (*tensors, scratch(0), *map(i32, numbers)),
+        (*tensors_of(call), scratch(0), *map(i32, numbers)),
         (slots,),
         (1,),
         {
