@@ -106,7 +106,7 @@ def _torch(form: str, kinds: tuple[str, ...], title: str = "") -> Contender:
 PEERS = (
     Contender("NumPy", "bench.peers.numpy_peer", kinds=("gemm",)),
     _torch("eager", (*OPERATORS, "train")),
-    _torch("channels-last", ("train",)),
+    _torch("channels-last", ("conv", "train")),
     _torch("compile", ("train",)),
     _torch("bf16", ("train",), "bf16 autocast"),
     Contender("ONNX Runtime", "bench.peers.onnxruntime_peer", "onnxruntime", kinds=("infer",)),

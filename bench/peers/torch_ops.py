@@ -192,7 +192,7 @@ PREPARE: Mapping[str, Callable[[Tensors, Mapping[str, Any]], Call]] = {
 
 
 class OperatorCall:
-    """A case of the suites gemm, conv and memory. The form ``channels-last`` moves images only."""
+    """A case of the suites gemm, conv and memory. The form ``channels-last`` moves images and volumes."""
 
     def __init__(self, kind: str, spec: Mapping[str, Any], form: str) -> None:
         tensors = {name: torch.from_numpy(a) for name, a in draw(spec["operands"]).items()}
@@ -215,6 +215,5 @@ class OperatorCall:
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
-    if tensor.ndim != 4:
-        return tensor
-    return tensor.to(memory_format=torch.channels_last)
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.to(memory_format=formats.get(tensor.ndim, torch.contiguous_format))

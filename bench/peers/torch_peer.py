@@ -1,7 +1,7 @@
 """PyTorch on the CPU.
 
-Options: ``threads``; ``form`` of training steps: ``eager``, ``channels-last``, ``compile`` or
-``bf16`` (autocast, with channels-last tensors).
+Options: ``threads``; ``form`` of convolutions and training steps: ``eager``, ``channels-last``; of
+training steps also ``compile`` or ``bf16`` (autocast, with channels-last tensors).
 """
 
 from __future__ import annotations
