@@ -192,7 +192,7 @@ PREPARE: Mapping[str, Callable[[Tensors, Mapping[str, Any]], Call]] = {
 
 
 class OperatorCall:
-    """A case of the suites gemm, conv and memory. The form ``channels-last`` moves images and volumes."""
+    """A case of gemm, conv and memory; ``channels-last`` is for images and volumes."""
 
     def __init__(self, kind: str, spec: Mapping[str, Any], form: str) -> None:
         tensors = {name: torch.from_numpy(a) for name, a in draw(spec["operands"]).items()}
