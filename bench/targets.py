@@ -8,11 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.curve import growth, lines
+from bench.speed_targets import SPEED_TARGETS, Line
 from bench.statistics import geomean
 
 Record = Mapping[str, Any]
-Line = tuple[str, str, str]
-"""Work, target, what was measured."""
 
 SPLIT, AUTO, SEARCHED = "operator split", "auto", "best ratio found"
 AIMS = {
@@ -129,7 +128,7 @@ def planning(suite: Record) -> list[Line]:
 
 THOUSAND = 1_000
 
-TARGETS: Mapping[str, Callable[[Record], list[Line]]] = MappingProxyType(
-    {"coexec": coexecution, "planning": planning}
+TARGETS: Mapping[str, Callable[[Record], Sequence[Line]]] = MappingProxyType(
+    {**SPEED_TARGETS, "coexec": coexecution, "planning": planning}
 )
 """By the suite's name."""

@@ -17,11 +17,12 @@ from bench.__main__ import chosen_suites
 from bench.agreement import difference, dissenters, yardstick
 from bench.budget import Budget
 from bench.case import BEST, MEDIAN, Case, Suite
-from bench.contenders import HALF, Contender, ours, peers, together
+from bench.contenders import HALF, SINGLE, Contender, ours, peers, together
 from bench.operands import operand
 from bench.peers.coexec_ops import OperatorCall
 from bench.protocol import PeerFailed
 from bench.show import case_lines
+from bench.speed_targets import launches, ratios, streaming, training
 from bench.statistics import geomean, ratio, reduced
 from bench.suites import SUITES
 from bench.targets import coexecution
@@ -367,3 +368,41 @@ def test_targets_of_coexecution_are_computed_from_the_rows() -> None:
         "predicted makespan against measured": "median 10.0% of 2 plans",
         "auto's plan behind the best plan that was run": "median 12.5%, most 25.0% (a)",
     }
+
+
+def test_targets_of_speed_are_computed_from_the_rows() -> None:
+    def row(peer: str, seconds: float, **more: Any) -> dict[str, Any]:
+        base = {"peer": peer, "ours": peer.startswith("coexec"), "precision": SINGLE}
+        return base | {"seconds": seconds, "facts": {}} | more
+
+    def suite(*cases: list[dict[str, Any]]) -> dict[str, Any]:
+        named = [{"name": f"ResNet-18 {i}", "rows": rows} for i, rows in enumerate(cases)]
+        limits = {"coexec intel": {"bandwidth_gbps": 40.0, "launch_us": 4.0}}
+        return {"cases": named, "limits": limits}
+
+    beside = suite(*([row("coexec intel", 1.0, ratio={"value": v})] for v in (0.5, 2.0)))
+    (line,) = ratios({"coexec intel": 1.0, "coexec pocl": 1.05})(beside)
+    assert line[1:] == ("geometric mean at most 1", "1.00; 1 of 2 above 1")
+
+    (line,) = streaming(suite(*([row("coexec intel", 1.0, gbps=v)] for v in (10.0, 30.0))))
+    assert line[1:] == ("at least 75 %", "1 of 2 reach it, least 25 % (ResNet-18 0)")
+
+    (line,) = launches(suite([row("coexec intel", 1.0, facts={"host_us": 6.0})]))
+    assert line[2] == "6.0 to 6.0 us, of which the driver's enqueueing of an empty kernel 4.0 us"
+
+    step = suite(
+        [
+            row("coexec intel", 1.0, facts={"planned_bytes": 10, "start_warm_s": 2.5}),
+            row("PyTorch eager", 4.0, facts={"grown_bytes": 40}),
+            row("PyTorch compile", 2.0, facts={"grown_bytes": 50}),
+            row("PyTorch bf16 autocast", 0.1, precision=HALF),
+            row("tinygrad pocl", 8.0),
+            row("tinygrad intel", 16.0),
+        ]
+    )
+    assert [line[2] for line in training(step)] == [
+        "0.50",
+        "0.06",
+        "0.25, most 0.25 (ResNet-18 0)",
+        "2.5 s",
+    ]
