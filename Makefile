@@ -84,7 +84,7 @@ study-when-to-coexecute: $(TEST_STAMP)  ## measure for which operators dividing 
 	$(BIN)/python studies/when_to_coexecute/run.py --runtime intel
 	$(BIN)/python studies/when_to_coexecute/run.py --runtime pocl
 
-study-heterogeneous-inference: $(TEST_STAMP)  ## simulate strategies on ten phones, half an hour; goes on where it ended
+study-heterogeneous-inference: $(TEST_STAMP)  ## simulate strategies on ten phones, a quarter of an hour; goes on where it ended
 	$(BIN)/coexec study run studies/heterogeneous_inference --workers $(JOBS) --out $(OUT)/heterogeneous_inference
 	$(BIN)/python studies/heterogeneous_inference/report.py $(OUT)/heterogeneous_inference
 

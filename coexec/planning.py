@@ -94,10 +94,22 @@ def plan_inference(
     how: PlanOptions = PlanOptions(),
 ) -> Planning:
     """Plan runs of ``model`` on inputs like ``feeds`` (values count where they decide shapes)."""
+    return plan_static(static_model(model, feeds), processors, how)
+
+
+def plan_static(
+    model: ir.Model, processors: Mapping[str, Processor], how: PlanOptions = PlanOptions()
+) -> Planning:
+    """Plan runs of a :func:`static_model`, which is rewritten for these processors."""
+    return _plan(legalise(model, processors), processors, NO_STATES, how)
+
+
+def static_model(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
+    """A copy with the shapes of ``feeds`` in which all is folded that can be, for any processor."""
     static = _specialised(model, feeds)
     fold_batch_norm(static)
     fold_scale(static)
-    return _plan(legalise(static, processors), processors, NO_STATES, how)
+    return static
 
 
 def _specialised(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:

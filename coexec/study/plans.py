@@ -7,10 +7,12 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import onnx_ir as ir
 
+from coexec.base.collection import collection_paused
 from coexec.base.errors import FallbackWarning, ProcessorError
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -28,17 +30,20 @@ from coexec.placement.policies.table import (
     outcome_of,
     rank,
 )
-from coexec.planning import Planning, PlanOptions, plan_inference
+from coexec.planning import Planning, PlanOptions, plan_static, static_model
 from coexec.processors.simulated.options import SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor
-from coexec.session import Session, model_inputs
+from coexec.runtime.mode import DEFAULT
+from coexec.session import Prepared, model_inputs, prepare
 from coexec.simulation.condition import IDLE, condition_named
 from coexec.study.definition import PROCESSORS
 
 CPU = "cpu"
 EXACT_SECONDS = 2.0
 """Rows say for which plans this was enough to prove that none is better."""
+REMEMBERED = 24
+"""Models of which the static form is kept."""
 UNDER_WAY = 4
 """Requests that a pipeline has under way per processor, as a stream of a session has."""
 
@@ -125,7 +130,7 @@ class Desk:
     def _planned(self) -> Planning:
         if self._planning is None:
             how = PlanOptions(AUTO, seconds=0.0)
-            self._planning = plan_inference(self.model, self.feeds, self._template, how)
+            self._planning = plan_static(static_of(self.model).clone(), self._template, how)
         return self._planning
 
     def _by_policy(self, policy: str) -> Placed:
@@ -145,17 +150,21 @@ class Desk:
         team = dict.fromkeys((names[processor], names[CPU]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FallbackWarning)  # the row counts them
-            session = Session(self.model, {name: self._template[name] for name in team})
-            session.run(self.feeds)
-        return self._known(replace(session.plan, policy=processor), session.program, {})
+            found = self._prepared({name: self._template[name] for name in team})
+        return self._known(replace(found.plan, policy=processor), found.program, {})
 
     def _compiled(self, plan: Plan, busy_us: Mapping[str, float], note: str = "") -> Placed:
         known = self._by_key.get(_key(plan))
         if known is not None:
             return replace(known, plan=plan, busy_us=busy_us, note=note)
-        session = Session(self.model, self._template, follow=plan)
-        session.run(self.feeds)
-        return replace(self._known(plan, session.program, busy_us), note=note)
+        found = self._prepared(self._template, plan)
+        return replace(self._known(plan, found.program, busy_us), note=note)
+
+    @collection_paused()
+    def _prepared(
+        self, processors: Mapping[str, Processor], follow: Plan | None = None
+    ) -> Prepared:
+        return prepare(static_of(self.model).clone(), processors, DEFAULT, follow)
 
     def _known(self, plan: Plan, program: Program, busy_us: Mapping[str, float]) -> Placed:
         key = _key(plan)
@@ -163,6 +172,15 @@ class Desk:
         under_way = UNDER_WAY * stages if stages > 1 else 1
         placed = Placed(plan, program, busy_us, key, under_way)
         return self._by_key.setdefault(key, placed)
+
+
+@lru_cache(REMEMBERED)
+def static_of(model: ir.Model) -> ir.Model:
+    """A model with static shapes and all folded, made once for all phones and plans; not to change.
+
+    Inputs whose values decide shapes are zeros, as all inputs are here.
+    """
+    return static_model(model, feeds_of(model))
 
 
 def feeds_of(model: ir.Model) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from coexec.base.errors import UsageError
 from coexec.placement.policies.exact import MISSING, solver_is_there
 from coexec.placement.policies.table import EXACT
+from coexec.study.calls import Call, add_call
 from coexec.study.cell import Cell, Group
 from coexec.study.definition import Definition
 from coexec.study.measure import FAILED, Row, Task, error_row, measure
@@ -43,7 +45,7 @@ def run_study(
     """Simulate what has no result in ``folder`` yet, at most ``limit`` cells of it.
 
     Raises:
-        SaveError: a part cannot be written.
+        SaveError: a part, or how long this took, cannot be written.
         DataError: a part is damaged.
         UsageError: processes cannot be had, or the study asks for ``exact`` without its solver.
     """
@@ -59,14 +61,19 @@ def run_study(
     found = len(names) - len(pending)
     observe(found)
     failed: list[Row] = []
-    for task, result in spread.map(measure, list(_tasks(definition, pending[:limit]))):
-        if isinstance(result, BaseException):
-            rows = [error_row(name, cell, FAILED, result) for name, cell in task.cells]
-        else:
-            rows = result
-        write_part(folder, rows)
-        failed += [row for row in rows if row["outcome"] == FAILED]
-        observe(len(rows))
+    new, began = 0, time.perf_counter()
+    try:
+        for task, result in spread.map(measure, list(_tasks(definition, pending[:limit]))):
+            if isinstance(result, BaseException):
+                rows = [error_row(name, cell, FAILED, result) for name, cell in task.cells]
+            else:
+                rows = result
+            write_part(folder, rows)
+            failed += [row for row in rows if row["outcome"] == FAILED]
+            new += len(rows)
+            observe(len(rows))
+    finally:  # an interrupted call took its time, too
+        add_call(folder, Call(new, time.perf_counter() - began, spread.processes, spread.scheduler))
     after = read_parts(folder)
     done = tuple(after[name] for name in names if name in after)
     return Results(done, found, len(names) - len(done), tuple(failed))

@@ -30,6 +30,11 @@ class Spread:
     workers: int = 0
     scheduler: str = ""
 
+    @property
+    def processes(self) -> int:
+        """How many simulate; 0 behind a scheduler, which may get more at any time."""
+        return 0 if self.scheduler else max(self.workers, 1)
+
     def map(
         self, function: Callable[[Given], Result], tasks: Sequence[Given]
     ) -> Iterator[tuple[Given, Result | BaseException]]:

@@ -52,7 +52,7 @@ def mobilenetv2(
         out = _scaled(base, width)
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
-            h = _inverted_residual(net, h, f"features.{index}", (channels, out), expansion, stride)
+            h = inverted_residual(net, h, f"features.{index}", (channels, out), expansion, stride)
             channels, index = out, index + 1
     last = _scaled(1280, max(width, 1.0))
     h = _conv_norm_clip(net, h, f"features.{index}", (channels, last), kernel=1, stride=1)
@@ -67,9 +67,13 @@ def _scaled(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * target else rounded
 
 
-def _inverted_residual(
+def inverted_residual(
     net: Net, x: ir.Value, name: str, channels: tuple[int, int], expansion: int, stride: int
 ) -> ir.Value:
+    """A block (N, in, H, W) -> (N, out, H, W) / ``stride`` with ``expansion`` times the channels.
+
+    ``channels`` is (in, out).
+    """
     hidden = channels[0] * expansion
     h = x
     if expansion != 1:

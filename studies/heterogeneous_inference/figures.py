@@ -8,12 +8,17 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from data import PROCESSORS
+from levels import BACKEND, FRONTEND, LEVELS, levels
 from matplotlib import pyplot as plt
-from tables import fallbacks, levels, regret, single
+from strategies import against_alone, fallbacks, regret
 
 COLOURS = {"float32": "#264653", "float16": "#2a9d8f", "int8": "#e76f51"}
 GREY = "#888888"
+LEVEL_COLOURS = [
+    *("#f4a261", "#e9c46a", "#e76f51", "#b5838d"),  # techniques of the frontend
+    *("#8ab17d", "#2a9d8f"),  # and of the backend
+    *("#9c2c13", "#1d6f66", "#264653"),  # levels
+]
 
 
 def draw(rows: pd.DataFrame, table: pd.DataFrame, folder: Path) -> None:
@@ -23,7 +28,7 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, folder: Path) -> None:
     for name, panel, size in (
         ("parallel_gain", lambda axis: _parallel_gain(axis, table), (7.5, 4.2)),
         ("robustness", lambda axis: _robustness(axis, table), (8, 4.2)),
-        ("levels", lambda axis: _levels(axis, rows), (8, 4)),
+        ("levels", lambda axis: _levels(axis, rows), (9, 4.4)),
         ("fallbacks", lambda axis: _fallbacks(axis, rows), (7, 3.4)),
     ):
         figure, axis = plt.subplots(figsize=size, layout="constrained")
@@ -34,9 +39,8 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame, folder: Path) -> None:
 
 
 def _parallel_gain(axis: Any, table: pd.DataFrame) -> None:
-    own = single(table).dropna(subset=["alone", "together"])
-    lanes = own[PROCESSORS].apply(lambda row: np.sort(row.dropna())[:2], axis=1)
-    balance = np.array([pair[1] / pair[0] if len(pair) > 1 else np.nan for pair in lanes])
+    own = against_alone(table).dropna(subset=["together"])
+    balance = own["balance"].to_numpy()
     for precision, colour in COLOURS.items():
         mine = (own["precision"] == precision).to_numpy()
         gain = (own["alone"] / own["together"]).to_numpy()[mine]
@@ -69,13 +73,18 @@ def _robustness(axis: Any, table: pd.DataFrame) -> None:
 def _levels(axis: Any, rows: pd.DataFrame) -> None:
     found = levels(rows)
     names = [f"{model}\n{machine}" for model, machine in found.index]
-    for number, level in enumerate(("frontend", "backend", "both")):
-        axis.bar(np.arange(len(found)) + 0.27 * number, found[level], 0.27, label=level)
-    axis.set_xticks(np.arange(len(found)) + 0.27, names, rotation=40, ha="right", fontsize=7)
+    shown = [*FRONTEND, *BACKEND, *LEVELS]
+    width = 0.9 / len(shown)
+    for number, (level, colour) in enumerate(zip(shown, LEVEL_COLOURS, strict=True)):
+        places = np.arange(len(found)) + width * number
+        axis.bar(places, found[level], width, color=colour, label=level)
+    axis.set_xticks(np.arange(len(found)) + 0.45, names, rotation=40, ha="right", fontsize=7)
     axis.set_yscale("log")
+    axis.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    axis.minorticks_off()
     axis.axhline(1, color=GREY, linewidth=0.8)
-    axis.set_ylabel("speedup over one processor, float32")
-    axis.legend(fontsize=8)
+    axis.set_ylabel("speedup over one processor, float32, no fusion")
+    axis.legend(fontsize=7, ncols=3)
 
 
 def _fallbacks(axis: Any, rows: pd.DataFrame) -> None:

@@ -124,6 +124,10 @@ def test_a_limit_is_kept_and_nothing_is_simulated_twice(study: Path, tmp_path: P
     assert (first["done"], first["left"]) == (2, CELLS - 2)
     second = coexec("study", "run", study, "--limit", "0", *options).record
     assert (second["found"], second["done"]) == (2, 2)
+    (call,) = (tmp_path / "calls.jsonl").read_text().splitlines()
+    took = json.loads(call)
+    assert (took["cells"], took["workers"]) == (2, 1)
+    assert 0 < took["seconds"] <= first["seconds"]
 
 
 def test_a_cell_that_fails_is_told_and_tried_again(

@@ -14,8 +14,9 @@ from coexec.cost.soc.cost import SocCost
 from coexec.cost.soc.engine_profile import STOCK_MNN
 from coexec.cost.soc.limits import limits_of
 from coexec.cost.soc.predict import predict, supports
-from coexec.cost.soc.workload import precision_of
+from coexec.cost.soc.workload import Workload, precision_of, workload
 from coexec.cost.transfer import HostLink, Line
+from coexec.ops.table import opdef
 from coexec.processors.simulated.executable import Kernel, follows, waiting_by_layer
 from coexec.processors.simulated.options import FLAG, ON, OWN, SimulatedOptions
 from coexec.simulation.work import Work
@@ -34,6 +35,7 @@ class Pricing:
         self.kind = processor.partition(":")[0]
         self.options = options
         self._copies: dict[tuple[int, bool], Work] = {}
+        self._costs: dict[tuple[Workload | None, str], SocCost] = {}
 
     @property
     def fuses(self) -> bool:
@@ -45,10 +47,15 @@ class Pricing:
 
     def cost(self, call: OpCall) -> SocCost:
         """A call alone."""
-        cost = predict(self.soc, self.processor, call, self._precision(call), self.options.engine)
-        if self.kind != "gpu" or self.waits_by_layer:
-            return cost
-        return replace(cost, dispatch=self.queued)
+        precision = self._precision(call)
+        key = (None if opdef(call).view else workload(call), precision)
+        known = self._costs.get(key)
+        if known is None:
+            known = predict(self.soc, self.processor, call, precision, self.options.engine)
+            if self.kind == "gpu" and not self.waits_by_layer:
+                known = replace(known, dispatch=self.queued)
+            self._costs[key] = known
+        return known
 
     @property
     def waits_by_layer(self) -> bool:
