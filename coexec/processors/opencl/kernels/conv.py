@@ -20,6 +20,7 @@ from coexec.processors.opencl.family import (
     out,
 )
 from coexec.processors.opencl.kernels import (
+    conv_bands,
     conv_direct,
     depthwise,
     dots,
@@ -159,6 +160,7 @@ FAMILY = KernelFamily(
     (
         Variant("depthwise", depthwise.lower, depthwise.refuse, space=depthwise.SPACE),
         Variant("winograd", winograd.lower, winograd.refuse, winograd.SPACE, winograd.suited),
+        Variant("bands", conv_bands.lower, conv_bands.refuse, conv_bands.SPACE, conv_bands.suited),
         Variant(
             "direct", conv_direct.lower, conv_direct.refuse, conv_direct.SPACE, conv_direct.suited
         ),

@@ -1,10 +1,10 @@
 """Convolutions with channels of the result in lanes, for weights that are known (conv_direct.cl).
 
 The layout of the weights costs nothing then, and x is read where it lies: nothing is gathered.
-That pays for the few channels of images (7 x 7 taps of 3 channels with strides: half the time of
-packed tiles, which gather 49 columns for each), and where a product has so few positions that tiles
-along them are partly empty (7 x 7: 49 of 64). Elsewhere both run alike, as far as weights stay in
-cache; with strides and many channels the lines of x that are read do not.
+That pays for the few channels of images whose rows fill no vectors of positions (conv_bands.py),
+and where a product has so few positions that tiles along them are partly empty (7 x 7: 49 of 64).
+Elsewhere both run alike, as far as weights stay in cache; with strides and many channels the lines
+of x that are read do not.
 """
 
 from __future__ import annotations
