@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from coexec.base.collection import collection_paused
 from coexec.base.postponed import postpone
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'coexec' has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    found = importlib.import_module(module)
+    with collection_paused():
+        found = importlib.import_module(module)
     value = getattr(found, attribute) if attribute else found
     globals()[name] = value
     return value

@@ -100,6 +100,7 @@ class Trainer(BaseTrainer):
         memory: str | int | None = None,
         batch_statistics: BatchStatistics = "whole",
         updates: Updates = "together",
+        paging: float = 0.0,
         lossy: bool = False,
         plan: Plan | str | Path | None = None,
     ) -> None:
@@ -119,6 +120,7 @@ class Trainer(BaseTrainer):
             memory=memory,
             batch_statistics=batch_statistics,
             updates=updates,
+            paging=paging,
             lossy=lossy,
             plan=followed,
         )

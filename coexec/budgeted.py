@@ -11,20 +11,18 @@ import onnx_ir as ir
 from coexec.base.errors import DataError, UsageError
 from coexec.core.processor import Processor
 from coexec.core.program import SCRATCH
-from coexec.core.types import Array, OpCall, TensorType, compute_dtype
-from coexec.cost.model import MEASURED, ProcessorCosts
+from coexec.core.types import Array
 from coexec.memory.build_problem import Measure
 from coexec.memory.problem import StepProblem
 from coexec.memory_amounts import budget_bytes
 from coexec.memory_budget import Lowered, MemoryPlan, Setting, step_problem
 from coexec.memory_search import plan_memory
 from coexec.memory_techniques import TECHNIQUES, Question, Technique
-from coexec.processor_costs import processor_costs
+from coexec.pager import pager_of, unable
+from coexec.processor_costs import processor_costs, step_measure
 from coexec.resident import ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.step_builder import Kind, Recipe, StepBuilder
-
-HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 
 
 class BudgetedSteps:
@@ -69,12 +67,15 @@ class BudgetedSteps:
         return self.last
 
     def _planned(self, arrays: Mapping[str, Array]) -> MemoryPlan:
-        half = bool(next(iter(self.processors.values())).describe().features.get("fp16"))
+        first = next(iter(self.processors.values()))
+        half = bool(first.describe().features.get("fp16"))
         recipe, techniques = self.recipe, TECHNIQUES
         if self.last is not None:
             recipe = replace(recipe, optimizer=self.last.setting.recipe.optimizer)
             techniques = tuple(each for each in TECHNIQUES if each.changes != "optimizer")
-        question = Question(self.model, recipe, arrays, self.lossy, half)
+        unpaged = unable(first)
+        pages = (None if unpaged else pager_of(first), unpaged)
+        question = Question(self.model, recipe, arrays, self.lossy, half, *pages)
         return self._search(question, self.nbytes, techniques)
 
     def recomputed(self, arrays: Mapping[str, Array], nbytes: int) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ class BudgetedSteps:
     def _costs(self) -> Measure:
         name, processor = next(iter(self.processors.items()))
         costs = processor_costs({name: processor})[name]
-        return lambda call: _cost_us(costs, call)
+        return step_measure(costs)
 
     def lower(self, setting: Setting, arrays: Mapping[str, Array]) -> Lowered:
         """The programs of a step on a batch, with all memory planned."""
@@ -148,30 +149,6 @@ def part_of(recipe: Recipe, arrays: Mapping[str, Array]) -> tuple[Kind, dict[str
 def parts_key(count: int) -> dict[str, Array]:
     """What tells updates apart: they divide by the number of parts."""
     return {"#micro_batches": np.empty((count, 0))}
-
-
-def _cost_us(costs: ProcessorCosts, call: OpCall) -> float:
-    """Microseconds of a call; in float16 by what was measured, else by the limits of the device.
-
-    A fit to times in float32 alone would hold float16 for faster everywhere, by its bytes.
-    """
-    cost = costs.cost(call)
-    if compute_dtype(call) != HALF.name or cost.source == MEASURED:
-        return cost.time.median_us
-    peaks = costs.rates.peak_gflops
-    slower = peaks[SINGLE.name] / peaks.get(HALF.name, peaks[SINGLE.name])
-    return costs.cost(_in_single(call)).time.median_us * slower
-
-
-def _in_single(call: OpCall) -> OpCall:
-    """The same call on float32 operands."""
-
-    def single(kind: TensorType | None) -> TensorType | None:
-        return kind if kind is None or kind.dtype != HALF else TensorType(kind.shape, SINGLE)
-
-    return replace(
-        call, inputs=tuple(map(single, call.inputs)), outputs=tuple(map(single, call.outputs))
-    )
 
 
 def split(name: str, array: Array, count: int) -> list[Array]:

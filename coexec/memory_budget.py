@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from coexec.core.program import SCRATCH, STATE, Program
+from coexec.core.program import PAGES, SCRATCH, STATE, Program
 from coexec.memory.build_problem import Measure, build_problem
 from coexec.memory.lifetimes import usage
 from coexec.memory.problem import StepProblem
@@ -75,7 +75,7 @@ def combined_bytes(programs: Sequence[Program]) -> int:
     for program in programs:
         own += program.constant_bytes
         for buffer in program.buffers:
-            if buffer.shares:
+            if buffer.shares or buffer.role == PAGES:
                 continue
             if buffer.role in (STATE, SCRATCH):
                 shared[buffer.name] = max(shared.get(buffer.name, 0), buffer.nbytes)
@@ -100,3 +100,24 @@ def step_problem(lowered: Lowered, cost_us: Measure) -> StepProblem:
         node = nodes[event.node]
         nodes[event.node] = replace(node, workspace=max(live.get(node.name, 0) - planned, 0))
     return replace(bare, nodes=tuple(nodes))
+
+
+def holders(
+    lowered: Lowered, problem: StepProblem, recompute: Sequence[str]
+) -> list[tuple[str, int]]:
+    """What holds most at the peak: states together, and the largest tensors of the arena.
+
+    ``problem`` is that of the step with nothing recomputed; ``lowered`` are its programs.
+    """
+    by_role: dict[str, int] = {}
+    for buffer in lowered.programs[0].buffers:
+        if buffer.role not in (SCRATCH, PAGES):
+            role = {STATE: "parameters and optimizer state"}.get(
+                buffer.role, f"{buffer.role} buffers"
+            )
+            by_role[role] = by_role.get(role, 0) + buffer.nbytes
+    names, sizes = problem.tensors, problem.nbytes
+    used = usage(problem, *problem.numbers(recompute))
+    live = [used.origins[root] for root in used.live_at(used.peak_event)]
+    held = {names[root]: sizes[root] for root in live}
+    return sorted({**by_role, **held}.items(), key=lambda pair: -pair[1])

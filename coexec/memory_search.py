@@ -10,13 +10,13 @@ Deciding what to recompute by costs follows Jain et al., "Checkmate", 2020 (arXi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
-from coexec.core.program import SCRATCH, STATE
 from coexec.memory.build_problem import Measure
 from coexec.memory.choose import choose, least_peak
 from coexec.memory.lifetimes import usage
@@ -26,6 +26,7 @@ from coexec.memory_budget import (
     MemoryPlan,
     Setting,
     TechniqueUse,
+    holders,
     step_problem,
 )
 from coexec.memory_techniques import (
@@ -34,6 +35,7 @@ from coexec.memory_techniques import (
     Offer,
     Question,
     Technique,
+    not_worth,
 )
 
 ROUNDS = 5
@@ -93,7 +95,7 @@ class _Variant:
     def count(self) -> int:
         return self.offer.recipe.micro_batches
 
-    @property
+    @cached_property
     def fixed(self) -> int:
         """Bytes beside the arena of activations."""
         return self.peak - usage(self.problem).peak
@@ -117,8 +119,16 @@ class _Found:
     step_us: float
 
 
+@dataclass(frozen=True)
+class _Known:
+    """Variants of a question, lowered; and what to recompute in each for a goal (maybe quick)."""
+
+    variants: dict[Key, _Variant] = field(default_factory=dict)
+    choices: dict[tuple[Key, int, bool], Choice] = field(default_factory=dict)
+
+
 class _Search:
-    """``known`` are variants of the same question, lowered for another budget."""
+    """``known`` is what was found out about the same question for another budget."""
 
     def __init__(
         self,
@@ -127,7 +137,7 @@ class _Search:
         lower: Lower,
         cost_us: Measure,
         techniques: Sequence[Technique],
-        known: dict[Key, _Variant] | None = None,
+        known: _Known | None = None,
     ) -> None:
         self.question = question
         self.budget = budget
@@ -135,9 +145,8 @@ class _Search:
         self.cost_us = cost_us
         self.refused: dict[str, str] = {}
         self.usable = self._usable(techniques)
-        self.known = {} if known is None else known
+        self.known = known or _Known()
         self.found: list[_Found] = []
-        self._choices: dict[tuple[int, int], Choice] = {}
 
     def run(self) -> MemoryPlan:
         best = self.best()
@@ -168,7 +177,6 @@ class _Search:
             if best is not None and best.step_us <= CLOSE * plain.step_us:
                 break
             level = self._combined(plain, singles, level)
-            self._fit_all(level)
         return self._best()
 
     def _usable(self, techniques: Sequence[Technique]) -> list[Technique]:
@@ -187,21 +195,40 @@ class _Search:
         """Each technique alone, as strong as need be; what changes nothing is left out."""
         found = []
         for technique in self.usable:
-            changed = []
+            changed, reason = [], NOTHING
             for offer in technique.offers(self.question, plain.offer.recipe):
+                if slow := not_worth(self.question, plain.problem, offer.recipe):
+                    reason = slow
+                    break
                 variant = self._variant(offer, technique, plain)
                 changed += [variant] if _differs(variant, plain) else []
                 if variant.peak <= self.budget:
                     break  # what is stronger costs more
             if not changed:
-                self.refused[technique.name] = NOTHING
+                self.refused[technique.name] = reason
             found += changed
         return found
 
     def _combined(
         self, plain: _Variant, singles: Sequence[_Variant], level: Sequence[_Variant]
     ) -> list[_Variant]:
-        """One technique more on each variant: the most promising by what each gives alone."""
+        """One technique more on each variant, the most promising first; each is fitted at once.
+
+        Making one takes long: none is made that promises no more than what was found by then.
+        """
+        made: list[_Variant] = []
+        for (promise, _), before, technique, offer in self._ranked(plain, singles, level):
+            best = self._best()
+            if len(made) == COMBINED or (best is not None and best.step_us <= promise):
+                break
+            made.append(self._variant(offer, technique, before))
+            self._fit_all(made[-1:])
+        return made
+
+    def _ranked(
+        self, plain: _Variant, singles: Sequence[_Variant], level: Sequence[_Variant]
+    ) -> list[tuple[tuple[float, float], _Variant, Technique, Offer]]:
+        """Techniques on top of variants: promised time and peak by what each gives alone."""
         ranked: list[tuple[tuple[float, float], _Variant, Technique, Offer]] = []
         best = self._best()
         for variant in level:
@@ -214,13 +241,13 @@ class _Search:
                 longer = single.step_us - plain.step_us
                 if best is not None and best.step_us <= variant.step_us + longer:
                     continue
-                promise = self._promise(variant, self.budget + max(saved, 0))
+                goal = self.budget + max(saved, 0)
+                promise = self._promise(variant, goal, quick=best is None)
                 promise = min(promise + longer, NEVER_US)
                 if best is None or promise < best.step_us:
                     peak = self._paper_peak(variant) - saved
                     ranked.append(((promise, peak), variant, single.technique, offer))
-        ranked.sort(key=lambda each: each[0])
-        return [self._variant(offer, t, v) for _, v, t, offer in ranked[:COMBINED]]
+        return sorted(ranked, key=lambda each: each[0])
 
     def _on_top(self, variant: _Variant, single: _Variant) -> Offer | None:
         """What a technique as set in ``single`` makes of a variant of techniques before it."""
@@ -238,12 +265,12 @@ class _Search:
     ) -> _Variant:
         names = () if technique is None else ((technique.name, offer.detail),)
         key = (*(before.key if before else ()), *names)
-        if key not in self.known:
+        known = self.known.variants
+        if key not in known:
             lowered = self.lower(Setting(offer.recipe))
             problem = step_problem(lowered, self.cost_us)
-            found = _Variant(offer, lowered.peak_bytes, problem, key, technique, before)
-            self.known[key] = found
-        return self.known[key]
+            known[key] = _Variant(offer, lowered.peak_bytes, problem, key, technique, before)
+        return known[key]
 
     def _fit_all(self, variants: Iterable[_Variant]) -> None:
         """In order of what they promise: the first that keeps its promise is the fastest.
@@ -274,21 +301,21 @@ class _Search:
             return fastest
         return fastest if fastest.step_us < WORTH * gentle.step_us else gentle
 
-    def _promise(self, variant: _Variant, budget: int) -> float:
+    def _promise(self, variant: _Variant, budget: int, *, quick: bool = False) -> float:
         """Microseconds of a step that fits by the lifetimes alone; ``NEVER_US`` if none does."""
         goal = budget - variant.fixed
         if least_peak(variant.problem) > goal:
             return NEVER_US
-        choice = self._chosen(variant, goal)
+        choice = self._chosen(variant, goal, quick=quick)
         if choice.peak > goal:
             return NEVER_US
         return variant.step_us + variant.count * choice.extra_us
 
-    def _chosen(self, variant: _Variant, goal: int) -> Choice:
-        key = (id(variant), goal)
-        if key not in self._choices:
-            self._choices[key] = choose(variant.problem, goal)
-        return self._choices[key]
+    def _chosen(self, variant: _Variant, goal: int, *, quick: bool = False) -> Choice:
+        key = (variant.key, goal, quick and (variant.key, goal, False) not in self.known.choices)
+        if key not in self.known.choices:
+            self.known.choices[key] = choose(variant.problem, goal, quick=quick)
+        return self.known.choices[key]
 
     def _fit(self, variant: _Variant, budget: int) -> _Found:
         """Recompute as little as the lowered program allows."""
@@ -310,7 +337,7 @@ class _Search:
 
     def _smallest(self) -> tuple[_Found, int]:
         """The lowest peak, and about the least budget that there is a plan for."""
-        lowest = sorted(self.known.values(), key=self._paper_peak)[:TRIED]
+        lowest = sorted(self.known.variants.values(), key=self._paper_peak)[:TRIED]
         found = [*self.found, *(self._fit(each, self.budget) for each in lowest)]
         best = min(found, key=lambda each: each.peak)
         for factor in FACTORS:
@@ -319,48 +346,29 @@ class _Search:
             again = _Search(*parts, self.known).best()
             if again is not None:
                 return again, budget
-        plain = self.known[()]
+        plain = self.known.variants[()]
         return _Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us), plain.peak
 
     def _paper_peak(self, variant: _Variant) -> int:
         """The least peak that a variant promises."""
-        return self._chosen(variant, self.budget - variant.fixed).peak + variant.fixed
+        choice = self._chosen(variant, self.budget - variant.fixed, quick=True)
+        return choice.peak + variant.fixed
 
     def _refusal(self, found: _Found, least: int) -> MemoryBudgetError:
         plain, problem = found.variant.chain()[0], found.variant.problem
         needed = found.variant.fixed + least_peak(problem)
-        holders = ", ".join(
-            f"{name} ({bytes_text(nbytes)})" for name, nbytes in self._holders(found)[:NAMED]
-        )
+        held = holders(self.lower(found.setting), problem, found.setting.recompute)
+        named = ", ".join(f"{name} ({bytes_text(nbytes)})" for name, nbytes in held[:NAMED])
         reasons = {name: why for name, why in self.refused.items() if why != NOTHING}
         refused = "".join(f"; {name} cannot be used: {why}" for name, why in reasons.items())
         more = "" if self.question.lossy else "; --memory-lossy would allow what loses precision"
         return MemoryBudgetError(
             f"no training step fits {bytes_text(self.budget)}: the plain one takes "
             f"{bytes_text(plain.peak)}, the smallest found {bytes_text(least)} (no plan of "
-            f"these techniques takes less than {bytes_text(needed)}). In the way: {holders}"
+            f"these techniques takes less than {bytes_text(needed)}). In the way: {named}"
             f"{refused}{more}. Give --memory {_rounded(least)} or a smaller batch",
             least,
         )
-
-    def _holders(self, found: _Found) -> list[tuple[str, int]]:
-        """What holds most at the peak: states together, and the largest tensors of the arena."""
-        programs = self.lower(found.setting).programs
-        by_role: dict[str, int] = {}
-        for program in programs[:1]:
-            for buffer in program.buffers:
-                if buffer.role != SCRATCH:
-                    role = {STATE: "parameters and optimizer state"}.get(
-                        buffer.role, f"{buffer.role} buffers"
-                    )
-                    by_role[role] = by_role.get(role, 0) + buffer.nbytes
-        problem = found.variant.problem
-        names, sizes = problem.tensors, problem.nbytes
-        recomputed = {i for i, name in enumerate(names) if name in found.setting.recompute}
-        used = usage(problem, recomputed)
-        live = (root % len(names) for root in used.live_at(used.peak_event))
-        held = {names[root]: sizes[root] for root in live}
-        return sorted({**by_role, **held}.items(), key=lambda pair: -pair[1])
 
 
 def _differs(variant: _Variant, plain: _Variant) -> bool:

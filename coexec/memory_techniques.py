@@ -15,6 +15,8 @@ import onnx_ir as ir
 
 from coexec.autodiff.optimizers import Optimizer
 from coexec.core.types import Array
+from coexec.memory.problem import StepProblem
+from coexec.pager import Pager
 from coexec.passes.batch_statistics import nodes_with_batch_statistics
 from coexec.passes.compress_activations import Activations
 from coexec.step_builder import Recipe
@@ -27,6 +29,7 @@ class Question:
     """What is to be trained: the model, the recipe as asked for, and a batch.
 
     ``lossy`` techniques may be used; ``half``: the processor has arithmetic in float16.
+    ``pager`` plans what leaves the processor; ``unpaged`` says why nothing can, "" if it can.
     """
 
     model: ir.Model
@@ -34,6 +37,8 @@ class Question:
     arrays: Mapping[str, Array]
     lossy: bool = False
     half: bool = False
+    pager: Pager | None = None
+    unpaged: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,11 @@ class Technique(Protocol):
 
 @dataclass(frozen=True)
 class Masks:
-    """Bits where only a comparison reads an activation, taps instead of pooled operands."""
+    """Bits where only a comparison reads an activation, taps instead of pooled operands.
+
+    The second offer makes bits of every comparison: where activations are recomputed, the gradient
+    of a normalisation then needs two tensors of its size instead of three.
+    """
 
     name: str = "masks"
     changes: str = "activations"
@@ -78,7 +87,10 @@ class Masks:
         return _kept_otherwise(question.recipe)
 
     def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
-        return [Offer(replace(recipe, activations="mask"), "of Relu, dropout, pooling")]
+        return [
+            Offer(replace(recipe, activations="mask"), "of Relu, dropout, pooling"),
+            Offer(replace(recipe, activations="bits"), "of all activations that cut off"),
+        ]
 
 
 @dataclass(frozen=True)
@@ -182,9 +194,25 @@ class HalfPrecision:
         return [Offer(replace(recipe, precision="mixed"), "float16")]
 
 
+@dataclass(frozen=True)
+class Paging:
+    """Activations leave the device between the passes (:mod:`coexec.memory.paging`)."""
+
+    shares: tuple[float, ...] = (0.5, 1.0)
+    name: str = "paging"
+    changes: str = "paging"
+    exact: bool = True
+
+    def refusal(self, question: Question) -> str:
+        return "asked for already" if question.recipe.paging else question.unpaged
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        return [Offer(replace(recipe, paging=s), f"{s:.0%} of what is kept") for s in self.shares]
+
+
 EXACT: tuple[Technique, ...] = (Masks(), MicroBatches())
 LOSSY: tuple[Technique, ...] = (RoundedActivations(), SmallStates(), HalfPrecision())
-TECHNIQUES = (*EXACT, *LOSSY, EarlyUpdates())
+TECHNIQUES = (*EXACT, *LOSSY, EarlyUpdates(), Paging())
 """What stands behind others goes on top of them."""
 
 
@@ -208,6 +236,26 @@ def statistics_refusal(model: ir.Model) -> str:
     return (
         f"{len(nodes)} BatchNormalization nodes ({nodes[0]!r}, ...) take statistics over the whole "
         "batch; batch_statistics='ghost' takes those of each part"
+    )
+
+
+def not_worth(question: Question, problem: StepProblem, recipe: Recipe) -> str:
+    """Why the pages of a recipe are never better than recomputing; "" if they may be.
+
+    ``problem`` is that of the step as asked for. Never better is what takes as much time as the
+    whole forward pass once more.
+    """
+    if question.pager is None or recipe.paging == question.recipe.paging:
+        return ""
+    lost_us = question.pager.lost_us(problem, recipe.paging)
+    again_us = sum(node.cost_us for node in problem.nodes if node.forward)
+    if lost_us < again_us:
+        return ""
+    link = question.pager.link
+    return (
+        f"the way to {link.to} and back is too slow ({1e-3 / link.out_us_per_byte:.2g} and "
+        f"{1e-3 / link.in_us_per_byte:.2g} GB/s): a step would take {lost_us / 1e3:.1f} ms longer, "
+        f"by computing its whole forward pass again {again_us / 1e3:.1f} ms"
     )
 
 

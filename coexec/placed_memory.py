@@ -22,6 +22,7 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
+from coexec.memory.lifetimes import usage
 from coexec.memory_budget import MemoryPlan, Setting, TechniqueUse, combined_bytes
 from coexec.memory_techniques import REMATERIALISATION
 from coexec.resident import ResidentPrograms
@@ -56,8 +57,7 @@ class PlacedSteps(BudgetedSteps):
             raise refusal(self.nbytes, program)
         names = self.follow.recompute
         problem = self.problem(plain)
-        again = {i for i, name in enumerate(problem.tensors) if name in names}
-        cost_ms = problem.extra_us(again) / 1e3
+        cost_ms = usage(problem, *problem.numbers(names)).extra_us / 1e3
         saved = plain.peak_bytes - peak
         use = TechniqueUse(REMATERIALISATION, f"{len(names)} tensors, placed", True, saved, cost_ms)
         plain_ms = problem.total_us / 1e3

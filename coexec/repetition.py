@@ -32,18 +32,23 @@ def busy_us(phone: Phone) -> dict[str, float]:
 def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
     """Runs back to back for so long, sampled.
 
-    A run whose speeds are those of the run before takes as long and as much energy: where nothing
-    random takes part, such runs are not simulated again, but leapt over until the next look at the
-    temperature.
+    A run at the speeds of an earlier one takes as long and as much energy: where neither other apps
+    nor the governor take part, such runs are not simulated again, but leapt over until the next
+    look at the temperature. A run in which a speed changed is none to go by.
     """
     engine = phone.engine
     steady = not engine.loads and phone.condition.governor == PERFORMANCE
     end = engine.now_us + seconds * 1e6
+    known: dict[tuple[float, ...], _Repeated] = {}
     while engine.now_us < end:
         start, speeds = engine.now_us, _speeds(phone)
-        one = _watched(phone, step)
+        one = known.get(speeds)
+        if one is None:
+            one = _watched(phone, step)
+            if steady and one.us > 0 and speeds == _speeds(phone):
+                known[speeds] = one
         yield Sample(start / 1e6, one.us / 1e3, engine.celsius, one.lowest)
-        if not steady or one.us <= 0:
+        if speeds not in known:
             continue
         times = max(int(HEAT_PERIOD_US / one.us), 1)
         while engine.now_us < end and speeds == _speeds(phone):

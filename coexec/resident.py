@@ -16,7 +16,9 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
 from coexec.core.program import STATE, Program
 from coexec.core.types import Array, TensorType
+from coexec.pager import pager_of
 from coexec.passes.order_for_memory import order_for_memory
+from coexec.passes.page_activations import page_activations
 from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
 from coexec.placement.policies.first_that_can import place
@@ -129,6 +131,7 @@ class ResidentPrograms:
         model = legalise(graph.model, self.processors, follow)
         if kind in TRAINING and follow is None:
             order_for_memory(model.graph, graph.state, early=graph.early)
+            self._page(model.graph, graph.paging)
         rematerialise(model.graph, recompute)
         if recompute:
             replace_after_readers(model.graph, graph.state)
@@ -151,6 +154,12 @@ class ResidentPrograms:
             builds=builds,
         )
         return Lowered(plan, lower(model.graph, how), model.graph)
+
+    def _page(self, graph: ir.Graph, share: float) -> None:
+        """Let a share of what a step keeps leave the first processor between the passes."""
+        if share:
+            pager = pager_of(next(iter(self.processors.values())))
+            page_activations(graph, pager.pages(graph, share))
 
     def read(self) -> dict[str, Array]:
         """All states by name, read from the devices or (not in use yet) from the host."""

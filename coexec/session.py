@@ -22,6 +22,7 @@ from coexec.ops.node import call_of, known_type
 from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
+from coexec.passes.fill_waits import fill_waits
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.fold_scale import fold_scale
 from coexec.passes.produce_outputs import produce_outputs
@@ -217,7 +218,10 @@ def apply_plan(graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor])
     if plan.order:
         graph.remove(list(nodes.values()))
         graph.extend(nodes[name] for name in plan.order)
+    divides = bool(plan.batch)
     plan = divide_batch(graph, split_operators(graph, plan))
+    if divides:
+        plan = fill_waits(graph, plan)
     for node in graph:
         name = plan.processors[str(node.name)]
         if name not in processors:

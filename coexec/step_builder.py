@@ -52,7 +52,8 @@ class Recipe:
 
     Raises:
         UsageError: a way to keep activations, to take batch statistics or to update that is not
-            known, or early updates where gradients are looked at together first.
+            known, early updates where gradients are looked at together first, or a share that is
+            none.
     """
 
     loss: Loss
@@ -65,11 +66,14 @@ class Recipe:
     activations: Activations = "full"
     batch_statistics: BatchStatistics = "whole"
     updates: Updates = "together"
+    paging: float = 0.0
 
     def __post_init__(self) -> None:
         _require("activations", self.activations, get_args(Activations))
         _require("batch statistics", self.batch_statistics, get_args(BatchStatistics))
         _require("updates", self.updates, get_args(Updates))
+        if not 0 <= self.paging <= 1:
+            raise UsageError(f"paging is a share of the activations, from 0 to 1: {self.paging}")
         if self.updates == "early" and (reason := self.looks_at_gradients):
             raise UsageError(f"updates cannot come early: {reason}")
 
@@ -120,7 +124,8 @@ class StepBuilder:
         self._parameters = self._parameters or graph.parameters
         full = kept_bytes(graph.model.graph)
         compress_activations(graph.model, recipe.activations, (graph.labels,))
-        return replace(graph, uncompressed_bytes=full, early=recipe.updates == "early")
+        early = recipe.updates == "early"
+        return replace(graph, uncompressed_bytes=full, early=early, paging=recipe.paging)
 
     def build_update(self, accumulation: StepGraph) -> StepGraph:
         """The optimizer alone, on the gradients that ``accumulation`` leaves behind."""

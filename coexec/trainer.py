@@ -57,6 +57,7 @@ class TrainerOptions(TypedDict):
     memory: str | int | None
     batch_statistics: BatchStatistics
     updates: Updates
+    paging: float
     lossy: bool
 
 
@@ -76,6 +77,7 @@ class Trainer:
     :mod:`coexec.passes.compress_activations`): ``full``, exactly in fewer bytes (``mask``), or with
     an error of the gradients (``int8``, ``int4``, ``pooled``, ``auto``). With ``early``
     ``updates``, large parameters change in the backward pass: gradients do not wait for each other.
+    ``paging`` is the share of activations that leave the device between the two passes.
 
     ``memory`` is a budget for all that a step has on the devices (bytes, ``512MiB``, ``auto``): the
     fastest step that fits is taken (:mod:`coexec.memory_search`, :attr:`memory_plan`), by
@@ -107,13 +109,14 @@ class Trainer:
         memory: str | int | None = None,
         batch_statistics: BatchStatistics = "whole",
         updates: Updates = "together",
+        paging: float = 0.0,
         lossy: bool = False,
         plan: Plan | None = None,
     ) -> None:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
-        if plan is not None and (micro_batches > 1 or updates == "early"):
-            raise UsageError("a plan is of whole steps with updates at their end: leave it out")
+        if plan is not None and (micro_batches > 1 or updates == "early" or paging):
+            raise UsageError("a plan is of whole steps, updates last, nothing paged: leave it out")
         check_precision(precision, processors)
         self.model = model
         self.loss = loss
@@ -131,7 +134,7 @@ class Trainer:
         self.updating = False
         numbers = (self.trainable, clip_norm, micro_batches, seed)
         ways = (precision, activations, batch_statistics, updates)
-        recipe = Recipe(loss, optimizer, *numbers, *ways)
+        recipe = Recipe(loss, optimizer, *numbers, *ways, paging=paging)
         self._builder = StepBuilder(model, recipe)
         self._programs = ResidentPrograms(processors, mode, plan)
         self._lossy = lossy
@@ -150,6 +153,7 @@ class Trainer:
             "memory": None if self.memory.steps is None else self.memory.steps.memory,
             "batch_statistics": self._builder.recipe.batch_statistics,
             "updates": self._builder.recipe.updates,
+            "paging": self._builder.recipe.paging,
             "lossy": self._lossy,
         }
 

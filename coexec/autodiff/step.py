@@ -36,7 +36,8 @@ class StepGraph:
     are ``scale``, the input that the loss is multiplied by before it is differentiated, and
     ``magnitude``, the output that is finite where all (unscaled) gradients are. In full, its
     backward pass would keep ``uncompressed_bytes`` of activations. ``early``: large states are
-    replaced while the backward pass goes on.
+    replaced while the backward pass goes on. ``paging``: the share of what the backward pass needs
+    that leaves the device until then.
     """
 
     model: ir.Model
@@ -55,6 +56,7 @@ class StepGraph:
     channels: Mapping[str, Channels] = field(default_factory=dict)
     uncompressed_bytes: int = 0
     early: bool = False
+    paging: float = 0.0
 
     @property
     def watched(self) -> tuple[str, ...]:

@@ -96,8 +96,14 @@ def train(
     ] = "float32",
     activations: Annotated[
         str,
-        typer.Option(help="Kept for the backward pass: full, mask, int8, int4, pooled or auto."),
+        typer.Option(help="Kept for backward: full, mask, bits, int8, int4, pooled or auto."),
     ] = "full",
+    paging: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of activations off the device between the passes (exact)."
+        ),
+    ] = 0.0,
     trainable: Annotated[
         list[str] | None,
         typer.Option(
@@ -179,6 +185,7 @@ def train(
             seed=seed,
             precision=precision,  # type: ignore[arg-type]  # the trainer checks it
             activations=activations,  # type: ignore[arg-type]  # as well
+            paging=paging,
             memory=memory or None,
             batch_statistics=batch_statistics,  # type: ignore[arg-type]  # as well
             lossy=memory_lossy,
@@ -290,7 +297,8 @@ def _activations_record(trainer: BaseTrainer) -> dict[str, Any]:
     kept, full = trainer.kept_activations
     plan = trainer.memory_plan
     way = plan.setting.recipe.activations if plan else trainer.activations
-    return {"kept": way, "kept_bytes": kept, "full_bytes": full}
+    paged = trainer.program.page_bytes
+    return {"kept": way, "kept_bytes": kept, "full_bytes": full, "paged_bytes": paged}
 
 
 def _plan_record(plan: Plan | None) -> dict[str, Any] | None:
@@ -330,6 +338,8 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
     if kept is not None and kept["kept"] != "full":
         small, full = bytes_text(kept["kept_bytes"]), bytes_text(kept["full_bytes"])
         console.print(f"kept      {small} of activations ({kept['kept']}) instead of {full}")
+    if kept is not None and kept["paged_bytes"]:
+        console.print(f"paged     {bytes_text(kept['paged_bytes'])} off the device")
     if record["overflows"] is not None:
         console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
     if record["out"] is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coexec.base.units import bytes_text
-from coexec.core.program import BOUNDARY, INPUT, OUTPUT, SCRATCH, STATE, Program
+from coexec.core.program import BOUNDARY, INPUT, OUTPUT, PAGES, SCRATCH, STATE, Program
 
 TITLES = {
     SCRATCH: "for intermediate tensors",
@@ -18,7 +18,7 @@ LARGEST = 3
 
 def holders_text(program: Program, processor: str) -> str:
     """What a program holds on a processor, the largest share first, and its largest buffers."""
-    specs = [spec for spec in program.buffers if spec.processor == processor]
+    specs = [s for s in program.buffers if s.processor == processor and s.role != PAGES]
     shares = {
         title: sum(spec.nbytes for spec in specs if spec.role == role)
         for role, title in TITLES.items()

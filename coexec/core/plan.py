@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+
+ALONE = "#alone"
+"""Behind the name of an activation that is made again: what leads to it is repeated for it only."""
+
+
+def split_alone(names: Collection[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Names of activations that are made again, and which of them are marked :data:`ALONE`."""
+    bare = tuple(name.removesuffix(ALONE) for name in names)
+    return bare, frozenset(name.removesuffix(ALONE) for name in names if name.endswith(ALONE))
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Plan:
     ``batch`` divides the batch among processors: so many samples on each (empty: it is whole);
     ``processors`` then says where nodes run that stay whole.
 
-    ``recompute`` names activations that are made again for the backward pass; the nodes that do so
+    ``recompute`` names activations that are made again for the backward pass (some maybe with
+    :data:`ALONE` behind); the nodes that do so
     are among those of ``processors``.
 
     ``order`` is that in which nodes take their processors (empty: the graph's), ``policy`` what

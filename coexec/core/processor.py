@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from coexec.core.events import Event
 from coexec.core.types import Array, OpCall, Region
@@ -70,7 +70,8 @@ class Executable:
 
     ``scratch_bytes`` is the arena for intermediate tensors, ``naive_bytes`` its size without reuse.
     ``carried`` are offsets in the arena of outputs that stay there for later executables, which
-    have them among their ``continued``; neither are arguments.
+    have them among their ``continued``; neither are arguments. ``page_bytes`` is memory outside of
+    the device for tensors that leave it (:class:`coexec.core.pages.Pages`).
     """
 
     processor: str
@@ -80,6 +81,7 @@ class Executable:
     naive_bytes: int
     carried: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     continued: tuple[str, ...] = field(default=(), kw_only=True)
+    page_bytes: int = field(default=0, kw_only=True)
 
     @property
     def constant_bytes(self) -> int:
@@ -105,8 +107,9 @@ class Executable:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """Tensor names in argument order: inputs, then outputs, then (if any) the arena."""
-        return self.inputs + self.outputs + (("#scratch",) if self.scratch_bytes else ())
+        """Tensor names in argument order: inputs, then outputs, then arena and pages (if any)."""
+        scratch = ("#scratch",) if self.scratch_bytes else ()
+        return self.inputs + self.outputs + scratch + (("#pages",) if self.page_bytes else ())
 
     def to_json(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """The executable as JSON values and named arrays, for a bundle."""
@@ -132,12 +135,14 @@ class Runner(ABC):
     asks ``wait`` for the parts (kernels) of a launch and not only for its span. ``host_memory``
     is whether it computes on memory of the host: two such processors share a tensor. ``chained`` is
     whether it follows others by itself (:meth:`follow`), so that no thread of the host has to wake
-    in between.
+    in between. ``pages`` says when it moves tensors off the device, if it does: ``beside`` its
+    kernels, or ``between`` them, with the very cores that compute.
     """
 
     detailed: bool = False
     host_memory: bool = False
     chained: bool = False
+    pages: Literal["", "beside", "between"] = ""
 
     @abstractmethod
     def describe(self) -> ProcessorSpec:
@@ -154,6 +159,14 @@ class Runner(ABC):
             ProcessorError: the device does not take this memory.
         """
         raise NotImplementedError(f"{type(self).__name__} does not compute on memory of the host")
+
+    def alloc_pages(self, nbytes: int) -> Buffer:
+        """Memory outside of the device for an executable's pages, where ``pages`` is set.
+
+        Raises:
+            DeviceMemoryError: there is no room.
+        """
+        raise NotImplementedError(f"{type(self).__name__} moves nothing off the device")
 
     def follow(self, ticket: Ticket) -> None:
         """Start what is handed over from now on after ``ticket`` of another, chained processor."""

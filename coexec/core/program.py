@@ -9,6 +9,8 @@ from coexec.core.processor import Executable
 from coexec.core.types import TensorType
 
 INPUT, OUTPUT, STATE, BOUNDARY, SCRATCH = "input", "output", "state", "boundary", "scratch"
+PAGES = "pages"
+"""The one role of memory that is not the device's."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,14 @@ class Program:
 
     @property
     def planned_bytes(self) -> int:
-        """Bytes of all buffers as planned, constants of executables not counted."""
-        return sum(buffer.nbytes for buffer in self.buffers if not buffer.shares)
+        """Bytes of all buffers as planned; not constants of executables, nor what is paged out."""
+        own = (buffer for buffer in self.buffers if not buffer.shares and buffer.role != PAGES)
+        return sum(buffer.nbytes for buffer in own)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes outside of devices, for tensors that leave them for a while."""
+        return sum(buffer.nbytes for buffer in self.buffers if buffer.role == PAGES)
 
     @property
     def constant_bytes(self) -> int:

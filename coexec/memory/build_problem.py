@@ -11,6 +11,7 @@ from coexec.memory.problem import StepNode, StepProblem
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.opdef import COEXEC, OpDef
+from coexec.ops.paging import OUT, PREDICTED, is_paging, moves
 from coexec.ops.table import opdef
 
 FORWARD, OPTIMIZER = "forward", "optimizer"
@@ -34,7 +35,10 @@ def build_problem(graph: ir.Graph, own: Collection[str], cost_us: Measure) -> St
 
 
 def _lives_apart(value: ir.Value) -> bool:
-    return value.producer() is None or value.is_graph_output()
+    producer = value.producer()
+    if producer is None or value.is_graph_output():
+        return True
+    return producer.domain == COEXEC and producer.op_type == OUT
 
 
 def _node(node: ir.Node, numbers: dict[ir.Value, int], cost_us: Measure) -> StepNode:
@@ -53,13 +57,21 @@ def _node(node: ir.Node, numbers: dict[ir.Value, int], cost_us: Measure) -> Step
         str(node.name),
         tuple(dict.fromkeys(tensor for tensor in reads if tensor is not None)),
         tuple(tensor for tensor in writes if tensor is not None),
-        0.0 if op.view else cost_us(call),
+        _cost_us(call, op, cost_us),
         forward=node.metadata_props.get(PHASE) == FORWARD,
-        view=op.view,
+        repeatable=not is_paging(call),
+        view=op.view and not moves(call),
         update=node.metadata_props.get(PHASE) == OPTIMIZER,
         whole=node.domain == COEXEC,
         in_place=tuple(_pairs(op, writes, reads)),
     )
+
+
+def _cost_us(call: OpCall, op: OpDef, cost_us: Measure) -> float:
+    """Microseconds; a wait for a page takes what was predicted when it was planned."""
+    if is_paging(call):
+        return float(call.attribute(PREDICTED, 0.0))
+    return 0.0 if op.view else cost_us(call)
 
 
 def _pairs(op: OpDef, writes: list[int | None], reads: list[int | None]) -> list[tuple[int, int]]:

@@ -2,8 +2,10 @@
 
 Where a single tensor leads from one part of the forward pass to the next, the step is a chain of
 segments. Each is kept as it is, thinned (what is cheap for its bytes is recomputed), or recomputed
-as a whole, together with its neighbours. Partial plans are compared by bytes kept and time: none
-that is better in both is lost. Source: Griewank and Walther, "Algorithm 799: Revolve", 2000, for
+as a whole, together with its neighbours. Of coarse segments, several may also be recomputed one by
+one: their ends are made first, each alone, and what lies between them when its turn comes, so that
+it is computed three times in all. Partial plans are compared by bytes kept and time: none that is
+better in both is lost. Source: Griewank and Walther, "Algorithm 799: Revolve", 2000, for
 checkpoints in chains; Chen et al., 2016 (arXiv 1604.06174), for segments of a network.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 from coexec.memory.lifetimes import usage
@@ -22,6 +25,9 @@ WIDEST = 48
 """Partial plans kept at each cut."""
 CLOSE = 1.03
 """The smallest budget is found up to this factor."""
+BLOCK, AROUND, NARROW = 3, 3, 0.5
+"""A segment of so many candidates is a block of its own; smaller ones are joined up to an end that
+is the least of so many on both sides, and no more than this share of the largest of those."""
 
 
 @dataclass(frozen=True)
@@ -32,39 +38,39 @@ class Segment:
     end: int | None
 
 
+class Dropped(NamedTuple):
+    """Candidates that are not kept, and those of them that are made again alone."""
+
+    candidates: frozenset[int]
+    alone: frozenset[int]
+
+
 @dataclass(frozen=True)
 class _Way:
     """A way to treat segments ``first`` to ``last``."""
 
     first: int
     last: int
-    dropped: frozenset[int]
+    dropped: Dropped
     kept: int
     transient: int
     cost_us: float
 
 
-class _Partial(NamedTuple):
-    """A treatment of the first segments: bytes kept, and time."""
+_Partial = tuple[int, float, int, "_Way | None", "_Partial | None"]
+"""A treatment of the first segments: bytes kept, time, a number, its last way and what is before.
 
-    kept: int
-    cost_us: float
-    way: _Way | None = None
-    before: _Partial | None = None
-
-    def then(self, way: _Way) -> _Partial:
-        return _Partial(self.kept + way.kept, self.cost_us + way.cost_us, way, self)
-
-    def dropped(self) -> frozenset[int]:
-        found: set[int] = set()
-        partial: _Partial | None = self
-        while partial is not None and partial.way is not None:
-            found |= partial.way.dropped
-            partial = partial.before
-        return frozenset(found)
+Plain tuples: millions are made, and compared by their first three fields."""
 
 
-_NOTHING = _Partial(0, 0.0)
+def _dropped(partial: _Partial | None) -> Dropped:
+    found: set[int] = set()
+    alone: set[int] = set()
+    while partial is not None and partial[3] is not None:
+        found |= partial[3].dropped.candidates
+        alone |= partial[3].dropped.alone
+        partial = partial[4]
+    return Dropped(frozenset(found), frozenset(alone))
 
 
 def segments(problem: StepProblem) -> list[Segment]:
@@ -94,26 +100,50 @@ def segments(problem: StepProblem) -> list[Segment]:
     return found
 
 
-class Chain:
-    """The segments of a step and all ways to treat them, for plans with several budgets."""
+def blocks(problem: StepProblem, parts: Sequence[Segment]) -> list[Segment]:
+    """Coarser segments: each ends with a block of a network, or where little leads on."""
+    sizes = [0 if part.end is None else problem.nbytes[part.end] for part in parts]
+    found: list[Segment] = []
+    joined: tuple[int, ...] = ()
+    for index, part in enumerate(parts):
+        joined += part.candidates
+        near = sizes[max(index - AROUND, 0) : index + AROUND + 1]
+        narrow = sizes[index] == min(near) <= NARROW * max(near)
+        if narrow or len(part.candidates) >= BLOCK or index == len(parts) - 1:
+            found.append(Segment(joined, part.end))
+            joined = ()
+    return found
 
-    def __init__(self, problem: StepProblem) -> None:
-        self.parts = segments(problem)
+
+class Chain:
+    """The segments of a step and all ways to treat them, for plans with several budgets.
+
+    ``by_blocks``: coarse segments, which may be recomputed one by one.
+    """
+
+    def __init__(self, problem: StepProblem, *, by_blocks: bool = False) -> None:
+        parts = segments(problem)
+        self.parts = blocks(problem, parts) if by_blocks else parts
         self.ways: list[list[_Way]] = [[] for _ in self.parts]
-        for way in _ways(problem, self.parts):
+        for way in _ways(problem, self.parts, by_blocks):
             self.ways[way.first].append(way)
 
-    def plan(self, budget: int) -> frozenset[int] | None:
-        """Candidates to drop so that it fits ``budget`` bytes in the least time, or none."""
+    def plan(self, budget: int) -> Dropped | None:
+        """What to drop so that it fits ``budget`` bytes in the least time, or none."""
+        number = count()
         fronts: list[list[_Partial]] = [[] for _ in range(len(self.parts) + 1)]
-        fronts[0] = [_NOTHING]
+        fronts[0] = [(0, 0.0, next(number), None, None)]
         for start, ways in enumerate(self.ways):
+            fields = [
+                (w, fronts[w.last + 1], w.kept, w.kept + w.transient, w.cost_us) for w in ways
+            ]
             for partial in _front(fronts[start]):
-                for way in ways:
-                    if partial.kept + way.kept + way.transient <= budget:
-                        fronts[way.last + 1].append(partial.then(way))
-        chosen = min(fronts[-1], key=lambda p: (p.cost_us, p.kept), default=None)
-        return None if chosen is None else chosen.dropped()
+                kept, cost_us, *_ = partial
+                for way, front, more, needed, extra_us in fields:
+                    if kept + needed <= budget:
+                        front.append((kept + more, cost_us + extra_us, next(number), way, partial))
+        chosen = min(fronts[-1], key=lambda p: (p[1], p[0]), default=None)
+        return None if chosen is None else _dropped(chosen)
 
     def least(self, low: int, high: int) -> int:
         """About the smallest budget in bytes between two that there is a plan for, by halving."""
@@ -126,22 +156,26 @@ class Chain:
         return high
 
 
-def _front(partials: Sequence[_Partial]) -> list[_Partial]:
+def _front(partials: list[_Partial]) -> list[_Partial]:
     """Those that no other one beats in bytes and in time; evenly fewer if they are many."""
     front: list[_Partial] = []
-    for partial in sorted(partials, key=lambda p: (p.kept, p.cost_us)):
-        if not front or partial.cost_us < front[-1].cost_us:
+    partials.sort()
+    for partial in partials:
+        if not front or partial[1] < front[-1][1]:
             front.append(partial)
     if len(front) <= WIDEST:
         return front
     return [front[round(i * (len(front) - 1) / (WIDEST - 1))] for i in range(WIDEST)]
 
 
-def _ways(problem: StepProblem, parts: Sequence[Segment]) -> Iterator[_Way]:
+NONE: frozenset[int] = frozenset()
+
+
+def _ways(problem: StepProblem, parts: Sequence[Segment], by_blocks: bool) -> Iterator[_Way]:
     around = _surroundings(problem, parts)
     for first, part in enumerate(parts):
         thinned = _thinned(problem, part)
-        for dropped in dict.fromkeys((frozenset[int](), *thinned)):
+        for dropped in dict.fromkeys((NONE, *thinned)):
             yield _way(problem, parts, (first, first), dropped, around[first])
         members: list[int] = []
         transient = 0
@@ -149,7 +183,10 @@ def _ways(problem: StepProblem, parts: Sequence[Segment]) -> Iterator[_Way]:
             members += parts[last].candidates
             transient = max(transient, around[last])
             gone = frozenset(members) - {parts[last].end}
-            yield _way(problem, parts, (first, last), gone, transient)
+            together = _way(problem, parts, (first, last), gone, transient)
+            yield together
+            if by_blocks and last > first:
+                yield _one_by_one(problem, parts, together, transient)
 
 
 def _way(
@@ -163,7 +200,24 @@ def _way(
     gone = sum(problem.nbytes[root] for root in dropped)
     kept = sum(problem.nbytes[root] for root in members) - gone
     cost = problem.extra_us(problem.recomputed(dropped)) if dropped else 0.0
-    return _Way(*span, dropped, kept, gone + around, cost)
+    return _Way(*span, Dropped(dropped, NONE), kept, gone + around, cost)
+
+
+def _one_by_one(
+    problem: StepProblem, parts: Sequence[Segment], together: _Way, around: int
+) -> _Way:
+    """The same, but ends are made again alone: what lies between them is there one at a time."""
+    span = parts[together.first : together.last + 1]
+    ends = frozenset(part.end for part in span[:-1] if part.end is not None)
+    held = sum(problem.nbytes[root] for root in ends)
+    inside = max(
+        sum(problem.nbytes[root] for root in part.candidates if root != part.end) for part in span
+    )
+    before = [root for part in span[:-1] for root in part.candidates]
+    twice = problem.extra_us(problem.recomputed(before)) if before else 0.0
+    dropped = Dropped(together.dropped.candidates, ends)
+    transient, cost_us = held + inside + around, together.cost_us + twice
+    return _Way(together.first, together.last, dropped, together.kept, transient, cost_us)
 
 
 def _thinned(problem: StepProblem, part: Segment) -> list[frozenset[int]]:
@@ -173,7 +227,7 @@ def _thinned(problem: StepProblem, part: Segment) -> list[frozenset[int]]:
         return problem.nbytes[root] / max(problem.nodes[problem.producer[root]].cost_us, 1e-3)
 
     ranked = sorted((r for r in part.candidates if r != part.end), key=rate, reverse=True)
-    return [frozenset(ranked[:count]) for count in range(1, len(ranked))]
+    return [frozenset(ranked[:number]) for number in range(1, len(ranked))]
 
 
 def _surroundings(problem: StepProblem, parts: Sequence[Segment]) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from coexec.memory.chain import Chain
+from functools import lru_cache
+
+from coexec.memory.chain import Chain, Dropped
 from coexec.memory.greedy import choose as descend
 from coexec.memory.lifetimes import usage
 from coexec.memory.problem import Choice, StepProblem, best
@@ -15,10 +17,11 @@ MILD = 2.5
 """Up to so many budgets in the plain peak, descent is tried from the plain step as well."""
 
 
-def choose(problem: StepProblem, budget: int) -> Choice:
+def choose(problem: StepProblem, budget: int, *, quick: bool = False) -> Choice:
     """What to recompute so that the step fits ``budget`` bytes in the least time.
 
-    If nothing found fits, the choice of the lowest peak.
+    If nothing found fits, the choice of the lowest peak. A ``quick`` choice is that of the chains
+    as it is: good enough to compare steps.
     """
     plain = usage(problem).peak
     if plain <= budget:
@@ -26,20 +29,30 @@ def choose(problem: StepProblem, budget: int) -> Choice:
     goal = max(budget, least_peak(problem))
     planned = {dropped: _choice(problem, dropped) for dropped in _chain_plans(problem, goal, plain)}
     ranked = sorted(planned, key=lambda d: (max(planned[d].peak, goal), planned[d].extra_us))
-    refined = [descend(problem, goal, dropped) for dropped in ranked[:REFINED]]
+    if quick and planned:
+        return best([*planned.values()], budget)
+    refined = [descend(problem, goal, *dropped) for dropped in ranked[:REFINED]]
     if plain <= MILD * goal or not refined:
         refined.append(descend(problem, goal))
     return best([*refined, *planned.values()], budget)
 
 
-def _chain_plans(problem: StepProblem, goal: int, plain: int) -> list[frozenset[int]]:
+def _chain_plans(problem: StepProblem, goal: int, plain: int) -> list[Dropped]:
     """Plans of the chain for the goal and below, or else for the least that it can do."""
-    chain = Chain(problem)
-    plans = [chain.plan(int(goal * margin)) for margin in MARGINS]
-    if None in plans:
-        low = int(goal * MARGINS[-1])
-        plans.append(chain.plan(chain.least(low, plain)))
-    return list(dict.fromkeys(plan for plan in plans if plan))
+    plans: list[Dropped | None] = []
+    for chain in _chains(problem):
+        own = [chain.plan(int(goal * margin)) for margin in MARGINS]
+        if None in own:
+            low = int(goal * MARGINS[-1])
+            own.append(chain.plan(chain.least(low, plain)))
+        plans += own
+    return [*dict.fromkeys(plan for plan in plans if plan and plan.candidates)]
+
+
+@lru_cache(maxsize=16)
+def _chains(problem: StepProblem) -> tuple[Chain, ...]:
+    """The step as a chain of the smallest segments, and as one of blocks."""
+    return Chain(problem), Chain(problem, by_blocks=True)
 
 
 def least_peak(problem: StepProblem) -> int:
@@ -53,6 +66,8 @@ def least_peak(problem: StepProblem) -> int:
     return needed
 
 
-def _choice(problem: StepProblem, dropped: frozenset[int]) -> Choice:
-    recomputed = problem.recomputed(dropped)
-    return Choice(recomputed, usage(problem, recomputed).peak, problem.extra_us(recomputed))
+def _choice(problem: StepProblem, dropped: Dropped) -> Choice:
+    recomputed = problem.recomputed(dropped.candidates)
+    alone = dropped.alone & recomputed
+    used = usage(problem, recomputed, alone)
+    return Choice(recomputed, used.peak, used.extra_us, alone)

@@ -30,25 +30,36 @@ class _State:
 
     problem: StepProblem
     dropped: frozenset[int]
+    alone: frozenset[int] = frozenset()
     recomputed: frozenset[int] = field(init=False)
     used: Usage = field(init=False)
     extra_us: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.recomputed = self.problem.recomputed(self.dropped)
-        self.used = usage(self.problem, self.recomputed)
-        self.extra_us = self.problem.extra_us(self.recomputed)
+        self.used = usage(self.problem, self.recomputed, self.alone)
+        self.extra_us = self.used.extra_us
+
+    def with_dropped(self, dropped: frozenset[int]) -> _State:
+        """Other candidates dropped."""
+        return _State(self.problem, dropped, self.alone)
 
     def choice(self) -> Choice:
-        return Choice(self.recomputed, self.used.peak, self.extra_us)
+        alone = self.alone & self.recomputed
+        return Choice(self.recomputed, self.used.peak, self.extra_us, alone)
 
 
-def choose(problem: StepProblem, budget: int, start: Collection[int] = ()) -> Choice:
+def choose(
+    problem: StepProblem,
+    budget: int,
+    start: Collection[int] = (),
+    alone: Collection[int] = (),
+) -> Choice:
     """What to recompute so that the step fits ``budget`` bytes, from candidates dropped at first.
 
     If it cannot be made to fit that way, the choice of the lowest peak found.
     """
-    state = _State(problem, frozenset(start))
+    state = _State(problem, frozenset(start), frozenset(alone))
     level, escapes = _below(state, budget), ESCAPES
     while state.used.peak > budget:
         better = _step(state, level)
@@ -85,7 +96,7 @@ def _best_move(state: _State, budget: int, moves: Sequence[frozenset[int]]) -> _
     before = state.used.excess(budget)
     best: tuple[float, _State] | None = None
     for dropped in moves:
-        trial = _State(state.problem, dropped)
+        trial = state.with_dropped(dropped)
         gained = before - trial.used.excess(budget)
         if gained <= 0:
             continue
@@ -97,9 +108,10 @@ def _best_move(state: _State, budget: int, moves: Sequence[frozenset[int]]) -> _
 
 def _kept_again(state: _State) -> Iterator[frozenset[int]]:
     """Without one of those whose repetitions are there at the peak, alone or for another one."""
-    shift = len(state.problem.tensors)
-    live = state.used.live_at(state.used.peak_event)
-    again = [root - shift for root in live if root - shift in state.dropped][:TRIED]
+    used, own = state.used, len(state.problem.tensors)
+    live = used.live_at(used.peak_event)
+    copies = dict.fromkeys(used.origins[root] for root in live if root >= own)
+    again = [root for root in copies if root in state.dropped][:TRIED]
     for root in again:
         yield state.dropped - {root}
         for other in state.problem.candidates:
@@ -143,7 +155,7 @@ def _undone(state: _State, budget: int) -> _State:
         return problem.nodes[problem.producer[root]].cost_us
 
     for root in sorted(state.dropped, key=own_cost, reverse=True):
-        trial = _State(problem, state.dropped - {root})
+        trial = state.with_dropped(state.dropped - {root})
         if trial.used.peak <= budget and trial.extra_us <= state.extra_us:
             state = trial
     return state

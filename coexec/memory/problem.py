@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from coexec.core.plan import ALONE, split_alone
+
 
 @dataclass(frozen=True)
 class StepNode:
@@ -87,7 +89,7 @@ class StepProblem:
             and self.nodes[self.producer[root]].repeatable
         )
 
-    @property
+    @cached_property
     def total_us(self) -> float:
         """Time of all nodes, each once."""
         return sum(node.cost_us for node in self.nodes)
@@ -101,7 +103,7 @@ class StepProblem:
         ``checkpoints`` (memory that is not read late) are kept.
         """
         gone, kept = frozenset(dropped), frozenset(checkpoints)
-        made, roots, candidates = self.producer, self.roots, frozenset(self.candidates)
+        made, roots, candidates = self.producer, self.roots, self._candidates
         found: set[int] = set()
         pending = [tensor for tensor in self.late if roots[tensor] in gone]
         while pending:
@@ -122,21 +124,38 @@ class StepProblem:
         """Time that recomputing takes."""
         return sum(self.nodes[i].cost_us for i in {self.producer[t] for t in recomputed})
 
+    def numbers(self, names: Collection[str]) -> tuple[frozenset[int], frozenset[int]]:
+        """Numbers of tensors to make again by their names, and of those that are ``ALONE``."""
+        bare, alone = split_alone(names)
+        numbers = {name: number for number, name in enumerate(self.tensors)}
+        return frozenset(numbers[n] for n in bare), frozenset(numbers[n] for n in alone)
+
+    @cached_property
+    def _candidates(self) -> frozenset[int]:
+        return frozenset(self.candidates)
+
     def _born(self, tensor: int) -> int:
         return self.producer[tensor]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to recompute (numbers of tensors), the planned peak in bytes and the time it takes."""
+    """What to recompute (numbers of tensors), the planned peak in bytes and the time it takes.
+
+    What leads to those that are ``alone`` is repeated for them only.
+    """
 
     recomputed: frozenset[int]
     peak: int
     extra_us: float
+    alone: frozenset[int] = frozenset()
 
     def names(self, problem: StepProblem) -> tuple[str, ...]:
-        """Names of the tensors to recompute, in order."""
-        return tuple(problem.tensors[tensor] for tensor in sorted(self.recomputed))
+        """Names of the tensors to recompute, in order; those alone are marked."""
+        return tuple(
+            problem.tensors[tensor] + (ALONE if tensor in self.alone else "")
+            for tensor in sorted(self.recomputed)
+        )
 
 
 def best(choices: Sequence[Choice], budget: int) -> Choice:

@@ -200,7 +200,8 @@ OPS = (
         batch_norm,
         gradient=batch_norm_gradient,
         work=batch_norm_work,
-        in_place=((1, 3), (2, 4)),
+        # Elements of X are read for the last time when those of Y are written.
+        in_place=((0, 0), (1, 3), (2, 4)),
         examples=(
             _case(2, 3, 4, 5),
             _case(3, 7, 6, epsilon=1e-2),

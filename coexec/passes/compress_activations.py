@@ -33,8 +33,9 @@ from coexec.passes.kept import (
 from coexec.passes.pack_masks import pack_masks
 from coexec.passes.pool_taps import pool_taps
 
-Activations = Literal["full", "mask", "int8", "int4", "pooled", "auto"]
-"""How activations are kept: as they are; by exact techniques alone; as blocks of integers; inputs
+Activations = Literal["full", "mask", "bits", "int8", "int4", "pooled", "auto"]
+"""How activations are kept: as they are; by exact techniques alone; ``bits``: the same, with masks
+also where the tensor itself is kept, so that it can go sooner; as blocks of integers; inputs
 of convolutions average-pooled and the rest in 8 bits; ``auto``: by exact techniques, and where that
 is not enough, the largest in 8 bits."""
 
@@ -44,7 +45,7 @@ LEAST_ELEMENTS = 16 * BLOCK
 AUTO_SHARE = 0.4
 """Of the bytes in full: ``auto`` compresses the largest tensors until no more is kept."""
 
-EXACT = ("full", "mask")
+EXACT = ("full", "mask", "bits")
 """Ways that change no gradient."""
 
 NEIGHBOURS = 12
@@ -70,12 +71,19 @@ def compress_activations(model: ir.Model, how: Activations, exempt: Collection[s
     full = kept_bytes(graph)
     changed = pool_taps(graph)
     RemoveUnusedNodesPass()(model)
-    changed += pack_masks(graph, _pooled_maps(graph) if how == "pooled" else ())
+    changed += pack_masks(graph, _always_masked(graph, how))
     RemoveUnusedNodesPass()(model)
-    if how != "mask":
+    if how not in EXACT:
         enough = AUTO_SHARE * full if how == "auto" else 0
         changed += _Lossy(graph, how, exempt).run(int(enough))
     return changed
+
+
+def _always_masked(graph: ir.Graph, how: Activations) -> set[str]:
+    """Names of tensors whose masks are kept as bits whatever else is kept of them."""
+    if how == "bits":
+        return {str(kept.value.name) for kept in kept_tensors(graph)}
+    return _pooled_maps(graph) if how == "pooled" else set()
 
 
 def _pooled_maps(graph: ir.Graph) -> set[str]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from coexec.base.collection import collection_paused
 from coexec.base.errors import ProcessorError
 from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Executable, Processor, Runner
@@ -65,6 +66,7 @@ def list_processors() -> list[Candidate]:
 
 
 @functools.cache
+@collection_paused()
 def open_processor(spec: str) -> Processor:
     """Open a processor; the same spec gives the same one.
 

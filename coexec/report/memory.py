@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from coexec.core.events import COPY, FREE, HOST, MAP, Event, Trace
-from coexec.core.program import BOUNDARY, SCRATCH, STATE, BufferSpec, Free, Launch, Program
+from coexec.core.program import (
+    BOUNDARY,
+    PAGES,
+    SCRATCH,
+    STATE,
+    BufferSpec,
+    Free,
+    Launch,
+    Program,
+)
 
 PARAMETERS, OPTIMIZER, GRADIENTS = "parameters", "optimizer", "gradients"
 ACTIVATIONS, WORKSPACE, DATA = "activations", "workspace", "data"
@@ -89,7 +98,7 @@ def _resident(program: Program) -> dict[str, dict[str, int]]:
     states = set(program.state)
     resident: dict[str, dict[str, int]] = defaultdict(dict)
     for spec in program.buffers:
-        if spec.role not in (BOUNDARY, SCRATCH):
+        if spec.role not in (BOUNDARY, SCRATCH, PAGES):
             _add(resident[spec.processor], _kind(spec, states), spec.nbytes)
     for executable in program.executables:
         _add(resident[executable.processor], PARAMETERS, executable.constant_bytes)

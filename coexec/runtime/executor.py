@@ -11,13 +11,16 @@ from coexec.base.errors import DeviceMemoryError, ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.holders import holders_text
 from coexec.core.processor import Buffer, Runner
-from coexec.core.program import SCRATCH, STATE, BufferSpec, Program
+from coexec.core.program import PAGES, SCRATCH, STATE, BufferSpec, Program
 from coexec.core.timeline import Thread, Timeline, timeline_of
 from coexec.core.types import Array
 from coexec.runtime.lanes import Lanes, divides
 from coexec.runtime.run import Binding, Gate, Recorder, Run
 from coexec.runtime.sharing import common_memory
 from coexec.runtime.virtual_lanes import VirtualLanes
+
+SHARED = (STATE, SCRATCH, PAGES)
+"""Roles of buffers that programs over the same states have in common."""
 
 
 class Executor:
@@ -26,8 +29,9 @@ class Executor:
     ``shared`` are buffers of states (and arenas) that other executors allocated; the executor adds
     its own to :attr:`buffers`, so that programs over the same states can be chained.
 
-    A program on one processor is followed by the caller's thread. On several, each processor gets
-    a thread, so that all of them work at once. On simulated ones the threads live in virtual time.
+    A program is followed by the caller's thread. On several processors, which all work at once, each
+    gets a thread where one cannot follow the others by itself; on simulated ones the threads live
+    in virtual time.
 
     Raises:
         ProcessorError: simulated processors together with real ones, or with those of another
@@ -46,7 +50,7 @@ class Executor:
         self.buffers: dict[str, Buffer] = {}
         memory = common_memory(program, runners, shared or {})
         for spec in program.buffers:
-            known = (shared or {}).get(spec.name) if spec.role in (STATE, SCRATCH) else None
+            known = (shared or {}).get(spec.name) if spec.role in SHARED else None
             if spec.name in memory:
                 if known is None or known.over is not memory[spec.name]:
                     known = runners[spec.processor].adopt(memory[spec.name])
@@ -127,7 +131,7 @@ def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
         DeviceMemoryError: there is not enough; the message says what the program wants it for.
     """
     try:
-        return runner.alloc(spec.nbytes)
+        return (runner.alloc_pages if spec.role == PAGES else runner.alloc)(spec.nbytes)
     except DeviceMemoryError as error:
         wanted = holders_text(program, spec.processor)
         raise DeviceMemoryError(

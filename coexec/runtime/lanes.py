@@ -1,21 +1,24 @@
-"""Runs of programs on several processors: each has a thread of its own, and all work at once.
+"""Runs of programs on several processors, all of which work at once.
 
 The instructions of a program are divided by the processor that they concern. Each lane goes through
 its own in order; where it needs a tensor of another, it waits for that one read and for nothing
 else. As the program is a valid order of the whole, lanes cannot wait for each other in a circle.
 
-Where processors follow each other by themselves, the threads hand everything over at once and the
-processors wait: a thread of the host that has to wake on a core that computes, perhaps with the
-interpreter's lock, comes a millisecond late (measured).
+Where processors follow each other by themselves, one thread hands everything over, in the order of
+the program, and only the processors wait: a thread of the host that has to wake on a core that
+computes, perhaps with the interpreter's lock, comes a millisecond late (measured), and with a
+thread each, lanes would wake each other at every exchange. Else each lane has a thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from threading import Condition
 
 from coexec.core.events import HOST, RUN, Event, Trace
@@ -24,21 +27,36 @@ from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, 
 from coexec.core.types import Array
 from coexec.runtime.run import Binding, Gate, Recorder, Run
 
+Turn = tuple[str, tuple[Instruction, ...]]
+"""A lane (none: a gate, for all of them) and instructions of it that follow each other."""
+
 
 def lanes_of(program: Program) -> dict[str, tuple[Instruction, ...]]:
     """Instructions by processor, in order; gates stand in every lane."""
-    home = {spec.name: spec.processor for spec in program.buffers}
     lanes: dict[str, list[Instruction]] = {name: [] for name in program.processors}
+    for owner, step in _owned(program):
+        for lane in [owner] if owner else lanes:
+            lanes[lane].append(step)
+    return {name: tuple(steps) for name, steps in lanes.items()}
+
+
+def turns_of(program: Program) -> list[Turn]:
+    """The lanes' instructions in the order of the program, those of one lane together."""
+    turns = groupby(_owned(program), key=itemgetter(0))
+    return [(owner, tuple(step for _, step in steps)) for owner, steps in turns]
+
+
+def _owned(program: Program) -> Iterator[tuple[str, Instruction]]:
+    """Instructions with the processor that they concern; gates with none."""
+    home = {spec.name: spec.processor for spec in program.buffers}
     for step in program.instructions:
         match step:
             case Launch():
-                lanes[program.executables[step.executable].processor].append(step)
+                yield program.executables[step.executable].processor, step
             case Write() | Read() | Free():
-                lanes[home[step.buffer]].append(step)
+                yield home[step.buffer], step
             case Wait(gate=True):
-                for lane in lanes.values():
-                    lane.append(step)
-    return {name: tuple(steps) for name, steps in lanes.items()}
+                yield "", step
 
 
 def divides(program: Program) -> bool:
@@ -48,14 +66,21 @@ def divides(program: Program) -> bool:
 
 
 class Lanes:
-    """A program divided among processors, with the threads that drive all of them but the first."""
+    """A program divided among processors.
+
+    If not all of them follow each other, threads drive all but the first.
+    """
 
     def __init__(self, binding: Binding) -> None:
         self.binding = binding
         self.steps = lanes_of(binding.program)
-        self._threads = {
-            name: ThreadPoolExecutor(1, f"coexec {name}") for name in list(self.steps)[1:]
-        }
+        self._turns: list[Turn] = []
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        if all(binding.runners[name].chained for name in self.steps):
+            self._turns = turns_of(binding.program)
+        else:
+            others = list(self.steps)[1:]
+            self._threads = {name: ThreadPoolExecutor(1, f"coexec {name}") for name in others}
 
     def run(
         self,
@@ -70,18 +95,16 @@ class Lanes:
         """
         start = time.perf_counter_ns()
         meeting = Meeting(len(self.steps), gate)
-        first, *others = self.steps
+        first = next(iter(self.steps))
         recorders = {name: Recorder(host=name == first) for name in self.steps}
         runs = {
             name: LaneRun(self.binding, feeds, wanted, meeting, recorders[name] if trace else None)
             for name in self.steps
         }
-        under_way = [self._threads[n].submit(runs[n].go, self.steps[n]) for n in others]
-        runs[first].go(self.steps[first])
-        for future in under_way:
-            future.result()
-        if meeting.failure is not None:
-            raise meeting.failure
+        if self._turns:
+            self._hand_over(runs, meeting)
+        else:
+            self._go_at_once(runs, meeting)
         if trace is not None:
             for recorder in recorders.values():
                 trace.events.extend(recorder.events)
@@ -91,14 +114,42 @@ class Lanes:
         outputs = (name for name in self.binding.program.outputs if name in wanted)
         return {name: meeting.arrivals[name].array for name in outputs}
 
+    def _hand_over(self, runs: Mapping[str, LaneRun], meeting: Meeting) -> None:
+        """Follow all lanes in the order of the program: what one needs has been started."""
+        for owner, steps in self._turns:
+            if owner:
+                runs[owner].follow(steps)
+            elif meeting.gate is not None:
+                for run in runs.values():
+                    run.settle(launches=False)
+                meeting.ask()
+        for run in runs.values():
+            run.settle(launches=False)
+            run.finish()
+
+    def _go_at_once(self, runs: Mapping[str, LaneRun], meeting: Meeting) -> None:
+        """Follow each lane in a thread of its own, the first one here."""
+        first, *others = runs
+        under_way = [self._threads[name].submit(runs[name].go, self.steps[name]) for name in others]
+        runs[first].go(self.steps[first])
+        for future in under_way:
+            future.result()
+        if meeting.failure is not None:
+            raise meeting.failure
+
 
 @dataclass(frozen=True)
 class Arrival:
-    """A tensor on its way to the host, and the ticket of the copy that brings it."""
+    """A tensor on its way to the host, and the ticket of the copy that brings it.
+
+    ``number`` counts the copies of a lane: its processor works in order, so that one of them also
+    tells of those before.
+    """
 
     array: Array
     runner: Runner
     ticket: Ticket
+    number: int = 0
 
 
 class Stopped(Exception):
@@ -132,10 +183,15 @@ class Meeting:
         """Wait for every lane at gate ``number``; the last to come asks whether to go on."""
         with self._changed:
             self._here[number] += 1
-            if self._here[number] == self._lanes and self.gate is not None:
-                self.gate({name: arrival.array for name, arrival in self.arrivals.items()})
+            if self._here[number] == self._lanes:
+                self.ask()
             self._changed.notify_all()
             self._wait(lambda: self._here[number] == self._lanes)
+
+    def ask(self) -> None:
+        """Let the caller look at what was read; an exception from it ends the run."""
+        if self.gate is not None:
+            self.gate({name: arrival.array for name, arrival in self.arrivals.items()})
 
     def fail(self, error: BaseException) -> None:
         """Keep the first failure and release whoever waits."""
@@ -166,6 +222,9 @@ class LaneRun(Run):
         # A driver's binding may wait for a copy that nobody refers to any more, with the
         # interpreter's lock: not while the processors wait for each other.
         self.kept: list[Ticket] = []
+        # By processor, the number of its last copy that this one has waited for.
+        self.awaited: dict[Runner, int] = {}
+        self.announced = 0
 
     def go(self, steps: tuple[Instruction, ...]) -> None:
         """Follow the lane's instructions to the end; a failure goes to the meeting."""
@@ -181,18 +240,28 @@ class LaneRun(Run):
     def write(self, step: Write) -> None:
         if step.tensor not in self.host:
             arrival = self.meeting.expect(step.tensor)
-            runner = self.binding.runner(step.buffer)
-            if runner.chained and arrival.runner.chained:
-                runner.follow(arrival.ticket)
-            else:
-                arrival.runner.wait(arrival.ticket)
+            if arrival.number > self.awaited.get(arrival.runner, 0):
+                self._come_after(arrival, self.binding.runner(step.buffer))
             self.host[step.tensor] = arrival.array
         super().write(step)
         self.kept.append(self.last[self.binding.runner(step.buffer)])
 
+    def _come_after(self, arrival: Arrival, runner: Runner) -> None:
+        """What a processor is given from now on waits for a tensor of another one."""
+        self.awaited[arrival.runner] = arrival.number
+        if runner.chained and arrival.runner.chained:
+            runner.follow(arrival.ticket)
+        else:
+            arrival.runner.wait(arrival.ticket)
+
     def read(self, step: Read) -> tuple[Runner, Ticket]:
         runner, ticket = super().read(step)
-        self.meeting.announce(step.tensor, Arrival(self.host[step.tensor], runner, ticket))
+        if step.tensor not in self.program.outputs:
+            # On its way to another processor, which waits for it: the caller does not.
+            self.reads.pop()
+        self.announced += 1
+        arrival = Arrival(self.host[step.tensor], runner, ticket, self.announced)
+        self.meeting.announce(step.tensor, arrival)
         return runner, ticket
 
     def pause(self, step: Wait) -> None:

@@ -14,6 +14,7 @@ from coexec.core.program import (
     BOUNDARY,
     INPUT,
     OUTPUT,
+    PAGES,
     SCRATCH,
     STATE,
     BufferSpec,
@@ -25,11 +26,11 @@ from coexec.core.program import (
     Wait,
     Write,
 )
-from coexec.core.types import Kept, Region, RegionNode, TensorType
-from coexec.ops.builder import PHASE, SOURCE
-from coexec.ops.node import call_of, constant_of, type_of
+from coexec.core.types import Kept, Region, TensorType
+from coexec.ops.node import constant_of, type_of
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.runtime.partition import Part, Partitioning, exported, joined_at_gate, partition
+from coexec.runtime.region_node import region_node
 
 FORWARD = "forward"
 
@@ -78,6 +79,8 @@ class _Lowerer:
         self.homes = self._state_homes()
         # Which processors hold the current value of a tensor, and in which buffer.
         self.held: dict[tuple[str, str], str] = {}
+        # When tensors were sent to others, as the number of the instruction.
+        self.sent: dict[str, int] = {}
         # Offsets of tensors that wait in a processor's arena for its later regions.
         self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
@@ -144,8 +147,8 @@ class _Lowerer:
         away = [(name, place) for name, place in dict.fromkeys(read) if self.homes[name] != place]
         for name, _ in away:
             self._stage(name)
-        for name, place in away:
-            self._obtain(name, place)
+        for place in self.how.processors:
+            self._obtain_all([name for name, reader in away if reader == place], place)
 
     def _state_homes(self) -> dict[str, str]:
         """A state lives where it is written, else where it is first read."""
@@ -185,11 +188,13 @@ class _Lowerer:
         region = self._region(index, part)
         processor = self.how.processors[part.processor]
         executable = processor.compile(region) if self.how.builds else processor.lay_out(region)
-        inputs = tuple(self._obtain(name, part.processor) for name in executable.inputs)
+        inputs = self._obtain_all(executable.inputs, part.processor)
         outputs = tuple(self._result(name, part.processor) for name in executable.outputs)
         scratch: tuple[str, ...] = ()
         if executable.scratch_bytes:
-            scratch = (self._scratch(part.processor, executable.scratch_bytes),)
+            scratch = (self._scratch(part.processor, executable.scratch_bytes, SCRATCH),)
+        if executable.page_bytes:
+            scratch += (self._scratch(part.processor, executable.page_bytes, PAGES),)
         buffers = inputs + outputs + scratch
         self._take_back(executable.outputs, part.processor)
         if part.pauses:
@@ -247,7 +252,7 @@ class _Lowerer:
                     del self.held[key]
 
     def _region(self, index: int, part: Part) -> Region:
-        nodes = tuple(_region_node(node) for node in part.nodes)
+        nodes = tuple(region_node(node) for node in part.nodes)
         produced = {name for node in nodes for name in node.outputs if name}
         used = {str(v.name): v for node in part.nodes for v in node.inputs if v is not None}
         constants = {name: c for name, v in used.items() if (c := constant_of(v)) is not None}
@@ -294,6 +299,12 @@ class _Lowerer:
             if place == processor and self.last_read[name] >= index
         }
 
+    def _obtain_all(self, names: Sequence[str], processor: str) -> tuple[str, ...]:
+        """Buffers of tensors. What was sent last is waited for first: it tells for all before."""
+        latest_first = sorted(names, key=lambda name: self.sent.get(name, 0), reverse=True)
+        found = {name: self._obtain(name, processor) for name in latest_first}
+        return tuple(found[name] for name in names)
+
     def _obtain(self, name: str, processor: str) -> str:
         """Buffer with the tensor's value on ``processor``, copied through the host if need be."""
         if (name, processor) not in self.held:
@@ -333,6 +344,7 @@ class _Lowerer:
         staged = f"{name}#staged"
         if staged not in self.types:
             self.types[staged] = self.types[name]
+            self.sent[name] = len(self.instructions)
             self.instructions.append(Read(staged, self._holder(name)))
             self.instructions.append(Wait())
         return staged
@@ -364,33 +376,13 @@ class _Lowerer:
             if spec.role == BOUNDARY and self.last_read.get(name) == index:
                 self.instructions.append(Free(buffer))
 
-    def _scratch(self, processor: str, nbytes: int) -> str:
-        """One arena per processor: its regions run one after the other."""
-        name = f"#scratch@{processor}"
+    def _scratch(self, processor: str, nbytes: int, role: str) -> str:
+        """One arena per processor, and memory for its pages: its regions run one after another."""
+        name = f"#{role}@{processor}"
         known = self.buffers.get(name)
         size = max(nbytes, known.nbytes if known else 0)
-        return self._buffer(name, processor, size, SCRATCH)
+        return self._buffer(name, processor, size, role)
 
     def _buffer(self, name: str, processor: str, nbytes: int, role: str, shares: str = "") -> str:
         self.buffers[name] = BufferSpec(name, processor, nbytes, role, shares)
         return name
-
-
-def _region_node(node: ir.Node) -> RegionNode:
-    provenance = {
-        "phase": node.metadata_props.get(PHASE, ""),
-        "source": node.metadata_props.get(SOURCE) or str(node.name),
-    }
-    return RegionNode(
-        call_of(node),
-        _names(node.inputs),
-        _names([value if value.name else None for value in node.outputs]),
-        provenance,
-    )
-
-
-def _names(values: Sequence[ir.Value | None]) -> tuple[str, ...]:
-    names = ["" if value is None else str(value.name) for value in values]
-    while names and not names[-1]:
-        names.pop()
-    return tuple(names)

@@ -12,6 +12,7 @@ it is over. This is what makes virtual time fast.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,8 +48,8 @@ class _Lane:
     unit: Unit
     frequency: Frequency
     queue: deque[Job] = field(default_factory=deque)
-    ends: Floats = field(default_factory=lambda: np.empty(0))
-    durations: Floats = field(default_factory=lambda: np.empty(0))
+    ends: Sequence[float] | Floats = ()
+    durations: Sequence[float] | Floats = ()
     share: float = 1.0
     busy_us: float = 0.0
     busy_before_us: float = 0.0
@@ -84,6 +85,7 @@ class Engine:
         self._alarm_us = float("nan")
         self._changed = False
         self._load_gbps = 0.0
+        self._idle_w = sum(device.idle_w.values())
         self._leaping: dict[str, float] = {}
         self._governing = False
         self.env.process(self._watch_heat())
@@ -177,7 +179,7 @@ class Engine:
             state.book(self.ledger, self.device, gbps, seconds)
         for part, watts in self._leaping.items():
             self.ledger.add(part, watts * seconds)
-        self.ledger.add(IDLE_POWER, sum(self.device.idle_w.values()) * seconds)
+        self.ledger.add(IDLE_POWER, self._idle_w * seconds)
         self.ledger.add(BASE, self.device.base_w * seconds)
         watts = (self.ledger.total_j - before) / seconds
         self.celsius = temperature_after(self.sink, self.celsius, watts, seconds)
@@ -190,12 +192,15 @@ class Engine:
         else:  # it only waits for what is before it
             job.release()
 
-    def _change(self, action: Callable[[], None] | None = None) -> None:
+    def _change(self, action: Callable[[], None]) -> None:
         """Settle, let ``action`` change what rates depend on, and plan again after this instant."""
         self.settle()
-        if action is not None:
-            action()
+        action()
         self._finish()
+        self._plan_later()
+
+    def _plan_later(self) -> None:
+        """Once all that happens at this instant has happened."""
         if not self._changed:
             self._changed = True
             _Late(self.env, self._after_changes)
@@ -203,6 +208,9 @@ class Engine:
     def _after_changes(self, _event: simpy.Event) -> None:
         self._changed = False
         self.settle()
+        self._plan_now()
+
+    def _plan_now(self) -> None:
         self._plan()
         if self.condition.governor == SCHEDUTIL and not self._governing and self._unsettled():
             self._governing = True
@@ -248,11 +256,10 @@ class Engine:
     ) -> None:
         """The present phase of each, with shares of the bandwidth."""
         alone = [
-            float(timing.durations_us[job.phase])
-            for timing, (_, job) in zip(timings, active, strict=True)
+            timing.phases_us[job.phase] for timing, (_, job) in zip(timings, active, strict=True)
         ]
         demands = [
-            float(job.work.bytes[job.phase]) / us * 1e-3 if us else 0.0
+            job.work.phase_bytes[job.phase] / us * 1e-3 if us else 0.0
             for (_, job), us in zip(active, alone, strict=True)
         ]
         # Loads of other apps take part like one more unit.
@@ -261,8 +268,8 @@ class Engine:
         )
         for (lane, job), us, demand, share in zip(active, alone, demands, shares, strict=True):
             duration = us * demand / share if demand > share else us
-            lane.durations = np.array([duration])
-            lane.ends = np.array([now + duration * job.left])
+            lane.durations = (duration,)
+            lane.ends = (now + duration * job.left,)
 
     def _share(self, lane: _Lane) -> float:
         """Share of its silicon that a unit at work has."""
@@ -293,7 +300,12 @@ class Engine:
     def _ring(self, number: int) -> None:
         if number == self._alarm:
             self._alarm_us = float("nan")
-            self._change()
+            self.settle()
+            self._finish()
+            if self._changed or self.env.peek() <= self.env.now:
+                self._plan_later()
+            else:  # a phase is over, and nothing else happens now
+                self._plan_now()
 
     def _watch_heat(self) -> Generator[simpy.Event, None, None]:
         while True:
@@ -303,7 +315,8 @@ class Engine:
             for lane in self._lanes.values():
                 lane.frequency.look(self.sink, self.celsius)
             if steps != [lane.frequency.step for lane in self._lanes.values()]:
-                self._change()
+                self._finish()
+                self._plan_later()
 
     def _govern(self) -> Generator[simpy.Event, None, None]:
         """Decide every period until deciding changes nothing more."""
@@ -350,7 +363,7 @@ def _progress(lane: _Lane, job: Job, now: float) -> float:
     if not over:  # the alarm of this very instant has not rung yet
         return 0.0
     if lane.ends[-1] > now + EPSILON_US:
-        over = int(np.searchsorted(lane.ends, now + EPSILON_US, side="right"))
+        over = bisect_right(lane.ends, now + EPSILON_US)
     if over:
         job.ends_us[job.phase : job.phase + over] = lane.ends[:over]
         job.phase += over
@@ -362,6 +375,6 @@ def _progress(lane: _Lane, job: Job, now: float) -> float:
     if len(lane.ends):
         duration = float(lane.durations[0])
         job.left = min(max((float(lane.ends[0]) - now) / duration, 0.0), 1.0) if duration else 0.0
-    work = job.work
-    job.moved = float(work.bytes_before[job.phase] + work.bytes[job.phase] * (1.0 - job.left))
+    work, phase = job.work, job.phase
+    job.moved = work.bytes_before[phase] + work.phase_bytes[phase] * (1.0 - job.left)
     return job.moved - before

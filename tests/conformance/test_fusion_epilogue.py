@@ -216,3 +216,15 @@ def test_phases_do_not_share_a_kernel() -> None:
         for node, phase in zip(region.nodes, ("forward", "backward"), strict=True)
     )
     assert fused_kinds(replace(region, nodes=phased), processor) == ["Conv", "Clip"]
+
+
+def test_a_sum_of_two_operands_finishes_as_an_addition_does() -> None:
+    """Caffe2 exports residuals as Sum, which takes any number; three are not taken in."""
+    kinds = []
+    for more in (1, 2):
+        dice, processor = ProductDice(f"sum {more}"), open_opencl(RUNTIMES[0])
+        y = dice.conv((1, 4, 5, 5), (4, 4, 1, 1))
+        others = [dice.drawn(1, 4, 5, 5) for _ in range(more)]
+        region = dice.with_outputs(dice.append("Sum", (y, *others)))
+        kinds.append(fused_kinds(region, processor))
+    assert kinds == [[FINISHED], ["Conv", "Sum"]]

@@ -100,8 +100,9 @@ def distance(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float
     return float(np.sqrt(off / sum(float((value**2).sum()) for value in expected.values())))
 
 
-def test_exact_techniques_change_no_bit() -> None:
-    found, expected = gradients("mask", steps=3), gradients("full", steps=3)
+@pytest.mark.parametrize("how", ["mask", "bits"])
+def test_exact_techniques_change_no_bit(how: Activations) -> None:
+    found, expected = gradients(how, steps=3), gradients("full", steps=3)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
@@ -187,5 +188,5 @@ def test_ends_of_blocks_stay_apart_from_what_lies_between(bits: int) -> None:
 
 
 def test_an_unknown_way_is_refused() -> None:
-    with pytest.raises(UsageError, match="activations 'int2' are unknown; known: full, mask, int8"):
+    with pytest.raises(UsageError, match="activations 'int2' are unknown; known: full, mask, bits"):
         gradients("int2")  # type: ignore[arg-type]

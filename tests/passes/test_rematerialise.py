@@ -11,7 +11,10 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import ModelError
+from coexec.core.plan import ALONE
 from coexec.core.types import Array
+from coexec.memory.build_problem import build_problem
+from coexec.memory.lifetimes import usage
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.passes.rematerialise import RECOMPUTE, is_forward, rematerialise
 from coexec.resident import ResidentPrograms
@@ -63,6 +66,31 @@ def test_all_activations_recomputed_give_the_same_bits(processor: str) -> None:
     assert plain.keys() == again.keys()
     for name, array in plain.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("processor", ["reference", THOROUGH[0]])
+def test_activations_recomputed_alone_give_the_same_bits(processor: str) -> None:
+    kept = kept_activations(legal_step(trainer(processor)))
+    alone = [f"{name}{ALONE}" if number % 2 else name for number, name in enumerate(kept)]
+    plain, again = trained(processor, []), trained(processor, alone)
+    for name, array in plain.items():
+        np.testing.assert_array_equal(again[name], array, err_msg=name)
+
+
+def test_what_leads_to_an_activation_alone_is_repeated_once_more_for_others() -> None:
+    step = legal_step(trainer("reference"))
+    problem = build_problem(step.model.graph, (), lambda _call: 1.0)
+    loss, dropped, *others = kept_activations(step)
+    names = [loss, f"{dropped}{ALONE}", *others]
+    expected = [
+        str(problem.nodes[event.node].name)
+        for event in usage(problem, *problem.numbers(names)).events
+        if event.again
+    ]
+    rematerialise(step.model.graph, names)
+    again = [n for n in step.model.graph if n.metadata_props[PHASE] == RECOMPUTE]
+    assert [str(node.name).split("#again")[0] for node in again] == expected
+    assert len({node.name for node in again}) == len(again) > len(set(expected))
 
 
 def test_repetitions_stand_right_before_their_reader_and_keep_their_provenance() -> None:

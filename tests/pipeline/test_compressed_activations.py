@@ -31,7 +31,7 @@ def test_what_is_kept_is_reported(files: tuple[str | Path, ...]) -> None:
 
 def test_an_unknown_way_is_refused(files: tuple[str | Path, ...]) -> None:
     message = failed(coexec(*files, "--activations", "int2"), 2)
-    assert message.startswith("activations 'int2' are unknown; known: full, mask, int8, int4")
+    assert message.startswith("activations 'int2' are unknown; known: full, mask, bits, int8")
 
 
 def test_a_resumed_training_is_the_same_bit_by_bit(

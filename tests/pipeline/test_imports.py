@@ -35,7 +35,7 @@ def test_import_is_fast_and_light() -> None:
     assert not loaded & heavy
     assert runs[0]["modules"].count("coexec") == 1
     own = [name for name in runs[0]["modules"] if name.startswith("coexec.")]
-    assert own == ["coexec.base", "coexec.base.postponed"]
+    assert own == ["coexec.base", "coexec.base.collection", "coexec.base.postponed"]
 
 
 def test_symbolic_arithmetic_is_loaded_when_it_is_used() -> None:

@@ -51,6 +51,7 @@ class Queued(ReferenceProcessor):
         self.chained = True
         self.queue = ThreadPoolExecutor(1, name)
         self.submitted_by: set[str] = set()
+        self.followed = 0
         self.handed_over: list[Future[Done]] = []
 
     def describe(self) -> ProcessorSpec:
@@ -62,6 +63,7 @@ class Queued(ReferenceProcessor):
         return buffer
 
     def follow(self, ticket: Ticket) -> None:
+        self.followed += 1
         done = threading.Event()
         self.queue.submit(done.wait)
         ticket.then(done.set)
@@ -238,10 +240,31 @@ def test_two_processors_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_processor_has_a_thread_and_the_first_has_the_callers() -> None:
     on = queues("one", "two")
+    on["two"].chained = False
     executor(load(FORK, {}), FORKED, on).run({"a": np.zeros(5, np.float32)})
     (first,), (second,) = on["one"].submitted_by, on["two"].submitted_by
     assert first == threading.current_thread().name
     assert second.startswith("coexec two")
+
+
+def test_processors_that_follow_each_other_are_all_served_by_the_caller() -> None:
+    on = queues("one", "two")
+    executor(load(FORK, {}), FORKED, on).run({"a": np.zeros(5, np.float32)})
+    assert on["one"].submitted_by == on["two"].submitted_by == {threading.current_thread().name}
+
+
+def test_one_of_several_tensors_tells_that_those_before_it_are_there() -> None:
+    text = (
+        "g (float[5] a) => (float[5] y, float[5] z) { [t] t = Neg(a) [u] u = Exp(t) "
+        "[y] y = Add(t, u) [z] z = Sub(u, t) }"
+    )
+    on = queues("one", "two")
+    plan = {"t": "one", "u": "one", "y": "two", "z": "two"}
+    runs = executor(load(parse(text), {}), plan, on)
+    x = np.linspace(-1, 1, 5, dtype=np.float32)
+    for _ in range(2):
+        np.testing.assert_array_equal(runs.run({"a": x})["z"], np.exp(-x) + x)
+    assert on["two"].followed == 2  # once a run: t and u leave one region together
 
 
 def test_a_failure_in_any_lane_is_raised_and_stops_the_others() -> None:

@@ -73,6 +73,19 @@ def test_choices_are_within_5_percent_of_the_optimum(seed: int) -> None:
         assert problem.total_us + found.extra_us <= 1.05 * best
 
 
+def test_blocks_are_recomputed_one_by_one_where_together_they_need_too_much() -> None:
+    sizes = [16, 16, 16, 8] * 16
+    problem = chain(sizes, [1.0] * len(sizes))
+    tight = int(0.16 * usage(problem).peak)  # the ends of all blocks take 0.14
+    found = choose(problem, tight)
+    assert found.peak <= tight
+    assert found.alone
+    assert found.extra_us <= 2 * len(sizes)
+    together = usage(problem, found.recomputed)
+    assert together.peak > tight
+    assert together.extra_us < found.extra_us
+
+
 def test_what_fits_is_left_alone_and_what_cannot_fit_is_as_small_as_it_gets() -> None:
     problem = chain([100] * 6, [1.0] * 6)
     whole = usage(problem).peak

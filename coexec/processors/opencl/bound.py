@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pyopencl as cl
 
-from coexec.processors.opencl.executable import KernelStep, Label, Slot
+from coexec.core.pages import Pages
+from coexec.processors.opencl.executable import KernelStep, Label, PageStep, Slot
 from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.invokers import remember_invokers
 
@@ -47,10 +48,51 @@ class BoundCopy:
 
 
 @dataclass
+class BoundPage:
+    """A transfer between ``memory`` and a page, or (without memory) the wait for one.
+
+    ``transfers`` is a queue beside that of kernels. A transfer starts when all is done that was
+    enqueued before it in the queue of kernels; the wait for it is a barrier there.
+    """
+
+    step: PageStep
+    pages: Pages
+    memory: cl.Buffer | None
+    transfers: cl.CommandQueue
+
+    def set_arguments(self) -> None:
+        """Nothing to do: a transfer takes its operands when it is enqueued."""
+
+    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
+        """The event of the transfer, or of the barrier behind it."""
+        key = (self.step.direction, self.step.page)
+        if self.memory is None:
+            ended: cl.Event = self.pages.under_way[key]
+            return cl.enqueue_barrier(queue, wait_for=[ended])
+        ready = cl.enqueue_marker(queue)
+        queue.flush()
+        event = self._transfer(self.memory, ready)
+        self.transfers.flush()
+        self.pages.under_way[key] = event
+        return event
+
+    def _transfer(self, memory: cl.Buffer, ready: cl.Event) -> cl.Event:
+        host = self.pages.memory[self.step.page : self.step.page + self.step.nbytes]
+        if self.step.direction == "out":
+            return cl.enqueue_copy(
+                self.transfers, host, memory, wait_for=[ready], is_blocking=False
+            )
+        return cl.enqueue_copy(self.transfers, memory, host, wait_for=[ready], is_blocking=False)
+
+
+Bound = BoundKernel | BoundCopy | BoundPage
+
+
+@dataclass
 class BoundRegion:
     """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to."""
 
-    steps: list[BoundKernel | BoundCopy]
+    steps: list[Bound]
     labels: list[Label]
     keep: list[cl.Buffer]
 

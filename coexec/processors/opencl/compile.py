@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from coexec.core.types import OpCall, Region, RegionNode
 from coexec.processors.opencl.choose import Chooser, by_default, named
+from coexec.processors.opencl.concatenation import joined, parts_of_results
 from coexec.processors.opencl.emit import Emitter
 from coexec.processors.opencl.executable import OpenCLExecutable, ProgramSource
 from coexec.processors.opencl.family import DeviceFacts, Lowering
@@ -13,9 +16,12 @@ from coexec.processors.opencl.fusion.finished import FINISHED
 from coexec.processors.opencl.fusion.fuse import fuse
 from coexec.processors.opencl.fusion.operators import definition
 from coexec.processors.opencl.kernels.epilogue import lower_finished
-from coexec.processors.opencl.preparation import divide
+from coexec.processors.opencl.preparation import Prepared, divide
 from coexec.processors.opencl.storage import Storage
 from coexec.processors.opencl.table import KERNELS
+
+MOST_GROWTH = 1.1
+"""Arena with Concat done in place, in terms of the arena with copies."""
 
 
 def lower_node(
@@ -38,10 +44,12 @@ def compile_region(
     processor: str,
     choose: str | Chooser | None = None,
     fusing: bool = True,
+    pages: str = "beside",
 ) -> OpenCLExecutable:
     """Compile ``region``; ``choose`` forces a kernel variant by name or decides for each call.
 
-    Nodes are fused unless a variant is forced, or ``fusing`` forbids it.
+    Nodes are fused unless a variant is forced, or ``fusing`` forbids it. ``pages``: tensors leave
+    the device ``beside`` kernels, or by kernels ``between`` them.
     """
     fusing = fusing and not isinstance(choose, str)
     if fusing:
@@ -54,13 +62,14 @@ def compile_region(
         None if lowering is None else divide(lowering, constant_inputs(region, node))
         for node, lowering in zip(region.nodes, lowerings, strict=True)
     ]
-    storage = Storage.plan(
-        region, [None if p is None else p.lowering for p in prepared], facts.alignment
-    )
-    emitter = Emitter(region, storage, facts.alignment)
+    storage = plan_storage(region, prepared, facts.alignment, joining=fusing)
+    vector = facts.vector_bytes if pages == "between" else 0
+    emitter = Emitter(region, storage, facts.alignment, vector)
     for index, parts in enumerate(prepared):
-        if parts is not None:
+        if parts is not None and not joined(region.nodes[index], storage.parts):
             emitter.node(index, region.nodes[index], parts)
+        elif parts is None:
+            emitter.transfers(index, region.nodes[index])
     emitter.steps += emitter.copies_together() if fusing else emitter.copies()
     return OpenCLExecutable(
         processor=processor,
@@ -70,6 +79,7 @@ def compile_region(
         naive_bytes=storage.naive_bytes,
         carried=storage.carried,
         continued=tuple(name for name in region.inputs if name in region.kept),
+        page_bytes=storage.paged.nbytes,
         programs=tuple(ProgramSource(family, text) for text, family in emitter.programs.items()),
         steps=tuple(emitter.steps),
         constants={
@@ -78,6 +88,22 @@ def compile_region(
         preparation=tuple(emitter.preparation),
         prepared_bytes=emitter.prepared_bytes,
     )
+
+
+def plan_storage(
+    region: Region, prepared: Sequence[Prepared | None], alignment: int, joining: bool
+) -> Storage:
+    """Places of all tensors; with ``joining``, operands of Concat are made in its result.
+
+    Not where that takes more memory: a result that waits long for its last operand is large.
+    """
+    lowerings = [None if parts is None else parts.lowering for parts in prepared]
+    apart = Storage.plan(region, lowerings, alignment)
+    parts = parts_of_results(region, alignment) if joining else {}
+    if not parts:
+        return apart
+    together = Storage.plan(region, lowerings, alignment, parts)
+    return together if together.arena_bytes <= MOST_GROWTH * apart.arena_bytes else apart
 
 
 def constant_inputs(region: Region, node: RegionNode) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from coexec.processors.opencl.executable import CopyStep, KernelStep, Label, Slot, Step
 from coexec.processors.opencl.family import KernelCall, Scalar, i32
@@ -29,18 +30,30 @@ def together(copies: Sequence[CopyStep], program: Callable[[KernelCall], int]) -
     return steps
 
 
+def by_kernel(copy: CopyStep, vector_bytes: int, program: Callable[[KernelCall], int]) -> Step:
+    """A large copy by all cores, where it is of whole words; its label stays."""
+    if copy.nbytes % WORD:
+        return copy
+    return replace(
+        _kernel([copy], copy.label.phase, program, vector_bytes // WORD), label=copy.label
+    )
+
+
 def _is_small(copy: CopyStep) -> bool:
     return copy.nbytes <= SMALL and copy.nbytes % WORD == 0
 
 
 def _kernel(
-    batch: Sequence[CopyStep], phase: str, program: Callable[[KernelCall], int]
+    batch: Sequence[CopyStep],
+    phase: str,
+    program: Callable[[KernelCall], int],
+    vector: int = VECTOR,
 ) -> KernelStep:
     sizes = [copy.nbytes // WORD for copy in batch]
     firsts, chunks = first_chunks(sizes, CHUNK)
     text = tensor_text(("src",), ("dst",), "uint", len(batch))
     call = KernelCall(
-        "copies", "copies", (), (chunks,), (1,), {"W": VECTOR, "CHUNK": CHUNK, **text}
+        "copies", "copies", (), (chunks,), (1,), {"W": vector, "CHUNK": CHUNK, **text}
     )
     args: list[Slot | Scalar] = []
     for copy, size, first in zip(batch, sizes, firsts, strict=True):

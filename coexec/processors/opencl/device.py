@@ -6,14 +6,17 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import DeviceMemoryError, ProcessorError
+from coexec.base.knobs import cache_dir
 from coexec.base.pages import LARGE_PAGE
 from coexec.core.device_memory import DeviceMemory, limit_of
-from coexec.core.events import COPY, LAUNCH, LAYOUT, MAP, Event
+from coexec.core.events import COPY, LAUNCH, MAP, Event
+from coexec.core.pages import PageFile, Pages
 from coexec.core.processor import (
     Buffer,
     Executable,
@@ -23,31 +26,32 @@ from coexec.core.processor import (
     Ticket,
     shared,
 )
-from coexec.processors.opencl.bound import BoundCopy, BoundKernel, BoundRegion, bind_kernel
+from coexec.processors.opencl.bound import Bound, BoundCopy, BoundPage, BoundRegion, bind_kernel
 from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.common_memory import CommonMemory
 from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.describe import facts_of, spec_of
 from coexec.processors.opencl.executable import (
     ARENA,
     ARGUMENT,
+    PAGE,
     CopyStep,
     Label,
     OpenCLExecutable,
+    PageStep,
     Slot,
     Step,
 )
 from coexec.processors.opencl.mapping import (
     buffer_over,
     read_mapped,
-    show_device,
-    show_host,
     take_back,
     wish_for_large_pages,
     write_mapped,
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
-from coexec.processors.opencl.ticket import OpenCLTicket, event_of
+from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
 from coexec.processors.opencl.waiting import wait_helping, wait_idle
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
@@ -72,6 +76,8 @@ class OpenCLDevice(Runner):
         self.context = cl.Context([device])
         self.queue = _queue(self.context)
         self.facts = facts_of(device)
+        between = self.facts.unit_kind == "cpu" and options.pages == "best"
+        self.pages = "between" if between else "beside"
         self.host_memory = bool(device.host_unified_memory)
         self.programs = ProgramCache(self.context, device)
         self.memory = DeviceMemory(name, limit_of(name, options.memory))
@@ -81,6 +87,8 @@ class OpenCLDevice(Runner):
         offset = self._measure_clock_offset()
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
         self._clock_offset = offset or 0
+        silicon = frozenset(self.describe().resources)
+        self._common = CommonMemory(self.queue, self.programs, options, silicon)
 
     def describe(self) -> ProcessorSpec:
         spec = spec_of(self.name, self.device, self.options.cores, self.options.first)
@@ -115,6 +123,7 @@ class OpenCLDevice(Runner):
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
         if shared(dst, src):
             return self._share(dst, src)
+        self._common.went_on()
         take_back(self.queue, [dst] if isinstance(dst, OpenCLBuffer) else [])
         events = _events(after)
         nbytes = src.nbytes
@@ -138,11 +147,21 @@ class OpenCLDevice(Runner):
         spans = self._host_spans(start, event)
         return OpenCLTicket(direction, COPY, [event], (label,), (dst, src), start, spans)
 
+    def alloc_pages(self, nbytes: int) -> Pages:
+        """Memory of the host; of a file where that is the device's own."""
+        folder = cache_dir() / "pages"
+        pages = Pages(nbytes, PageFile(nbytes, folder) if self.host_memory else None)
+        if self.pages == "between":
+            pages.buffer = buffer_over(self.context, pages.memory)
+        return pages
+
+    @cached_property
+    def _transfers(self) -> cl.CommandQueue:
+        """A queue beside that of kernels."""
+        return _queue(self.context)
+
     def follow(self, ticket: Ticket) -> None:
-        done = cl.UserEvent(self.context)
-        cl.enqueue_barrier(self.queue, wait_for=[done])
-        self.queue.flush()
-        ticket.then(lambda: done.set_status(cl.command_execution_status.COMPLETE))
+        self._common.follow(ticket)
 
     def adopt(self, memory: Host) -> OpenCLBuffer:
         self.memory.take(memory.nbytes)
@@ -158,13 +177,11 @@ class OpenCLDevice(Runner):
 
     def _share(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
-        if isinstance(src, OpenCLBuffer):
-            name, events = "share read", show_host(self.queue, src)
-        else:
-            name, events = "share write", show_device(self.queue, dst)
+        events, moment = self._common.share(dst, src)
         self.queue.flush()
+        name = "share read" if isinstance(src, OpenCLBuffer) else "share write"
         spans = self._host_spans(start, events[-1])
-        return OpenCLTicket(name, MAP, events, (Label(name),), (dst, src), start, spans)
+        return OpenCLTicket(name, MAP, events, (Label(name),), (dst, src), start, spans, moment)
 
     def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
@@ -180,6 +197,7 @@ class OpenCLDevice(Runner):
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> OpenCLTicket:
         assert isinstance(executable, OpenCLExecutable)
+        self._common.went_on()
         take_back(self.queue, buffers[len(executable.inputs) :])
         key = (id(executable), *map(id, buffers))
         if key not in self._bound:
@@ -209,7 +227,7 @@ class OpenCLDevice(Runner):
             return OpenCLTicket("empty region", LAUNCH, [marker], (Label("empty region"),))
         return OpenCLTicket(f"{len(region.steps)} kernels", LAUNCH, events, region.labels)
 
-    def _enqueue(self, steps: Sequence[BoundKernel | BoundCopy]) -> list[cl.Event]:
+    def _enqueue(self, steps: Sequence[Bound]) -> list[cl.Event]:
         """Start steps; their events, of which only details need more than the first and the last.
 
         Events that live on cost twice the time of an enqueue on some drivers.
@@ -254,13 +272,11 @@ class OpenCLDevice(Runner):
             self.block(ticket.events[-1])
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: {ticket.name} failed: {error}") from error
+        self._common.check()
         spans = self._spans(ticket)
         parts: tuple[Event, ...] = ()
         if self.detailed and ticket.kind == LAUNCH and len(spans) == len(ticket.labels):
-            parts = tuple(
-                event_of(label, LAYOUT if label.layout else LAUNCH, self.name, *span)
-                for span, label in zip(spans, ticket.labels, strict=True)
-            )
+            parts = parts_of(ticket.labels, spans, self.name)
         total = Label(
             ticket.name,
             flop=sum(label.flop for label in ticket.labels),
@@ -286,19 +302,27 @@ class OpenCLDevice(Runner):
         """Create kernels with their arguments set, once per executable and set of buffers."""
         programs = self.programs.build(executable.programs)
         memories = [buffer.memory for buffer in buffers if isinstance(buffer, OpenCLBuffer)]
+        pages = [buffer for buffer in buffers if isinstance(buffer, Pages)]
         constants = self._upload_constants(executable, programs)
         slots: dict[Slot, cl.Buffer] = {}
 
         def resolve(slot: Slot) -> cl.Buffer:
             if slot.kind == ARGUMENT:
                 return memories[slot.index]
+            if slot.kind == PAGE:
+                whole = pages[0].buffer
+                assert isinstance(whole, OpenCLBuffer)
+                return whole.memory.get_sub_region(slot.offset, slot.nbytes)
             if slot.kind == ARENA:
                 if slot not in slots:
                     slots[slot] = memories[-1].get_sub_region(slot.offset, max(slot.nbytes, 1))
                 return slots[slot]
             return constants.memory(slot)
 
-        def bind(step: Step) -> BoundKernel | BoundCopy:
+        def bind(step: Step) -> Bound:
+            if isinstance(step, PageStep):
+                tensor = None if step.tensor is None else resolve(step.tensor)
+                return BoundPage(step, pages[0], tensor, self._transfers)
             if isinstance(step, CopyStep):
                 return BoundCopy(resolve(step.dst), resolve(step.src), step.nbytes)
             return bind_kernel(step, programs[step.program], resolve)

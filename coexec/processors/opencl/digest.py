@@ -6,7 +6,7 @@ from coexec.base.sources import text_digest
 from coexec.core.types import OpCall, Region
 from coexec.processors.opencl.choose import Chooser
 from coexec.processors.opencl.compile import compile_region
-from coexec.processors.opencl.executable import KernelStep
+from coexec.processors.opencl.executable import CopyStep, KernelStep, Step
 from coexec.processors.opencl.family import DeviceFacts
 
 
@@ -16,10 +16,13 @@ def code_digest(call: OpCall, facts: DeviceFacts, choose: Chooser, fusing: bool)
     Nothing is built: this takes a millisecond, the compiler of the driver is not asked.
     """
     executable = compile_region(Region.alone(call), facts, "", choose, fusing)
-    steps = [
-        (step.program, step.entry, step.args, step.global_size, step.local_size)
-        if isinstance(step, KernelStep)
-        else (step.dst, step.src, step.nbytes)
-        for step in (*executable.preparation, *executable.steps)
-    ]
+    steps = [_told(step) for step in (*executable.preparation, *executable.steps)]
     return text_digest("\n".join([repr(steps), *(source.text for source in executable.programs)]))
+
+
+def _told(step: Step) -> tuple[object, ...]:
+    if isinstance(step, KernelStep):
+        return step.program, step.entry, step.args, step.global_size, step.local_size
+    if isinstance(step, CopyStep):
+        return step.dst, step.src, step.nbytes
+    return step.direction, step.page, step.nbytes, step.tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from coexec.core.types import Region, RegionNode, compute_dtype
-from coexec.processors.opencl.copies import together
+from coexec.processors.opencl.copies import by_kernel, together
 from coexec.processors.opencl.executable import (
     ARGUMENT,
     CONSTANT,
@@ -20,6 +20,7 @@ from coexec.processors.opencl.executable import (
 )
 from coexec.processors.opencl.family import KernelCall, Lowering, Operand, Scalar, ceil_to
 from coexec.processors.opencl.fusion.operators import definition, title
+from coexec.processors.opencl.paging import as_copy, page_steps
 from coexec.processors.opencl.preparation import Prepared
 from coexec.processors.opencl.sources import program_text
 from coexec.processors.opencl.storage import ArenaUse, Storage
@@ -27,11 +28,15 @@ from coexec.processors.opencl.storage import ArenaUse, Storage
 
 @dataclass
 class Emitter:
-    """Turns kernel calls into steps with resolved slots and shared programs."""
+    """Turns kernel calls into steps with resolved slots and shared programs.
+
+    Kernels move pages in vectors of ``page_vector`` bytes; 0: they are moved beside kernels.
+    """
 
     region: Region
     storage: Storage
     alignment: int
+    page_vector: int = 0
     steps: list[Step] = field(default_factory=list)
     preparation: list[KernelStep] = field(default_factory=list)
     prepared_bytes: int = 0
@@ -48,6 +53,21 @@ class Emitter:
         labels = _labels(node, parts.lowering, self.storage.uses[index])
         for label, call in zip(labels, parts.lowering.calls, strict=True):
             self.steps += self._kernel(index, node, call, label, blocks)
+
+    def transfers(self, index: int, node: RegionNode) -> None:
+        """What a node that takes no kernel moves off the device or back, or waits for."""
+        nbytes = self.region.types[node.outputs[0]].nbytes
+        live = self.storage.uses[index].live
+        steps = page_steps(node, self.storage.paged, self._place, nbytes, live)
+        if not self.page_vector:
+            self.steps += steps
+            return
+        for step in (each for each in steps if each.tensor is not None):
+            copy = as_copy(step)
+            self.steps.append(by_kernel(copy, self.page_vector, self.program))
+
+    def _place(self, name: str) -> Slot:
+        return self._use(self.storage.slot(name))
 
     def _kernel(
         self, index: int, node: RegionNode, call: KernelCall, label: Label, blocks: list[Slot]

@@ -19,7 +19,7 @@ class Slot:
     """Where a tensor lives: argument ``index``, ``offset`` in the arena, or constant ``name``.
 
     A ``prepared`` one lives at ``offset`` in the memory that :attr:`OpenCLExecutable.preparation`
-    fills.
+    fills, a ``page`` at ``offset`` in memory outside of the device.
     """
 
     kind: str
@@ -29,14 +29,17 @@ class Slot:
     name: str = ""
 
 
-ARGUMENT, ARENA, CONSTANT, PREPARED = "argument", "arena", "constant", "prepared"
+ARGUMENT, ARENA, CONSTANT, PREPARED, PAGE = "argument", "arena", "constant", "prepared", "page"
 PREPARE = "prepare"
 """Phase of the steps that run once."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """What an event says about a step; ``choice`` is the kernel's variant with its values."""
+    """What an event says about a step; ``choice`` is the kernel's variant with its values.
+
+    ``moves`` marks transfers beside kernels (``out``, ``in``) and waits for them (``wait``).
+    """
 
     name: str
     operator: str = ""
@@ -51,6 +54,7 @@ class Label:
     choice: str = ""
     gradients: int = 0
     workspace: int = 0
+    moves: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,21 @@ class CopyStep:
     label: Label
 
 
-Step = KernelStep | CopyStep
+@dataclass(frozen=True)
+class PageStep:
+    """A transfer of a tensor to offset ``page`` outside of the device (``out``), or back (``in``).
+
+    Without a tensor: the wait until that transfer is over.
+    """
+
+    direction: str
+    page: int
+    nbytes: int
+    tensor: Slot | None
+    label: Label
+
+
+Step = KernelStep | CopyStep | PageStep
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,7 @@ class OpenCLExecutable(Executable):
             "naive_bytes": self.naive_bytes,
             "carried": dict(self.carried),
             "continued": list(self.continued),
+            "page_bytes": self.page_bytes,
             "programs": [vars(program) for program in self.programs],
             "steps": [_step_to_json(step) for step in self.steps],
             "preparation": [_step_to_json(step) for step in self.preparation],
@@ -182,6 +201,7 @@ def executable_from_json(
         naive_bytes=int(record["naive_bytes"]),
         carried=dict(record["carried"]),
         continued=tuple(record["continued"]),
+        page_bytes=int(record.get("page_bytes", 0)),
         programs=tuple(ProgramSource(**program) for program in record["programs"]),
         steps=steps,
         constants=constants,
@@ -193,6 +213,8 @@ def executable_from_json(
 def _slots(step: Step) -> tuple[Slot, ...]:
     if isinstance(step, CopyStep):
         return step.dst, step.src
+    if isinstance(step, PageStep):
+        return () if step.tensor is None else (step.tensor,)
     return tuple(arg for arg in step.args if isinstance(arg, Slot))
 
 
@@ -218,6 +240,9 @@ def _step_to_json(step: Step) -> dict[str, Any]:
             "nbytes": step.nbytes,
             "label": label,
         }
+    if isinstance(step, PageStep):
+        tensor = None if step.tensor is None else vars(step.tensor)
+        return {**vars(step), "kind": "page", "tensor": tensor, "label": label}
     return {
         "kind": "kernel",
         "program": step.program,
@@ -233,6 +258,10 @@ def _step_from_json(record: Mapping[str, Any]) -> Step:
     if record["kind"] == "copy":
         label = Label(**record["label"])
         return CopyStep(Slot(**record["dst"]), Slot(**record["src"]), record["nbytes"], label)
+    if record["kind"] == "page":
+        tensor = None if record["tensor"] is None else Slot(**record["tensor"])
+        where = (record["direction"], record["page"], record["nbytes"])
+        return PageStep(*where, tensor, Label(**record["label"]))
     return _kernel_from_json(record)
 
 

@@ -17,6 +17,8 @@ KNOWN = {
     "transfer": ("copy", "map"),
     "bind": ("once", "each"),
     "tuned": ("on", "off"),
+    "follow": ("flag", "event"),
+    "pages": ("best", "beside"),
 }
 CORES, FIRST = "cores", "first"
 LAST_ONES = -1
@@ -30,15 +32,20 @@ class DeviceOptions:
     ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
     by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
     set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
-    every kernel takes its defaults. ``cores``: how many of the device's cores (0: all of it), from
-    the core with number ``first`` on (-1: the last ones). ``memory``: the most that buffers and
-    constants may take together, as ``64MiB`` (none: all that the device has).
+    every kernel takes its defaults. ``follow``: other processors are waited for by a kernel that
+    reads a number in common memory, where that can be, or always by an event. ``pages``: tensors
+    leave a CPU by kernels and other devices beside them, or always beside them. ``cores``: how many
+    of the device's cores (0: all of it), from the core with number ``first`` on (-1: the last
+    ones). ``memory``: the most that buffers and constants may take together, as ``64MiB`` (none:
+    all that the device has).
     """
 
     kernels: str = "best"
     transfer: str = "copy"
     bind: str = "once"
     tuned: str = "on"
+    follow: str = "flag"
+    pages: str = "best"
     cores: int = 0
     first: int = LAST_ONES
     memory: str = ""

@@ -37,8 +37,9 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         family = KERNELS.get(call.identifier)
         if family is None:
             return Support(False, "no kernel")
-        variant, reason = family.choose(call, self.facts)
-        return Support(variant is not None, reason)
+        # No other variant takes what this one refuses; which one is best is asked when compiling.
+        refusal = family.naive.applies(call, self.facts)
+        return Support(refusal is None, refusal or "")
 
     def code_of(self, call: OpCall) -> str:
         return code_digest(call, self.facts, self.choose, self._fusing)
@@ -53,7 +54,8 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         return executable
 
     def lay_out(self, region: Region) -> OpenCLExecutable:
-        return compile_region(region, self.facts, self.name, self.choose, self._fusing)
+        how = (self.choose, self._fusing, self.pages)
+        return compile_region(region, self.facts, self.name, *how)
 
 
 def chooser_of(options: DeviceOptions, facts: DeviceFacts) -> Chooser:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from coexec.core.arena import Lifetime, live_bytes, padded, plan_arena
 from coexec.core.types import Region, RegionNode
-from coexec.processors.opencl.executable import ARENA, ARGUMENT, CONSTANT, Slot
+from coexec.processors.opencl.concatenation import Part, place_of
+from coexec.processors.opencl.executable import ARENA, ARGUMENT, CONSTANT, PAGE, Slot
 from coexec.processors.opencl.family import Lowering
 from coexec.processors.opencl.fusion.operators import definition, in_place_pairs
+from coexec.processors.opencl.paging import Paged, paged_tensors
 
 BACKWARD = ("backward", "optimizer")
 """Phases whose tensors are gradients."""
@@ -31,13 +34,17 @@ class ArenaUse:
 class Storage:
     """Where every tensor of a region lives.
 
-    Tensors that share storage (views, updates in place) have one *root*. A root that is an
-    argument or a constant stays there; all others get a place in the arena for their lifetime.
+    Tensors that share storage (views, updates in place, ``parts`` of joined ones) have one *root*.
+    A root that is an argument or a constant stays there; all others get a place in the arena for
+    their lifetime. ``within`` are offsets of those that do not begin where their root does.
     ``inputs`` and ``outputs`` are the region's that are arguments; ``carried`` are offsets of those
     outputs that stay in the arena for later regions.
     """
 
     region: Region
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    paged: Paged = field(default_factory=Paged)
+    within: dict[str, int] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
     places: dict[str, Slot] = field(default_factory=dict)
     copied: dict[str, str] = field(default_factory=dict)
@@ -50,16 +57,31 @@ class Storage:
     carried: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def plan(cls, region: Region, lowerings: list[Lowering | None], alignment: int) -> Storage:
-        storage = cls(region)
+    def plan(
+        cls,
+        region: Region,
+        lowerings: list[Lowering | None],
+        alignment: int,
+        parts: Mapping[str, Part] | None = None,
+    ) -> Storage:
+        storage = cls(region, parts or {}, paged_tensors(region, alignment))
         storage._place_arguments()
-        storage._find_roots(lowerings)
+        storage._find_roots()
         storage._place_outputs()
         storage._plan_arena(lowerings, alignment)
         return storage
 
     def slot(self, name: str) -> Slot:
-        return self.places[self.roots[name]]
+        place = self.places[self.roots[name]]
+        if name not in self.within:
+            return place
+        start, nbytes = place.offset + self.within[name], self.region.types[name].nbytes
+        return replace(place, offset=start, nbytes=nbytes)
+
+    @cached_property
+    def _wholes(self) -> frozenset[str]:
+        """Tensors that others are parts of."""
+        return frozenset(part.whole for part in self.parts.values())
 
     def _place_arguments(self) -> None:
         kept = self.region.kept
@@ -75,16 +97,34 @@ class Storage:
                 self.roots[name] = name
                 self.places[name] = Slot(CONSTANT, name=name)
 
-    def _find_roots(self, lowerings: list[Lowering | None]) -> None:
+    def _find_roots(self) -> None:
         """Views share the storage of what they view; legal updates share that of their input."""
         last_use = self._last_uses()
         for index, node in enumerate(self.region.nodes):
-            if lowerings[index] is None:
-                self.roots[node.outputs[0]] = self.roots[node.inputs[0]]
+            if self.paged.moves(node.outputs[0]):
+                self._place_moved(node.outputs[0])
+                continue
+            if definition(node.call).view:
+                view, source = node.outputs[0], node.inputs[0]
+                self.roots[view] = self.roots[source]
+                if source in self.within:
+                    self.within[view] = self.within[source]
                 continue
             for position, name in enumerate(node.outputs):
-                if name:
+                if name in self.parts:
+                    place = place_of(name, self.parts)
+                    self.roots[name], self.within[name] = place.whole, place.offset
+                elif name in self._wholes:
+                    self.roots[name] = name
+                elif name:
                     self.roots[name] = self._shared_root(node, index, position, last_use) or name
+
+    def _place_moved(self, name: str) -> None:
+        """A page lies outside of the device; a copy that comes back has a place in the arena."""
+        self.roots[name] = name
+        if name in self.paged.out:
+            nbytes = self.region.types[name].nbytes
+            self.places[name] = Slot(PAGE, offset=self.paged.out[name], nbytes=nbytes)
 
     def _shared_root(
         self, node: RegionNode, index: int, position: int, last_use: Mapping[str, int]
@@ -104,6 +144,8 @@ class Storage:
                 if root == state:
                     return root
                 continue
+            if root in self._wholes:
+                continue  # more than this tensor lies there
             dies_here = last_use[root] == index and root not in self.places
             if (
                 dies_here
@@ -132,7 +174,7 @@ class Storage:
         for index, node in enumerate(self.region.nodes):
             for name in filter(None, node.inputs):
                 last[view_roots.get(name, name)] = index
-            if definition(node.call).view:
+            if definition(node.call).view and not self.paged.moves(node.outputs[0]):
                 source = node.inputs[0]
                 view_roots[node.outputs[0]] = view_roots.get(source, source)
         for name in self.region.outputs:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import pyopencl as cl
 
-from coexec.core.events import Event
+from coexec.core.events import COPY, LAUNCH, LAYOUT, Event
 from coexec.core.processor import Ticket
 from coexec.processors.opencl.executable import Label
+from coexec.processors.opencl.flags import Raised
 
 
 @dataclass
@@ -18,7 +19,7 @@ class OpenCLTicket(Ticket):
     """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight.
 
     ``start_ns`` is when it was made. ``spans`` are times by the host's clock, where the device has
-    none and somebody asked for details.
+    none and somebody asked for details. ``raised`` is the moment at which others are told.
     """
 
     name: str
@@ -28,12 +29,25 @@ class OpenCLTicket(Ticket):
     keep: object = None
     start_ns: int = field(default_factory=time.perf_counter_ns)
     spans: list[tuple[int, int]] = field(default_factory=list)
+    raised: Raised | None = None
 
     def then(self, call: Callable[[], object]) -> None:
         def ended(_status: cl.command_execution_status) -> None:
             call()
 
         self.events[-1].set_callback(cl.command_execution_status.COMPLETE, ended)
+
+
+def parts_of(
+    labels: Sequence[Label], spans: Sequence[tuple[int, int]], track: str
+) -> tuple[Event, ...]:
+    """What each command of a launch did on a track; waits for transfers did nothing."""
+    kinds = {"": LAUNCH, "out": COPY, "in": COPY}
+    return tuple(
+        event_of(label, LAYOUT if label.layout else kinds[label.moves], track, *span)
+        for label, span in zip(labels, spans, strict=True)
+        if label.moves in kinds
+    )
 
 
 def event_of(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +16,7 @@ from coexec.base.sources import module_digest
 from coexec.core.processor import Support
 from coexec.core.types import Array, OpCall, RegionNode, TensorType
 from coexec.ops.table import OPERATORS
+from coexec.processors.ort.answers import Answers
 from coexec.processors.ort.differences import difference
 from coexec.processors.ort.failures import refusal
 from coexec.processors.ort.inline import Step, body_steps, native_step
@@ -34,12 +37,15 @@ QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 class SupportOracle:
     """Answers by call signature; a question takes a session of one node, an answer known nothing.
 
+    What ONNX Runtime was ever asked is known in later processes, too.
+
     An operator of ONNX runs natively if it can. One that ONNX has no name for, or that the
     provider lacks, runs through its function body if it has one.
     """
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
+        self.known = Answers(provider.name, f"{provider.version()} on {provider.device}")
         self._native: dict[Hashable, Support] = {}
         self._answers: dict[Hashable, Support] = {}
 
@@ -71,7 +77,7 @@ class SupportOracle:
         op = OPERATORS.get(call.identifier)
         if native.yes or op is None or op.body is None:
             return native
-        node = RegionNode.alone(call)
+        node = _nameless(call)
         try:
             steps = body_steps(node)
         except ValueError:
@@ -91,7 +97,7 @@ class SupportOracle:
         differs = difference(call)
         if differs:
             return Support(False, differs)
-        node = RegionNode.alone(call)
+        node = _nameless(call)
         try:
             step = native_step(node)
         except ValueError as error:
@@ -130,15 +136,29 @@ class SupportOracle:
         # What lies between two steps is no result; what a body reads again is one all the same.
         outputs = [name for name in types if name in made and not (extra and name in read)]
         model = build_model(steps, inputs, outputs, types, constants)
+        known = self.known.find(model.text)
+        return self._ask(call, model.text) if known is None else known
+
+    def _ask(self, call: OpCall, text: bytes) -> Support:
+        """Ask ONNX Runtime; what else went wrong is a refusal too, but is not kept."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        answer, start = Support(True), time.perf_counter()
         try:
-            self.provider.session(model.text, options)
+            self.provider.session(text, options)
         except Exception as error:  # noqa: BLE001  pybind classes without a common base but Exception
-            return Support(False, refusal(error, self.provider.device))
-        return Support(True)
+            answer = Support(False, refusal(error, self.provider.device))
+            if not type(error).__module__.startswith(ort.__name__):
+                return answer
+        self.known.put(call.identifier, text, answer, time.perf_counter() - start)
+        return answer
+
+
+def _nameless(call: OpCall) -> RegionNode:
+    """A call as a node; calls that differ in their names only are one question."""
+    return RegionNode.alone(replace(call, name=""))
 
 
 def inverse_of(node: RegionNode) -> tuple[Step, dict[str, TensorType]]:

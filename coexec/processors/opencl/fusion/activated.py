@@ -100,7 +100,7 @@ ACTIVATED = OpDef(
     domain=FUSED,
     not_differentiable=MADE_LATE,
     work=work,
-    in_place=((0, 5), (1, 3), (2, 4)),
+    in_place=((0, 5), (0, 0), (1, 3), (2, 4)),
 )
 ACTIVATED_GRAD = OpDef(
     "BatchNormalizationGrad",

@@ -22,7 +22,7 @@ CORES = frozenset({"Conv", "Gemm", "MatMul", BIASED.identifier})
 FINISHING = frozenset(
     {
         *("Relu", "Clip", "LeakyRelu", "ThresholdedRelu", "HardSwish", "HardSigmoid"),
-        *("Add", "Sub", "Mul", "Max", "Min", "Neg", "Abs"),
+        *("Add", "Sub", "Mul", "Sum", "Max", "Min", "Neg", "Abs"),
     }
 )
 """Operators of a few instructions: kernels repeat their text for each register of a tile; longer

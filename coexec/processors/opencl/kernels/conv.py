@@ -20,6 +20,7 @@ from coexec.processors.opencl.family import (
     out,
 )
 from coexec.processors.opencl.kernels import (
+    col2im,
     conv_bands,
     conv_direct,
     depthwise,
@@ -164,6 +165,7 @@ FAMILY = KernelFamily(
         Variant(
             "direct", conv_direct.lower, conv_direct.refuse, conv_direct.SPACE, conv_direct.suited
         ),
+        Variant("col2im", col2im.lower, col2im.refuse, col2im.SPACE, col2im.suited),
         Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
         Variant(
             "winograd_weight",

@@ -52,10 +52,8 @@ typedef JOIN(float, HALF) halves __attribute__((aligned(4)));
 #define VECTORS(F, i) JOIN(VECTORS_, NV)(F, i)
 
 #define SPOT(i, v) const long z##v = spots[q + v];
-#define BEGIN_ONE(i, v) fetched c##i##_##v = start##i;
-#define BEGIN(i)                                                                                   \
-    const float start##i = has_bias && m + i < rows ? bias[m + i] : 0.0f;                          \
-    VECTORS(BEGIN_ONE, i)
+#define BEGIN_ONE(i, v) fetched c##i##_##v = 0;
+#define BEGIN(i) VECTORS(BEGIN_ONE, i)
 #define MULTIPLY(i, v) c##i##_##v += e##i * b##v;
 #define WEIGHT(i) const fetched e##i = (fetched)pa[i];
 #define POSITIONS(i, v) const fetched b##v = AT(px + z##v);
@@ -69,29 +67,37 @@ typedef JOIN(float, HALF) halves __attribute__((aligned(4)));
 #define TERM VECTORS(POSITIONS, 0) ROWS(TERM_ONE)
 #endif
 
+/* The bias comes last: before, it would hold a register that the sums need. */
+#define BIAS(i) const float start##i = has_bias && m + i < rows ? bias[m + i] : 0.0f;
 #define INSIDE(i, v) inside |= (q + v < vectors) << v;
 #if APART
 #define LEAVE_ONE(i, v)                                                                            \
-    if (inside >> v & 1) *(__global fetched *)(line##i + places[q + v]) = c##i##_##v;
+    if (inside >> v & 1) *(__global fetched *)(line##i + places[q + v]) = c##i##_##v + start##i;
 #define LEAVE(i)                                                                                   \
     if (m + i < rows) {                                                                            \
+        BIAS(i)                                                                                    \
         __global float *line##i = lines + (m + i) * line_row;                                      \
         VECTORS(LEAVE_ONE, i)                                                                      \
     }
 #else
-#define WHOLE(i, v) whole |= (inside >> v & places[q + v] >= 0) << v;
+#define WHOLE(i, v) whole |= (inside >> v & (places[q + v] >= 0)) << v;
 #define LEAVE_ONE(i, v)                                                                            \
     if (whole >> v & 1) {                                                                          \
         __global float *to = to##i + places[q + v];                                                \
-        *(__global stored *)to = FINISH(c##i##_##v, to - y_first);                                 \
+        *(__global stored *)to = FINISH(c##i##_##v + start##i, to - y_first);                                 \
     }
 #define LEAVE(i)                                                                                   \
     if (m + i < rows) {                                                                            \
+        BIAS(i)                                                                                    \
         __global float *to##i = y + (m + i) * y_row;                                               \
         VECTORS(LEAVE_ONE, i)                                                                      \
     }
-#define DUMP_ONE(i, v) *(__global fetched *)(tile + (i * NV + v) * V) = c##i##_##v;
-#define DUMP(i) VECTORS(DUMP_ONE, i)
+#define DUMP_ONE(i, v) *(__global fetched *)(tile + (i * NV + v) * V) = c##i##_##v + start##i;
+#define DUMP(i)                                                                                    \
+    {                                                                                              \
+        BIAS(i)                                                                                    \
+        VECTORS(DUMP_ONE, i)                                                                       \
+    }
 #endif
 
 /* Of phase u of an axis: its first tap, and their number. */
@@ -233,9 +239,9 @@ __kernel ALONE void bands(
                 y = y_first + ((image * groups + group) * rows * f0 + y0) * f1 * f2 +
                     (first * q1 + u1) * f2;
 #endif
-                for (int m = 0; m < rows; m += MR, weights += terms * MR)
+                for (int m = 0; m < rows; m += MR)
                     for (int q = 0; q < vectors; q += NV) {
-                        __global const float *pa = weights;
+                        __global const float *pa = weights + m * terms;
                         VECTORS(SPOT, 0)
                         ROWS(BEGIN)
                         for (int j = 0; j < terms; ++j, pa += MR) {

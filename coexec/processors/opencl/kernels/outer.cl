@@ -218,14 +218,23 @@ inline void write_sums(__global const ACC *sums, __global const T *bias, __globa
             TURN
             EACH(WRITE)
         }
-    for (int r = turned; r < rows; ++r)
-        for (int l = 0; l < lanes; ++l) {
+    /* Lanes side by side in W leave as they lie. */
+    const int along = w_lane == 1 && !has_bias ? lanes / V * V : 0;
+    for (int r = turned; r < rows; ++r) {
+        for (int l = 0; l < along; l += V) {
+            vec value = *(__global const vec *)(sums + r * NR + l);
+            for (int s = 1; s < splits; ++s)
+                value += *(__global const vec *)(sums + s * part_size + r * NR + l);
+            STORE(w + l + r * w_row, alpha * value);
+        }
+        for (int l = along; l < lanes; ++l) {
             ACC value = sums[r * NR + l];
             for (int s = 1; s < splits; ++s) value += sums[s * part_size + r * NR + l];
             value *= alpha;
             if (has_bias) value += beta * (ACC)bias[l * bias_lane + r * bias_row];
             w[l * w_lane + r * w_row] = (T)value;
         }
+    }
 }
 #endif
 

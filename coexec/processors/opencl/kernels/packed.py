@@ -19,6 +19,7 @@ from coexec.processors.opencl.family import (
     i32,
     scratch,
 )
+from coexec.processors.opencl.kernels.packed_division import Division, Extent, divide
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Triple
 
@@ -33,9 +34,6 @@ SMALL_TILES = {(6, 2): 1.0, (4, 3): 1.05}
 """Tiles (rows, vectors) that fit 16 registers; panels of three vectors leave the first cache."""
 SMALL_TASKS, CACHED_BYTES = {"GROUP": 4, "SLOTS": 8}, 1 << 20
 """Many small tasks divide evenly, also among units that wake up late; not where A is larger."""
-
-IDLE = 1.05
-"""Work of the busiest compute unit in terms of the least possible."""
 
 MOST_SLOT_BYTES = 4 << 20
 """Scratch for all slots, unless one per compute unit takes more."""
@@ -198,34 +196,29 @@ class BlockedProduct:
     def panel_columns(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         return params["NV"] * self.lanes(facts)
 
-    def row_block(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        """Rows of A in a task: all unless the panels alone leave compute units idle."""
-        wanted = -(-facts.compute_units // max(1, self.panels(facts, params)))
-        return ceil_to(-(-self.rows // min(wanted, self.tiles(params))), params["MR"])
-
-    def panels(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        return -(-self.columns // self.panel_columns(facts, params)) * self.batch.count
-
-    def group(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        """Panels of a task: many, but all compute units are to be busy to the end."""
-        width = -(-self.columns // self.panel_columns(facts, params))
-
-        def turns(group: int) -> int:
-            tasks = -(-width // group) * self.batch.count
-            return -(-tasks // facts.compute_units) * group
-
-        sizes = range(1, min(params["GROUP"], max(1, width)) + 1)
-        least = min(map(turns, sizes))
-        return max(size for size in sizes if turns(size) <= IDLE * least)
+    def division(self, facts: DeviceFacts, params: Mapping[str, int]) -> Division:
+        """Panels and rows of a task."""
+        x, width = self.right, self.panel_columns(facts, params)
+        plain = self.taps == x.strides == ONES and x.pads == ZEROS
+        extent = Extent(
+            rows=self.rows,
+            panels=-(-self.columns // width),
+            batches=self.batch.count,
+            height=params["MR"],
+            columns=width,
+            left_bytes=self.rows * self.depth * self.dtype.itemsize,
+            flat=plain and self.result.sizes[2] >= width,
+        )
+        return divide(extent, facts.compute_units, params["SLOTS"], params["GROUP"])
 
     def tasks(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        width = -(-self.columns // (self.panel_columns(facts, params) * self.group(facts, params)))
-        blocks = -(-self.rows // self.row_block(facts, params))
-        return max(1, width) * self.batch.count * blocks
+        d = self.division(facts, params)
+        width = -(-self.columns // (self.panel_columns(facts, params) * d.group))
+        return max(1, width) * self.batch.count * -(-self.rows // d.rows)
 
     def slot_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Size of a task's panels and of a register tile beside them."""
-        panels = self.group(facts, params)
+        panels = self.division(facts, params).group
         rows = panels * self.block(params) * prod(self.taps) + params["MR"]
         sums = np.dtype(accumulator(self.dtype))
         return rows * self.panel_columns(facts, params) * sums.itemsize
@@ -343,11 +336,11 @@ def _sizes(p: BlockedProduct, facts: DeviceFacts, params: Mapping[str, int]) -> 
         p.bias.row if p.bias else 0,
         p.bias.column if p.bias else 0,
         p.rows,
-        p.row_block(facts, params),
+        p.division(facts, params).rows,
         p.channels,
         p.columns,
         p.block(params),
-        p.group(facts, params),
+        p.division(facts, params).group,
         p.tasks(facts, params),
         p.batch.inner,
     )

@@ -1,0 +1,131 @@
+"""Flags: how one OpenCL processor follows another without any thread of the host.
+
+Both compute on the same memory of the host, where each processor has a number. Work that another
+one waits for ends with a kernel that raises it; the other one's queue goes on behind a kernel that
+reads it until it is high enough. That takes microseconds, where a callback has to wake a thread and
+to get the interpreter's lock.
+
+The kernel that waits keeps a core busy, and perhaps all threads of its driver: processors that
+share silicon or a driver wait by events, and so do those whose drivers have several processors.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyopencl as cl
+
+from coexec.base.errors import ProcessorError
+from coexec.base.pages import PAGE, page_aligned
+from coexec.core.types import Array
+from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.executable import ProgramSource
+from coexec.processors.opencl.mapping import buffer_over
+from coexec.processors.opencl.programs import ProgramCache
+from coexec.processors.opencl.sources import kernel_source
+
+RAISE, AWAIT = "raise_flag", "await_flag"
+WRAP = 1 << 32
+
+_processors: Counter[str] = Counter()
+"""How many processors of each driver there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flag:
+    """A number in ``memory`` (a page) that a processor of ``driver`` on ``silicon`` raises."""
+
+    memory: Array
+    driver: str
+    silicon: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The moment at which ``flag`` gets to ``number``."""
+
+    flag: Flag
+    number: int
+
+
+def count_processor(owner: object, driver: str) -> None:
+    """Note that a driver has one more processor, for as long as ``owner`` lives."""
+    _processors[driver] += 1
+    weakref.finalize(owner, _processors.subtract, [driver])
+
+
+class Flags:
+    """The flag of one processor, and those of others that it waits for.
+
+    ``queue`` is in order; buffers over memory of the host are that memory (``is_host_memory``).
+    """
+
+    def __init__(
+        self, queue: cl.CommandQueue, programs: ProgramCache, driver: str, silicon: frozenset[str]
+    ) -> None:
+        self.queue = queue
+        self.own = Flag(_page(), driver, silicon)
+        self.late = _page()
+        self._count = 0
+        (self._program,) = programs.build((ProgramSource("flags", kernel_source("flags")),))
+        self._raise = self._bound(RAISE, self.own.memory)
+        self._await: dict[Flag, _Bound] = {}
+
+    def raised(self) -> tuple[cl.Event, Raised]:
+        """Tell others once all work so far is done."""
+        self._count += 1
+        return self._raise.enqueue(self.queue, self._count), Raised(self.own, self._count)
+
+    def can_wait_for(self, moment: Raised) -> bool:
+        """Whether waiting takes nothing from whoever is to bring a moment about."""
+        flag, mine = moment.flag, self.own
+        apart = mine.silicon.isdisjoint(flag.silicon) and mine.driver != flag.driver
+        return apart and _processors[mine.driver] == _processors[flag.driver] == 1
+
+    def wait_for(self, moment: Raised) -> None:
+        """Start what is handed over from now on after a moment of another processor."""
+        flag = moment.flag
+        if flag not in self._await:
+            self._await[flag] = self._bound(AWAIT, flag.memory, self.late)
+        self._await[flag].enqueue(self.queue, moment.number)
+
+    def check(self) -> None:
+        """Whether all that was waited for came.
+
+        Raises:
+            ProcessorError: something did not; what was computed since then is wrong.
+        """
+        if self.late[0]:
+            self.late[:] = 0
+            raise ProcessorError(
+                f"{self.own.driver}: another processor did not come to an end in a minute; "
+                "with the option follow=event it is waited for without a limit"
+            )
+
+    def _bound(self, entry: str, *pages: Array) -> _Bound:
+        kernel = cl.Kernel(self._program, entry)
+        kernel.set_arg_types([*(None for _ in pages), np.int32])
+        return _Bound(kernel, [buffer_over(self.queue.context, page) for page in pages])
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A kernel on flags; ``buffers`` keep their memory."""
+
+    kernel: cl.Kernel
+    buffers: list[OpenCLBuffer]
+
+    def enqueue(self, queue: cl.CommandQueue, number: int) -> cl.Event:
+        """Start it for a number, which it sees as 32 bits."""
+        signed = (number + WRAP // 2) % WRAP - WRAP // 2
+        self.kernel.set_args(*(buffer.memory for buffer in self.buffers), signed)
+        return cl.enqueue_nd_range_kernel(queue, self.kernel, (1,), (1,))
+
+
+def _page() -> Array:
+    memory = page_aligned(PAGE)
+    memory[:] = 0
+    return memory

@@ -1,0 +1,117 @@
+"""Step time of each way to keep activations: python -m studies.training_memory.ways [--net NAME].
+
+All ways of a network in turns in one process, forwards and backwards; medians, beside the step that
+keeps every activation in full. Writes ways.json and ways.md beside this file, in place of rows of
+the same network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, get_args
+
+import numpy as np
+from rich.console import Console
+
+import coexec
+from coexec import zoo
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
+from coexec.base.disk import write_atomically
+from coexec.passes.compress_activations import Activations
+from coexec.zoo.catalog import CATALOG
+
+HERE = Path(__file__).parent
+WAYS: tuple[Activations, ...] = get_args(Activations)
+WARM = 2
+"""Turns that do not count."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Samples a step, and turns that count."""
+
+    batch: int
+    turns: int
+
+
+CASES = {"digits_cnn": Case(32, 400), "sensor_cnn": Case(64, 150), "resnet18": Case(32, 6)}
+
+
+def main() -> None:
+    """Measure what the command line asks for and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--net", choices=CASES, action="append")
+    parser.add_argument("--runtime", default="opencl:intel")
+    given = parser.parse_args()
+    file = HERE / "ways.json"
+    rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+    for net in given.net or CASES:
+        rows = [row for row in rows if row["net"] != net] + measure(net, given.runtime)
+        _write(file, json.dumps(rows, indent=1) + "\n")
+    _write(HERE / "ways.md", table(rows))
+    Console().print(table(rows), markup=False)
+
+
+def measure(net: str, runtime: str) -> list[dict[str, Any]]:
+    """Steps of a network in every way, in turns."""
+    case, rng = CASES[net], np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((case.batch, *CATALOG[net].input_shape), np.float32)}
+    labels = rng.integers(0, 4, case.batch)
+    forms = {way: trainer(net, runtime, way) for way in WAYS}
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for turn in range(case.turns + WARM):
+        for way in WAYS if turn % 2 else reversed(WAYS):
+            start = time.perf_counter()
+            forms[way].step(feeds, labels)
+            if turn >= WARM:
+                times[way].append((time.perf_counter() - start) * 1e3)
+    return [row(net, way, forms[way], times) for way in WAYS]
+
+
+def row(
+    net: str, way: Activations, form: coexec.Trainer, times: dict[str, list[float]]
+) -> dict[str, Any]:
+    """Median time of a step in ms, the same of the step in full, and bytes kept."""
+    kept, full = form.kept_activations
+    step, whole = median(times[way]), median(times["full"])
+    batch = CASES[net].batch
+    return {
+        "net": net,
+        "batch": batch,
+        "way": way,
+        "step_ms": step,
+        "ratio": step / whole,
+        "kept": kept / full,
+    }
+
+
+def trainer(net: str, runtime: str, way: Activations) -> coexec.Trainer:
+    """A training by stochastic gradient descent with momentum."""
+    how = SGD(1e-3, momentum=0.9)
+    model = coexec.load(zoo.build(net))
+    return coexec.Trainer(model, SoftmaxCrossEntropy(), how, [runtime], activations=way)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Times and bytes beside the step in full."""
+    lines = ["| network, batch | way | kept | step | of full |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['net']}, {row['batch']} | `{row['way']}` | {row['kept']:.2f} "
+        f"| {row['step_ms']:.2f} ms | {row['ratio']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Processors that follow each other by a number in common memory, without the host."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from coexec.base.cores import physical_cores
+from coexec.base.errors import ProcessorError
+from coexec.base.pages import page_aligned
+from coexec.core.types import OpCall, Region, TensorType
+from coexec.processors.opencl import flags as module
+from coexec.processors.opencl.flags import WRAP, Flag, Flags, Raised
+from coexec.processors.opencl.sources import kernel_source
+from tests.runtimes import DRIVERS, THOROUGH, open_opencl
+
+SECONDS = 120
+PROGRAM = """
+import sys
+import numpy as np
+import coexec
+from coexec.api import open_all
+from coexec.core.plan import Plan
+from coexec.processors.opencl.flags import Flags
+from tests.graphs import evaluate, parse
+
+waited = []
+wait_for = Flags.wait_for
+Flags.wait_for = lambda self, moment: (waited.append(moment), wait_for(self, moment))
+specs = [f"opencl:pocl?cores=1&first=0{sys.argv[1]}", f"opencl:intel?cores=1{sys.argv[1]}"]
+text = ("g (float[65537] x) => (float[65537] y) { [a] a = Neg(x) [b] b = Relu(a) [c] c = Sub(a, b)"
+        " [d] d = Sub(b, c) [y] y = Max(c, d) }")
+names = list(open_all(specs))
+plan = Plan({node: names[node in "bd"] for node in "abcdy"})
+model = coexec.load(parse(text))
+session = coexec.compile(model, specs, plan=plan)
+rng = np.random.default_rng(0)
+for _ in range(30):
+    x = rng.standard_normal(65537).astype(np.float32)
+    np.testing.assert_array_equal(session.run({"x": x})["y"], evaluate(model, {"x": x})["y"])
+print(len(waited))
+"""
+
+
+@pytest.mark.parametrize(("option", "waits"), [("", True), ("&follow=event", False)])
+def test_two_drivers_follow_each_other_by_flags_or_events(option: str, waits: bool) -> None:
+    """In a process of its own: a driver has its threads on one core only if it began so."""
+    if len(DRIVERS) < 2 or len(physical_cores()) < 2:
+        pytest.skip("no two drivers with a core each")
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (int(done.stdout) >= 30) == waits
+
+
+def own_flags() -> Flags:
+    """The flags of a processor that computes on memory of the host."""
+    found = open_opencl(THOROUGH[0])._common._flags
+    if found is None:
+        pytest.skip("a device with memory of its own")
+    return found
+
+
+def test_numbers_may_wrap_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that waited for a number that has come ends at once, past the largest one, too."""
+    flags = own_flags()
+    monkeypatch.setattr(flags, "_count", WRAP // 2 - 2)
+    for _ in range(4):
+        _, moment = flags.raised()
+        flags.wait_for(moment)
+        flags.queue.finish()
+    assert flags._count > WRAP // 2
+    assert int(flags.own.memory.view(np.int32)[0]) < 0
+    flags.check()
+
+
+def test_what_never_comes_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = kernel_source("flags")
+    monkeypatch.setattr(module, "kernel_source", lambda name: f"#define PATIENCE 1000\n{source}")
+    known = own_flags()
+    flags = Flags(known.queue, open_opencl(THOROUGH[0]).programs, "driver", frozenset())
+    flags.wait_for(Raised(known.own, known._count + 1))
+    flags.queue.finish()
+    with pytest.raises(ProcessorError, match="follow=event"):
+        flags.check()
+    flags.check()  # said once
+
+
+def test_nobody_waits_with_what_the_other_one_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on its cores, nor in its driver, nor in one that has other processors, too."""
+    flags = own_flags()
+    memory, mine = page_aligned(4096), flags.own
+    here = next(iter(mine.silicon), "cpu:0")
+    monkeypatch.setattr(module, "_processors", {mine.driver: 1, "other": 1})
+    assert flags.can_wait_for(Raised(Flag(memory, "other", frozenset({"gpu"})), 1))
+    assert not flags.can_wait_for(Raised(Flag(memory, "other", frozenset({here})), 1))
+    assert not flags.can_wait_for(Raised(Flag(memory, mine.driver, frozenset({"gpu"})), 1))
+    monkeypatch.setattr(module, "_processors", {mine.driver: 1, "other": 2})
+    assert not flags.can_wait_for(Raised(Flag(memory, "other", frozenset({"gpu"})), 1))
+
+
+def test_a_marked_end_is_told_once_until_work_follows() -> None:
+    processor = open_opencl(THOROUGH[0])
+    own_flags()
+    kind = TensorType((64,), np.dtype(np.float32))
+    call = OpCall("Neg", (kind,), {}, (kind,), version=13)
+    executable = processor.compile(Region.alone(call))
+    memory = [page_aligned(kind.nbytes) for _ in range(2)]
+    memory[0].view(np.float32)[:] = 2
+    buffers = [processor.adopt(each) for each in memory]
+    tickets = [processor.copy(memory[1], buffers[1], ()) for _ in range(2)]
+    assert tickets[0].raised == tickets[1].raised
+    processor.submit(executable, buffers, ())
+    later = processor.copy(memory[1], buffers[1], ())
+    assert later.raised is not None
+    assert later.raised != tickets[1].raised
+    processor.wait(later)
+    np.testing.assert_array_equal(memory[1].view(np.float32), -2)
