@@ -105,7 +105,7 @@ def step_problem(lowered: Lowered, cost_us: Measure) -> StepProblem:
 def holders(
     lowered: Lowered, problem: StepProblem, recompute: Sequence[str]
 ) -> list[tuple[str, int]]:
-    """What holds most at the peak: states together, and the largest tensors of the arena.
+    """What holds most at the peak: states together, working memory, and tensors with their kind.
 
     ``problem`` is that of the step with nothing recomputed; ``lowered`` are its programs.
     """
@@ -116,8 +116,17 @@ def holders(
                 buffer.role, f"{buffer.role} buffers"
             )
             by_role[role] = by_role.get(role, 0) + buffer.nbytes
-    names, sizes = problem.tensors, problem.nbytes
     used = usage(problem, *problem.numbers(recompute))
-    live = [used.origins[root] for root in used.live_at(used.peak_event)]
-    held = {names[root]: sizes[root] for root in live}
+    at_work = problem.nodes[used.events[used.peak_event].node]
+    held = {f"working memory of {at_work.name}": at_work.workspace} if at_work.workspace else {}
+    for place in used.live_at(used.peak_event):
+        held[_title(problem, place, used.origins[place])] = problem.nbytes[used.origins[place]]
     return sorted({**by_role, **held}.items(), key=lambda pair: -pair[1])
+
+
+def _title(problem: StepProblem, place: int, tensor: int) -> str:
+    """A tensor by name, and what it is: memory behind that of all tensors is of repetitions."""
+    if place >= len(problem.tensors):
+        return f"{problem.tensors[tensor]} recomputed"
+    kind = "kept" if tensor in problem.producer else "of the backward pass"
+    return f"{problem.tensors[tensor]} {kind}"

@@ -29,9 +29,9 @@ class Executor:
     ``shared`` are buffers of states (and arenas) that other executors allocated; the executor adds
     its own to :attr:`buffers`, so that programs over the same states can be chained.
 
-    A program is followed by the caller's thread. On several processors, which all work at once, each
-    gets a thread where one cannot follow the others by itself; on simulated ones the threads live
-    in virtual time.
+    A program is followed by the caller's thread. On several processors, which all work at once,
+    each gets a thread where one cannot follow the others by itself; on simulated ones the threads
+    live in virtual time.
 
     Raises:
         ProcessorError: simulated processors together with real ones, or with those of another

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,13 +16,21 @@ FILE = "calls.jsonl"
 class Call:
     """``cells`` that were simulated in ``seconds`` by so many ``workers`` (processes).
 
-    ``scheduler`` is the address of those behind one, of which the number is not known (0).
+    ``processor_seconds`` is what the processes computed here: it does not depend on what else ran.
+    ``scheduler`` is the address of workers behind one (their number is not known: 0).
     """
 
     cells: int
     seconds: float
+    processor_seconds: float
     workers: int
     scheduler: str = ""
+
+
+def processor_seconds() -> float:
+    """What this process and those that it began and that have ended computed so far."""
+    now = os.times()
+    return now.user + now.system + now.children_user + now.children_system
 
 
 def add_call(folder: Path, call: Call) -> None:

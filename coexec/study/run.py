@@ -10,7 +10,7 @@ from pathlib import Path
 from coexec.base.errors import UsageError
 from coexec.placement.policies.exact import MISSING, solver_is_there
 from coexec.placement.policies.table import EXACT
-from coexec.study.calls import Call, add_call
+from coexec.study.calls import Call, add_call, processor_seconds
 from coexec.study.cell import Cell, Group
 from coexec.study.definition import Definition
 from coexec.study.measure import FAILED, Row, Task, error_row, measure
@@ -61,7 +61,7 @@ def run_study(
     found = len(names) - len(pending)
     observe(found)
     failed: list[Row] = []
-    new, began = 0, time.perf_counter()
+    new, began, computed = 0, time.perf_counter(), processor_seconds()
     try:
         for task, result in spread.map(measure, list(_tasks(definition, pending[:limit]))):
             if isinstance(result, BaseException):
@@ -73,7 +73,8 @@ def run_study(
             new += len(rows)
             observe(len(rows))
     finally:  # an interrupted call took its time, too
-        add_call(folder, Call(new, time.perf_counter() - began, spread.processes, spread.scheduler))
+        seconds, computing = time.perf_counter() - began, processor_seconds() - computed
+        add_call(folder, Call(new, seconds, computing, spread.processes, spread.scheduler))
     after = read_parts(folder)
     done = tuple(after[name] for name in names if name in after)
     return Results(done, found, len(names) - len(done), tuple(failed))

@@ -86,9 +86,17 @@ def grid(rows: pd.DataFrame, calls: pd.DataFrame) -> str:
     workers = " or ".join(f"{each} processes" for each in sorted(calls["workers"].unique()))
     called = "one call" if len(calls) == 1 else f"{len(calls)} calls"
     rate = timed / seconds
-    return (
-        f"{text}; {called} with {workers} simulated {timed:,} in {seconds:,.0f} s: "
+    text += (
+        f"; {called} with {workers} simulated {timed:,} in {seconds:,.0f} s: "
         f"{rate:.1f} cells a second, {GRID:,} in {GRID / rate / 60:.1f} minutes"
+    )
+    computed = calls["processor_seconds"]
+    if computed.isna().any():
+        return text
+    each = float(computed.sum()) / timed
+    return (
+        f"{text}; whatever else ran there, a cell takes {each * 1e3:.0f} ms of a "
+        f"core, so that two cores of their own take {GRID * each / 120:.1f} minutes for {GRID:,}"
     )
 
 

@@ -42,9 +42,8 @@ def read_calls(folder: Path) -> pd.DataFrame:
     """The calls that simulated these rows: ``cells`` new ones in ``seconds`` on ``workers``."""
     path = folder / "calls.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return pd.DataFrame(
-        [json.loads(line) for line in lines], columns=["cells", "seconds", "workers"]
-    )
+    columns = ["cells", "seconds", "processor_seconds", "workers"]
+    return pd.DataFrame([json.loads(line) for line in lines], columns=columns)
 
 
 def contexts(rows: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pytest
 
 from coexec.core.types import Region
 from coexec.processors.opencl.compile import compile_region
+from coexec.processors.opencl.executable import ARGUMENT, KernelStep, Slot
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.processor import OpenCLProcessor
 from tests.random_regions import RegionDice, evaluated
@@ -156,3 +157,28 @@ def test_gradients_take_the_places_of_their_operands(
     executable = compile_region(region, processor.facts, processor.name)
     step = next(s for s in executable.steps if "Grad" in s.label.operator)
     assert step.label.live - step.label.workspace <= 3 * (region.types[x].nbytes + 4096)
+
+
+@pytest.mark.parametrize("variant", [None, "naive"])
+@pytest.mark.parametrize("shape", [WHOLE, SLICES, (2, 8, 13, 13)])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_normalisation_is_written_over_an_operand_that_dies(
+    runtime: str, shape: tuple[int, ...], variant: str | None
+) -> None:
+    if variant and shape != SLICES:
+        pytest.skip("one shape is enough for the plain kernels")
+    processor = open_opencl(runtime)
+    dice = NormalisationDice(f"in place {shape}", shape)
+    x = dice.append("Neg", (dice.drawn(*shape),))
+    operands = (x, *(dice.drawn(shape[1], positive=i in (1, 4)) for i in range(1, 5)))
+    results = dice.node("BatchNormalization", operands, {"training_mode": 1}, 3)
+    region = dice.with_outputs(*results)
+    executable = compile_region(region, processor.facts, processor.name, variant)
+    first = executable.steps[0]
+    assert isinstance(first, KernelStep)
+    places = [arg.index for arg in first.args if isinstance(arg, Slot) and arg.kind == ARGUMENT]
+    assert len(executable.inputs) in places  # x is made where the result will stand
+    expected = evaluated(region, dice.values)
+    found = run_region(processor, region, executable, dice.values)
+    for name, actual in zip(results, found, strict=True):
+        assert_close(actual, expected[name], 1e-4, 1e-4)

@@ -68,6 +68,14 @@ CASES = {
         strides=(1, 1),
         pads=(1,) * 4,
     ),
+    "operands exchanged, lanes side by side in the result": _conv(
+        "coexec::ConvWeightGrad",
+        (2, 28, 5, 6),
+        (2, 66, 5, 6),
+        kernel_shape=(1, 1),
+        strides=(1, 1),
+        pads=(0,) * 4,
+    ),
     "taps as rows, parts of the positions": _conv(
         "coexec::ConvWeightGrad",
         (2, 3, 47, 48),

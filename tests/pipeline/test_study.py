@@ -128,6 +128,7 @@ def test_a_limit_is_kept_and_nothing_is_simulated_twice(study: Path, tmp_path: P
     took = json.loads(call)
     assert (took["cells"], took["workers"]) == (2, 1)
     assert 0 < took["seconds"] <= first["seconds"]
+    assert took["processor_seconds"] > 0
 
 
 def test_a_cell_that_fails_is_told_and_tried_again(

@@ -64,7 +64,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         writer = csv.DictWriter(file, list(found[0]))
         writer.writeheader()
         writer.writerows(found)
-    calls = [{"cells": 30, "seconds": 2.0, "workers": 2}, {"cells": 10, "seconds": 2, "workers": 2}]
+    calls = [
+        {"cells": 30, "seconds": 2.0, "processor_seconds": 3.0, "workers": 2},
+        {"cells": 10, "seconds": 2.0, "processor_seconds": 1.0, "workers": 2},
+    ]
     (folder / "calls.jsonl").write_text("\n".join(map(json.dumps, calls)))
     # A folder of its own stands for the tables, figures and README that are kept.
     copy = shutil.copytree(STUDY, folder / "study")
@@ -78,6 +81,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         "36 cells, of which 1 cannot be",
         "2 calls with 2 processes simulated 40 in 4 s: 10.0 cells a second",
+        "a cell takes 100 ms of a core, so that two cores of their own take 8.3 minutes",
         "`heft` in 100 % (0.40, 0.40)",
         "Of 1 searches on small models 1 ended with a proof.",
         "cpu-load 1.12 and 1.00 (100 % planned again, factor 1.12 there)",

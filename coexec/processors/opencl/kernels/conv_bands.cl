@@ -1,6 +1,7 @@
 /* Convolutions and their inputs' gradients on bands of rows, with positions in lanes.
- * Layout: y (images, groups * rows, f0, f1, f2) from x (images, groups * channels, e0, e1, e2), type
- * float; w[row, channel, tap] lies at row * w_row + channel * w_channel + tap, groups w_group apart.
+ * Layout: y (images, groups * rows, f0, f1, f2) from x (images, groups * channels, e0, e1, e2), all
+ * float; w[row, channel, tap] lies at row * w_row + channel * w_channel + tap, groups w_group
+ * apart.
  * BACK 0: y[m, o] = bias[m] + sum over channels and taps of w[m, c, t] * x[c, o * s - p + t * d].
  * BACK 1: y[m, o * s + u] for every phase u < s of each axis, of taps t = (u + p) % s + j * s:
  *     bias[m] + sum over channels and j of w[m, c, t] * x[c, o + (u + p) / s - j * d].
@@ -84,7 +85,7 @@ typedef JOIN(float, HALF) halves __attribute__((aligned(4)));
 #define LEAVE_ONE(i, v)                                                                            \
     if (whole >> v & 1) {                                                                          \
         __global float *to = to##i + places[q + v];                                                \
-        *(__global stored *)to = FINISH(c##i##_##v + start##i, to - y_first);                                 \
+        *(__global stored *)to = FINISH(c##i##_##v + start##i, to - y_first);                      \
     }
 #define LEAVE(i)                                                                                   \
     if (m + i < rows) {                                                                            \
@@ -121,7 +122,8 @@ INLINE void lay_out(__global float *a, __global int *at, __global const float *w
                 for (int j2 = 0; j2 < taps2; ++j2, ++k) {
                     const int plane = c * g0 + near0 + j0 * step0, row = near1 + j1 * step1;
                     const int column = near2 + j2 * step2;
-                    at[k] = ((plane * g1 + row) * sheets + column % sheets) * sheet + column / sheets;
+                    const int line = (plane * g1 + row) * sheets + column % sheets;
+                    at[k] = line * sheet + column / sheets;
                     const int t0 = first0 + j0 * q0, t1 = first1 + j1 * q1, t2 = first2 + j2 * q2;
                     __global const float *from = w + c * w_channel + (t0 * k1 + t1) * k2 + t2;
 #pragma unroll 1
@@ -160,14 +162,14 @@ __kernel ALONE void bands(
 #else
     const int r0 = s0, r1 = s1, sheets = s2, q0 = 1, q1 = 1, q2 = 1, gap = d0;
 #endif
-    const int all = channels * k0 * k1 * k2, tiles = (rows + MR - 1) / MR;
+    const int depth = channels * k0 * k1 * k2, tiles = (rows + MR - 1) / MR;
     const int across = (n2 + V - 1) / V, wide = across * V, pitch = sheets * sheet;
     const int per_image = (n1 + band - 1) / band, y_row = f0 * f1 * f2, x_row = e0 * e1 * e2;
     const int groups = tasks / (images * n0 * per_image), line_row = band * q2 * wide;
     const int slot = get_global_id(0), slots_of = get_global_size(0);
     __global float *a = slots + slot * slot_size;
-    __global int *at = (__global int *)(a + ROUND_UP(tiles * MR * all));
-    __global int *spots = at + ROUND_UP(all), *places = spots + list;
+    __global int *at = (__global int *)(a + ROUND_UP(tiles * MR * depth));
+    __global int *spots = at + ROUND_UP(depth), *places = spots + list;
     __global float *tile = (__global float *)(places + list), *lines = tile;
     __global float *grid = APART ? lines + rows * line_row : tile + MR * NV * V;
     __global const float *x_first = x, *bias_first = bias;
@@ -239,8 +241,9 @@ __kernel ALONE void bands(
                 y = y_first + ((image * groups + group) * rows * f0 + y0) * f1 * f2 +
                     (first * q1 + u1) * f2;
 #endif
-                for (int m = 0; m < rows; m += MR)
-                    for (int q = 0; q < vectors; q += NV) {
+                /* What positions read stays in the first cache, weights stream past it. */
+                for (int q = 0; q < vectors; q += NV)
+                    for (int m = 0; m < rows; m += MR) {
                         __global const float *pa = weights + m * terms;
                         VECTORS(SPOT, 0)
                         ROWS(BEGIN)
