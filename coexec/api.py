@@ -21,8 +21,8 @@ from coexec.placement.save import load_plan
 from coexec.processors.find import open_processor
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
-from coexec.step_builder import BatchStatistics, Precision, Updates
-from coexec.trainer import Trainer as BaseTrainer
+from coexec.steps.builder import BatchStatistics, Precision, Updates
+from coexec.training.trainer import Trainer as BaseTrainer
 
 LAST_RESORT = "reference"
 """Nodes that no processor named by the user supports run here; sessions report them."""
@@ -77,7 +77,7 @@ def _followed(plan: Plan | str | Path, processors: Sequence[str]) -> tuple[Plan,
 
 
 class Trainer(BaseTrainer):
-    """Train a model on the named processors; see :class:`coexec.trainer.Trainer`.
+    """Train a model on the named processors; see :class:`coexec.training.trainer.Trainer`.
 
     With a ``plan`` of the training step, or a file that ``coexec plan --train --save`` wrote of it,
     no ``processors`` means those of the plan.

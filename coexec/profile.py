@@ -20,7 +20,7 @@ from coexec.report.attribution import attribute
 from coexec.report.build_record import Measured, build_record
 from coexec.report.record import OverheadRecord, ProfileRecord
 from coexec.session import Session
-from coexec.trainer import Trainer
+from coexec.training.trainer import Trainer
 
 MOST_STEPS, LEAST_SECONDS = 50, 0.5
 """Steps go on beyond those asked for until either is reached."""

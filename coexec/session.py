@@ -61,7 +61,8 @@ class Session:
 
     ``plan`` tells where nodes went and which were refused where; ``peak_bytes`` is the device
     memory of the program that ran last (buffers and constants). With ``follow``, a plan of this
-    model (of :func:`coexec.planning.plan_inference`, or from a file), nodes go where that says.
+    model (of :func:`coexec.planning.planner.plan_inference`, or from a file), nodes go where that
+    says.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from coexec.core.soc_file import find_soc, read_soc
 from coexec.core.soc_of_machine import read_desk
 from coexec.core.types import Array
 from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL
-from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
+from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
 from coexec.processors.simulated.footprint import largest_tensors
 from coexec.processors.simulated.options import CHOICES, NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
@@ -36,7 +36,7 @@ from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
 from coexec.simulation.condition import condition_named
 from coexec.simulation.energy import energy_between
-from coexec.trainer import Trainer
+from coexec.training.trainer import Trainer
 
 SINGLE = "single_best"
 NAMED = 5

@@ -24,10 +24,10 @@ from rich.console import Console
 
 import coexec
 from coexec.api import open_all
-from coexec.compression import Settings, compress
-from coexec.compression_effect import accuracy, predict, size_of
-from coexec.data import Dataset, load_npz
-from coexec.fit import FitOptions, fit
+from coexec.compression.effect import accuracy, predict, size_of
+from coexec.compression.techniques import Settings, compress
+from coexec.training.data import Dataset, load_npz
+from coexec.training.fit import FitOptions, fit
 from coexec.zoo.lenet import digits_cnn
 
 BATCH, EPOCHS, RATE = 32, 15, 1e-3

@@ -26,12 +26,12 @@ from rich.console import Console
 
 import coexec
 from coexec.api import open_all
-from coexec.compression import Settings, compress
-from coexec.compression_effect import accuracy, agreement
+from coexec.compression.effect import accuracy, agreement
+from coexec.compression.techniques import Settings, compress
 from coexec.core.plan import Plan
 from coexec.core.types import Array
-from coexec.data import Dataset, load_npz
-from coexec.fit import FitOptions, fit
+from coexec.training.data import Dataset, load_npz
+from coexec.training.fit import FitOptions, fit
 from coexec.zoo.mobilenet import mobilenetv2
 
 CALIBRATION = 64

@@ -16,7 +16,7 @@ from bench.peers.coexec_profiling import Profiling
 from bench.peers.coexec_train import Training
 from bench.worker import Job
 from coexec.processors.find import measure_processor, open_processor
-from coexec.step_builder import Precision
+from coexec.steps.builder import Precision
 
 
 class CoexecPeer:

@@ -21,9 +21,9 @@ from coexec.core.plan import Plan, Split
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import AUTO
-from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
+from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
+from coexec.planning.verification import verify
 from coexec.session import Session
-from coexec.verification import verify
 
 ALONE = {"first": 0, "second": 1}
 BEST_RATIO = "best_ratio"

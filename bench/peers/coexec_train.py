@@ -10,7 +10,7 @@ import numpy as np
 
 import coexec
 from bench.resident import forget_peak, peak_bytes
-from coexec.step_builder import Precision
+from coexec.steps.builder import Precision
 
 
 class Training:

@@ -19,13 +19,13 @@ from coexec.base.units import bytes_text
 from coexec.cli.options import JsonFlag, ProcessorOption, ShapeOption
 from coexec.cli.output import console, notes, parse_shapes, print_json, require_writable
 from coexec.cli.random_data import bind_batch
-from coexec.compression import TECHNIQUES, Applied, Settings, compress, parse_technique
-from coexec.compression_effect import accuracy, agreement, predict, size_of
+from coexec.compression.effect import accuracy, agreement, predict, size_of
+from coexec.compression.techniques import TECHNIQUES, Applied, Settings, compress, parse_technique
 from coexec.core.types import Array
-from coexec.data import LABELS, Dataset, load_npz
 from coexec.frontend.export import save_model
 from coexec.passes.low_rank import Factorised
 from coexec.passes.prune_channels import PrunedGroup
+from coexec.training.data import LABELS, Dataset, load_npz
 
 NAMES = ", ".join(
     name if technique.share is None else f"{name}:{technique.share}"

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from coexec.base.units import bytes_text
+from coexec.budget.keeper import MemoryEvent
+from coexec.budget.settings import MemoryPlan
 from coexec.cli.output import console
-from coexec.memory_budget import MemoryPlan
-from coexec.memory_keeper import MemoryEvent
 
 
 def memory_record(

@@ -42,17 +42,17 @@ from coexec.cli.stream import show_stream, stream_record
 from coexec.cli.tune import parse_budget
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
-from coexec.planning import (
+from coexec.planning.planner import (
     Planning,
     PlanOptions,
     plan_inference,
     plan_training,
     share_of_sources,
 )
+from coexec.planning.verification import Verified, verify
 from coexec.report.gantt import row as gantt_row
 from coexec.serving.balance import Balanced, balanced
-from coexec.trainer import Trainer
-from coexec.verification import Verified, verify
+from coexec.training.trainer import Trainer
 
 SEED = 0
 WIDTH, NUMBERS = 60, 34

@@ -10,7 +10,7 @@ from rich.table import Table
 from coexec.cli.output import console
 from coexec.placement.policies.table import PIPELINE
 from coexec.placement.stream import stream_rates
-from coexec.planning import Planning
+from coexec.planning.planner import Planning
 from coexec.serving.balance import Balanced
 
 

@@ -13,7 +13,6 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coexec.adaptive import AdaptiveTrainer, adaptive
 from coexec.api import LAST_RESORT, Trainer, load
 from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
@@ -47,15 +46,16 @@ from coexec.cli.trained_parameters import (
 from coexec.cli.tune import parse_budget
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
-from coexec.data import Dataset, load_npz
-from coexec.fit import FitOptions, Result, fit
-from coexec.fit import Progress as FitProgress
 from coexec.placement.policies.table import AUTO, NAMES
-from coexec.planning import PlanOptions
-from coexec.replanning import training_planner
+from coexec.planning.adaptive import AdaptiveTrainer, adaptive
+from coexec.planning.planner import PlanOptions
+from coexec.planning.replanning import training_planner
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.sparkline import sparkline
-from coexec.trainer import Trainer as BaseTrainer
+from coexec.training.data import Dataset, load_npz
+from coexec.training.fit import FitOptions, Result, fit
+from coexec.training.fit import Progress as FitProgress
+from coexec.training.trainer import Trainer as BaseTrainer
 
 STATE_BITS = {"float32": 32, "8bit": 8}
 

@@ -10,10 +10,10 @@ from rich.markup import escape
 
 from coexec.base.units import bytes_text
 from coexec.cli.output import notes
-from coexec.data import Dataset
 from coexec.passes.lora import ADAPTERS, add_adapters, parse_lora
-from coexec.sparse_choice import SparseChoice, choose_parameters, parse_auto
-from coexec.trainer import Trainer
+from coexec.training.data import Dataset
+from coexec.training.sparse_choice import SparseChoice, choose_parameters, parse_auto
+from coexec.training.trainer import Trainer
 
 
 def with_adapters(model: ir.Model, lora: str, seed: int) -> ir.Model:

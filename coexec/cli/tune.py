@@ -38,7 +38,7 @@ from coexec.core.tuning import TunedCall, TuneReport
 from coexec.ops.node import type_of
 from coexec.processors.find import merge_tuned, open_processor, open_tuner
 from coexec.session import Session
-from coexec.trainer import Trainer
+from coexec.training.trainer import Trainer
 
 SEED = 0
 ROWS = 25

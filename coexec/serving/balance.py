@@ -21,7 +21,7 @@ from coexec.placement.policies.pipeline import pipeline
 from coexec.placement.problem import Matrix, Problem, Schedule
 from coexec.placement.stream import stream_rates
 from coexec.placement.timeline import simulate
-from coexec.planning import Planning
+from coexec.planning.planner import Planning
 from coexec.serving.stages import Stage, compile_stages
 from coexec.serving.threads import on_cores, own_cores
 from coexec.serving.timing import time_ms

@@ -1,8 +1,9 @@
 """The plan that a model comes to which watches its processors and plans again, as adaptive runs do.
 
 The same rule (:class:`coexec.runtime.adapt.Drift`) and the same planner as in
-:mod:`coexec.adapter`, without threads: in virtual time planning takes none, and a result does not
-depend on how busy this machine is. What is measured afterwards is the plan that was come to.
+:mod:`coexec.planning.adapter`, without threads: in virtual time planning takes none, and a result
+does not depend on how busy this machine is. What is measured afterwards is the plan that was come
+to.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from coexec.placement.policies.table import (
     outcome_of,
     rank,
 )
-from coexec.planning import Planning, PlanOptions, plan_static, static_model
+from coexec.planning.planner import Planning, PlanOptions, plan_static, static_model
 from coexec.processors.simulated.options import SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor

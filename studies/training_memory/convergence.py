@@ -22,9 +22,9 @@ from rich.progress import track
 import coexec
 from coexec import zoo
 from coexec.base.disk import write_atomically
-from coexec.data import Dataset
-from coexec.fit import FitOptions, fit
 from coexec.passes.compress_activations import Activations
+from coexec.training.data import Dataset
+from coexec.training.fit import FitOptions, fit
 from examples.prepare_basic_motions import basic_motions
 from examples.prepare_digits import Split, digits
 

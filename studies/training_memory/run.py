@@ -28,8 +28,8 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.disk import write_atomically
 from coexec.base.errors import MemoryBudgetError
+from coexec.budget.amounts import budget_bytes
 from coexec.core.types import Array
-from coexec.memory_amounts import budget_bytes
 from coexec.zoo.catalog import CATALOG
 
 HERE = Path(__file__).parent

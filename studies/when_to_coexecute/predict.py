@@ -13,7 +13,7 @@ from coexec.placement.policies.balance import balanced
 from coexec.placement.policies.single_best import single_best
 from coexec.placement.problem import Problem, Schedule, Shares
 from coexec.placement.timeline import simulate
-from coexec.planning import Planning
+from coexec.planning.planner import Planning
 
 MOST_SYNC_US = 1e6
 STEPS = 40

@@ -30,7 +30,7 @@ from coexec.base.disk import write_atomically
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
-from coexec.planning import Planning, PlanOptions, plan_inference
+from coexec.planning.planner import Planning, PlanOptions, plan_inference
 from coexec.session import Session
 
 HERE = Path(__file__).parent

@@ -20,7 +20,7 @@ from coexec.ops.compressed import OPS
 from coexec.ops.opdef import Example, Sample
 from coexec.passes.compress_activations import Activations
 from coexec.passes.kept import kept_bytes
-from coexec.step_builder import Recipe, StepBuilder
+from coexec.steps.builder import Recipe, StepBuilder
 from tests.runtimes import THOROUGH
 
 BATCH, CLASSES = 8, 4

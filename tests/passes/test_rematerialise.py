@@ -17,8 +17,8 @@ from coexec.memory.build_problem import build_problem
 from coexec.memory.lifetimes import usage
 from coexec.ops.builder import PHASE, SOURCE
 from coexec.passes.rematerialise import RECOMPUTE, is_forward, rematerialise
-from coexec.resident import ResidentPrograms
 from coexec.session import legalise
+from coexec.steps.resident import ResidentPrograms
 from tests.pipeline.small import FEATURES, arrays, network
 from tests.runtimes import THOROUGH
 

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 
 import coexec
-from coexec.adapter import Proposal, answers
-from coexec.adaptive import AdaptiveSession, AdaptiveTrainer
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import NonFiniteLoss, ProcessorError
@@ -22,10 +20,12 @@ from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticke
 from coexec.core.types import Array
 from coexec.ops.builder import PHASE
 from coexec.placement.policies.batch_parallel import balanced_rows
+from coexec.planning.adapter import Proposal, answers
+from coexec.planning.adaptive import AdaptiveSession, AdaptiveTrainer
 from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
 from coexec.runtime.adapt import AdaptOptions
 from coexec.session import legalise
-from coexec.trainer import Trainer
+from coexec.training.trainer import Trainer
 from tests.pipeline.small import FEATURES, arrays, network
 
 BATCH = 12

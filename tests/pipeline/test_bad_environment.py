@@ -18,11 +18,11 @@ import pytest
 import coexec
 from coexec.base.disk import write_atomically
 from coexec.base.errors import CoexecError, ProcessorError, SaveError
-from coexec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from coexec.core.events import Event, Trace
 from coexec.processors import find
 from coexec.processors.opencl import discover, runtimes
 from coexec.report.perfetto_trace import write_perfetto
+from coexec.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.pipeline.command import coexec as command
 from tests.pipeline.command import failed, finish, python, start
 from tests.pipeline.small import FEATURES, network, write_data, write_network

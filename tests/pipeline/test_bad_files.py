@@ -13,8 +13,8 @@ import pytest
 
 from coexec.base.errors import CheckpointError, CoexecError, DataError
 from coexec.base.npz import read_npy
-from coexec.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from coexec.data import load_npz
+from coexec.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from coexec.training.data import load_npz
 from tests.pipeline.command import coexec as command
 from tests.pipeline.command import failed
 from tests.pipeline.small import FEATURES, arrays, write_data, write_network

@@ -11,8 +11,8 @@ import pytest
 
 import coexec
 from coexec.base.errors import CoexecError, DataError, GradientError, NonFiniteLoss
-from coexec.checkpoint import load_checkpoint
-from coexec.data import Dataset
+from coexec.training.checkpoint import load_checkpoint
+from coexec.training.data import Dataset
 from tests.graphs import parse
 from tests.pipeline.command import coexec as command
 from tests.pipeline.command import failed

@@ -11,8 +11,8 @@ import pytest
 
 import coexec
 from coexec.base.errors import DataError, ModelError, UsageError
-from coexec.compression import Settings, compress
-from coexec.compression_effect import accuracy, agreement, size_of
+from coexec.compression.effect import accuracy, agreement, size_of
+from coexec.compression.techniques import Settings, compress
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
 from coexec.passes.prune_channels import PrunedGroup

@@ -13,9 +13,9 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import AdamW, Optimizer
 from coexec.autodiff.schedules import Cosine
-from coexec.data import Dataset
-from coexec.fit import FitOptions, Result, fit
 from coexec.frontend.export import save_model
+from coexec.training.data import Dataset
+from coexec.training.fit import FitOptions, Result, fit
 from examples.prepare_basic_motions import basic_motions
 from examples.prepare_digits import Split, digits
 from tests.runtimes import THOROUGH

@@ -13,11 +13,11 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import MemoryBudgetError, UsageError
+from coexec.budget.pressure import Pressure, PressureWatch
+from coexec.budget.techniques import with_state_bits
 from coexec.core.types import Array
-from coexec.memory_pressure import Pressure, PressureWatch
-from coexec.memory_techniques import with_state_bits
 from coexec.placement.save import load_plan, save_plan
-from coexec.planning import PlanOptions, plan_training
+from coexec.planning.planner import PlanOptions, plan_training
 from tests.pipeline.command import coexec as command
 from tests.runtimes import THOROUGH
 

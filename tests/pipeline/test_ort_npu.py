@@ -11,7 +11,7 @@ import pytest
 import coexec
 from coexec.api import open_all
 from coexec.base.errors import FallbackWarning
-from coexec.compression import Settings, compress
+from coexec.compression.techniques import Settings, compress
 from coexec.core.types import Array
 from coexec.zoo.mobilenet import mobilenetv2
 from tests.graphs import parse

@@ -21,11 +21,11 @@ from coexec.core.types import Array
 from coexec.cost.model import ProcessorCosts
 from coexec.cost.page_link import page_link
 from coexec.cost.store import CostStore
-from coexec.pager import Pager, unable
 from coexec.passes.page_activations import page_activations
 from coexec.processors.find import open_processor
 from coexec.processors.opencl import device
 from coexec.report.memory import ACTIVATIONS, memory_over_time, most_used
+from coexec.steps.pager import Pager, unable
 from tests.runtimes import DRIVERS, THOROUGH
 from tests.synthetic import RATES
 

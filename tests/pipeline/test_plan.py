@@ -15,7 +15,7 @@ from coexec.core.machine import Link, Machine, Rates
 from coexec.ops.builder import PHASE
 from coexec.placement.policies.table import NAMES
 from coexec.placement.save import load_plan
-from coexec.planning import PlanOptions, plan_inference
+from coexec.planning.planner import PlanOptions, plan_inference
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
 from tests.pipeline.command import coexec, failed

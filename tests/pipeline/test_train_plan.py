@@ -15,8 +15,8 @@ from coexec.core.plan import Plan
 from coexec.core.program import Read
 from coexec.core.types import Array
 from coexec.ops.builder import PHASE
-from coexec.planning import PlanOptions, plan_training
-from coexec.replanning import training_planner
+from coexec.planning.planner import PlanOptions, plan_training
+from coexec.planning.replanning import training_planner
 from coexec.session import legalise
 from tests.pipeline.small import FEATURES, arrays, network
 from tests.runtimes import THOROUGH

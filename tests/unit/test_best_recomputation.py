@@ -22,7 +22,7 @@ from coexec.ops.table import opdef
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.processors.find import open_processor
 from coexec.session import legalise
-from coexec.step_builder import Recipe, StepBuilder
+from coexec.steps.builder import Recipe, StepBuilder
 from coexec.zoo.builder import Net, batch_norm, conv, global_pool, linear, relu
 from coexec.zoo.mobilenet import inverted_residual
 from coexec.zoo.transformer import Width, attention, block, layer_norm

@@ -13,15 +13,15 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import UsageError
 from coexec.base.units import parse_bytes
-from coexec.budgeted import BudgetedSteps
+from coexec.budget.amounts import available_bytes, budget_bytes
+from coexec.budget.budgeted import BudgetedSteps
+from coexec.budget.settings import Setting, step_problem
 from coexec.core.program import SCRATCH
 from coexec.memory.chain import segments
 from coexec.memory.choose import choose
 from coexec.memory.lifetimes import usage
 from coexec.memory.problem import StepNode, StepProblem
-from coexec.memory_amounts import available_bytes, budget_bytes
-from coexec.memory_budget import Setting, step_problem
-from coexec.step_builder import Recipe
+from coexec.steps.builder import Recipe
 from tests.runtimes import THOROUGH
 
 

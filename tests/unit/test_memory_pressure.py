@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coexec.base.errors import UsageError
-from coexec.memory_pressure import Pressure, PressureWatch, read_pressure
+from coexec.budget.pressure import Pressure, PressureWatch, read_pressure
 
 MEMINFO = "MemTotal: 2000 kB\nMemAvailable: 1000 kB\n"
 STALLS = """some avg10=12.50 avg60=1.00 avg300=0.00 total=99

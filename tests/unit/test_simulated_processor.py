@@ -15,7 +15,7 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.soc_file import find_soc
 from coexec.core.types import OpCall, TensorType
-from coexec.planning import PlanOptions, plan_inference
+from coexec.planning.planner import PlanOptions, plan_inference
 from coexec.processors.find import list_processors, open_processor
 from coexec.processors.simulated.options import NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone

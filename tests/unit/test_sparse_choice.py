@@ -14,10 +14,15 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import Adam
 from coexec.autodiff.selection import Candidates
 from coexec.base.errors import UsageError
-from coexec.data import Dataset
 from coexec.ops.node import type_of
 from coexec.passes.schedule import schedule
-from coexec.sparse_choice import SparseChoice, choose_parameters, measure_contributions, parse_auto
+from coexec.training.data import Dataset
+from coexec.training.sparse_choice import (
+    SparseChoice,
+    choose_parameters,
+    measure_contributions,
+    parse_auto,
+)
 from tests.gradient.test_zoo_gradients import CASES, batch, build, gradients
 
 SAMPLES = 8

@@ -11,9 +11,9 @@ from coexec.api import open_all
 from coexec.core.machine import Machine, Rates
 from coexec.core.processor import Processor
 from coexec.frontend import load
-from coexec.planning import PlanOptions, plan_inference
+from coexec.planning.planner import PlanOptions, plan_inference
+from coexec.planning.verification import choose, in_turns, verify
 from coexec.processors.reference.processor import ReferenceProcessor
-from coexec.verification import choose, in_turns, verify
 from tests.graphs import parse
 
 

@@ -35,7 +35,7 @@ AUTO, EXACT, ALL = "auto", "exact", "all"
 PIPELINE = "pipeline"
 """Shortens the time between the inputs of a stream, not that of one input: only when asked for."""
 BATCH_PARALLEL = "batch_parallel"
-"""Divides the batch, which changes the graph: :mod:`coexec.batch_planning`."""
+"""Divides the batch, which changes the graph: :mod:`coexec.planning.batch`."""
 NAMES = (*POLICIES, BATCH_PARALLEL, PIPELINE, EXACT, AUTO)
 EXACT_TASKS = 60
 """``all`` tries the exact policy on graphs of so many tasks at most."""

@@ -14,26 +14,24 @@ from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError, NonFiniteLoss, UsageError
-from coexec.budgeted import BudgetedSteps, lay_out, part_of, parts_key, split
+from coexec.budget.budgeted import BudgetedSteps, lay_out, part_of, parts_key, split
+from coexec.budget.keeper import MemoryKeeper
+from coexec.budget.placed import PlacedSteps
+from coexec.budget.settings import MemoryPlan, Setting
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
-from coexec.gated_step import Outcome, run_gated
-from coexec.memory_budget import MemoryPlan, Setting
-from coexec.memory_keeper import MemoryKeeper
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import Activations
 from coexec.passes.kept import kept_bytes
 from coexec.passes.lora import merge_adapters
-from coexec.placed_memory import PlacedSteps
 from coexec.report.lines import watched
-from coexec.resident import Compiled, ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import check_array, check_feeds
-from coexec.step_builder import (
+from coexec.steps.builder import (
     BatchStatistics,
     Kind,
     Precision,
@@ -42,6 +40,8 @@ from coexec.step_builder import (
     Updates,
     check_precision,
 )
+from coexec.steps.gated import Outcome, run_gated
+from coexec.steps.resident import Compiled, ResidentPrograms
 
 
 class TrainerOptions(TypedDict):
@@ -80,16 +80,17 @@ class Trainer:
     ``paging`` is the share of activations that leave the device between the two passes.
 
     ``memory`` is a budget for all that a step has on the devices (bytes, ``512MiB``, ``auto``): the
-    fastest step that fits is taken (:mod:`coexec.memory_search`, :attr:`memory_plan`), by
+    fastest step that fits is taken (:mod:`coexec.budget.search`, :attr:`memory_plan`), by
     techniques that lose precision only if it may be ``lossy``. Only with ``batch_statistics``
     ``ghost`` may it divide batches that are normalised as a whole. ``auto`` also shrinks while the
     machine is short of memory (:attr:`memory`: what changed, and when).
 
     While :attr:`updating` is false, a step that broke off has left all states as they were.
 
-    With ``plan``, a plan of this training's step (:func:`coexec.planning.plan_training`, or from a
-    file), nodes, shares of nodes and of the batch go where that says. Checkpoints do not depend on
-    it: a training may be resumed with another plan.
+    With ``plan``, a plan of this training's step (of
+    :func:`coexec.planning.planner.plan_training`, or from a file), nodes, shares of nodes and of
+    the batch go where that says. Checkpoints do not depend on it: a training may be resumed with
+    another plan.
     """
 
     def __init__(  # noqa: PLR0913  options by keyword

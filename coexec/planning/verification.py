@@ -14,7 +14,7 @@ from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import Outcome, outcome_of
 from coexec.placement.problem import Problem, Schedule
-from coexec.planning import Planning
+from coexec.planning.planner import Planning
 from coexec.session import Session
 
 PLANS = 2

@@ -1,7 +1,7 @@
 """The budget of memory that a training keeps, and how it changes between two steps.
 
 Another plan is made, and its kernels are built, while steps go on as they are; memory is taken when
-the plan takes over. Under pressure (:mod:`coexec.memory_pressure`) the budget shrinks by itself.
+the plan takes over. Under pressure (:mod:`coexec.budget.pressure`) the budget shrinks by itself.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 
 from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
-from coexec.budgeted import BudgetedSteps
+from coexec.budget.amounts import AUTO
+from coexec.budget.budgeted import BudgetedSteps
+from coexec.budget.pressure import PressureWatch
+from coexec.budget.settings import MemoryPlan, Setting
 from coexec.core.types import Array
-from coexec.memory_amounts import AUTO
-from coexec.memory_budget import MemoryPlan, Setting
-from coexec.memory_pressure import PressureWatch
-from coexec.resident import ResidentPrograms
-from coexec.step_builder import Recipe
+from coexec.steps.builder import Recipe
+from coexec.steps.resident import ResidentPrograms
 
 log = logging.getLogger(__name__)
 Steps = BudgetedSteps | None

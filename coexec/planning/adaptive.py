@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx_ir as ir
 
-from coexec.adapter import Adaptation, Adapter, Planner
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.base.errors import DataError, ModelError, NonFiniteLoss, UsageError
@@ -24,10 +23,11 @@ from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
-from coexec.resident import ResidentPrograms
+from coexec.planning.adapter import Adaptation, Adapter, Planner
 from coexec.runtime.adapt import DEFAULT, AdaptOptions
 from coexec.session import Session
-from coexec.trainer import Trainer
+from coexec.steps.resident import ResidentPrograms
+from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -36,7 +36,7 @@ NOT_A_LOSS = (DataError, ModelError, NonFiniteLoss, UsageError)
 
 
 class AdaptiveTrainer(Trainer):
-    """A :class:`coexec.trainer.Trainer` that plans again while it runs; see the module.
+    """A :class:`coexec.training.trainer.Trainer` that plans again while it runs; see the module.
 
     ``planner`` makes the first plan, too. A lost processor loses no step: the step is repeated on
     the others from the states as they were, or, if it took states with it, all steps since the last
@@ -70,7 +70,7 @@ class AdaptiveTrainer(Trainer):
         return tuple(self._adapter.events)
 
     def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
-        """As :meth:`coexec.trainer.Trainer.step`, on the processors that are left."""
+        """As :meth:`coexec.training.trainer.Trainer.step`, on the processors that are left."""
         self._shapes = {name: np.empty_like(array) for name, array in feeds.items()}
         self._surely(self._prepare_step)
         own = Trace() if trace is None else trace
@@ -81,7 +81,7 @@ class AdaptiveTrainer(Trainer):
         return loss
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
-        """As :meth:`coexec.trainer.Trainer.load_state`."""
+        """As :meth:`coexec.training.trainer.Trainer.load_state`."""
         super().load_state(state, steps)
         self._kept, self._since = None, []
 

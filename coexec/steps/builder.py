@@ -48,7 +48,7 @@ class _Gradients(TypedDict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: see :class:`coexec.trainer.Trainer`.
+    """How to train: see :class:`coexec.training.trainer.Trainer`.
 
     Raises:
         UsageError: a way to keep activations, to take batch statistics or to update that is not

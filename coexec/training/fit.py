@@ -17,13 +17,13 @@ from types import FrameType
 import numpy as np
 
 from coexec.base.errors import CheckpointError, DataError
-from coexec.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from coexec.core.events import Trace
-from coexec.data import Dataset, batches
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import EXACT
 from coexec.session import check_feeds
-from coexec.trainer import Trainer
+from coexec.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from coexec.training.data import Dataset, batches
+from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

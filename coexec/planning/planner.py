@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import UsageError
-from coexec.batch_planning import BatchPlanning, NoDivision, plan_batch
+from coexec.budget.placed import placed_within
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array, OpCall
@@ -23,7 +23,6 @@ from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.fold_scale import fold_scale
 from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
-from coexec.placed_memory import placed_within
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
 from coexec.placement.divisions import shares_to_measure
 from coexec.placement.policies.exact import SECONDS
@@ -37,9 +36,10 @@ from coexec.placement.policies.table import (
     rank,
 )
 from coexec.placement.timeline import makespan_deciles
+from coexec.planning.batch import BatchPlanning, NoDivision, plan_batch
 from coexec.processor_costs import processor_costs
 from coexec.session import check_feeds, legalise
-from coexec.trainer import Trainer
+from coexec.training.trainer import Trainer
 
 MEASURING_SECONDS = 30.0
 AXES = 3

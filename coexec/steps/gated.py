@@ -10,8 +10,8 @@ import numpy as np
 from coexec.base.errors import NonFiniteLoss
 from coexec.core.events import Trace
 from coexec.core.types import Array
-from coexec.diagnosis import first_offender
-from coexec.resident import Compiled
+from coexec.steps.diagnosis import first_offender
+from coexec.steps.resident import Compiled
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from coexec.autodiff.selection import Candidates, exactly
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text, parse_bytes
 from coexec.core.types import Array
-from coexec.data import Dataset
 from coexec.passes.schedule import schedule
-from coexec.trainer import Trainer
+from coexec.training.data import Dataset
+from coexec.training.trainer import Trainer
 
 AUTO = "auto:"
 SAMPLES, BATCHES = 8, 4

@@ -16,18 +16,18 @@ import onnx_ir as ir
 
 from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
-from coexec.budgeted import BudgetedSteps
+from coexec.budget.budgeted import BudgetedSteps
+from coexec.budget.settings import MemoryPlan, Setting, TechniqueUse, combined_bytes
+from coexec.budget.techniques import REMATERIALISATION
 from coexec.core.holders import holders_text
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.memory.lifetimes import usage
-from coexec.memory_budget import MemoryPlan, Setting, TechniqueUse, combined_bytes
-from coexec.memory_techniques import REMATERIALISATION
-from coexec.resident import ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.step_builder import Recipe, StepBuilder
+from coexec.steps.builder import Recipe, StepBuilder
+from coexec.steps.resident import ResidentPrograms
 
 ROUNDS = 3
 """Times that a step is placed: each time with more that is recomputed."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import DataError
-from coexec.compression import batches
+from coexec.compression.techniques import batches
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.frontend import load

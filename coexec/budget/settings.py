@@ -11,7 +11,7 @@ from coexec.core.program import PAGES, SCRATCH, STATE, Program
 from coexec.memory.build_problem import Measure, build_problem
 from coexec.memory.lifetimes import usage
 from coexec.memory.problem import StepProblem
-from coexec.step_builder import Recipe
+from coexec.steps.builder import Recipe
 
 
 @dataclass(frozen=True)

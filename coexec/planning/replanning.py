@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from coexec.adapter import Planner, Proposal
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import AUTO
-from coexec.planning import Planning, PlanOptions, plan_inference, plan_training
-from coexec.trainer import Trainer
+from coexec.planning.adapter import Planner, Proposal
+from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
+from coexec.training.trainer import Trainer
 
 
 def training_planner(trainer: Trainer, feeds: Mapping[str, Array], how: PlanOptions) -> Planner:

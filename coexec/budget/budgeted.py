@@ -9,20 +9,20 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import DataError, UsageError
+from coexec.budget.amounts import budget_bytes
+from coexec.budget.search import plan_memory
+from coexec.budget.settings import Lowered, MemoryPlan, Setting, step_problem
+from coexec.budget.techniques import TECHNIQUES, Question, Technique
 from coexec.core.processor import Processor
 from coexec.core.program import SCRATCH
 from coexec.core.types import Array
 from coexec.memory.build_problem import Measure
 from coexec.memory.problem import StepProblem
-from coexec.memory_amounts import budget_bytes
-from coexec.memory_budget import Lowered, MemoryPlan, Setting, step_problem
-from coexec.memory_search import plan_memory
-from coexec.memory_techniques import TECHNIQUES, Question, Technique
-from coexec.pager import pager_of, unable
 from coexec.processor_costs import processor_costs, step_measure
-from coexec.resident import ResidentPrograms
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.step_builder import Kind, Recipe, StepBuilder
+from coexec.steps.builder import Kind, Recipe, StepBuilder
+from coexec.steps.pager import pager_of, unable
+from coexec.steps.resident import ResidentPrograms
 
 
 class BudgetedSteps:

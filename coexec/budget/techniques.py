@@ -16,10 +16,10 @@ import onnx_ir as ir
 from coexec.autodiff.optimizers import Optimizer
 from coexec.core.types import Array
 from coexec.memory.problem import StepProblem
-from coexec.pager import Pager
 from coexec.passes.batch_statistics import nodes_with_batch_statistics
 from coexec.passes.compress_activations import Activations
-from coexec.step_builder import Recipe
+from coexec.steps.builder import Recipe
+from coexec.steps.pager import Pager
 
 REMATERIALISATION = "rematerialisation"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coexec.base.units import bytes_text
-from coexec.memory_amounts import MEMINFO, available_bytes
+from coexec.budget.amounts import MEMINFO, available_bytes
 
 STALLS = Path("/proc/pressure/memory")
 LEAST_AVAILABLE = 256 * 2**20

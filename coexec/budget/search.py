@@ -17,11 +17,7 @@ from itertools import pairwise
 
 from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
-from coexec.memory.build_problem import Measure
-from coexec.memory.choose import choose, least_peak
-from coexec.memory.lifetimes import usage
-from coexec.memory.problem import Choice, StepProblem
-from coexec.memory_budget import (
+from coexec.budget.settings import (
     Lower,
     MemoryPlan,
     Setting,
@@ -29,7 +25,7 @@ from coexec.memory_budget import (
     holders,
     step_problem,
 )
-from coexec.memory_techniques import (
+from coexec.budget.techniques import (
     REMATERIALISATION,
     TECHNIQUES,
     Offer,
@@ -37,6 +33,10 @@ from coexec.memory_techniques import (
     Technique,
     not_worth,
 )
+from coexec.memory.build_problem import Measure
+from coexec.memory.choose import choose, least_peak
+from coexec.memory.lifetimes import usage
+from coexec.memory.problem import Choice, StepProblem
 
 ROUNDS = 5
 """Times that the goal is tightened if the compiled program is above the budget."""

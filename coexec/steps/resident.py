@@ -16,7 +16,6 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
 from coexec.core.program import STATE, Program
 from coexec.core.types import Array, TensorType
-from coexec.pager import pager_of
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.page_activations import page_activations
 from coexec.passes.rematerialise import rematerialise
@@ -26,7 +25,8 @@ from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import apply_plan, legalise, warn_of_fallbacks
-from coexec.step_builder import TRAINING, Kind
+from coexec.steps.builder import TRAINING, Kind
+from coexec.steps.pager import pager_of
 
 Shapes = tuple[tuple[int, ...], ...]
 

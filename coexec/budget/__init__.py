@@ -1,0 +1,1 @@
+"""Budgets of memory: techniques, the search among them, budgets that change while training."""

@@ -1,0 +1,1 @@
+"""Smaller models: techniques, and what they changed."""

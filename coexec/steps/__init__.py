@@ -1,0 +1,1 @@
+"""What a training step is made of: its graphs, its resident states, its gate."""

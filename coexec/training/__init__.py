@@ -1,0 +1,1 @@
+"""Training: the trainer, its loop, data, checkpoints, and which parameters to train."""
