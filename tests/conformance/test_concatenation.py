@@ -144,7 +144,9 @@ def a_result(dice: ChannelDice) -> Region:
 
 
 @pytest.mark.parametrize(
-    "make", [several_images, uneven_planes, an_argument, one_twice, a_result], ids=str
+    "make",
+    [several_images, uneven_planes, an_argument, one_twice, a_result],
+    ids=lambda make: make.__name__,
 )
 def test_what_cannot_lie_there_is_copied(make: object) -> None:
     assert callable(make)

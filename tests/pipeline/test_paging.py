@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 import coexec
-from coexec import pager, zoo
+from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import DeviceMemoryError, ModelError, UsageError
@@ -25,6 +25,7 @@ from coexec.passes.page_activations import page_activations
 from coexec.processors.find import open_processor
 from coexec.processors.opencl import device
 from coexec.report.memory import ACTIVATIONS, memory_over_time, most_used
+from coexec.steps import pager
 from coexec.steps.pager import Pager, unable
 from tests.runtimes import DRIVERS, THOROUGH
 from tests.synthetic import RATES
