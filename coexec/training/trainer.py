@@ -117,7 +117,8 @@ class Trainer:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
         if plan is not None and (micro_batches > 1 or updates == "early" or paging):
-            raise UsageError("a plan is of whole steps, updates last, nothing paged: leave it out")
+            why = "a plan is of whole, unpaged steps with updates at their end: leave it out"
+            raise UsageError(why)
         check_precision(precision, processors)
         self.model = model
         self.loss = loss

@@ -19,7 +19,7 @@ NOT_RUN = frozenset(
     for name in (
         *("CumProdGrad", "BernoulliMask", "Adam8bit", "Momentum8bit"),
         *("CompressBlocks", "DecompressBlocks", "PackBits", "UnpackBits", "SelectByBits"),
-        *("MaxPoolTaps", "MaxPoolTapsGrad"),
+        *("MaxPoolTaps", "MaxPoolTapsGrad", "PageOut", "PageIn", "PageWait"),
     )
 )
 """They have no function body: they run elsewhere."""
