@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -26,6 +27,7 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.conv_products import stride_phases
+from coexec.processors.opencl.kernels.packed_division import even_blocks
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -154,23 +156,23 @@ def divisions(w: Window, tile: tuple[int, int], lanes: int) -> Iterator[Division
     positions = ceil_to(-(-w.pixels // pieces), lanes) if pieces > 1 else w.pixels
     pieces = -(-w.pixels // positions)
     width = ceil_to(positions, lanes)
-    for sheets in even_blocks(w.batch * pieces):
-        for block in even_blocks(w.in_channels):
+    for sheets in even_blocks(w.batch * pieces, w.batch * pieces):
+        for block in even_blocks(w.in_channels, w.in_channels):
             d = Division(w, w.batch, pieces, positions, width, block, sheets, tile)
             if d.rows * d.pitch <= MOST_SUMS or (sheets, block) == (1, 1):
                 yield d
 
 
-def even_blocks(size: int) -> list[int]:
-    """Sizes of blocks that divide ``size`` evenly, the last one being shorter at most."""
-    return sorted({-(-size // parts) for parts in range(1, size + 1)})
-
-
 def divide(w: Window, facts: DeviceFacts, params: Mapping[str, int]) -> Division:
     """The fastest division."""
     lanes = lanes_of(facts)
-    found = divisions(w, (params["MR"], params["NV"] * lanes), lanes)
-    return min(found, key=lambda d: d.time(facts.compute_units))
+    return _fastest(w, (params["MR"], params["NV"] * lanes), lanes, facts.compute_units)
+
+
+@lru_cache(maxsize=4096)
+def _fastest(w: Window, tile: tuple[int, int], lanes: int, units: int) -> Division:
+    """Asked both when a call is accepted and when it is lowered."""
+    return min(divisions(w, tile, lanes), key=lambda d: d.time(units))
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
