@@ -122,7 +122,7 @@ def test_a_training_resumes_with_another_plan() -> None:
 
 def test_plans_of_other_steps_are_refused() -> None:
     plan = divided([DEVICE, "reference"])
-    with pytest.raises(UsageError, match="whole steps"):
+    with pytest.raises(UsageError, match="whole, unpaged steps"):
         trainer_on([DEVICE], plan, micro_batches=2)
     trainer = trainer_on([DEVICE], plan, clip_norm=1.0)
     with pytest.raises(ModelError, match="not of this model"):
