@@ -26,6 +26,7 @@ from coexec.processors.opencl.kernels import (
     depthwise,
     dots,
     outer,
+    pointwise,
     winograd,
     winograd_weight,
 )
@@ -165,6 +166,7 @@ FAMILY = KernelFamily(
         Variant(
             "direct", conv_direct.lower, conv_direct.refuse, conv_direct.SPACE, conv_direct.suited
         ),
+        Variant("pointwise", pointwise.lower, pointwise.refuse, pointwise.SPACE, pointwise.suited),
         Variant("col2im", col2im.lower, col2im.refuse, col2im.SPACE, col2im.suited),
         Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
         Variant(
