@@ -25,8 +25,8 @@ FLOAT = np.dtype(np.float32)
 OP = OPERATORS["Conv"]
 Case = tuple[tuple[int, ...], tuple[int, ...], dict[str, object], bool]
 CASES: dict[str, Case] = {
-    # 30 positions: a block of 24 and one of 6; 2 images, pads that differ, stride 2.
-    "image": ((2, 3, 11, 9), (26, 3, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 2]}, True),
+    # 90 positions: three blocks of 24 and one of 18; 2 images, pads that differ, stride 2.
+    "image": ((2, 3, 19, 17), (26, 3, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 2]}, True),
     "no pads, dilated": ((1, 2, 9, 8), (16, 2, 3, 2), {"dilations": [2, 1]}, False),
     # More terms than are summed at a time, more rows than a panel, few positions, groups.
     "product": ((1, 280, 7, 7), (64, 140, 1, 1), {"group": 2}, True),
@@ -91,3 +91,16 @@ def test_weights_that_change_are_left_to_packed_tiles(rng: np.random.Generator) 
     variant, _ = FAMILY.choose(call, open_opencl(RUNTIMES[0]).facts)
     assert variant is not None
     assert variant.name != "direct"
+
+
+@pytest.mark.parametrize(("side", "chosen"), [(7, True), (9, False)])
+def test_weights_that_fit_no_cache_are_read_once_or_left_to_packed_tiles(
+    side: int, chosen: bool
+) -> None:
+    kinds = (TensorType((1, 640, side, side), FLOAT), TensorType((640, 640, 1, 1), FLOAT))
+    weights = np.zeros(kinds[1].shape, np.float32)
+    call = OP.typed(OpCall("Conv", kinds, constants={1: weights}))
+    facts = replace(open_opencl(RUNTIMES[0]).facts, vector_bytes=32)
+    variant, _ = FAMILY.choose(call, facts)
+    assert variant is not None
+    assert (variant.name == "direct") == chosen

@@ -7,8 +7,8 @@
  * and zeros past the last row, and where the terms of a sum lie: term k = (c, t) of position o is
  * x[o1 * down + o2 * across + at[k]].
  * direct: a register tile is PX positions, each read as one element per term, times NV vectors of
- * channels. A task is `block` positions (whole tiles) and `panel_block` panels, whose weights stay
- * in cache over its positions. Sums go to the slot after every `depth_block` terms, so that weights
+ * channels. A task is `block` positions (whole tiles, MOST_BLOCK at most) and `panel_block` panels,
+ * whose weights stay in cache over its positions. Sums go to the slot after every `depth_block` terms, so that weights
  * are read from the first cache for all tiles of a block. At last they are transposed, finished
  * (epilogue.cl) and written as runs of positions.
  * Geometry: direct one work-item per slot, groups of one, tasks divided evenly, in order;
@@ -23,9 +23,6 @@
 #ifndef NV
 #define NV 2 /* vectors of channels in a register tile: 1 to 4 */
 #endif
-#ifndef BLOCK
-#define BLOCK 24 /* positions of a task: a multiple of PX and of V */
-#endif
 
 #include "alone.cl"
 #include "epilogue.cl"
@@ -33,6 +30,7 @@
 #define NR (NV * V)
 #define SPAN 64 /* terms of a work-item of direct_pack */
 #define BAND 16 /* rows of a work-item of direct_pad */
+#define MOST_BLOCK 72
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
 #define SHARE(slot, count) ((int)((long)tasks * (slot) / (count)))
 #define AT(p) (*(__global fetched *)(p))
@@ -146,26 +144,26 @@ typedef float4 quad __attribute__((aligned(4)));
 
 __kernel ALONE void direct(__global const float *x, __global const float *u,
                            __global const int *at, __global float *y, __global float *slots,
-                           const int tasks, const int blocks, const int panel_blocks,
-                           const int panel_block, const int panels, const int groups,
+                           const int block, const int tasks, const int blocks,
+                           const int panel_blocks, const int panel_block, const int panels, const int groups,
                            const int rows, const int depth, const int depth_block,
                            const int x_image, const int x_group, const int pixels, const int o2,
                            const int down, const int across FINISH_PARAMETERS)
 {
     const int slot = get_global_id(0), slots_of = get_global_size(0);
-    __global float *sums = slots + slot * BLOCK * NR, *y_first = y;
+    __global float *sums = slots + slot * block * NR, *y_first = y;
     __global const float *x_first = x, *u_first = u;
     const int end = SHARE(slot + 1, slots_of);
     for (int task = SHARE(slot, slots_of); task < end; ++task) {
-        const int start = task % blocks * BLOCK, count = LEAST(BLOCK, pixels - start);
+        const int start = task % blocks * block, count = LEAST(block, pixels - start);
         const int batch = task / blocks / panel_blocks, group = batch % groups;
         const int first = task / blocks % panel_blocks * panel_block;
         const int last = LEAST(first + panel_block, panels);
         x = x_first + batch / groups * x_image + group * x_group;
-        int places[BLOCK];
+        int places[MOST_BLOCK];
         int row = start / o2, column = start % o2;
 #pragma unroll 1
-        for (int i = 0; i < BLOCK; ++i) {
+        for (int i = 0; i < block; ++i) {
             places[i] = row * down + column * across;
             if (i + 1 >= count) continue;
             if (++column == o2) column = 0, ++row;

@@ -31,12 +31,12 @@ from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 SPACE: Mapping[str, tuple[int, ...]] = {
     "PX": (6, 4, 8, 12),
     "NV": (2, 3, 1, 4),
-    "BLOCK": (24, 48),
+    "BLOCK": (24, 48, 72),
     "DEPTH": (128, 64, 256),
     "SLOTS": (4, 2, 8),
 }
 """Register tile (PX positions, NV vectors of channels), positions of a task, terms of a sum between
-visits to the slot, tasks in work per compute unit."""
+visits to the slot, tasks in work per compute unit. More positions do not fit (conv_direct.cl)."""
 
 IMAGE_CHANNELS = 4
 """Input channels of what is gathered at great cost."""
@@ -45,7 +45,7 @@ FEW_POSITIONS = 256
 MOST_PADDING = 1.25
 """Rows that are computed in terms of those that there are."""
 MOST_WEIGHTS = 1 << 18
-"""Elements that stay in cache from one block of positions to the next."""
+"""Elements that stay in cache from one block of positions to the next, where there is a next."""
 
 SMALL_TILES = ((6, 2), (4, 3))
 """Tiles (positions, vectors) whose sums and operands fit 16 registers."""
@@ -129,7 +129,13 @@ class Direct:
 
     @property
     def blocks(self) -> int:
-        return -(-self.window.pixels // self.params["BLOCK"])
+        return -(-self.window.pixels // self.block)
+
+    @property
+    def block(self) -> int:
+        """Positions of a task, in whole tiles."""
+        positions = self.params["PX"]
+        return ceil_to(min(self.params["BLOCK"], max(1, self.window.pixels)), positions)
 
     def tasks(self, slots: int) -> int:
         w = self.window
@@ -160,19 +166,20 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
         return "three spatial axes"
     if min(w.pads) < 0:
         return "negative pads"
-    return refuse_cost(w, Direct(w, lanes_of(facts), suited(call, facts)).panel)
+    return refuse_cost(Direct(w, lanes_of(facts), suited(call, facts)))
 
 
-def refuse_cost(w: Window, panel: int) -> str | None:
-    """Why packed tiles are as fast, else ``None``; ``panel`` rows are computed at a time."""
-    if ceil_to(w.outer, panel) > MOST_PADDING * w.outer or w.inner == 0:
+def refuse_cost(d: Direct) -> str | None:
+    """Why packed tiles are as fast, else ``None``."""
+    w = d.window
+    if ceil_to(w.outer, d.panel) > MOST_PADDING * w.outer or w.inner == 0:
         return f"{w.outer} rows leave lanes empty"
     if w.taps > 1:
         many = w.inner > IMAGE_CHANNELS
         return f"more than {IMAGE_CHANNELS} channels: gathering them costs little" if many else None
     if not w.pointwise or w.batch * w.pixels > FEW_POSITIONS:
         return f"strides, or more than {FEW_POSITIONS} positions"
-    if w.inner * w.outer >= MOST_WEIGHTS:
+    if w.inner * w.outer >= MOST_WEIGHTS and d.blocks > 1:
         return "weights that fit no cache"
     return None
 
@@ -187,7 +194,9 @@ def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
         return ceil_to(w.pixels, positions) * ceil_to(w.outer, vectors * lanes)
 
     positions, vectors = min(WIDE_TILES if wide else SMALL_TILES, key=padded)
-    return {"PX": positions, "NV": vectors, "BLOCK": 48 if wide else 24}
+    whole = [block for block in SPACE["BLOCK"] if block >= w.pixels]
+    block = whole[0] if whole else 48 if wide else 24
+    return {"PX": positions, "NV": vectors, "BLOCK": block}
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -196,7 +205,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         return Lowering(())
     d = Direct.of(call, facts, params)
     layout = {"V": d.lanes, "NV": params["NV"], "LAYOUT": 1}
-    defines = {"V": d.lanes, **{name: params[name] for name in ("PX", "NV", "BLOCK")}}
+    defines = {"V": d.lanes, **{name: params[name] for name in ("PX", "NV")}}
     wanted = facts.compute_units * params["SLOTS"]
     calls = [_pack(d, call, layout)]
     source, grid_bytes = inp(0), 0
@@ -205,7 +214,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         grid_bytes = d.window.batch * d.window.in_channels * d.grid[0] * d.grid[1] * ITEM
         calls.append(_pad(d, call, source, grid_bytes, layout))
     calls.append(_product(d, call, source, wanted, defines))
-    slot_bytes = min(wanted, d.tasks(wanted)) * params["BLOCK"] * d.panel * ITEM
+    slot_bytes = min(wanted, d.tasks(wanted)) * d.block * d.panel * ITEM
     blocks = (d.packed_bytes, d.depth * ITEM, slot_bytes, grid_bytes)
     return Lowering(tuple(calls), blocks if d.padded else blocks[:3])
 
@@ -249,7 +258,7 @@ def _product(
     w = d.window
     plane = d.grid[0] * d.grid[1]
     tasks, panel_block = d.tasks(wanted), d.panel_block(wanted)
-    work = (tasks, d.blocks, -(-d.panels // panel_block), panel_block, d.panels)
+    work = (d.block, tasks, d.blocks, -(-d.panels // panel_block), panel_block, d.panels)
     sizes = (w.groups, w.outer, d.depth, d.depth_block)
     strides = (w.in_channels * plane, w.inner * plane)
     places = (w.pixels, w.out_size[2], w.strides[1] * d.grid[1], w.strides[2])
