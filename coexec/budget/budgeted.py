@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from coexec.autodiff.step import StepGraph
+from coexec.base.collection import collection_paused
 from coexec.base.errors import DataError, UsageError
 from coexec.budget.amounts import budget_bytes
 from coexec.budget.search import plan_memory
@@ -52,6 +54,8 @@ class BudgetedSteps:
         self.nbytes = budget_bytes(memory)
         self.last: MemoryPlan | None = None
         self._plans: dict[tuple[tuple[int, ...], ...], MemoryPlan] = {}
+        # Graphs of the search that is under way.
+        self._built: list[tuple[Recipe, StepGraph]] = []
 
     def plan(self, arrays: Mapping[str, Array]) -> MemoryPlan:
         """The plan for batches of these shapes.
@@ -95,9 +99,13 @@ class BudgetedSteps:
         self, question: Question, nbytes: int, techniques: Sequence[Technique]
     ) -> MemoryPlan:
         def lower(setting: Setting) -> Lowered:
-            return self.lower(setting, question.arrays)
+            kind, pieces = part_of(setting.recipe, question.arrays)
+            return self._lowered(setting, kind, self._graph(setting.recipe, kind, pieces))
 
-        return plan_memory(question, nbytes, lower, self._costs(), techniques)
+        try:
+            return plan_memory(question, nbytes, lower, self._costs(), techniques)
+        finally:
+            self._built.clear()
 
     def _costs(self) -> Measure:
         name, processor = next(iter(self.processors.items()))
@@ -106,10 +114,23 @@ class BudgetedSteps:
 
     def lower(self, setting: Setting, arrays: Mapping[str, Array]) -> Lowered:
         """The programs of a step on a batch, with all memory planned."""
-        builder = StepBuilder(self.model, setting.recipe)
-        programs = ResidentPrograms(self.processors, self.mode)
         kind, pieces = part_of(setting.recipe, arrays)
-        graph = builder.build(kind, pieces)
+        graph = StepBuilder(self.model, setting.recipe).build(kind, pieces)
+        return self._lowered(setting, kind, graph)
+
+    @collection_paused()
+    def _graph(self, recipe: Recipe, kind: Kind, pieces: Mapping[str, Array]) -> StepGraph:
+        """The graph of a recipe: built once for all that change its order and its pages alone."""
+        same = replace(recipe, updates="together", paging=0.0)
+        found = next((graph for known, graph in self._built if known == same), None)
+        if found is None:
+            found = StepBuilder(self.model, same).build(kind, pieces)
+            self._built.append((same, found))
+        early = recipe.updates == "early"
+        return replace(found, model=found.model.clone(), early=early, paging=recipe.paging)
+
+    def _lowered(self, setting: Setting, kind: Kind, graph: StepGraph) -> Lowered:
+        programs = ResidentPrograms(self.processors, self.mode)
         first = programs.lower(kind, graph, setting.recompute, builds=False)
         if not any(buffer.role == SCRATCH for buffer in first.program.buffers):
             raise UsageError(
@@ -118,7 +139,8 @@ class BudgetedSteps:
             )
         if kind == "step":
             return Lowered(first.graph, (first.program,))
-        update = programs.lower("update", builder.build_update(graph), builds=False)
+        update_graph = StepBuilder(self.model, setting.recipe).build_update(graph)
+        update = programs.lower("update", update_graph, builds=False)
         return Lowered(first.graph, (first.program, update.program))
 
 

@@ -10,8 +10,6 @@ Deciding what to recompute by costs follows Jain et al., "Checkmate", 2020 (arXi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
@@ -22,6 +20,7 @@ from coexec.budget.settings import (
     MemoryPlan,
     Setting,
     TechniqueUse,
+    beside,
     holders,
     step_problem,
 )
@@ -33,10 +32,9 @@ from coexec.budget.techniques import (
     Technique,
     not_worth,
 )
+from coexec.budget.variants import NEVER_US, Found, Known, Variant
 from coexec.memory.build_problem import Measure
-from coexec.memory.choose import choose, least_peak
-from coexec.memory.lifetimes import usage
-from coexec.memory.problem import Choice, StepProblem
+from coexec.memory.choose import tightened
 
 ROUNDS = 5
 """Times that the goal is tightened if the compiled program is above the budget."""
@@ -52,7 +50,6 @@ TRIED = 2
 """Variants that are lowered to find the least that can be reached, if nothing fits."""
 WORTH = 0.95
 """Times the exact step: what loses precision must be faster than that."""
-NEVER_US = 1e12
 NOTHING = "it changes nothing of this step"
 
 
@@ -72,61 +69,6 @@ def plan_memory(
     return _Search(question, budget, lower, cost_us, techniques).run()
 
 
-Key = tuple[tuple[str, str], ...]
-"""Names and settings of the techniques that made a variant."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Variant:
-    """A recipe with nothing recomputed: its peak, its problem, and how it came about."""
-
-    offer: Offer
-    peak: int
-    problem: StepProblem
-    key: Key
-    technique: Technique | None = None
-    before: _Variant | None = None
-
-    @property
-    def step_us(self) -> float:
-        return self.problem.total_us * self.count
-
-    @property
-    def count(self) -> int:
-        return self.offer.recipe.micro_batches
-
-    @cached_property
-    def fixed(self) -> int:
-        """Bytes beside the arena of activations."""
-        return self.peak - usage(self.problem).peak
-
-    def chain(self) -> list[_Variant]:
-        """The variants that this one was made of, the plain one first."""
-        return [*(self.before.chain() if self.before else []), self]
-
-    @property
-    def exact(self) -> bool:
-        return all(each.technique is None or each.technique.exact for each in self.chain())
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A setting with its real peak and predicted time."""
-
-    setting: Setting
-    variant: _Variant
-    peak: int
-    step_us: float
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Variants of a question, lowered; and what to recompute in each for a goal (maybe quick)."""
-
-    variants: dict[Key, _Variant] = field(default_factory=dict)
-    choices: dict[tuple[Key, int, bool], Choice] = field(default_factory=dict)
-
-
 class _Search:
     """``known`` is what was found out about the same question for another budget."""
 
@@ -137,7 +79,7 @@ class _Search:
         lower: Lower,
         cost_us: Measure,
         techniques: Sequence[Technique],
-        known: _Known | None = None,
+        known: Known | None = None,
     ) -> None:
         self.question = question
         self.budget = budget
@@ -145,8 +87,8 @@ class _Search:
         self.cost_us = cost_us
         self.refused: dict[str, str] = {}
         self.usable = self._usable(techniques)
-        self.known = known or _Known()
-        self.found: list[_Found] = []
+        self.known = known or Known()
+        self.found: list[Found] = []
 
     def run(self) -> MemoryPlan:
         best = self.best()
@@ -164,11 +106,11 @@ class _Search:
             self.refused,
         )
 
-    def best(self) -> _Found | None:
+    def best(self) -> Found | None:
         """The fastest setting that fits, if any was found."""
         plain = self._variant(Offer(self.question.recipe, ""))
         if plain.peak <= self.budget:
-            return _Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us)
+            return Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us)
         singles = self._singles(plain)
         self._fit_all([plain, *singles])
         level = singles
@@ -191,7 +133,7 @@ class _Search:
                 found.append(technique)
         return found
 
-    def _singles(self, plain: _Variant) -> list[_Variant]:
+    def _singles(self, plain: Variant) -> list[Variant]:
         """Each technique alone, as strong as need be; what changes nothing is left out."""
         found = []
         for technique in self.usable:
@@ -210,13 +152,13 @@ class _Search:
         return found
 
     def _combined(
-        self, plain: _Variant, singles: Sequence[_Variant], level: Sequence[_Variant]
-    ) -> list[_Variant]:
+        self, plain: Variant, singles: Sequence[Variant], level: Sequence[Variant]
+    ) -> list[Variant]:
         """One technique more on each variant, the most promising first; each is fitted at once.
 
         Making one takes long: none is made that promises no more than what was found by then.
         """
-        made: list[_Variant] = []
+        made: list[Variant] = []
         for (promise, _), before, technique, offer in self._ranked(plain, singles, level):
             best = self._best()
             if len(made) == COMBINED or (best is not None and best.step_us <= promise):
@@ -226,10 +168,10 @@ class _Search:
         return made
 
     def _ranked(
-        self, plain: _Variant, singles: Sequence[_Variant], level: Sequence[_Variant]
-    ) -> list[tuple[tuple[float, float], _Variant, Technique, Offer]]:
+        self, plain: Variant, singles: Sequence[Variant], level: Sequence[Variant]
+    ) -> list[tuple[tuple[float, float], Variant, Technique, Offer]]:
         """Techniques on top of variants: promised time and peak by what each gives alone."""
-        ranked: list[tuple[tuple[float, float], _Variant, Technique, Offer]] = []
+        ranked: list[tuple[tuple[float, float], Variant, Technique, Offer]] = []
         best = self._best()
         for variant in level:
             for single in singles:
@@ -242,14 +184,13 @@ class _Search:
                 if best is not None and best.step_us <= variant.step_us + longer:
                     continue
                 goal = self.budget + max(saved, 0)
-                promise = self._promise(variant, goal, quick=best is None)
-                promise = min(promise + longer, NEVER_US)
+                promise = min(self.known.hope(variant, goal) + longer, NEVER_US)
                 if best is None or promise < best.step_us:
                     peak = self._paper_peak(variant) - saved
                     ranked.append(((promise, peak), variant, single.technique, offer))
         return sorted(ranked, key=lambda each: each[0])
 
-    def _on_top(self, variant: _Variant, single: _Variant) -> Offer | None:
+    def _on_top(self, variant: Variant, single: Variant) -> Offer | None:
         """What a technique as set in ``single`` makes of a variant of techniques before it."""
         used = [each.technique for each in variant.chain() if each.technique is not None]
         technique = single.technique
@@ -261,37 +202,40 @@ class _Search:
         return next((offer for offer in offers if offer.detail == single.offer.detail), None)
 
     def _variant(
-        self, offer: Offer, technique: Technique | None = None, before: _Variant | None = None
-    ) -> _Variant:
+        self, offer: Offer, technique: Technique | None = None, before: Variant | None = None
+    ) -> Variant:
         names = () if technique is None else ((technique.name, offer.detail),)
         key = (*(before.key if before else ()), *names)
         known = self.known.variants
         if key not in known:
             lowered = self.lower(Setting(offer.recipe))
             problem = step_problem(lowered, self.cost_us)
-            known[key] = _Variant(offer, lowered.peak_bytes, problem, key, technique, before)
+            parts = (offer, lowered.peak_bytes, problem, beside(lowered), key)
+            known[key] = Variant(*parts, technique, before)
         return known[key]
 
-    def _fit_all(self, variants: Iterable[_Variant]) -> None:
+    def _fit_all(self, variants: Iterable[Variant]) -> None:
         """In order of what they promise: the first that keeps its promise is the fastest.
 
-        No step is faster than with nothing recomputed: until that counts, nothing is reckoned.
+        No step is faster than with nothing recomputed: until that counts, nothing is reckoned, and
+        only roughly until that counts.
         """
-        queue = [(each.step_us, number, False, each) for number, each in enumerate(variants)]
+        promises = (self.known.hope, self.known.promise)
+        queue = [(each.step_us, number, 0, each) for number, each in enumerate(variants)]
         heapify(queue)
         while queue:
             promised_us, number, reckoned, variant = heappop(queue)
             best = self._best()
             if best is not None and best.step_us <= promised_us:
                 break
-            if reckoned:
+            if reckoned == len(promises):
                 self.found.append(self._fit(variant, self.budget))
                 continue
-            promise = self._promise(variant, self.budget)
-            if promise < NEVER_US:
-                heappush(queue, (promise, number, True, variant))
+            promise = promises[reckoned](variant, self.budget)
+            if promise < NEVER_US or not reckoned:
+                heappush(queue, (promise, number, reckoned + 1, variant))
 
-    def _best(self) -> _Found | None:
+    def _best(self) -> Found | None:
         """The fastest that fits; one that loses precision only if that is worth it."""
         fitting = [each for each in self.found if each.peak <= self.budget]
         exact = [each for each in fitting if each.variant.exact]
@@ -301,41 +245,34 @@ class _Search:
             return fastest
         return fastest if fastest.step_us < WORTH * gentle.step_us else gentle
 
-    def _promise(self, variant: _Variant, budget: int, *, quick: bool = False) -> float:
-        """Microseconds of a step that fits by the lifetimes alone; ``NEVER_US`` if none does."""
-        goal = budget - variant.fixed
-        if least_peak(variant.problem) > goal:
-            return NEVER_US
-        choice = self._chosen(variant, goal, quick=quick)
-        if choice.peak > goal:
-            return NEVER_US
-        return variant.step_us + variant.count * choice.extra_us
-
-    def _chosen(self, variant: _Variant, goal: int, *, quick: bool = False) -> Choice:
-        key = (variant.key, goal, quick and (variant.key, goal, False) not in self.known.choices)
-        if key not in self.known.choices:
-            self.known.choices[key] = choose(variant.problem, goal, quick=quick)
-        return self.known.choices[key]
-
-    def _fit(self, variant: _Variant, budget: int) -> _Found:
+    def _fit(self, variant: Variant, budget: int) -> Found:
         """Recompute as little as the lowered program allows."""
         goal = budget - variant.fixed
-        lowest: _Found | None = None
+        choice = self.known.chosen(variant, goal)
+        lowest: Found | None = None
         for _ in range(ROUNDS):
-            choice = self._chosen(variant, goal)
             setting = Setting(variant.offer.recipe, choice.names(variant.problem))
-            peak = self.lower(setting).peak_bytes if choice.recomputed else variant.peak
             step_us = variant.step_us + choice.extra_us * variant.count
-            found = _Found(setting, variant, peak, step_us)
+            found = Found(setting, variant, self._peak(variant, setting), step_us)
             if lowest is None or found.peak < lowest.peak:
                 lowest = found
-            if peak <= budget or choice.peak > goal:
+            if found.peak <= budget or choice.peak > goal:
                 break
-            goal -= peak - budget
+            goal -= found.peak - budget
+            choice = tightened(variant.problem, choice, goal)
         assert lowest is not None
         return lowest
 
-    def _smallest(self) -> tuple[_Found, int]:
+    def _peak(self, variant: Variant, setting: Setting) -> int:
+        """What the lowered programs take."""
+        if not setting.recompute:
+            return variant.peak
+        key = (variant.key, setting.recompute)
+        if key not in self.known.peaks:
+            self.known.peaks[key] = self.lower(setting).peak_bytes
+        return self.known.peaks[key]
+
+    def _smallest(self) -> tuple[Found, int]:
         """The lowest peak, and about the least budget that there is a plan for."""
         lowest = sorted(self.known.variants.values(), key=self._paper_peak)[:TRIED]
         found = [*self.found, *(self._fit(each, self.budget) for each in lowest)]
@@ -347,17 +284,16 @@ class _Search:
             if again is not None:
                 return again, budget
         plain = self.known.variants[()]
-        return _Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us), plain.peak
+        return Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us), plain.peak
 
-    def _paper_peak(self, variant: _Variant) -> int:
+    def _paper_peak(self, variant: Variant) -> int:
         """The least peak that a variant promises."""
-        choice = self._chosen(variant, self.budget - variant.fixed, quick=True)
-        return choice.peak + variant.fixed
+        return self.known.quick(variant, self.budget - variant.fixed).peak + variant.fixed
 
-    def _refusal(self, found: _Found, least: int) -> MemoryBudgetError:
+    def _refusal(self, found: Found, least: int) -> MemoryBudgetError:
         plain, problem = found.variant.chain()[0], found.variant.problem
-        needed = found.variant.fixed + least_peak(problem)
-        held = holders(self.lower(found.setting), problem, found.setting.recompute)
+        needed = found.variant.least
+        held = holders(found.variant.beside, problem, found.setting.recompute)
         named = ", ".join(f"{name} ({bytes_text(nbytes)})" for name, nbytes in held[:NAMED])
         reasons = {name: why for name, why in self.refused.items() if why != NOTHING}
         refused = "".join(f"; {name} cannot be used: {why}" for name, why in reasons.items())
@@ -371,13 +307,13 @@ class _Search:
         )
 
 
-def _differs(variant: _Variant, plain: _Variant) -> bool:
+def _differs(variant: Variant, plain: Variant) -> bool:
     """Whether a step is another one than the plain one."""
     same = variant.peak == plain.peak and variant.problem.nodes == plain.problem.nodes
     return not same
 
 
-def _uses(found: _Found) -> Iterator[TechniqueUse]:
+def _uses(found: Found) -> Iterator[TechniqueUse]:
     """Rows of the table: what each technique did on top of those before it."""
     chain = found.variant.chain()
     for before, variant in pairwise(chain):

@@ -102,20 +102,25 @@ def step_problem(lowered: Lowered, cost_us: Measure) -> StepProblem:
     return replace(bare, nodes=tuple(nodes))
 
 
-def holders(
-    lowered: Lowered, problem: StepProblem, recompute: Sequence[str]
-) -> list[tuple[str, int]]:
-    """What holds most at the peak: states together, working memory, and tensors with their kind.
-
-    ``problem`` is that of the step with nothing recomputed; ``lowered`` are its programs.
-    """
-    by_role: dict[str, int] = {}
+def beside(lowered: Lowered) -> dict[str, int]:
+    """Bytes of what a step has beside its arena and its pages: states together, other buffers."""
+    found: dict[str, int] = {}
     for buffer in lowered.programs[0].buffers:
         if buffer.role not in (SCRATCH, PAGES):
             role = {STATE: "parameters and optimizer state"}.get(
                 buffer.role, f"{buffer.role} buffers"
             )
-            by_role[role] = by_role.get(role, 0) + buffer.nbytes
+            found[role] = found.get(role, 0) + buffer.nbytes
+    return found
+
+
+def holders(
+    by_role: Mapping[str, int], problem: StepProblem, recompute: Sequence[str]
+) -> list[tuple[str, int]]:
+    """What holds most at the peak: states together, working memory, and tensors with their kind.
+
+    ``problem`` is that of the step with nothing recomputed; ``by_role`` is what is :func:`beside`.
+    """
     used = usage(problem, *problem.numbers(recompute))
     at_work = problem.nodes[used.events[used.peak_event].node]
     held = {f"working memory of {at_work.name}": at_work.workspace} if at_work.workspace else {}

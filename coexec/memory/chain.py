@@ -23,7 +23,7 @@ LONGEST = 24
 """Segments that are recomputed together at most."""
 WIDEST = 48
 """Partial plans kept at each cut."""
-CLOSE = 1.03
+CLOSE = 1.005
 """The smallest budget is found up to this factor."""
 BLOCK, AROUND, NARROW = 3, 3, 0.5
 """A segment of so many candidates is a block of its own; smaller ones are joined up to an end that
@@ -147,13 +147,26 @@ class Chain:
 
     def least(self, low: int, high: int) -> int:
         """About the smallest budget in bytes between two that there is a plan for, by halving."""
-        while high > low * CLOSE:
+        while high > max(low * CLOSE, low + 1):
             middle = (low + high) // 2
-            if self.plan(middle) is None:
-                low = middle
-            else:
+            if self.fits(middle):
                 high = middle
+            else:
+                low = middle
         return high
+
+    def fits(self, budget: int) -> bool:
+        """Whether there is a plan: one that keeps least up to each cut needs least behind it."""
+        least: list[int | None] = [0, *(None for _ in self.parts)]
+        for start, ways in enumerate(self.ways):
+            kept = least[start]
+            for way in ways if kept is not None else ():
+                assert kept is not None
+                best = least[way.last + 1]
+                more = kept + way.kept
+                if more + way.transient <= budget and (best is None or more < best):
+                    least[way.last + 1] = more
+        return least[-1] is not None
 
 
 def _front(partials: list[_Partial]) -> list[_Partial]:

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from coexec.memory.chain import Chain, Dropped
 from coexec.memory.greedy import choose as descend
-from coexec.memory.lifetimes import usage
+from coexec.memory.live_bytes import live_bytes
 from coexec.memory.problem import Choice, StepProblem, best
 
 MARGINS = (1.0, 0.9, 0.8, 0.7, 0.6)
@@ -23,11 +23,11 @@ def choose(problem: StepProblem, budget: int, *, quick: bool = False) -> Choice:
     If nothing found fits, the choice of the lowest peak. A ``quick`` choice is that of the chains
     as it is: good enough to compare steps.
     """
-    plain = usage(problem).peak
+    plain = live_bytes(problem).peak
     if plain <= budget:
         return Choice(frozenset(), plain, 0.0)
     goal = max(budget, least_peak(problem))
-    planned = {dropped: _choice(problem, dropped) for dropped in _chain_plans(problem, goal, plain)}
+    planned = _chain_plans(problem, goal, plain)
     ranked = sorted(planned, key=lambda d: (max(planned[d].peak, goal), planned[d].extra_us))
     if quick and planned:
         return best([*planned.values()], budget)
@@ -37,16 +37,29 @@ def choose(problem: StepProblem, budget: int, *, quick: bool = False) -> Choice:
     return best([*refined, *planned.values()], budget)
 
 
-def _chain_plans(problem: StepProblem, goal: int, plain: int) -> list[Dropped]:
-    """Plans of the chain for the goal and below, or else for the least that it can do."""
-    plans: list[Dropped | None] = []
+def tightened(problem: StepProblem, choice: Choice, budget: int) -> Choice:
+    """A choice with more recomputed, for a budget a little below the one that it was made for.
+
+    As good as a new one, or else that is made.
+    """
+    more = descend(problem, budget, choice.dropped, choice.alone)
+    return more if more.peak <= budget else choose(problem, budget)
+
+
+def _chain_plans(problem: StepProblem, goal: int, plain: int) -> dict[Dropped, Choice]:
+    """Plans of the chains, each for less until one fits the goal, or for the least it can do."""
+    found: dict[Dropped, Choice] = {}
     for chain in _chains(problem):
-        own = [chain.plan(int(goal * margin)) for margin in MARGINS]
-        if None in own:
-            low = int(goal * MARGINS[-1])
-            own.append(chain.plan(chain.least(low, plain)))
-        plans += own
-    return [*dict.fromkeys(plan for plan in plans if plan and plan.candidates)]
+        for margin in MARGINS:
+            target = int(goal * margin)
+            plan = chain.plan(target)
+            least = plan is None
+            plan = plan or chain.plan(chain.least(target, plain))
+            if plan and plan.candidates:
+                found[plan] = found.get(plan) or _choice(problem, plan)
+            if least or (plan in found and found[plan].peak <= goal):
+                break
+    return found
 
 
 @lru_cache(maxsize=16)
@@ -69,5 +82,5 @@ def least_peak(problem: StepProblem) -> int:
 def _choice(problem: StepProblem, dropped: Dropped) -> Choice:
     recomputed = problem.recomputed(dropped.candidates)
     alone = dropped.alone & recomputed
-    used = usage(problem, recomputed, alone)
-    return Choice(recomputed, used.peak, used.extra_us, alone)
+    used = live_bytes(problem, recomputed, alone)
+    return Choice(recomputed, used.peak, used.extra_us, alone, dropped.candidates)

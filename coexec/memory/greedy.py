@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 
 from coexec.memory.lifetimes import Usage, usage
+from coexec.memory.live_bytes import LiveBytes, live_bytes
 from coexec.memory.problem import Choice, StepProblem
 
 TRIED = 6
@@ -32,13 +34,18 @@ class _State:
     dropped: frozenset[int]
     alone: frozenset[int] = frozenset()
     recomputed: frozenset[int] = field(init=False)
-    used: Usage = field(init=False)
+    bytes: LiveBytes = field(init=False)
     extra_us: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.recomputed = self.problem.recomputed(self.dropped)
-        self.used = usage(self.problem, self.recomputed, self.alone)
-        self.extra_us = self.used.extra_us
+        self.bytes = live_bytes(self.problem, self.recomputed, self.alone)
+        self.extra_us = self.bytes.extra_us
+
+    @cached_property
+    def used(self) -> Usage:
+        """What uses the bytes: most states are only tried, and nobody asks."""
+        return usage(self.problem, self.recomputed, self.alone)
 
     def with_dropped(self, dropped: frozenset[int]) -> _State:
         """Other candidates dropped."""
@@ -46,7 +53,7 @@ class _State:
 
     def choice(self) -> Choice:
         alone = self.alone & self.recomputed
-        return Choice(self.recomputed, self.used.peak, self.extra_us, alone)
+        return Choice(self.recomputed, self.bytes.peak, self.extra_us, alone, self.dropped)
 
 
 def choose(
@@ -61,7 +68,7 @@ def choose(
     """
     state = _State(problem, frozenset(start), frozenset(alone))
     level, escapes = _below(state, budget), ESCAPES
-    while state.used.peak > budget:
+    while state.bytes.peak > budget:
         better = _step(state, level)
         if better is None and escapes:
             escapes -= 1
@@ -69,14 +76,14 @@ def choose(
         if better is None:
             break
         state = better
-        if state.used.peak <= level:
+        if state.bytes.peak <= level:
             level = _below(state, budget)
-    return _undone(state, max(budget, state.used.peak)).choice()
+    return _undone(state, max(budget, state.bytes.peak)).choice()
 
 
 def _below(state: _State, budget: int) -> int:
     """The next level to get below: far ones would count events that cannot get there at all."""
-    return max(budget, int(state.used.peak * LEVEL))
+    return max(budget, int(state.bytes.peak * LEVEL))
 
 
 def _step(state: _State, budget: int) -> _State | None:
@@ -93,11 +100,11 @@ def _escape(state: _State, budget: int) -> _State | None:
 
 
 def _best_move(state: _State, budget: int, moves: Sequence[frozenset[int]]) -> _State | None:
-    before = state.used.excess(budget)
+    before = state.bytes.excess(budget)
     best: tuple[float, _State] | None = None
     for dropped in moves:
         trial = state.with_dropped(dropped)
-        gained = before - trial.used.excess(budget)
+        gained = before - trial.bytes.excess(budget)
         if gained <= 0:
             continue
         score = gained / max(trial.extra_us - state.extra_us, 1.0)
@@ -156,6 +163,6 @@ def _undone(state: _State, budget: int) -> _State:
 
     for root in sorted(state.dropped, key=own_cost, reverse=True):
         trial = state.with_dropped(state.dropped - {root})
-        if trial.used.peak <= budget and trial.extra_us <= state.extra_us:
+        if trial.bytes.peak <= budget and trial.extra_us <= state.extra_us:
             state = trial
     return state

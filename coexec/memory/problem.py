@@ -142,13 +142,15 @@ class StepProblem:
 class Choice:
     """What to recompute (numbers of tensors), the planned peak in bytes and the time it takes.
 
-    What leads to those that are ``alone`` is repeated for them only.
+    What leads to those that are ``alone`` is repeated for them only. ``dropped`` are the candidates
+    that it is made for.
     """
 
     recomputed: frozenset[int]
     peak: int
     extra_us: float
     alone: frozenset[int] = frozenset()
+    dropped: frozenset[int] = frozenset()
 
     def names(self, problem: StepProblem) -> tuple[str, ...]:
         """Names of the tensors to recompute, in order; those alone are marked."""
