@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,7 +23,6 @@ from coexec.ops.node import call_of, known_type
 from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
-from coexec.passes.fill_waits import fill_waits
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.fold_scale import fold_scale
 from coexec.passes.produce_outputs import produce_outputs
@@ -76,6 +76,8 @@ class Session:
         self.follow = follow
         self.processors = processors
         self.mode = mode
+        self._inputs = Inputs(model)
+        self._outputs = tuple(str(value.name) for value in model.graph.outputs)
         self._prepared: dict[Key, Prepared] = {}
         self._values: tuple[str, ...] = ()
         self._last: Prepared | None = None
@@ -93,11 +95,11 @@ class Session:
         Raises:
             DataError: missing or unknown names, or data of another shape or type.
         """
-        arrays = check_feeds(self.model, feeds)
-        known = [str(value.name) for value in self.model.graph.outputs]
+        arrays = self._inputs.check(feeds)
+        known = self._outputs
         unknown = [name for name in outputs or () if name not in known]
         if unknown:
-            raise DataError(f"unknown outputs {unknown}; the model has {known}")
+            raise DataError(f"unknown outputs {unknown}; the model has {[*known]}")
         prepared = self._prepare(arrays)
         wanted = {n: a for n, a in arrays.items() if n in prepared.program.inputs}
         with watched(trace) as watching:
@@ -219,10 +221,7 @@ def apply_plan(graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor])
     if plan.order:
         graph.remove(list(nodes.values()))
         graph.extend(nodes[name] for name in plan.order)
-    divides = bool(plan.batch)
     plan = divide_batch(graph, split_operators(graph, plan))
-    if divides:
-        plan = fill_waits(graph, plan)
     for node in graph:
         name = plan.processors[str(node.name)]
         if name not in processors:
@@ -264,6 +263,48 @@ def model_inputs(model: ir.Model) -> list[ir.Value]:
     """Graph inputs that are data: not the initializers that old models list there too."""
     initializers = model.graph.initializers
     return [value for value in model.graph.inputs if value.name not in initializers]
+
+
+class Inputs:
+    """What a model wants as inputs, looked up once for all that it is fed with.
+
+    Its inputs must not change from then on.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self._types = {str(value.name): _dtype_and_dims(value) for value in model_inputs(model)}
+
+    def check(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """As :func:`check_feeds`, which is asked only where arrays have to be converted or refused.
+
+        Raises what that raises.
+        """
+        if feeds.keys() == self._types.keys() and all(
+            _fits(feeds[name], *wanted) for name, wanted in self._types.items()
+        ):
+            return {name: feeds[name] for name in self._types}
+        return check_feeds(self.model, feeds)
+
+
+def _dtype_and_dims(value: ir.Value) -> tuple[np.dtype[Any] | None, tuple[int | None, ...] | None]:
+    """Element type and dimensions of an input; none where the model leaves them open."""
+    dtype = None if value.dtype is None else np.dtype(value.dtype.numpy())
+    if value.shape is None:
+        return dtype, None
+    return dtype, tuple(dim if isinstance(dim, int) else None for dim in value.shape.dims)
+
+
+def _fits(array: Array, dtype: np.dtype[Any] | None, dims: tuple[int | None, ...] | None) -> bool:
+    """Whether an input can be taken as it is; where types are open, not all that can be are."""
+    return (
+        type(array) is np.ndarray
+        and array.dtype == dtype
+        and array.flags.c_contiguous
+        and dims is not None
+        and array.ndim == len(dims)
+        and all(dim is None or dim == size for dim, size in zip(dims, array.shape, strict=True))
+    )
 
 
 def check_feeds(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from coexec.base.errors import DeviceMemoryError, ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.holders import holders_text
 from coexec.core.processor import Buffer, Runner
-from coexec.core.program import PAGES, SCRATCH, STATE, BufferSpec, Program
+from coexec.core.program import INPUT, OUTPUT, PAGES, SCRATCH, STATE, BufferSpec, Program
 from coexec.core.timeline import Thread, Timeline, timeline_of
 from coexec.core.types import Array
 from coexec.runtime.lanes import Lanes, divides
@@ -131,7 +131,11 @@ def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
         DeviceMemoryError: there is not enough; the message says what the program wants it for.
     """
     try:
-        return (runner.alloc_pages if spec.role == PAGES else runner.alloc)(spec.nbytes)
+        if spec.role == PAGES:
+            return runner.alloc_pages(spec.nbytes)
+        if spec.role in (INPUT, OUTPUT) and len(program.processors) == 1:
+            return runner.alloc_for_host(spec.nbytes)
+        return runner.alloc(spec.nbytes)
     except DeviceMemoryError as error:
         wanted = holders_text(program, spec.processor)
         raise DeviceMemoryError(

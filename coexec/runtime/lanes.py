@@ -252,7 +252,7 @@ class LaneRun(Run):
         if runner.chained and arrival.runner.chained:
             runner.follow(arrival.ticket)
         else:
-            arrival.runner.wait(arrival.ticket)
+            arrival.runner.finish(arrival.ticket)
 
     def read(self, step: Read) -> tuple[Runner, Ticket]:
         runner, ticket = super().read(step)
@@ -269,7 +269,3 @@ class LaneRun(Run):
             self.settle(launches=False)
             self.meeting.pass_gate(self.gates)
             self.gates += 1
-
-    def wait(self, runner: Runner, ticket: Ticket) -> None:
-        """As it is: whether a runner tells details is not for one of several threads to change."""
-        runner.wait(ticket)

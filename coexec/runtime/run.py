@@ -30,10 +30,20 @@ class Binding:
     processor_of: Mapping[str, str]
     now: Callable[[], int] = time.perf_counter_ns
     memory: Mapping[str, Array] = field(default_factory=dict)
+    _views: dict[tuple[str, str], Array] = field(default_factory=dict)
 
     def runner(self, buffer: str) -> Runner:
         """The processor that has a buffer."""
         return self.runners[self.processor_of[buffer]]
+
+    def in_place(self, tensor: str, buffer: str) -> Array:
+        """A tensor in the memory of the host that its buffer lies over, the same array each run."""
+        key = (tensor, buffer)
+        if key not in self._views:
+            kind = self.program.types[tensor]
+            memory = self.memory[buffer][: kind.nbytes]
+            self._views[key] = memory.view(kind.dtype).reshape(kind.shape)
+        return self._views[key]
 
 
 class Recorder:
@@ -131,8 +141,9 @@ class Run:
         """Start a copy from the host."""
         start = self.binding.now()
         runner = self.binding.runner(step.buffer)
-        source = self.host[step.tensor]
-        array = np.ascontiguousarray(source).reshape(source.shape)
+        array = self.host[step.tensor]
+        if not array.flags.c_contiguous:
+            array = np.ascontiguousarray(array)
         ticket = runner.copy(self.binding.buffers[step.buffer], array, ())
         self.last[runner] = ticket
         self._started(f"write {step.tensor}", start, runner, ticket)
@@ -141,12 +152,11 @@ class Run:
         """Start a copy to the host; a tensor on its way may stay where it is, results may not."""
         start = self.binding.now()
         runner = self.binding.runner(step.buffer)
-        kind = self.program.types[step.tensor]
-        memory = self.binding.memory.get(step.buffer)
-        if memory is None or step.tensor in self.program.outputs:
-            self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
+        if step.buffer in self.binding.memory and step.tensor not in self.program.outputs:
+            self.host[step.tensor] = self.binding.in_place(step.tensor, step.buffer)
         else:
-            self.host[step.tensor] = memory[: kind.nbytes].view(kind.dtype).reshape(kind.shape)
+            kind = self.program.types[step.tensor]
+            self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
         ticket = runner.copy(self.host[step.tensor], self.binding.buffers[step.buffer], ())
         self.reads.append((runner, ticket))
         self._started(f"read {step.tensor}", start, runner, ticket)
@@ -162,21 +172,15 @@ class Run:
         """Wait for all reads so far, or for all work."""
         start = self.binding.now()
         for runner, ticket in self.reads:
-            self.wait(runner, ticket)
+            runner.finish(ticket)
             # An in-order queue has finished all that came before, but only its ticket says how.
             before = self.last.pop(runner, None)
             if before is not None:
-                self.wait(runner, before)
+                runner.finish(before)
         self.reads.clear()
         if launches:
             self._wait_for_last()
         self._waited(start)
-
-    def wait(self, runner: Runner, ticket: Ticket) -> None:
-        """Block until some work is done; what its parts did is asked for later."""
-        runner.detailed = False
-        runner.wait(ticket)
-        runner.detailed = self.recorder is not None
 
     def finish(self) -> None:
         """Wait for what was wanted; work that nobody waits for goes on while the caller does.
@@ -190,7 +194,7 @@ class Run:
 
     def _wait_for_last(self) -> None:
         for runner, ticket in self.last.items():
-            self.wait(runner, ticket)
+            runner.finish(ticket)
         self.last.clear()
 
     def _started(self, name: str, start: int, runner: Runner, ticket: Ticket) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import coexec
-from coexec.base.errors import FallbackWarning
+from coexec.base.errors import DataError, FallbackWarning
 from coexec.core.events import Trace
 from coexec.core.program import Launch, Program
 from coexec.core.types import Array
 from coexec.processors.find import open_processor
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.reference.processor import ReferenceProcessor
-from coexec.session import Session
+from coexec.session import Inputs, Session
 from coexec.zoo.catalog import build
 from tests.graphs import parse
 from tests.pipeline.small import CLASSES, FEATURES, arrays, network
@@ -196,6 +196,20 @@ BFLOAT16 = (
     "{ [first] a = Relu(x) [narrow] b = Cast<to = 16>(a) [sum] c = Add(b, b) "
     "[wide] d = Cast<to = 1>(c) [last] y = Neg(d) [other] z = Exp(a) }"
 )
+
+
+def test_only_data_that_fits_is_taken_as_it_is() -> None:
+    inputs = Inputs(coexec.load(network()))
+    fits = arrays(3)["x"]
+    assert inputs.check({"x": fits})["x"] is fits
+    for other in (fits.astype(np.float64), fits[:, ::-1], fits.tolist()):
+        taken = inputs.check({"x": other})["x"]
+        np.testing.assert_array_equal(taken, np.asarray(other, np.float32))
+        assert taken.flags.c_contiguous
+        assert taken.dtype == np.float32
+    for wrong in ({}, {"x": fits[0]}, {"x": fits[:, 1:]}, {"x": fits, "z": fits}):
+        with pytest.raises(DataError):
+            inputs.check(wrong)
 
 
 def test_what_the_first_processor_refuses_runs_on_the_reference_and_is_reported() -> None:

@@ -102,6 +102,22 @@ def test_nobody_waits_with_what_the_other_one_needs(monkeypatch: pytest.MonkeyPa
     assert not flags.can_wait_for(Raised(Flag(memory, "other", frozenset({"gpu"})), 1))
 
 
+def test_what_comes_in_raises_no_flag() -> None:
+    """Only results are waited for; a kernel for each operand would be for nobody."""
+    processor, flags = open_opencl(THOROUGH[0]), own_flags()
+    memory = page_aligned(64)
+    buffer = processor.adopt(memory)
+    processor._common.went_on()
+    before = flags._count
+    arrived = [processor.copy(buffer, memory, ()) for _ in range(2)]
+    assert flags._count == before
+    assert all(ticket.raised is None for ticket in arrived)
+    processor.copy(memory, buffer, ())
+    assert flags._count == before + 1
+    for ticket in arrived:
+        processor.wait(ticket)
+
+
 def test_a_marked_end_is_told_once_until_work_follows() -> None:
     processor = open_opencl(THOROUGH[0])
     own_flags()

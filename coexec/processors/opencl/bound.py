@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyopencl as cl
@@ -90,11 +90,15 @@ Bound = BoundKernel | BoundCopy | BoundPage
 
 @dataclass
 class BoundRegion:
-    """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to."""
+    """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to.
+
+    ``in_place`` are the numbers of the arguments that the host copies by itself.
+    """
 
     steps: list[Bound]
     labels: list[Label]
     keep: list[cl.Buffer]
+    in_place: Sequence[int] = ()
 
     def set_arguments(self) -> None:
         """Set the arguments of every kernel again, as engines do that build each launch anew."""
@@ -104,7 +108,10 @@ class BoundRegion:
     def then(self, other: BoundRegion) -> BoundRegion:
         """The steps of both, one after another."""
         return BoundRegion(
-            self.steps + other.steps, self.labels + other.labels, self.keep + other.keep
+            self.steps + other.steps,
+            self.labels + other.labels,
+            self.keep + other.keep,
+            other.in_place,
         )
 
 

@@ -39,18 +39,25 @@ class CommonMemory:
         self.silicon = silicon
         # The end of all work so far, as others are told; none once something came after it.
         self._told: Told | None = None
+        # The end of all that this one waits for, once something was shared behind it.
+        self._reached: cl.Event | None = None
         self._started = False
         count_processor(self, self._driver)
 
     def went_on(self) -> None:
         """Work was handed over."""
-        self._told = None
+        self._told = self._reached = None
 
     def share(self, dst: Buffer | Host, src: Buffer | Host) -> Told:
         """What one side wrote is there for the other once the queue comes here."""
         if self._flags is None:
             tell = show_host if isinstance(src, OpenCLBuffer) else show_device
             return tell(self.queue, src if isinstance(src, OpenCLBuffer) else dst), None
+        if isinstance(dst, OpenCLBuffer):
+            # Nobody waits for what comes in: the memory is the same, and no flag need be raised.
+            if self._reached is None:
+                self._reached = cl.enqueue_marker(self.queue)
+            return [self._reached], None
         if self._told is None:
             event, moment = self._flags.raised()
             self._told = [event], moment
@@ -78,6 +85,11 @@ class CommonMemory:
         if self._started and self._flags:
             self._flags.check()
 
+    @cached_property
+    def is_host_memory(self) -> bool:
+        """Whether a buffer over memory of the host is that memory, for both at any time."""
+        return is_host_memory(self.queue.context, self.queue.device)
+
     @property
     def _driver(self) -> str:
         return str(self.queue.device.platform.name)
@@ -85,7 +97,6 @@ class CommonMemory:
     @cached_property
     def _flags(self) -> Flags | None:
         self._started = True
-        context, device = self.queue.context, self.queue.device
-        if self.options.follow == "event" or not is_host_memory(context, device):
+        if self.options.follow == "event" or not self.is_host_memory:
             return None
         return Flags(self.queue, self.programs, self._driver, self.silicon)

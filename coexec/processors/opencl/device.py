@@ -13,7 +13,7 @@ import pyopencl as cl
 
 from coexec.base.errors import DeviceMemoryError, ProcessorError
 from coexec.base.knobs import cache_dir
-from coexec.base.pages import LARGE_PAGE
+from coexec.base.pages import LARGE_PAGE, page_aligned
 from coexec.core.device_memory import DeviceMemory, limit_of
 from coexec.core.events import COPY, LAUNCH, MAP, Event
 from coexec.core.pages import PageFile, Pages
@@ -28,6 +28,7 @@ from coexec.core.processor import (
 )
 from coexec.processors.opencl.bound import Bound, BoundCopy, BoundPage, BoundRegion, bind_kernel
 from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.clock import clock_offset, timed_queue
 from coexec.processors.opencl.common_memory import CommonMemory
 from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.describe import facts_of, spec_of
@@ -42,6 +43,8 @@ from coexec.processors.opencl.executable import (
     Slot,
     Step,
 )
+from coexec.processors.opencl.host_copies import before_command, copy_by_host
+from coexec.processors.opencl.in_place import LARGEST, InPlace
 from coexec.processors.opencl.mapping import (
     buffer_over,
     read_mapped,
@@ -52,9 +55,10 @@ from coexec.processors.opencl.mapping import (
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
-from coexec.processors.opencl.waiting import wait_helping, wait_idle
+from coexec.processors.opencl.waiting import way_to_wait
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
+SHARE_READ, SHARE_WRITE = Label("share read"), Label("share write")
 
 
 class OpenCLDevice(Runner):
@@ -72,9 +76,9 @@ class OpenCLDevice(Runner):
         self.name = name
         self.device = device
         self.options = options
-        self._block = wait_idle if _is_part(device, options) else wait_helping
+        self._block = way_to_wait(device, options)
         self.context = cl.Context([device])
-        self.queue = _queue(self.context)
+        self.queue = timed_queue(self.context)
         self.facts = facts_of(device)
         between = self.facts.unit_kind == "cpu" and options.pages == "best"
         self.pages = "between" if between else "beside"
@@ -84,7 +88,7 @@ class OpenCLDevice(Runner):
         self._bound: dict[tuple[int, ...], BoundRegion] = {}
         self._constants: dict[int, DeviceConstants] = {}
         self._preparation: dict[int, BoundRegion] = {}
-        offset = self._measure_clock_offset()
+        offset = clock_offset(self.queue, self.block)
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
         self._clock_offset = offset or 0
         silicon = frozenset(self.describe().resources)
@@ -120,7 +124,19 @@ class OpenCLDevice(Runner):
         weakref.finalize(buffer, self.memory.give_back, nbytes)
         return buffer
 
+    def alloc_for_host(self, nbytes: int) -> OpenCLBuffer:
+        small = 0 < nbytes <= LARGEST and self.options.transfer == "best"
+        if not (small and self._common.is_host_memory):
+            return self.alloc(nbytes)
+        memory = page_aligned(nbytes)
+        buffer = self.adopt(memory)
+        buffer.in_place = InPlace(memory)
+        return buffer
+
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
+        done = None if after else copy_by_host(self.queue, dst, src)
+        if done is not None:
+            return done
         if shared(dst, src):
             return self._share(dst, src)
         self._common.went_on()
@@ -134,6 +150,7 @@ class OpenCLDevice(Runner):
         ):
             return self._copy_mapped(dst, src)
         target, source = _operand(dst), _operand(src)
+        places = before_command((dst, src))
         # Host memory is not mapped here but read or written in the background: keep it alive.
         extra = (
             {"byte_count": nbytes}
@@ -142,6 +159,8 @@ class OpenCLDevice(Runner):
         )
         start = time.perf_counter_ns()
         event = cl.enqueue_copy(self.queue, target, source, wait_for=events or None, **extra)
+        for place in places:
+            place.used = event
         direction = "read" if isinstance(dst, np.ndarray) else "write"
         label = Label(direction, bytes=nbytes)
         spans = self._host_spans(start, event)
@@ -158,7 +177,7 @@ class OpenCLDevice(Runner):
     @cached_property
     def _transfers(self) -> cl.CommandQueue:
         """A queue beside that of kernels."""
-        return _queue(self.context)
+        return timed_queue(self.context)
 
     def follow(self, ticket: Ticket) -> None:
         self._common.follow(ticket)
@@ -179,9 +198,9 @@ class OpenCLDevice(Runner):
         start = time.perf_counter_ns()
         events, moment = self._common.share(dst, src)
         self.queue.flush()
-        name = "share read" if isinstance(src, OpenCLBuffer) else "share write"
+        label = SHARE_READ if isinstance(dst, np.ndarray) else SHARE_WRITE
         spans = self._host_spans(start, events[-1])
-        return OpenCLTicket(name, MAP, events, (Label(name),), (dst, src), start, spans, moment)
+        return OpenCLTicket(label.name, MAP, events, (label,), (dst, src), start, spans, moment)
 
     def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
@@ -208,10 +227,13 @@ class OpenCLDevice(Runner):
         preparation = self._preparation.get(id(executable))
         if preparation is not None:
             region = preparation.then(region)
+        places = before_command(buffers[number] for number in region.in_place)
         try:
             ticket = self._start(region)
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: a kernel could not be launched: {error}") from error
+        for place in places:
+            place.used = ticket.events[-1]
         if preparation is not None:
             del self._preparation[id(executable)]
             self._constants[id(executable)].release()
@@ -266,13 +288,20 @@ class OpenCLDevice(Runner):
         """
         self._block(self.queue, event)
 
-    def wait(self, ticket: Ticket) -> Event:
+    def finish(self, ticket: Ticket) -> None:
         assert isinstance(ticket, OpenCLTicket)
         try:
-            self.block(ticket.events[-1])
+            if ticket.events:
+                self.block(ticket.events[-1])
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: {ticket.name} failed: {error}") from error
+        if ticket.left is not None:
+            ticket.left.complete()
         self._common.check()
+
+    def wait(self, ticket: Ticket) -> Event:
+        assert isinstance(ticket, OpenCLTicket)
+        self.finish(ticket)
         spans = self._spans(ticket)
         parts: tuple[Event, ...] = ()
         if self.detailed and ticket.kind == LAUNCH and len(spans) == len(ticket.labels):
@@ -286,7 +315,7 @@ class OpenCLDevice(Runner):
 
     def _spans(self, ticket: OpenCLTicket) -> list[tuple[int, int]]:
         """Times of a finished ticket's commands; if nobody wants details, of the first and last."""
-        if self.clock == HOST_CLOCK:
+        if ticket.spans or self.clock == HOST_CLOCK:
             return ticket.spans or [(ticket.start_ns, time.perf_counter_ns())]
         events = ticket.events if self.detailed else [ticket.events[0], ticket.events[-1]]
         offset = self._clock_offset
@@ -329,7 +358,8 @@ class OpenCLDevice(Runner):
 
         bound = [bind(step) for step in executable.steps]
         labels = [step.label for step in executable.steps]
-        self._bound[key] = BoundRegion(bound, labels, [*slots.values()])
+        in_place = [number for number, each in enumerate(buffers) if _in_place(each)]
+        self._bound[key] = BoundRegion(bound, labels, [*slots.values()], in_place)
         for owner in (executable, *buffers):
             weakref.finalize(owner, self._bound.pop, key, None)
 
@@ -352,40 +382,15 @@ class OpenCLDevice(Runner):
                 weakref.finalize(executable, self._preparation.pop, key, None)
         return self._constants[key]
 
-    def _measure_clock_offset(self) -> int | None:
-        """Nanoseconds to add to device times to get host monotonic times (best of a few).
-
-        ``None`` where the device records no times.
-        """
-        offsets = []
-        for _ in range(5):
-            event = cl.enqueue_marker(self.queue)
-            self.block(event)
-            now = time.perf_counter_ns()
-            try:
-                offsets.append(now - event.profile.end)
-            except cl.Error:
-                return None
-        return min(offsets)
-
-
-def _is_part(device: cl.Device, options: DeviceOptions) -> bool:
-    """Whether it is a sub-device: a whole device may have all cores of its spec, too."""
-    return bool(options.cores) and device.parent_device is not None
-
-
-def _queue(context: cl.Context) -> cl.CommandQueue:
-    """An in-order queue, with times if the device has any."""
-    try:
-        return cl.CommandQueue(context, properties=cl.command_queue_properties.PROFILING_ENABLE)
-    except cl.Error:
-        return cl.CommandQueue(context)
-
 
 def _events(tickets: Sequence[Ticket]) -> list[cl.Event]:
     """Events to wait for; the queue is in order, so its own tickets cost nothing."""
-    return [t.events[-1] for t in tickets if isinstance(t, OpenCLTicket)]
+    return [t.events[-1] for t in tickets if isinstance(t, OpenCLTicket) and t.events]
 
 
 def _operand(side: Buffer | Host) -> cl.Buffer | Host:
     return side.memory if isinstance(side, OpenCLBuffer) else side  # type: ignore[return-value]
+
+
+def _in_place(buffer: Buffer) -> bool:
+    return isinstance(buffer, OpenCLBuffer) and buffer.in_place is not None

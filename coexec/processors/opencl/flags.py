@@ -108,20 +108,22 @@ class Flags:
     def _bound(self, entry: str, *pages: Array) -> _Bound:
         kernel = cl.Kernel(self._program, entry)
         kernel.set_arg_types([*(None for _ in pages), np.int32])
-        return _Bound(kernel, [buffer_over(self.queue.context, page) for page in pages])
+        buffers = tuple(buffer_over(self.queue.context, page) for page in pages)
+        return _Bound(kernel, buffers, tuple(buffer.memory for buffer in buffers))
 
 
 @dataclass(frozen=True)
 class _Bound:
-    """A kernel on flags; ``buffers`` keep their memory."""
+    """A kernel on flags; ``buffers`` keep their memory, which is ``memories``."""
 
     kernel: cl.Kernel
-    buffers: list[OpenCLBuffer]
+    buffers: tuple[OpenCLBuffer, ...]
+    memories: tuple[cl.Buffer, ...]
 
     def enqueue(self, queue: cl.CommandQueue, number: int) -> cl.Event:
         """Start it for a number, which it sees as 32 bits."""
         signed = (number + WRAP // 2) % WRAP - WRAP // 2
-        self.kernel.set_args(*(buffer.memory for buffer in self.buffers), signed)
+        self.kernel.set_args(*self.memories, signed)
         return cl.enqueue_nd_range_kernel(queue, self.kernel, (1,), (1,))
 
 

@@ -14,7 +14,7 @@ from coexec.core.device_memory import MEMORY, limit_of
 
 KNOWN = {
     "kernels": ("best", "naive"),
-    "transfer": ("copy", "map"),
+    "transfer": ("best", "copy", "map"),
     "bind": ("once", "each"),
     "tuned": ("on", "off"),
     "follow": ("flag", "event"),
@@ -30,7 +30,8 @@ class DeviceOptions:
     """Choices of kernels, transfers, binding and tuned values, and how much of the device to use.
 
     ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
-    by the driver, or goes through mapped memory. ``bind``: kernels get their arguments once per
+    by the driver (``best``: small tensors by the host itself, where the device computes on its
+    memory), or goes through mapped memory. ``bind``: kernels get their arguments once per
     set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
     every kernel takes its defaults. ``follow``: other processors are waited for by a kernel that
     reads a number in common memory, where that can be, or always by an event. ``pages``: tensors
@@ -41,7 +42,7 @@ class DeviceOptions:
     """
 
     kernels: str = "best"
-    transfer: str = "copy"
+    transfer: str = "best"
     bind: str = "once"
     tuned: str = "on"
     follow: str = "flag"

@@ -12,14 +12,16 @@ from coexec.core.events import COPY, LAUNCH, LAYOUT, Event
 from coexec.core.processor import Ticket
 from coexec.processors.opencl.executable import Label
 from coexec.processors.opencl.flags import Raised
+from coexec.processors.opencl.in_place import InPlaceRead
 
 
 @dataclass
 class OpenCLTicket(Ticket):
     """Events of the enqueued commands with their labels; ``keep`` holds host memory in flight.
 
-    ``start_ns`` is when it was made. ``spans`` are times by the host's clock, where the device has
-    none and somebody asked for details. ``raised`` is the moment at which others are told.
+    ``start_ns`` is when it was made. ``spans`` are times by the host's clock: of what the host did
+    itself, or where the device has none and somebody asked for details. ``raised`` is the moment
+    at which others are told, ``left`` what the host has to do once the commands are done.
     """
 
     name: str
@@ -30,11 +32,17 @@ class OpenCLTicket(Ticket):
     start_ns: int = field(default_factory=time.perf_counter_ns)
     spans: list[tuple[int, int]] = field(default_factory=list)
     raised: Raised | None = None
+    left: InPlaceRead | None = None
 
     def then(self, call: Callable[[], object]) -> None:
         def ended(_status: cl.command_execution_status) -> None:
             call()
 
+        if self.left is not None:
+            self.left.hand_over()
+        if not self.events:
+            call()
+            return
         self.events[-1].set_callback(cl.command_execution_status.COMPLETE, ended)
 
 

@@ -9,8 +9,22 @@ whenever it was waited for). So for parts the driver is asked to call back, at a
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pyopencl as cl
+
+from coexec.processors.opencl.options import DeviceOptions
+
+
+def way_to_wait(
+    device: cl.Device, options: DeviceOptions
+) -> Callable[[cl.CommandQueue, cl.Event], None]:
+    """How to wait for commands of a device: idle if it is a part of one, by its options.
+
+    A whole device may have all cores of its options, too.
+    """
+    is_part = bool(options.cores) and device.parent_device is not None
+    return wait_idle if is_part else wait_helping
 
 
 def wait_helping(_queue: cl.CommandQueue, event: cl.Event) -> None:

@@ -44,8 +44,9 @@ FEW_POSITIONS = 256
 """Of a product: its tiles along positions are partly empty, or divide badly among units."""
 MOST_PADDING = 1.25
 """Rows that are computed in terms of those that there are."""
-MOST_WEIGHTS = 1 << 18
-"""Elements that stay in cache from one block of positions to the next, where there is a next."""
+MOST_WEIGHTS, MOST_ONCE = 1 << 18, 1 << 19
+"""Elements that stay in cache from one block of positions to the next, and those that panels of
+packed tiles, which are short and many, read no faster where all positions are one block."""
 
 SMALL_TILES = ((6, 2), (4, 3))
 """Tiles (positions, vectors) whose sums and operands fit 16 registers."""
@@ -179,7 +180,7 @@ def refuse_cost(d: Direct) -> str | None:
         return f"more than {IMAGE_CHANNELS} channels: gathering them costs little" if many else None
     if not w.pointwise or w.batch * w.pixels > FEW_POSITIONS:
         return f"strides, or more than {FEW_POSITIONS} positions"
-    if w.inner * w.outer >= MOST_WEIGHTS and d.blocks > 1:
+    if w.inner * w.outer >= (MOST_WEIGHTS if d.blocks > 1 else MOST_ONCE):
         return "weights that fit no cache"
     return None
 
