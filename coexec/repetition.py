@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from coexec.core.events import Trace
 from coexec.processors.simulated.phone import Phone
+from coexec.processors.simulated.tape import Tape, play
 from coexec.simulation.energy import DRAM, energy_between
-from coexec.simulation.frequency import HEAT_PERIOD_US, PERFORMANCE
+from coexec.simulation.frequency import HEAT_PERIOD_US
 
 Step = Callable[[Trace | None], object]
 """Runs a model once."""
@@ -34,24 +35,34 @@ def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
 
     A run at the speeds of an earlier one takes as long and as much energy: where neither other apps
     nor the governor take part, such runs are not simulated again, but leapt over until the next
-    look at the temperature. A run in which a speed changed is none to go by.
+    look at the temperature. At other speeds the first run is played again from tape, if there is
+    one (:mod:`coexec.processors.simulated.tape`), and simulated if not; then a run in which a speed
+    changed is none to go by.
     """
     engine = phone.engine
-    steady = not engine.loads and phone.condition.governor == PERFORMANCE
+    steady = engine.constant
     end = engine.now_us + seconds * 1e6
     known: dict[tuple[float, ...], _Repeated] = {}
+    tape: Tape | None = None
     while engine.now_us < end:
         start, speeds = engine.now_us, _speeds(phone)
         one = known.get(speeds)
-        if one is None:
-            one = _watched(phone, step)
-            if steady and one.us > 0 and speeds == _speeds(phone):
-                known[speeds] = one
+        if one is None and tape is not None:
+            one = known[speeds] = _played(phone, tape)
+        elif one is None:
+            with phone.timeline.recording() as recorded:
+                one = _watched(phone, step)
+            if steady and one.us > 0:
+                tape = recorded if recorded.whole and recorded.threads else None
+                if speeds == _speeds(phone):
+                    known[speeds] = one
         yield Sample(start / 1e6, one.us / 1e3, engine.celsius, one.lowest)
         if speeds not in known:
             continue
-        times = max(int(HEAT_PERIOD_US / one.us), 1)
+        watts = sum(one.joules.values()) / one.us * 1e6
         while engine.now_us < end and speeds == _speeds(phone):
+            calm_us = min(engine.calm_us(watts), end - engine.now_us)
+            times = max(int(max(HEAT_PERIOD_US, calm_us) / one.us), 1)
             engine.leap(
                 times * one.us,
                 {part: times * joules for part, joules in one.joules.items()},
@@ -81,6 +92,20 @@ def _watched(phone: Phone, step: Step) -> _Repeated:
         joules={part: j for part, j in spent.items() if part == DRAM or part in worked},
         busy_us=worked,
         lowest=min(speeds[name] for name, us in worked.items() if us > 0),
+    )
+
+
+def _played(phone: Phone, tape: Tape) -> _Repeated:
+    """A run at the present speeds, from tape."""
+    engine = phone.engine
+    speeds = {unit.name: engine.speed(unit.name) for unit in engine.units}
+    run = play(tape, speeds, engine.device.shared_gbps)
+    joules = {name: engine.busy_w(name) * us * 1e-6 for name, us in run.busy_us.items()}
+    return _Repeated(
+        us=run.us,
+        joules={**joules, DRAM: run.moved * engine.device.joule_per_byte},
+        busy_us=run.busy_us,
+        lowest=min(speeds[name] for name, us in run.busy_us.items() if us > 0),
     )
 
 

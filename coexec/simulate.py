@@ -22,8 +22,9 @@ from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc, read_soc
 from coexec.core.soc_of_machine import read_desk
 from coexec.core.types import Array
-from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL
+from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, NAMES
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
+from coexec.planning.verification import verify
 from coexec.processors.simulated.footprint import largest_tensors
 from coexec.processors.simulated.options import CHOICES, NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
@@ -214,7 +215,13 @@ def _planned(subject: Subject, setup: Setup, soc: Soc) -> Planning:
     how = PlanOptions(setup.policy, seconds=0.0)
     if subject.trains:
         return plan_training(_trainer(subject, processors, None), subject.feeds, how)
-    return plan_inference(subject.model, subject.feeds, processors, how)
+    planning = plan_inference(subject.model, subject.feeds, processors, how)
+    if setup.policy != AUTO:
+        return planning
+    tried = verify(subject.model, subject.feeds, processors, planning)
+    plan = tried.planning.plan
+    named = plan if plan.policy in NAMES else replace(plan, policy=SINGLE)
+    return replace(tried.planning, plan=named)
 
 
 def _trainer(subject: Subject, processors: Mapping[str, Processor], plan: Plan | None) -> Trainer:

@@ -39,8 +39,10 @@ LINK = "link"
 """Stands among the calls that failed if the link could not be measured."""
 SLOWDOWN = "#slowdown"
 """Key, with a name behind it, of how another processor slows this one down: the only feature."""
-HANDOVER = "#handover"
+HANDOVER = "#end to start"
 """Key, with a name behind it, of the way to another processor in memory that both share."""
+EXCHANGE = "#exchange"
+"""Key, with a name behind it, of the host's time for letting another processor go on from here."""
 OWN_KEYS = "#"
 """Keys that begin so are of no operator call."""
 
@@ -77,6 +79,11 @@ class ProcessorCosts:
     @property
     def name(self) -> str:
         return self.processor.describe().name
+
+    @property
+    def restart_us(self) -> float:
+        """What one more launch takes; the times of real processors have it in them."""
+        return 0.0
 
     def cost(self, call: OpCall) -> Cost:
         """What a call that the processor supports costs."""
@@ -120,6 +127,18 @@ class ProcessorCosts:
         """The way to another processor: measured from end to start, else through the host."""
         entry = self.store.get(_pair_key(HANDOVER, other))
         return between(self.link(), other.link()) if entry is None else Line(entry.time, 0.0)
+
+    def exchange_us(self, other: ProcessorCosts) -> float | None:
+        """The host's time for letting ``other`` go on with a result of this; none if not measured.
+
+        A launch of what goes on is not in it.
+        """
+        entry = self.store.get(_pair_key(EXCHANGE, other))
+        return None if entry is None else entry.time.median_us
+
+    def learn_exchange(self, other: ProcessorCosts, time: Distribution) -> None:
+        """Keep what :meth:`exchange_us` tells."""
+        self.store.put(_pair_key(EXCHANGE, other), Entry(time))
 
     def slowdown(self, other: ProcessorCosts) -> float:
         """How many times longer things take here while ``other`` is busy; 1 if nobody measured."""

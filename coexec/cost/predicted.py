@@ -33,6 +33,10 @@ class Predicting(ABC):
         """The way to the host and back."""
 
     @abstractmethod
+    def predicted_start(self) -> Distribution:
+        """Time of a launch before its first call: :meth:`predicted_link` has it in each write."""
+
+    @abstractmethod
     def traffic_gbps(self, call: OpCall) -> float:
         """Memory bandwidth that a call takes while it runs."""
 
@@ -62,6 +66,10 @@ class PredictedCosts(ProcessorCosts):
     def measured(self, call: OpCall) -> Entry | None:
         """The prediction in place of a measurement."""
         return Entry(self.predicting.predicted(call), call.identifier)
+
+    @property
+    def restart_us(self) -> float:
+        return self.predicting.predicted_start().median_us
 
     def link(self) -> HostLink:
         return self.predicting.predicted_link()

@@ -14,9 +14,10 @@ class Ledger:
     def __init__(self) -> None:
         self._joules: dict[str, float] = {}
 
-    def add(self, part: str, joules: float) -> None:
-        """Book energy on a part."""
+    def add(self, part: str, joules: float) -> float:
+        """Book energy on a part, and hand it back."""
         self._joules[part] = self._joules.get(part, 0.0) + joules
+        return joules
 
     @property
     def joules(self) -> dict[str, float]:

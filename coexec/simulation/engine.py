@@ -4,15 +4,13 @@ SimPy keeps the clock and the events. Between two events all rates are constant 
 that each step is exact: progress, bytes, energy and temperature have closed forms. What changes
 rates: work that begins or ends, a phase with other traffic, a frequency, a load of other apps.
 
-Where the units at work cannot exceed the shared bandwidth even together (one alone never does), the
-phases of their work do not influence each other: then all of them are planned at once with NumPy,
-and an event is needed at their end only. All that happens at one instant is planned for once, when
-it is over. This is what makes virtual time fast.
+Phases of work are planned many at once, up to where the first unit has nothing more to do
+(:mod:`coexec.simulation.course`): an event is needed there only. All that happens at one instant is
+planned for once, when it is over. This is what makes virtual time fast.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,16 +20,20 @@ import simpy
 from simpy.events import EventPriority
 
 from coexec.simulation.condition import IDLE, Condition
+from coexec.simulation.course import Course, courses_of
 from coexec.simulation.device import Device, Unit
 from coexec.simulation.energy import BASE, DRAM, IDLE_POWER, Ledger
-from coexec.simulation.frequency import HEAT_PERIOD_US, PERIOD_US, SCHEDUTIL, Frequency
-from coexec.simulation.heat import temperature_after
+from coexec.simulation.frequency import (
+    HEAT_PERIOD_US,
+    PERFORMANCE,
+    PERIOD_US,
+    SCHEDUTIL,
+    Frequency,
+)
+from coexec.simulation.heat import seconds_to_throttle, temperature_after
 from coexec.simulation.load import LoadState, come_and_go
-from coexec.simulation.sharing import max_min_shares
-from coexec.simulation.work import Floats, Job, Timing, Work
+from coexec.simulation.work import Job, Work
 
-EPSILON_US = 1e-4
-"""Instants closer than this are one: below it lies the rounding of hours in a double."""
 LEAST_SHARE = 0.01
 """Of its silicon, that other apps leave a unit at least."""
 LAST = EventPriority(2)
@@ -40,7 +42,7 @@ LAST = EventPriority(2)
 
 @dataclass
 class _Lane:
-    """A unit with its queue. ``ends`` is the plan: absolute ends of phases from the present one.
+    """A unit with its queue and the planned course of the first in it.
 
     ``share`` is the part of its silicon that it has until rates change.
     """
@@ -48,8 +50,7 @@ class _Lane:
     unit: Unit
     frequency: Frequency
     queue: deque[Job] = field(default_factory=deque)
-    ends: Sequence[float] | Floats = ()
-    durations: Sequence[float] | Floats = ()
+    course: Course | None = None
     share: float = 1.0
     busy_us: float = 0.0
     busy_before_us: float = 0.0
@@ -79,14 +80,17 @@ class Engine:
         self.hottest_celsius = self.celsius
         self.loads = [LoadState(load) for load in condition.loads]
         self._lanes: dict[str, _Lane] = {}
+        self._apart = True
         self._active: list[tuple[_Lane, Job]] = []
         self._settled_us = 0.0
         self._alarm = 0
         self._alarm_us = float("nan")
         self._changed = False
+        self._planned = False
         self._load_gbps = 0.0
         self._idle_w = sum(device.idle_w.values())
         self._leaping: dict[str, float] = {}
+        self._calm_until_us = 0.0
         self._governing = False
         self.env.process(self._watch_heat())
         rng = np.random.default_rng([seed, 1])
@@ -105,12 +109,23 @@ class Engine:
         """Let a unit work; one that is known already stays as it is."""
         if unit.name not in self._lanes:
             limit = self.condition.speed_limit
+            others = [lane.unit.silicon for lane in self._lanes.values()]
+            self._apart = self._apart and all(map(unit.silicon.isdisjoint, others))
             self._lanes[unit.name] = _Lane(unit, Frequency(unit, self.condition.governor, limit))
 
     def busy_us(self, unit: str) -> float:
         """How long a unit has worked."""
         self.settle()
         return self._lanes[unit].busy_us
+
+    @property
+    def constant(self) -> bool:
+        """Whether work always takes as long at the same clocks: nobody else takes silicon."""
+        return self._apart and not self.loads and self.condition.governor == PERFORMANCE
+
+    def busy_w(self, unit: str) -> float:
+        """What a unit draws at its present frequency while it is busy."""
+        return self._lanes[unit].frequency.busy_w
 
     def speed(self, unit: str) -> float:
         """Present frequency of a unit relative to its top one."""
@@ -141,6 +156,16 @@ class Engine:
             self.env.run(until=self.env.timeout(us))
         self.settle()
 
+    def calm_us(self, watts: float) -> float:
+        """For how long no look at the temperature changes a clock, if units take so much power.
+
+        Known while the phone is not throttled, else 0: then every look may.
+        """
+        if any(lane.frequency.throttled for lane in self._lanes.values()):
+            return 0.0
+        rest = self._idle_w + self.device.base_w
+        return seconds_to_throttle(self.sink, self.celsius, watts + rest) * 1e6
+
     def leap(self, us: float, joules: Mapping[str, float], busy_us: Mapping[str, float]) -> None:
         """Let time pass in which units do what is known already; nothing may be queued.
 
@@ -150,6 +175,8 @@ class Engine:
         if any(lane.queue for lane in self._lanes.values()):
             raise ValueError("a leap while work is queued")
         self._leaping = {part: amount / us * 1e6 for part, amount in joules.items()}
+        self.settle()
+        self._calm_until_us = self.now_us + self.calm_us(sum(self._leaping.values()))
         self.pass_time(us)
         self._leaping = {}
         for unit, worked in busy_us.items():
@@ -159,32 +186,43 @@ class Engine:
         """Book progress, energy and heat up to now."""
         now = self.now_us
         us = now - self._settled_us
-        before = self.ledger.total_j if us > 0 else 0.0
-        moved = 0.0
+        if us <= 0 and not self._planned:
+            return
+        self._planned = False
+        moved = gbps = joules = 0.0
+        seconds = us * 1e-6
         for lane, job in self._active:
             if us > 0:
                 lane.busy_us += us * lane.share
                 watts = lane.frequency.busy_w * lane.share
-                self.ledger.add(lane.unit.name, watts * us * 1e-6)
-            moved += _progress(lane, job, now)  # work that takes no time ends here, too
+                joules += self.ledger.add(lane.unit.name, watts * seconds)
+            assert lane.course is not None
+            before = job.moved
+            lane.course.advance(job, now)  # work that takes no time ends here, too
+            moved += job.moved - before
+            gbps = max(gbps, lane.course.passed_gbps)
         if moved:
-            self.ledger.add(DRAM, moved * self.device.joule_per_byte)
+            joules += self.ledger.add(DRAM, moved * self.device.joule_per_byte)
         if us <= 0:
             return
-        seconds = us * 1e-6
-        self.peak_gbps = max(self.peak_gbps, moved / seconds * 1e-9 + self._load_gbps)
-        wanted = self._load_demand()
-        for state in self.loads:
-            gbps = state.load.gbps * self._load_gbps / wanted if wanted else 0.0
-            state.book(self.ledger, self.device, gbps, seconds)
+        self.peak_gbps = max(self.peak_gbps, gbps, moved / us * 1e-3 + self._load_gbps)
+        joules += self._book_load(seconds)
         for part, watts in self._leaping.items():
-            self.ledger.add(part, watts * seconds)
-        self.ledger.add(IDLE_POWER, self._idle_w * seconds)
-        self.ledger.add(BASE, self.device.base_w * seconds)
-        watts = (self.ledger.total_j - before) / seconds
-        self.celsius = temperature_after(self.sink, self.celsius, watts, seconds)
+            joules += self.ledger.add(part, watts * seconds)
+        joules += self.ledger.add(IDLE_POWER, self._idle_w * seconds)
+        joules += self.ledger.add(BASE, self.device.base_w * seconds)
+        self.celsius = temperature_after(self.sink, self.celsius, joules / seconds, seconds)
         self.hottest_celsius = max(self.hottest_celsius, self.celsius)
         self._settled_us = now
+
+    def _book_load(self, seconds: float) -> float:
+        """Joules of other apps."""
+        wanted = self._load_demand()
+        joules = 0.0
+        for state in self.loads:
+            gbps = state.load.gbps * self._load_gbps / wanted if wanted else 0.0
+            joules += state.book(self.ledger, self.device, gbps, seconds)
+        return joules
 
     def _release(self, job: Job) -> None:
         if self._lanes[job.unit].queue[0] is job:
@@ -226,53 +264,30 @@ class Engine:
         """Ends of phases at present rates, and an alarm for when they stop being right."""
         active = [(lane, job) for lane in self._lanes.values() if (job := lane.job) is not None]
         self._active = active
-        self._load_gbps = self._load_demand()
+        self._load_gbps = self._load_demand() if self.loads else 0.0
         if not active:
             self._alarm += 1
             self._alarm_us = float("nan")
             return
         now = self.now_us
-        timings = []
+        self._planned = True
+        jobs, timings = [], []
         for lane, job in active:
             job.begin(now)
             lane.share = self._share(lane)
+            jobs.append(job)
             timings.append(job.work.alone(lane.frequency.speed * lane.share))
-        if self._fits_together(timings):
-            for (lane, job), timing in zip(active, timings, strict=True):
-                _plan_all(job, lane, timing, now)
-        else:
-            self._plan_next(active, timings, now)
-        self._set_alarm(min(float(lane.ends[-1]) for lane, _ in active))
-
-    def _fits_together(self, timings: Sequence[Timing]) -> bool:
-        """Whether nobody would notice the others' traffic whatever phases meet."""
-        if len(timings) == 1 and not self._load_gbps:
-            return True
-        wanted = sum(timing.most_gbps for timing in timings)
-        return wanted + self._load_gbps <= self.device.shared_gbps
-
-    def _plan_next(
-        self, active: Sequence[tuple[_Lane, Job]], timings: Sequence[Timing], now: float
-    ) -> None:
-        """The present phase of each, with shares of the bandwidth."""
-        alone = [
-            timing.phases_us[job.phase] for timing, (_, job) in zip(timings, active, strict=True)
-        ]
-        demands = [
-            job.work.phase_bytes[job.phase] / us * 1e-3 if us else 0.0
-            for (_, job), us in zip(active, alone, strict=True)
-        ]
-        # Loads of other apps take part like one more unit.
-        *shares, self._load_gbps = max_min_shares(
-            [*demands, self._load_gbps], self.device.shared_gbps
+        courses, self._load_gbps = courses_of(
+            jobs, timings, now, self.device.shared_gbps, self._load_gbps
         )
-        for (lane, job), us, demand, share in zip(active, alone, demands, shares, strict=True):
-            duration = us * demand / share if demand > share else us
-            lane.durations = (duration,)
-            lane.ends = (now + duration * job.left,)
+        for (lane, _), course in zip(active, courses, strict=True):
+            lane.course = course
+        self._set_alarm(min([course.end_us for course in courses]))
 
     def _share(self, lane: _Lane) -> float:
         """Share of its silicon that a unit at work has."""
+        if self._apart and not self.loads:
+            return 1.0
         silicon = lane.unit.silicon
         rivals = 0
         for other, _ in self._active:
@@ -309,11 +324,14 @@ class Engine:
 
     def _watch_heat(self) -> Generator[simpy.Event, None, None]:
         while True:
+            before = self.celsius
             yield self.env.timeout(HEAT_PERIOD_US)
+            if self.now_us < self._calm_until_us and self._leaping:
+                continue
             self.settle()
             steps = [lane.frequency.step for lane in self._lanes.values()]
             for lane in self._lanes.values():
-                lane.frequency.look(self.sink, self.celsius)
+                lane.frequency.look(self.sink, self.celsius, before)
             if steps != [lane.frequency.step for lane in self._lanes.values()]:
                 self._finish()
                 self._plan_later()
@@ -346,35 +364,3 @@ class _Late(simpy.Event):
         self.callbacks = [then]
         self._ok, self._value = True, None
         env.schedule(self, LAST)
-
-
-def _plan_all(job: Job, lane: _Lane, timing: Timing, now: float) -> None:
-    """All phases that are left."""
-    if job.phase == 0 and job.left == 1.0:
-        lane.durations, lane.ends = timing.durations_us, now + timing.ends_us
-        return
-    lane.durations = timing.durations_us[job.phase :]
-    lane.ends = now + np.cumsum(lane.durations) - lane.durations[0] * (1.0 - job.left)
-
-
-def _progress(lane: _Lane, job: Job, now: float) -> float:
-    """Move a job to where it is now; the bytes that this moved."""
-    before, over = job.moved, len(lane.ends)
-    if not over:  # the alarm of this very instant has not rung yet
-        return 0.0
-    if lane.ends[-1] > now + EPSILON_US:
-        over = bisect_right(lane.ends, now + EPSILON_US)
-    if over:
-        job.ends_us[job.phase : job.phase + over] = lane.ends[:over]
-        job.phase += over
-        job.left = 1.0
-        lane.ends, lane.durations = lane.ends[over:], lane.durations[over:]
-    if job.finished:
-        job.moved = job.work.moved
-        return job.moved - before
-    if len(lane.ends):
-        duration = float(lane.durations[0])
-        job.left = min(max((float(lane.ends[0]) - now) / duration, 0.0), 1.0) if duration else 0.0
-    work, phase = job.work, job.phase
-    job.moved = work.bytes_before[phase] + work.phase_bytes[phase] * (1.0 - job.left)
-    return job.moved - before

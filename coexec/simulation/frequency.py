@@ -1,8 +1,8 @@
 """Frequencies of a unit: the step that a governor and the heat leave it.
 
 ``schedutil`` is Linux's rule: 1.25 times the load, measured at the present frequency, every
-``PERIOD_US``. Heat is Linux's ``step_wise``: above the trip point one step down at each look, below
-it (by a margin) one step up.
+``PERIOD_US``. Heat is Linux's ``step_wise``: above the trip point one step down at each look while
+it still gets hotter, below it one step up while it gets cooler, so that a phone hovers there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ PERIOD_US = 10_000.0
 """Time between two decisions of ``schedutil``."""
 HEAT_PERIOD_US = 100_000.0
 """Time between two looks at the temperature (Linux's polling-delay on phones)."""
-MARGIN_K = 2.0
-"""So far below the trip point frequencies rise again."""
 HEADROOM = 1.25
 PERFORMANCE, SCHEDUTIL = "performance", "schedutil"
 GOVERNORS = (PERFORMANCE, SCHEDUTIL)
@@ -44,6 +42,11 @@ class Frequency:
     def busy_w(self) -> float:
         return self.unit.busy_w[self.step]
 
+    @property
+    def throttled(self) -> bool:
+        """Whether heat bounds it."""
+        return self.hot_limit < self.most
+
     def settled(self, busy: bool) -> bool:
         """Whether the governor would change nothing if the load stayed as it is."""
         if self.governor == PERFORMANCE:
@@ -59,11 +62,11 @@ class Frequency:
             step = max(step, self.step + 1) if load > 0.999 else step
             self.step = min(step, self.hot_limit)
 
-    def look(self, sink: HeatSink, celsius: float) -> None:
-        """Decide by the temperature."""
-        if celsius > sink.throttle_celsius:
+    def look(self, sink: HeatSink, celsius: float, before_celsius: float) -> None:
+        """Decide by the temperature now and at the look before."""
+        if celsius > sink.throttle_celsius and celsius > before_celsius:
             self.hot_limit = max(self.hot_limit - 1, 0)
-        elif celsius < sink.throttle_celsius - MARGIN_K:
+        elif celsius < sink.throttle_celsius and celsius < before_celsius:
             self.hot_limit = min(self.hot_limit + 1, self.most)
         at_most = self.hot_limit
         self.step = at_most if self.governor == PERFORMANCE else min(self.step, at_most)

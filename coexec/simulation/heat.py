@@ -20,6 +20,17 @@ def temperature_after(sink: HeatSink, celsius: float, watts: float, seconds: flo
     return settled + (celsius - settled) * decay
 
 
+def seconds_to_throttle(sink: HeatSink, celsius: float, watts: float) -> float:
+    """Until throttling begins at constant power: the inverse of :func:`temperature_after`."""
+    if celsius >= sink.throttle_celsius:
+        return 0.0
+    settled = sink.ambient_celsius + watts * sink.kelvin_per_watt
+    if settled <= sink.throttle_celsius:
+        return math.inf
+    share = (settled - celsius) / (settled - sink.throttle_celsius)
+    return sink.kelvin_per_watt * sink.joule_per_kelvin * math.log(share)
+
+
 def sustained_w(sink: HeatSink) -> float:
     """Power at which the temperature settles where throttling begins."""
     return (sink.throttle_celsius - sink.ambient_celsius) / sink.kelvin_per_watt

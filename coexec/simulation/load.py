@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 
 import numpy as np
@@ -22,13 +23,15 @@ class LoadState:
         self.load = load
         self.on = False
 
-    def book(self, ledger: Ledger, device: Device, gbps: float, seconds: float) -> None:
-        """Energy of a span in which nothing changed and the load had ``gbps``."""
-        if self.on:
-            full = sum(device.full_w.get(block, 0.0) for block in self.load.silicon)
-            watts = self.load.share * full
-            watts += gbps * 1e9 * device.joule_per_byte
-            ledger.add(LOAD, watts * seconds)
+    def book(self, ledger: Ledger, device: Device, gbps: float, seconds: float) -> float:
+        """Joules of a span in which nothing changed and the load had ``gbps``."""
+        if not self.on:
+            return 0.0
+        # Exact: the order of a set differs from process to process, and so would a plain sum.
+        full = math.fsum(device.full_w.get(block, 0.0) for block in self.load.silicon)
+        watts = self.load.share * full
+        watts += gbps * 1e9 * device.joule_per_byte
+        return ledger.add(LOAD, watts * seconds)
 
     def switch(self) -> None:
         """Come or go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,16 +15,28 @@ Floats = NDArray[np.float64]
 class Timing:
     """Phases one after the other at one speed, when nobody else uses the memory.
 
-    ``durations_us`` by phase (``phases_us``: the same as a list), ``ends_us`` from the start of the
-    first, ``most_gbps`` the highest bandwidth that any phase takes.
+    ``phases_us`` by phase, ``ends_us`` from the start of the first.
     """
 
-    def __init__(self, durations_us: Floats, moved: Floats) -> None:
-        self.durations_us = durations_us
+    def __init__(self, durations_us: Floats, moved: list[float]) -> None:
+        # Lists: the engine reads them one by one, which takes NumPy ten times as long.
         self.phases_us: list[float] = durations_us.tolist()
-        self.ends_us = np.cumsum(durations_us)
-        rates = np.divide(moved, durations_us, out=np.zeros(len(moved)), where=durations_us > 0)
-        self.most_gbps = float(rates.max()) * 1e-3
+        self.ends_us: list[float] = durations_us.cumsum().tolist()
+        self._moved = moved
+        self._gbps: list[float] | None = None
+
+    @property
+    def gbps(self) -> list[float]:
+        """What each phase takes of the memory's bandwidth."""
+        if self._gbps is None:  # by hand: the lock of a cached property takes as long as the rest
+            phases = zip(self._moved, self.phases_us, strict=True)
+            self._gbps = [moved / us * 1e-3 if us else 0.0 for moved, us in phases]
+        return self._gbps
+
+    @property
+    def most_gbps(self) -> float:
+        """The highest bandwidth that any phase takes."""
+        return max(self.gbps)
 
 
 class Work:
@@ -50,7 +63,6 @@ class Work:
                 raise ValueError("work needs at least one phase, with four numbers each")
             if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
                 raise ValueError("work has a phase that is negative or no number")
-        # Lists: the engine reads them one by one, which takes NumPy ten times as long.
         self.phase_bytes: list[float] = self.bytes.tolist()
         self.bytes_before: list[float] = [0.0, *np.cumsum(self.bytes).tolist()]
         self.moved = self.bytes_before[-1]
@@ -71,28 +83,54 @@ class Work:
         known = self._timings.get(speed)
         if known is None:
             us = self.fixed_us + self.compute_us / speed + self.memory_us
-            known = self._timings[speed] = Timing(us, self.bytes)
+            known = self._timings[speed] = Timing(us, self.phase_bytes)
         return known
 
 
-class Job:
+class Progress:
+    """How far some work has come.
+
+    ``phase`` is the one under way, ``left`` the share of it that is left to do, ``moved`` the bytes
+    so far, and ``ends_us`` when each phase ended (NaN before).
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.phase = 0
+        self.left = 1.0
+        self.ends_us = [math.nan] * len(work)
+        self.moved = 0.0
+
+    def move_to(self, phase: int, left: float) -> None:
+        """It has come so far; ``phase`` is the number of phases where all are over."""
+        self.phase, self.left = phase, left
+        work = self.work
+        self.moved = work.bytes_before[phase]
+        if left < 1.0 and phase < len(work.phase_bytes):
+            self.moved += work.phase_bytes[phase] * (1.0 - left)
+
+    @property
+    def end_us(self) -> float:
+        """When the last phase ended."""
+        return self.ends_us[-1]
+
+    @property
+    def finished(self) -> bool:
+        return self.phase >= len(self.ends_us)
+
+
+class Job(Progress):
     """Work in the queue of a unit. ``done`` happens when its last phase ends.
 
-    ``begin_us`` is when its first phase started, ``ends_us`` when each phase ended (NaN before).
-    ``phase`` is the one under way, ``left`` the share of it that is left to do, and ``moved`` the
-    bytes so far.
+    ``begin_us`` is when its first phase started (NaN before).
     """
 
     def __init__(self, unit: str, work: Work, done: simpy.Event) -> None:
+        super().__init__(work)
         self.unit = unit
-        self.work = work
         self.done = done
         self.ready = False
-        self.phase = 0
-        self.left = 1.0
-        self.begin_us = float("nan")
-        self.ends_us = np.full(len(work), np.nan)
-        self.moved = 0.0
+        self.begin_us = math.nan
 
     def begin(self, now_us: float) -> None:
         """It is at work from now on; once begun it stays so."""
@@ -102,12 +140,3 @@ class Job:
     def release(self) -> None:
         """What it waited for has happened."""
         self.ready = True
-
-    @property
-    def end_us(self) -> float:
-        """When the last phase ended."""
-        return float(self.ends_us[-1])
-
-    @property
-    def finished(self) -> bool:
-        return self.phase >= len(self.work)

@@ -19,7 +19,7 @@ from coexec.study.plans import Desk
 from coexec.zoo.catalog import build
 
 SOC = find_soc("snapdragon-855")
-SMALL = replace(SOC, thermal=replace(SOC.thermal, kelvin_per_watt=6.0, joule_per_kelvin=0.5))
+SMALL = replace(SOC, thermal=replace(SOC.thermal, kelvin_per_watt=8.0, joule_per_kelvin=0.5))
 """It heats and cools so fast that its clocks go up and down around the trip point."""
 SECONDS = 90.0
 
@@ -55,7 +55,7 @@ def test_clocks_that_come_back_are_not_simulated_again(desk: Desk) -> None:
 
     samples = list(repeat(phone, counted, SECONDS))
     assert set(simulated.values()) == {1}
-    assert len(samples) > len(simulated) > 10
+    assert len(samples) > 100 > len(simulated) > 5
 
 
 def test_it_comes_to_what_runs_one_by_one_come_to(desk: Desk) -> None:
@@ -67,9 +67,9 @@ def test_it_comes_to_what_runs_one_by_one_come_to(desk: Desk) -> None:
     while alone.engine.now_us < SECONDS * 1e6:
         each(None)
     spent, known = phone.engine.ledger, alone.engine.ledger
-    assert phone.engine.celsius == pytest.approx(alone.engine.celsius, abs=1.0)
+    assert phone.engine.celsius == pytest.approx(alone.engine.celsius, abs=0.1)
     assert spent.total_j / phone.engine.now_us == pytest.approx(
-        known.total_j / alone.engine.now_us, rel=0.02
+        known.total_j / alone.engine.now_us, rel=0.005
     )
 
 

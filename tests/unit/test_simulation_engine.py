@@ -12,8 +12,8 @@ from coexec.simulation.condition import CONDITIONS, IDLE, Condition, Load
 from coexec.simulation.device import Device, HeatSink, Unit
 from coexec.simulation.energy import BASE, DRAM, IDLE_POWER, LOAD
 from coexec.simulation.engine import Engine
-from coexec.simulation.frequency import PERIOD_US
-from coexec.simulation.heat import sustained_w, temperature_after
+from coexec.simulation.frequency import PERFORMANCE, PERIOD_US, Frequency
+from coexec.simulation.heat import seconds_to_throttle, sustained_w, temperature_after
 from coexec.simulation.sharing import max_min_shares
 from coexec.simulation.work import Job, Work
 
@@ -82,7 +82,7 @@ def test_work_takes_the_sum_of_its_phases() -> None:
     engine = engine_with(GPU)
     job = engine.submit("gpu", Work([5.0, 5.0], [10.0, 0.0], [20.0, 7.0], [3.0, 4.0]))
     finish(engine, job)
-    assert job.ends_us.tolist() == pytest.approx([35.0, 47.0])
+    assert job.ends_us == pytest.approx([35.0, 47.0])
     assert engine.busy_us("gpu") == pytest.approx(47.0)
 
 
@@ -213,6 +213,9 @@ def test_heat_follows_the_charging_curve() -> None:
     engine.pass_time(seconds * 1e6)
     assert engine.celsius == pytest.approx(25 + 2.0 * 10 * (1 - math.exp(-1)), rel=1e-9)
     assert temperature_after(COOL, 25.0, 2.0, 1e9) == pytest.approx(45.0)
+    warm = temperature_after(COOL, 30.0, 5.0, seconds_to_throttle(COOL, 30.0, 5.0))
+    assert warm == pytest.approx(COOL.throttle_celsius)
+    assert seconds_to_throttle(COOL, 30.0, sustained_w(COOL)) == math.inf
     assert engine.ledger.total_j == pytest.approx(2.0 * seconds)
 
 
@@ -229,6 +232,16 @@ def test_a_hot_phone_slows_down_until_its_power_is_what_it_can_give_off() -> Non
     assert min(speed) < 1.0
     assert (engine.ledger.total_j - before) / 50 == pytest.approx(sustained_w(sink), rel=0.1)
     assert engine.hottest_celsius < sink.throttle_celsius + 2.0
+
+
+def test_clocks_go_down_only_while_it_gets_hotter_and_up_while_it_gets_cooler() -> None:
+    """Linux's step_wise: above its trip point a phone that cools keeps the clocks it has."""
+    unit = Frequency(GPU, PERFORMANCE, 1.0)
+    seen = []
+    for before, celsius in ((60.1, 60.2), (60.2, 60.1), (59.0, 59.5), (59.5, 59.0)):
+        unit.look(COOL, celsius, before)
+        seen.append(unit.speed)
+    assert seen == [0.7, 0.7, 0.7, 1.0]
 
 
 def test_a_governor_ramps_up_while_there_is_work_and_down_without() -> None:

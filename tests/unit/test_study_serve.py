@@ -54,6 +54,22 @@ def test_one_after_the_other_as_coexec_simulate_says(desk: Desk, policy: str) ->
     assert found.joules / 3 == pytest.approx(known.total_j, rel=0.05)
 
 
+def ms(desk: Desk, strategy: str) -> float:
+    return served(desk, Workload("sequence", 1), strategy).latencies_ms[0]
+
+
+def test_auto_takes_no_plan_that_is_slower_than_a_processor_alone() -> None:
+    """Heads on four maps: results on their way end a launch, and an NPU takes long for each."""
+    phone = find_soc("dimensity-9300")
+    options = SimulatedOptions(numerics=NONE, precision="float16")
+    desk = Desk(load(build("detector", 1)), phone, options)
+    alone = {name: ms(desk, name) for name in ("cpu", "gpu", "npu")}
+    assert alone["npu"] < 0.5 * min(alone["cpu"], alone["gpu"])
+    assert ms(desk, "auto") <= 1.02 * alone["npu"]
+    chain = desk.placed("chain").plan.predicted_us
+    assert chain == pytest.approx(1e3 * ms(desk, "chain"), rel=0.1)
+
+
 def test_requests_of_a_burst_wait_for_those_before(desk: Desk) -> None:
     alone = served(desk, Workload("sequence", 1), "cpu").latencies_ms[0]
     burst = served(desk, Workload("burst", 4), "cpu").latencies_ms

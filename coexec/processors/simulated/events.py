@@ -33,7 +33,7 @@ def _parts(track: str, executable: SimulatedExecutable, job: Job) -> tuple[Event
     """Kernels: each starts when it was handed over, after the one before it."""
     parts, previous = [], job.begin_us
     for kernel, fixed, end in zip(
-        executable.kernels, job.work.fixed_us.tolist(), job.ends_us.tolist(), strict=False
+        executable.kernels, job.work.fixed_us.tolist(), job.ends_us, strict=False
     ):
         parts.append(_part(track, kernel, min(previous + fixed, end), end))
         previous = end

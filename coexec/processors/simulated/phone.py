@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import simpy
 
+from coexec.core.processor import Ticket
 from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc
 from coexec.core.timeline import Signal, Thread, Timeline
 from coexec.cost.distribution import Distribution
 from coexec.processors.simulated.memory import PhoneMemory
+from coexec.processors.simulated.tape import Hear, Learn, Note, Submit, Tape, Tell
 from coexec.processors.simulated.ticket import SimulatedTicket
 from coexec.simulation.condition import Condition, condition_named
 from coexec.simulation.engine import Engine
 from coexec.simulation.from_soc import device_of
+from coexec.simulation.work import Job, Work
 
 
 class Phone:
@@ -55,12 +59,14 @@ def shared_phone(soc: str, condition: str, seed: int) -> Phone:
 class Happening(Signal):
     """A signal of the simulation."""
 
-    def __init__(self, event: simpy.Event) -> None:
+    def __init__(self, event: simpy.Event, timeline: PhoneTimeline) -> None:
         self.event = event
+        self.timeline = timeline
 
     def happen(self) -> None:
         if not self.event.triggered:
             self.event.succeed()
+            self.timeline.told(self.event)
 
 
 class PhoneTimeline(Timeline):
@@ -68,12 +74,41 @@ class PhoneTimeline(Timeline):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._tape: Tape | None = None
+        self._thread_notes: list[Note] | None = None
 
     def now_ns(self) -> int:
         return round(self.engine.now_us * 1e3)
 
     def signal(self) -> Signal:
-        return Happening(self.engine.env.event())
+        return Happening(self.engine.env.event(), self)
+
+    @contextmanager
+    def recording(self) -> Iterator[Tape]:
+        """A tape of what the threads do meanwhile."""
+        self._tape = tape = Tape()
+        try:
+            yield tape
+        finally:
+            self._tape = None
+
+    def submitted(self, job: Job, draw: Callable[[], Work], *, alone: bool) -> None:
+        """Work was handed over, which waits for nothing but what is before it if ``alone``."""
+        if self._tape is not None:
+            self._note(Submit(self._tape.number_of(job), job.unit, draw))
+            self._tape.whole = self._tape.whole and alone
+
+    def told(self, event: simpy.Event) -> None:
+        """A signal has happened."""
+        if self._tape is not None:
+            self._note(Tell(self._tape.signal_of(event)))
+
+    def _note(self, note: Note) -> None:
+        assert self._tape is not None
+        if self._thread_notes is None:
+            self._tape.whole = False
+        else:
+            self._thread_notes.append(note)
 
     def wait(self, ticket: SimulatedTicket) -> None:
         """Let time pass until the host knows that some work is done."""
@@ -96,8 +131,9 @@ class PhoneTimeline(Timeline):
             raise
 
     def _thread(self, thread: Thread) -> Generator[simpy.Event, None, None]:
+        notes = None if self._tape is None else self._tape.thread()
         try:
-            for awaited in thread:
+            for awaited in self._noted(thread, notes):
                 if isinstance(awaited, Happening):
                     yield awaited.event
                     continue
@@ -109,3 +145,23 @@ class PhoneTimeline(Timeline):
                     yield self.engine.env.timeout(delay)
         except simpy.Interrupt:
             return  # another thread failed, and says why
+
+    def _noted(self, thread: Thread, notes: list[Note] | None) -> Thread:
+        """A thread that says whose notes are written whenever it goes on."""
+        while True:
+            self._thread_notes = notes
+            awaited = next(thread, None)
+            self._thread_notes = None
+            if awaited is None:
+                return
+            if notes is not None and self._tape is not None:
+                notes.append(_waiting(awaited, self._tape))
+            yield awaited
+
+
+def _waiting(awaited: Signal | Ticket, tape: Tape) -> Note:
+    if isinstance(awaited, Happening):
+        return Hear(tape.signal_of(awaited.event))
+    assert isinstance(awaited, SimulatedTicket)
+    knowledge = awaited.knowledge
+    return Learn(tape.number_of(awaited.job), id(knowledge), knowledge.draw_us)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -114,7 +115,7 @@ class SimulatedProcessor(Processor, Predicting):
             dst.fill(0)
         work = self.pricing.copy(nbytes, to_host)
         direction = "read" if to_host else "write"
-        return self._submitted(work, after, copy=direction, nbytes=nbytes)
+        return self._submitted(lambda: work, after, copy=direction, nbytes=nbytes)
 
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
@@ -122,15 +123,7 @@ class SimulatedProcessor(Processor, Predicting):
         assert isinstance(executable, SimulatedExecutable)
         if self._computes:
             _compute(executable, buffers)
-        work = executable.work
-        factor = self.phone.draw_factor(self._launch_sigma(executable))
-        memory = self.phone.memory
-        paging_us = memory.paging_us(executable.touched_bytes) if memory.swaps else 0.0
-        if factor != 1.0 or paging_us:
-            fixed = work.fixed_us * factor
-            fixed[0] += paging_us
-            work = work.with_fixed(fixed)
-        return self._submitted(work, after, executable)
+        return self._submitted(partial(self._drawn, executable), after, executable)
 
     def wait(self, ticket: Ticket) -> Event:
         assert isinstance(ticket, SimulatedTicket)
@@ -138,6 +131,10 @@ class SimulatedProcessor(Processor, Predicting):
         if ticket.executable is None:
             return copy_event(self.name, ticket.copy, ticket.nbytes, ticket.job)
         return launch_event(self.name, ticket.executable, ticket.job, self.detailed)
+
+    def finish(self, ticket: Ticket) -> None:
+        assert isinstance(ticket, SimulatedTicket)
+        self.timeline.wait(ticket)
 
     def rates(self) -> Rates:
         return self.pricing.rates()
@@ -147,6 +144,9 @@ class SimulatedProcessor(Processor, Predicting):
 
     def predicted_link(self) -> HostLink:
         return self.pricing.link()
+
+    def predicted_start(self) -> Distribution:
+        return self.pricing.start
 
     def traffic_gbps(self, call: OpCall) -> float:
         cost = self.pricing.cost(call)
@@ -161,19 +161,32 @@ class SimulatedProcessor(Processor, Predicting):
         free = bytes_text(self.phone.memory.free_bytes)
         return f"<{self.name}: {self.phone.condition.name}, {free} free>"
 
+    def _drawn(self, executable: SimulatedExecutable) -> Work:
+        """The work of a launch: what varies of it from run to run, and paging."""
+        work = executable.work
+        factor = self.phone.draw_factor(self._launch_sigma(executable))
+        memory = self.phone.memory
+        paging_us = memory.paging_us(executable.touched_bytes) if memory.swaps else 0.0
+        if factor == 1.0 and not paging_us:
+            return work
+        fixed = work.fixed_us * factor
+        fixed[0] += paging_us
+        return work.with_fixed(fixed)
+
     def _launch_sigma(self, executable: SimulatedExecutable) -> float:
         return executable.kernels[0].cost.dispatch.sigma if executable.kernels else 0.0
 
     def _submitted(
         self,
-        work: Work,
+        draw: Callable[[], Work],
         after: Sequence[Ticket],
         executable: SimulatedExecutable | None = None,
         copy: str = "",
         nbytes: int = 0,
     ) -> SimulatedTicket:
         events = [each.job.done for each in after if isinstance(each, SimulatedTicket)]
-        job = self.phone.engine.submit(self.unit.name, work, events)
+        job = self.phone.engine.submit(self.unit.name, draw(), events)
+        self.timeline.submitted(job, draw, alone=not events)
         return SimulatedTicket(job, self._knowledge, executable, copy, nbytes)
 
 
