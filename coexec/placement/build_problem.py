@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -124,6 +125,7 @@ def build_problem(
         divisions=divisions(
             list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes
         ),
+        exchange_us=_exchanges([costs[name] for name in names]),
     )
     return Planned(problem, calls, tuple(refusals), rows)
 
@@ -169,6 +171,7 @@ def _units(costs: Sequence[ProcessorCosts]) -> tuple[Unit, ...]:
             occupied(spec.resources, everything),
             each.rates.launch_us,
             1 / (each.rates.bandwidth_gbps * 1e3),
+            each.restart_us,
         )
         for spec, each in zip(described, costs, strict=True)
     )
@@ -182,6 +185,18 @@ def _slowdowns(costs: Sequence[ProcessorCosts]) -> Matrix:
             if p != q and not victim.shares_silicon_with(other):
                 factors[p, q] = victim.slowdown(other)
     return factors
+
+
+def _exchanges(costs: Sequence[ProcessorCosts]) -> Matrix | None:
+    """The host's time for exchanges, 0 where it is not known; nothing if none is."""
+    pairs = itertools.permutations(range(len(costs)), 2)
+    known = {(p, q): us for p, q in pairs if (us := costs[p].exchange_us(costs[q])) is not None}
+    if not known:
+        return None
+    table = np.zeros((len(costs), len(costs)))
+    for place, us in known.items():
+        table[place] = us
+    return table
 
 
 def _links(costs: Sequence[ProcessorCosts]) -> tuple[Matrix, Matrix, Matrix]:
@@ -218,7 +233,8 @@ def _tasks_and_tensors(
                 numbers[value.name] = len(tensors)
                 nbytes = type_of(value).nbytes
                 wanted = value.name in fetched
-                tensors.append(Tensor(value.name, nbytes, index, fetched=wanted))
+                gate = wanted and value.name in states.gate
+                tensors.append(Tensor(value.name, nbytes, index, fetched=wanted, gate=gate))
     tasks = tuple(
         _task(node, call, numbers, states) for node, call in zip(nodes, calls, strict=True)
     )

@@ -8,6 +8,8 @@ tested on machines that do not exist. What the model says, and what it does not:
 * A tensor goes from where it is produced to where it is wanted once per destination, as soon as it
   is there. A move takes a latency (synchronisation included) and time per byte; it occupies no
   processor, and moves do not wait for each other.
+* One thread of the host hands everything over, where it is known what that takes it: no task starts
+  before.
 """
 
 from __future__ import annotations
@@ -30,13 +32,15 @@ class Unit:
     """A processor; ``resources`` is the silicon it occupies, beside itself.
 
     A copy within it (a part of a tensor cut out, parts joined) takes ``launch_us`` and
-    ``us_per_byte`` for each byte that it reads or writes.
+    ``us_per_byte`` for each byte that it reads or writes. Going on after a result for others takes
+    it ``restart_us``: that ended its launch, and the next one switches to it again.
     """
 
     name: str
     resources: frozenset[str] = frozenset()
     launch_us: float = 0.0
     us_per_byte: float = 0.0
+    restart_us: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Tensor:
     """Data of ``nbytes``. Without ``producer`` it is there before anything runs.
 
     It is then on the host, or (``home``: a task) where that task runs: a parameter lies where it
-    is updated. The host wants what is ``fetched``.
+    is updated. The host wants what is ``fetched``, and looks at a ``gate`` (fetched, too) before it
+    hands over what reads it.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Tensor:
     producer: int | None = None
     home: int | None = None
     fetched: bool = False
+    gate: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,8 @@ class Problem:
     ``latency_us[p, q]`` and ``us_per_byte[p, q]`` are those of a move from p to q; the last row
     and column are the host's. ``slowdown[p, q]`` is how many times longer a task on p takes while
     q is busy. ``time_sigma`` and ``latency_sigma`` are standard deviations of logarithms.
-    ``divisions`` are, by task, the ways to divide it.
+    ``divisions`` are, by task, the ways to divide it. ``exchange_us[p, q]`` is the host's time for
+    a task on q that waits for p, beside that of its launch; without it nothing is said of the host.
 
     Raises:
         ValueError: arrays of the wrong shape, negative or NaN times, a task before what it reads,
@@ -161,6 +168,7 @@ class Problem:
     time_sigma: Matrix
     latency_sigma: Matrix
     divisions: Mapping[int, tuple[Division, ...]] = field(default_factory=dict)
+    exchange_us: Matrix | None = None
 
     def __post_init__(self) -> None:
         tasks, units = len(self.tasks), len(self.units)
@@ -171,6 +179,9 @@ class Problem:
         _require_shape("us_per_byte", self.us_per_byte, places)
         _require_shape("latency_sigma", self.latency_sigma, places)
         _require_shape("slowdown", self.slowdown, (units, units))
+        if self.exchange_us is not None:
+            _require_shape("exchange_us", self.exchange_us, (units, units))
+            _require(bool((self.exchange_us >= 0).all()), "exchange_us has a negative value")
         for name in ("time_us", "latency_us", "us_per_byte"):
             values = getattr(self, name)
             _require(bool((values >= 0).all()), f"{name} has a value that is negative or no number")
@@ -205,6 +216,12 @@ class Problem:
     def slowdowns(self) -> list[list[float]]:
         """``slowdown`` as lists."""
         return _lists(self.slowdown)
+
+    @cached_property
+    def exchanges(self) -> list[list[float]]:
+        """``exchange_us`` as lists; nothing where it is not known."""
+        count = len(self.units)
+        return _lists(np.zeros((count, count)) if self.exchange_us is None else self.exchange_us)
 
     @cached_property
     def byte_times(self) -> list[list[float]]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coexec.placement.hand_over import handed_over_us
 from coexec.placement.problem import Matrix, Problem, Schedule
 
 SEED = 0
@@ -82,6 +83,29 @@ def _drawn(median: Matrix, sigma: Matrix, rng: np.random.Generator) -> list[list
     return drawn
 
 
+def restarts(problem: Problem, schedule: Schedule) -> dict[int, float]:
+    """Microseconds by task for which its processor is launched again before it.
+
+    A launch ends with a result for others (:mod:`coexec.runtime.partition`). Who then reads
+    something new from elsewhere has the launch in that move; a task that goes on alone has not.
+    """
+    found: dict[int, float] = {}
+    if not any(unit.restart_us for unit in problem.units):
+        return found
+    placed = schedule.units
+    ended = [False] * len(problem.units)
+    known: list[set[int]] = [set() for _ in problem.units]
+    for index in schedule.order:
+        unit, task = placed[index], problem.tasks[index]
+        foreign = {each for each in task.inputs if problem.source(each, placed) != unit}
+        if ended[unit] and foreign <= known[unit]:
+            found[index] = problem.units[unit].restart_us
+        known[unit] |= foreign
+        readers = (reader for each in task.outputs for reader in problem.consumers[each])
+        ended[unit] = any(placed[reader] != unit for reader in readers)
+    return found
+
+
 class _Simulation:
     """State of one simulation."""
 
@@ -97,6 +121,7 @@ class _Simulation:
         self.times = times
         self.latencies = latencies
         self.slowdown: list[list[float]] = problem.slowdown.tolist()
+        self.restarts = restarts(problem, schedule)
         self.start = [0.0] * len(problem.tasks)
         self.end = [0.0] * len(problem.tasks)
         self.moves: list[Move] = []
@@ -106,6 +131,10 @@ class _Simulation:
         # Inputs that are not produced yet, and when the last of the others arrives.
         self.missing = [0] * len(problem.tasks)
         self.arrival = [0.0] * len(problem.tasks)
+        # When the host has handed each task over; of those behind a gate, since that opened.
+        self.handed, self.given = [0.0] * len(problem.tasks), 0.0
+        if problem.exchange_us is not None:
+            self.handed, self.given = handed_over_us(problem, schedule)
         # Tasks that hold or wait for each resource, in the schedule's order.
         self.queues: list[deque[int]] = [deque() for _ in range(problem.resource_count)]
         # Tasks whose turn has come, by the time when their inputs are there.
@@ -125,7 +154,9 @@ class _Simulation:
             else:
                 for consumer in self.problem.consumers[number]:
                     self.missing[consumer] += 1
-        for index in range(len(self.problem.tasks)):
+        for index, task in enumerate(self.problem.tasks):
+            if not any(self.problem.tensors[tensor].gate for tensor in task.inputs):
+                self.arrival[index] = max(self.arrival[index], self.handed[index])
             self._enlist(index)
 
     def run(self) -> Timeline:
@@ -147,7 +178,8 @@ class _Simulation:
         while self.ready and self.ready[0][0] <= self.now:
             _, _, index = heapq.heappop(self.ready)
             self.start[index] = self.now
-            self.running[index] = self.times[index][self.placed[index]]
+            restart = self.restarts.get(index, 0.0)
+            self.running[index] = self.times[index][self.placed[index]] + restart
 
     def _rate(self, index: int) -> float:
         """Progress per microsecond; slowdowns by several others add up."""
@@ -217,7 +249,15 @@ class _Simulation:
                 there[target] = self._move(tensor, source, target, when)
             self.arrival[consumer] = max(self.arrival[consumer], there[target])
         if self.problem.tensors[tensor].fetched and self.problem.host not in there:
-            self._move(tensor, source, self.problem.host, when)
+            seen = self._move(tensor, source, self.problem.host, when)
+            if self.problem.tensors[tensor].gate:
+                self._open(tensor, max(seen, self.given))
+
+    def _open(self, gate: int, when: float) -> None:
+        """The host has seen a gate and handed over all that does not wait for it."""
+        if self.problem.exchange_us is not None:
+            for reader in self.problem.consumers[gate]:
+                self.arrival[reader] = max(self.arrival[reader], when + self.handed[reader])
 
     def _move(self, tensor: int, source: int, target: int, when: float) -> float:
         """When a tensor that leaves now is there."""

@@ -14,7 +14,6 @@ from coexec.cost.model import ProcessorCosts
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, type_of
 from coexec.passes.batch_parallel import batch_size, divide_batch
-from coexec.passes.fill_waits import fill_waits
 from coexec.placement.build_problem import Planned, States, build_problem
 from coexec.placement.divide import Plain
 from coexec.placement.policies.batch_parallel import (
@@ -101,7 +100,7 @@ class _Attempt:
         """What the division leads to."""
         plan = Plan(self._homes(states), whole.refusals, policy=BATCH_PARALLEL, batch=self.rows)
         divided = self.model.clone()
-        placed = fill_waits(divided.graph, divide_batch(divided.graph, plan))
+        placed = divide_batch(divided.graph, plan)
         measure([call_of(node) for node in divided.graph])
         team_costs = {name: each for name, each in costs.items() if name in self.rows}
         planned = build_problem(divided.graph, team_costs, states).slowed(self.factors)

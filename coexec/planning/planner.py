@@ -37,6 +37,7 @@ from coexec.placement.policies.table import (
 )
 from coexec.placement.timeline import makespan_deciles
 from coexec.planning.batch import BatchPlanning, NoDivision, plan_batch
+from coexec.planning.exchanges import measure_exchanges
 from coexec.processor_costs import processor_costs
 from coexec.session import check_feeds, legalise
 from coexec.training.trainer import Trainer
@@ -187,6 +188,7 @@ def _plan(
     first = how.seconds / 2 if _divides_batch(how, states) else how.seconds
     if measurable:
         measure([*calls, *shares], measurable, first, how.observe, how.refresh)
+        measure_exchanges(processors, measurable, first, how.observe, how.refresh)
     axes = AXES if len(named) > 1 else 0
     planned = build_problem(model.graph, costs, states, how.last_resort, axes)
     planned = planned.slowed(how.factors)

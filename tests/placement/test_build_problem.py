@@ -116,7 +116,15 @@ def test_states_live_where_they_are_written_and_updates_wait_for_the_gate(tmp_pa
     assert problem.tensors[tensors["w"]].home == 2
     assert not problem.tensors[tensors["v"]].fetched
     assert problem.tensors[tensors["loss"]].fetched
+    assert [tensor.name for tensor in problem.tensors if tensor.gate] == ["loss"]
     assert tensors["loss"] in problem.tasks[2].inputs
+
+
+def test_exchanges_take_the_host_what_was_measured(model: ir.Model, tmp_path: Path) -> None:
+    costs = costs_of(tmp_path, MadeUp("a", *EVERY), MadeUp("b", *EVERY))
+    assert build_problem(model.graph, costs).problem.exchange_us is None
+    costs["a"].learn_exchange(costs["b"], Distribution.exactly(140.0))
+    assert build_problem(model.graph, costs).problem.exchanges == [[0, 140], [0, 0]]
 
 
 def test_measured_links_come_before_those_of_the_rates(model: ir.Model, tmp_path: Path) -> None:

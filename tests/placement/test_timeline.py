@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coexec.placement.policies.heft import heft
-from coexec.placement.problem import Schedule, Unit
+from coexec.placement.problem import Problem, Schedule, Unit
 from coexec.placement.timeline import makespan_deciles, simulate
 from tests.placement.made_up import INF, problem, random_problem
 
@@ -40,6 +41,17 @@ def test_branches_overlap_and_moves_take_latency_and_time_per_byte() -> None:
     assert timeline.makespan_us == 45
 
 
+def test_who_goes_on_after_a_result_for_others_is_launched_again() -> None:
+    """Not who waits for something new from elsewhere: that move has the launch in it."""
+    units = [replace(Unit("a"), restart_us=100.0), Unit("b")]
+    of = problem(TIMES, DIAMOND, units=units, latency=2)
+    timeline = simulate(of, Schedule((0, 0, 1, 0), (0, 1, 2, 3)))
+    assert timeline.start_us == (0, 10, 12, 140)
+    assert timeline.end_us[1] == 10 + 100 + 30
+    whole = simulate(of, Schedule((0, 0, 0, 0), (0, 1, 2, 3)))
+    assert whole.makespan_us == 65
+
+
 def test_a_tensor_moves_once_to_each_place() -> None:
     of = problem({"s": (1, 1), "x": (1, 1), "y": (1, 1)}, [("s", "x"), ("s", "y")], latency=4)
     timeline = simulate(of, Schedule((0, 1, 1), (0, 1, 2)))
@@ -52,6 +64,43 @@ def test_the_hosts_tensors_are_moved_in_and_fetched() -> None:
     timeline = simulate(of, Schedule((0,), (0,)))
     assert timeline.start_us == (3,)
     assert timeline.makespan_us == 16
+
+
+CHAIN = [("s", "t"), ("t", "u")]
+TINY = {"s": (1, 1), "t": (1, 1), "u": (1, 1)}
+
+
+def hosted(times: Mapping[str, Sequence[float]], edges: Sequence[tuple[str, str]]) -> Problem:
+    """Launches take the host 2 us, exchanges 100 us from a to b and 50 us back."""
+    units = [Unit("a", launch_us=2), Unit("b", launch_us=2)]
+    return replace(problem(times, edges, units=units), exchange_us=np.array([[0, 100], [50, 0]]))
+
+
+def test_nothing_starts_before_the_host_has_handed_it_over() -> None:
+    of = hosted(TINY, CHAIN)
+    assert simulate(of, Schedule((0, 0, 0), (0, 1, 2))).start_us == (2, 4, 6)
+    apart = simulate(of, Schedule((0, 1, 0), (0, 1, 2)))
+    assert apart.start_us == (2, 2 + 102, 104 + 52)
+    assert replace(of, exchange_us=None).exchanges == [[0, 0], [0, 0]]
+
+
+def test_one_exchange_covers_all_that_was_made_before() -> None:
+    of = hosted({"x": (1, 1), "y": (1, 1), "p": (1, 1), "q": (1, 1)}, [("x", "q"), ("y", "p")])
+    assert simulate(of, Schedule((0, 0, 1, 1), (0, 1, 2, 3))).start_us == (2, 4, 106, 108)
+    # In this order the later result is waited for last: two exchanges.
+    assert simulate(of, Schedule((0, 0, 1, 1), (0, 1, 3, 2))).start_us == (2, 4, 208, 106)
+
+
+def test_what_waits_for_a_gate_is_handed_over_once_the_host_has_seen_it() -> None:
+    of = hosted(TINY, CHAIN)
+    of = replace(
+        of,
+        tensors=(replace(of.tensors[0], fetched=True, gate=True), *of.tensors[1:]),
+        latency_us=np.array([[0, 0, 30], [0, 0, 30], [5, 5, 0]]),
+    )
+    together = simulate(of, Schedule((0, 0, 0), (0, 1, 2)))
+    # u waits for no gate, and is handed over before t is; it needs t here.
+    assert together.start_us == (2, 2 + 1 + 30 + 2, 36)
 
 
 def test_a_parameter_lies_where_it_is_updated() -> None:

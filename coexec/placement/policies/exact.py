@@ -3,7 +3,7 @@
 Each task is an optional interval on every processor that takes it; intervals on one resource do not
 overlap; a task starts after its operands have arrived. Solved by OR-tools' CP-SAT (Perron, Didier,
 "CP-SAT"), which starts from the best of the other policies. It knows no slowdown of processors by
-each other: there it is optimal only for the times alone.
+each other and no host that hands tasks over: there it is optimal only for the times alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,40 @@
+"""When the host has handed a schedule's tasks over: one thread does, in the order of the program.
+
+A task costs the host its launch, and an exchange where it waits for something new of another
+processor: the result is announced there, the wait and the next region are handed over here. One
+exchange covers all that the other one made before. What waits for a gate (updates, for the loss) is
+handed over once the host has seen that.
+"""
+
+from __future__ import annotations
+
+from coexec.placement.problem import Problem, Schedule
+
+
+def handed_over_us(problem: Problem, schedule: Schedule) -> tuple[list[float], float]:
+    """Microseconds until the host is done with each task, and with all that waits for no gate.
+
+    Of a task behind a gate they count from the moment when that opens.
+    """
+    placed, exchange = schedule.units, problem.exchanges
+    position = {index: place for place, index in enumerate(schedule.order)}
+    # By processor and the one that it waits for, the last task there that it has waited for.
+    awaited: dict[tuple[int, int], int] = {}
+    clocks = [0.0, 0.0]
+    done = [0.0] * len(problem.tasks)
+    for index in schedule.order:
+        unit = placed[index]
+        needed: dict[int, int] = {}
+        gated = False
+        for number in problem.tasks[index].inputs:
+            tensor = problem.tensors[number]
+            gated |= tensor.gate
+            source = problem.source(number, placed)
+            if source not in (unit, problem.host):
+                made = -1 if tensor.producer is None else position[tensor.producer]
+                needed[source] = max(made, needed.get(source, -1))
+        new = [q for q, made in needed.items() if made > awaited.get((unit, q), -2)]
+        awaited.update(((unit, source), needed[source]) for source in new)
+        clocks[gated] += problem.units[unit].launch_us + sum(exchange[q][unit] for q in new)
+        done[index] = clocks[gated]
+    return done, clocks[False]
