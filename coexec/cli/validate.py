@@ -22,6 +22,7 @@ from coexec.cli.output import (
 from coexec.cost.calibration import training
 from coexec.cost.calibration.check import Check
 from coexec.cost.calibration.checks import check_folder
+from coexec.cost.calibration.consistency import Closest, closest
 from coexec.cost.calibration.folder import read_folder
 from coexec.cost.calibration.score import Score
 from coexec.cost.calibration.validate import (
@@ -102,6 +103,7 @@ def _record(
         "scores": [asdict(score) | {"gain": score.gain} for score in scores],
         "chips": [asdict(score) for outcome in outcomes for score in _chips(outcome)],
         "ratios": [ratio for outcome in outcomes for ratio in _ratios(outcome)],
+        "closest": [asdict(each) for each in _closest(outcomes[-1])],
         "plots": [plot for outcome in outcomes for plot in _plots(outcome)],
     }
 
@@ -128,6 +130,13 @@ def _ratios(outcome: Outcome) -> Iterator[dict[str, object]]:
     samples = [outcome.samples[place] for place in places]
     for ratio in training.ratios(samples, outcome.predicted[places]):
         yield {**ratio, "split": outcome.split}
+
+
+def _closest(outcome: Outcome) -> list[Closest]:
+    """How close to the ratios of training any sum of costs can come."""
+    places = [i for i, s in enumerate(outcome.samples) if s.dataset == training.DATASET]
+    samples = [outcome.samples[place] for place in places]
+    return closest(samples, outcome.predicted[places].tolist(), training.DIGIT_US)
 
 
 def _plots(outcome: Outcome) -> Iterator[dict[str, Any]]:
@@ -168,6 +177,13 @@ def _show(record: dict[str, Any]) -> None:
         console.print(
             f"{ratio['split']}: training {ratio['model']} on {ratio['soc']}, {ratio['ratio']}: "
             f"measured {ratio['measured']:.2f}, predicted {ratio['predicted']:.2f}",
+            highlight=False,
+        )
+    for each in record["closest"]:
+        console.print(
+            f"{each['ratio']} of {each['rows']} training steps: no sum of costs is less than "
+            f"{100 * each['error']:.0f} % off in the worst of them, fitted to them all "
+            f"({100 * each['rounded']:.0f} % where printed digits are rounded so as to suit it)",
             highlight=False,
         )
     for name, count in record["skipped"].items():

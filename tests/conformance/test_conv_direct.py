@@ -93,11 +93,14 @@ def test_weights_that_change_are_left_to_packed_tiles(rng: np.random.Generator) 
     assert variant.name != "direct"
 
 
-@pytest.mark.parametrize(("side", "chosen"), [(7, True), (9, False)])
+@pytest.mark.parametrize(
+    ("side", "channels", "chosen"), [(7, 640, True), (9, 640, False), (7, 1024, False)]
+)
 def test_weights_that_fit_no_cache_are_read_once_or_left_to_packed_tiles(
-    side: int, chosen: bool
+    side: int, channels: int, chosen: bool
 ) -> None:
-    kinds = (TensorType((1, 640, side, side), FLOAT), TensorType((640, 640, 1, 1), FLOAT))
+    shapes = (1, channels, side, side), (channels, channels, 1, 1)
+    kinds = tuple(TensorType(shape, FLOAT) for shape in shapes)
     weights = np.zeros(kinds[1].shape, np.float32)
     call = OP.typed(OpCall("Conv", kinds, constants={1: weights}))
     facts = replace(open_opencl(RUNTIMES[0]).facts, vector_bytes=32)

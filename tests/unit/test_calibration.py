@@ -12,6 +12,7 @@ from coexec.base.errors import UsageError
 from coexec.core.soc_file import find_soc
 from coexec.cost.calibration import operators
 from coexec.cost.calibration.checks import check_folder
+from coexec.cost.calibration.consistency import closest
 from coexec.cost.calibration.fit import fit
 from coexec.cost.calibration.folder import SAMPLE_FILES, read_folder
 from coexec.cost.calibration.frameworks import fastest_cores
@@ -162,6 +163,29 @@ def test_training_ratios_are_against_the_cpu() -> None:
     (ratio,) = ratios(pair, [10.0, 24.0])
     assert (ratio["ratio"], ratio["measured"], ratio["predicted"]) == ("gpu/cpu", 3.0, 2.4)
     assert ratio["error"] == pytest.approx(-0.2)
+
+
+def steps_on_two(times: dict[str, tuple[float, float]]) -> list[Sample]:
+    """Training steps on a CPU and an NPU, in seconds."""
+    return [
+        Sample("training", name, find_soc("snapdragon-865"), unit, "int8", "any", s * 1e6, calls)
+        for name, both in times.items()
+        for calls in [step_of(f"{name} CIFAR10", 64)]
+        for unit, s in zip(("cpu", "npu"), both, strict=True)
+    ]
+
+
+def test_ratios_that_no_sum_of_costs_gives_are_found_out() -> None:
+    """VGG-16 is VGG-11 and more layers: where it takes half as long, both cannot be met."""
+    possible = steps_on_two({"VGG11": (1.0, 0.2), "VGG16": (2.0, 0.4)})
+    (fits,) = closest(possible, [each.measured_us for each in possible], 1e5)
+    assert fits.error == pytest.approx(0.0, abs=1e-6)
+    assert fits.factors
+    against = steps_on_two({"VGG11": (1.0, 0.4), "VGG16": (2.0, 0.2)})
+    (bound,) = closest(against, [each.measured_us for each in against], 1e5)
+    # The best both can be: (1 - e) 0.4 = (1 + e) 0.2.
+    assert bound.error == pytest.approx(1 / 3)
+    assert bound.rounded < bound.error
 
 
 def test_the_fastest_cores_come_first() -> None:

@@ -21,6 +21,8 @@ COLUMN_OF = {
 }
 PASSES = 3
 """A step does a layer's arithmetic forward, for its input's gradient, and for its weights'."""
+DIGIT_US = 1e5
+"""Times are printed with one digit behind the second."""
 SIDES = {"CIFAR10": 32, "ImageNet": 224}
 
 

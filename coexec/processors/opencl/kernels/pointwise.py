@@ -133,7 +133,7 @@ def refuse_padding(p: Pointwise, tile: Mapping[str, int], lanes: int) -> str | N
 
 
 def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
-    """The register tile that wastes the least; short spans where more is read than written."""
+    """The register tile that wastes the least; short spans where long ones fit no first cache."""
     p, lanes = Pointwise.of(call), lanes_of(call, facts)
     tiles = WIDE_TILES if facts.vector_bytes >= WIDE_VECTOR_BYTES else SMALL_TILES
 
@@ -142,7 +142,7 @@ def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
         return tiles[tile] * ceil_to(p.rows, rows) * ceil_to(p.pixels, vectors * lanes)
 
     rows, vectors = min(tiles, key=cost)
-    return {"MR": rows, "NV": vectors} | ({"SPAN": 16} if p.rows < p.channels else {})
+    return {"MR": rows, "NV": vectors} | ({"SPAN": 16} if p.channels > FEW else {})
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
