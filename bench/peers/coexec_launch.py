@@ -24,10 +24,11 @@ class Launches:
     def __init__(self, processor: str, spec: Mapping[str, Any]) -> None:
         model = coexec.load(zoo.build(spec["model"], batch=1))
         feeds = {"x": np.zeros((1, *zoo.CATALOG[spec["model"]].input_shape), np.float32)}
-        trace = Trace()
-        coexec.compile(model, [processor]).run(feeds, trace=trace)
+        session, trace = coexec.compile(model, [processor]), Trace()
+        session.run(feeds)  # what prepares constants runs once, and is no part of a run
+        session.run(feeds, trace=trace)
         self.kernels = sum(event.kind in ("launch", "layout") for event in trace.leaves())
-        self._resident = Resident(model, processor, feeds)
+        self.resident = Resident(model, processor, feeds)
         self._host: list[float] = []
         self.run(3)
         self._host.clear()
@@ -35,13 +36,13 @@ class Launches:
     def run(self, count: int) -> None:
         for _ in range(count):
             start = time.perf_counter()
-            tickets = self._resident.submit()
+            tickets = self.resident.submit()
             self._host.append(time.perf_counter() - start)
             for runner, ticket in tickets[-1:]:
                 runner.wait(ticket)
 
     def outputs(self) -> Sequence[Any]:
-        return self._resident.results
+        return self.resident.results
 
     def facts(self) -> Mapping[str, Any]:
         """``host_us``: the host's median time for one kernel."""
