@@ -141,7 +141,7 @@ ROLES = {
     "first": ("first alone", False, ("layer", "model", "train")),
     "second": ("second alone", False, ("layer", "model", "train")),
     "operator_split": ("operator split", True, ("layer", "model")),
-    "auto": ("auto", True, ("layer", "model")),
+    "auto": ("auto", True, ("layer", "model", "train")),
     "heft": ("HEFT", True, ("model",)),
     "branch_parallel": ("branch parallel", True, ("model",)),
     "best_ratio": ("best ratio found", True, ("layer",)),

@@ -11,7 +11,7 @@ CHANNELS, ROWS = 64, 56
 SPEEDS = (1.0, 1.4, 3.0)
 """Of the processors; the fastest refuses every tenth task, as an NPU does."""
 REFUSED = 10
-LATENCY_US, US_PER_BYTE, LAUNCH_US = 60.0, 1e-4, 5.0
+LATENCY_US, US_PER_BYTE, LAUNCH_US, EXCHANGE_US = 60.0, 1e-4, 5.0, 140.0
 BYTES = 4 * CHANNELS * ROWS * ROWS
 BLOCK = ("Conv", "Relu", "Conv", "Add")
 """A convolution, its activation, a second convolution beside them, and the sum of both branches."""
@@ -56,6 +56,7 @@ def _problem(nodes: list[Task], tensors: list[Tensor], times: np.ndarray) -> Pro
         time_sigma=np.zeros((len(nodes), units)),
         latency_sigma=np.zeros((places, places)),
         divisions={index: _divisions(node, times[index]) for index, node in enumerate(nodes)},
+        exchange_us=np.full((units, units), EXCHANGE_US),
     )
 
 

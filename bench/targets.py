@@ -14,9 +14,11 @@ from bench.statistics import geomean
 Record = Mapping[str, Any]
 
 SPLIT, AUTO, SEARCHED = "operator split", "auto", "best ratio found"
+BATCH = "batch parallel"
 AIMS = {
     "layers": (SPLIT, "at least 1.85x"),
     "models": (AUTO, "geometric mean at least 1.5x, none below 0.98x"),
+    "training": (BATCH, "geometric mean at least 1.6x"),
 }
 """By what a group begins with: the plan that counts, and its speedup over the best processor."""
 

@@ -22,7 +22,7 @@ from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import AUTO
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
-from coexec.planning.verification import verify
+from coexec.planning.verification import verify, verify_training
 from coexec.session import Session
 
 ALONE = {"first": 0, "second": 1}
@@ -55,9 +55,9 @@ class Trained:
     """Training steps by a plan; the results are the losses of the first two."""
 
     def __init__(
-        self, trainer: coexec.Trainer, data: Mapping[str, Array], planning: Planning
+        self, trainer: coexec.Trainer, data: Mapping[str, Array], facts: Mapping[str, Any]
     ) -> None:
-        self.trainer, self.data, self._facts = trainer, data, facts_of(planning)
+        self.trainer, self.data, self._facts = trainer, data, facts
         self._losses = [self._step(), self._step()]
 
     def _step(self) -> float:
@@ -81,9 +81,14 @@ def trained(
     loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.01, momentum=0.9)
     feeds = {"x": data["x"]}
     how = PlanOptions(policy, MEASURING_SECONDS, last_resort=LAST_RESORT)
-    planning = plan_training(coexec.Trainer(model, loss, optimizer, names), feeds, how)
-    trainer = coexec.Trainer(model, loss, optimizer, names, plan=planning.plan)
-    return Trained(trainer, data, planning)
+    planner = coexec.Trainer(model, loss, optimizer, names)
+    planning = plan_training(planner, feeds, how)
+    plan = planning.plan
+    if policy == AUTO:
+        plan, _ = verify_training(planner, feeds, data["labels"], planning)
+    # Nothing is predicted of a plan that only running has chosen.
+    facts = facts_of(planning) if plan is planning.plan else {}
+    return Trained(coexec.Trainer(model, loss, optimizer, names, plan=plan), data, facts)
 
 
 class Together:

@@ -40,7 +40,8 @@ def choose(problem: StepProblem, budget: int, *, quick: bool = False) -> Choice:
 def tightened(problem: StepProblem, choice: Choice, budget: int) -> Choice:
     """A choice with more recomputed, for a budget a little below the one that it was made for.
 
-    As good as a new one, or else that is made.
+    Descent goes on from it, many times faster than from nothing; where that ends above the budget,
+    a new one is made.
     """
     more = descend(problem, budget, choice.dropped, choice.alone)
     return more if more.peak <= budget else choose(problem, budget)

@@ -1,13 +1,14 @@
 """What to recompute in a step of any shape: the best bytes for the time first, then undone again.
 
 Greedy descent on the bytes above the budget: of the activations that wait while most memory is in
-use, recompute the one that takes most of the excess away for the least time. What proves needless
-at the end is kept again.
+use, recompute the one that takes most of the excess away for the least time. Where that ends, what
+leads to a repetition is let go behind it, and made once more for others. What proves needless at
+the end is kept again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -51,6 +52,10 @@ class _State:
         """Other candidates dropped."""
         return _State(self.problem, dropped, self.alone)
 
+    def with_alone(self, alone: frozenset[int]) -> _State:
+        """Others of them made again alone."""
+        return _State(self.problem, self.dropped, alone)
+
     def choice(self) -> Choice:
         alone = self.alone & self.recomputed
         return Choice(self.recomputed, self.bytes.peak, self.extra_us, alone, self.dropped)
@@ -69,7 +74,7 @@ def choose(
     state = _State(problem, frozenset(start), frozenset(alone))
     level, escapes = _below(state, budget), ESCAPES
     while state.bytes.peak > budget:
-        better = _step(state, level)
+        better = _step(state, level) or _apart(state, level)
         if better is None and escapes:
             escapes -= 1
             better = _escape(state, level)
@@ -88,22 +93,46 @@ def _below(state: _State, budget: int) -> int:
 
 def _step(state: _State, budget: int) -> _State | None:
     """One more candidate dropped: the one that takes most excess away for its time."""
-    promising = _promising(state, budget)
-    return _best_move(state, budget, [state.dropped | {root} for root in promising])
+    more = (state.dropped | {root} for root in _promising(state, budget))
+    return _best_move(state, budget, map(state.with_dropped, more))
+
+
+def _apart(state: _State, budget: int) -> _State | None:
+    """One more candidate made alone, so that what leads to it is not held for others meanwhile."""
+    more = (state.alone | {root} for root in _led_to(state))
+    return _best_move(state, budget, map(state.with_alone, more))
+
+
+def _led_to(state: _State) -> list[int]:
+    """Candidates that are made again of repetitions which are there at the peak."""
+    problem, used = state.problem, state.used
+    pending = [
+        used.origins[place]
+        for place in used.live_at(used.peak_event)
+        if place >= len(problem.tensors)
+    ]
+    found: dict[int, None] = {}
+    while pending:
+        for index in problem.readers.get(pending.pop(), ()):
+            for tensor in state.recomputed.intersection(problem.nodes[index].writes):
+                if tensor not in state.dropped:
+                    pending.append(tensor)
+                elif tensor not in state.alone:
+                    found[tensor] = None
+    return [*found][:TRIED]
 
 
 def _escape(state: _State, budget: int) -> _State | None:
     """Two moves at once, where no single one helps."""
     pairs = combinations(_promising(state, budget), 2)
     moves = [*(state.dropped | set(pair) for pair in pairs), *_kept_again(state)]
-    return _best_move(state, budget, moves[:MOVES])
+    return _best_move(state, budget, map(state.with_dropped, moves[:MOVES]))
 
 
-def _best_move(state: _State, budget: int, moves: Sequence[frozenset[int]]) -> _State | None:
+def _best_move(state: _State, budget: int, moves: Iterable[_State]) -> _State | None:
     before = state.bytes.excess(budget)
     best: tuple[float, _State] | None = None
-    for dropped in moves:
-        trial = state.with_dropped(dropped)
+    for trial in moves:
         gained = before - trial.bytes.excess(budget)
         if gained <= 0:
             continue
@@ -155,12 +184,20 @@ def _waiting(state: _State, event: int) -> Iterator[int]:
 
 
 def _undone(state: _State, budget: int) -> _State:
-    """Keep again, most expensive first, what need not be recomputed to stay within ``budget``."""
+    """Keep again, most expensive first, what need not be recomputed to stay within ``budget``.
+
+    Nor need anything be made alone that fits without.
+    """
     problem = state.problem
 
     def own_cost(root: int) -> float:
         return problem.nodes[problem.producer[root]].cost_us
 
+    alone = sorted(state.alone & state.dropped, key=own_cost, reverse=True)
+    for root in alone:
+        trial = state.with_alone(state.alone - {root})
+        if trial.bytes.peak <= budget and trial.extra_us <= state.extra_us:
+            state = trial
     for root in sorted(state.dropped, key=own_cost, reverse=True):
         trial = state.with_dropped(state.dropped - {root})
         if trial.bytes.peak <= budget and trial.extra_us <= state.extra_us:

@@ -54,6 +54,15 @@ class StepProblem:
         }
 
     @cached_property
+    def readers(self) -> dict[int, tuple[int, ...]]:
+        """The forward nodes that read each tensor."""
+        found: dict[int, tuple[int, ...]] = {}
+        for index, node in enumerate(self.nodes):
+            for tensor in node.reads if node.forward else ():
+                found[tensor] = (*found.get(tensor, ()), index)
+        return found
+
+    @cached_property
     def roots(self) -> tuple[int, ...]:
         """The tensor in whose memory each tensor lies: its own, or what it is a view of."""
         roots = list(range(len(self.tensors)))

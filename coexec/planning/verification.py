@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 import onnx_ir as ir
 
+from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.timeline import timeline_of
 from coexec.core.types import Array
@@ -17,6 +18,7 @@ from coexec.placement.policies.table import Outcome, outcome_of
 from coexec.placement.problem import Problem, Schedule
 from coexec.planning.planner import Planning
 from coexec.session import Session
+from coexec.training.trainer import Trainer
 
 PLANS = 2
 """Best predicted plans on several processors that are run."""
@@ -64,6 +66,28 @@ def verify(
     ranking = replace(planning.ranking, chosen=outcomes[name])
     taken = replace(planning, plan=plans[name], ranking=ranking)
     return Verified(name, taken, measured, predicted)
+
+
+def verify_training(
+    trainer: Trainer,
+    feeds: Mapping[str, Array],
+    labels: Array,
+    planning: Planning,
+    seconds: float = SECONDS,
+) -> tuple[Plan, dict[str, float]]:
+    """Run steps by a plan on several processors and on each of them alone, and take the fastest.
+
+    Steps are those of trainers like ``trainer``, which trains nothing here. Returns the plan with
+    the median microseconds of each that was tried, by names as in :class:`Verified`.
+    """
+    planned, several = planning.plan, len(planning.placed.named) > 1
+    plans = {f"only {name}": _only(name, planned) for name in _able(planning)}
+    if several or not plans:
+        plans[planned.policy] = planned
+    trainers = {name: trainer.with_plan(plan) for name, plan in plans.items()}
+    actions = {name: _step(each, feeds, labels) for name, each in trainers.items()}
+    measured = timed(actions, trainer.processors, seconds)
+    return plans[choose(measured)], measured
 
 
 def timed(
@@ -128,6 +152,25 @@ def choose(measured: Mapping[str, float]) -> str:
 def _alone(problem: Problem, unit: int) -> Schedule:
     count = len(problem.tasks)
     return Schedule((unit,) * count, tuple(range(count)))
+
+
+def _able(planning: Planning) -> list[str]:
+    """Processors that execute all of the step."""
+    problem = planning.planned.problem
+    return [
+        unit.name
+        for number, unit in enumerate(problem.units)
+        if np.isfinite(problem.time_us[:, number]).all()
+    ]
+
+
+def _only(name: str, plan: Plan) -> Plan:
+    """All nodes of a plan on one processor."""
+    return Plan(dict.fromkeys(plan.processors, name), plan.refusals, policy=f"only {name}")
+
+
+def _step(trainer: Trainer, feeds: Mapping[str, Array], labels: Array) -> Callable[[], object]:
+    return lambda: trainer.step(feeds, labels)
 
 
 def _run(session: Session, feeds: Mapping[str, Array]) -> Callable[[], object]:

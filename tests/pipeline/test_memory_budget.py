@@ -71,7 +71,7 @@ def test_nothing_fits_says_what_would_and_what_is_in_the_way() -> None:
         learner.step(DATA, LABELS)
     text = str(caught.value)
     assert "no training step fits 100.0 KiB: the plain one takes" in text
-    assert "conv.output kept (" in text or "conv.output recomputed (" in text
+    assert ".output kept (" in text or ".output recomputed (" in text
     assert "micro-batches cannot be used: 4 BatchNormalization nodes ('block1.bn', ...)" in text
     learner.set_memory(caught.value.least_bytes)
     learner.step(DATA, LABELS)

@@ -329,7 +329,7 @@ def test_cases_of_two_processors_are_for_their_contenders_only() -> None:
     both = together(["opencl:intel", "opencl:pocl"])
     assert not any(c.takes(step.kind, step.spec) for c in together(["opencl:intel"]))
     training = [c.name for c in both if c.takes(step.kind, step.spec)]
-    assert training == ["first alone", "second alone", "batch parallel"]
+    assert training == ["first alone", "second alone", "auto", "batch parallel"]
     assert "coexec" not in chosen_suites(["all"])
     assert chosen_suites(["coexec"]) == ["coexec"]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from coexec import zoo
 from coexec.api import open_all
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
 from coexec.core.machine import Machine, Rates
-from coexec.core.processor import Processor
+from coexec.core.processor import Processor, ProcessorSpec
 from coexec.frontend import load
-from coexec.planning.planner import PlanOptions, plan_inference
-from coexec.planning.verification import choose, in_turns, verify
+from coexec.planning.planner import PlanOptions, plan_inference, plan_training
+from coexec.planning.verification import choose, in_turns, verify, verify_training
 from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.training.trainer import Trainer
 from tests.graphs import parse
 
 
@@ -53,6 +58,13 @@ class Named(ReferenceProcessor):
         self.name = name
 
 
+class OnCore(Named):
+    """One with silicon of its own."""
+
+    def describe(self) -> ProcessorSpec:
+        return replace(super().describe(), resources=(self.name,))
+
+
 def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     known = dict.fromkeys(("reference", "twin"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
     monkeypatch.setattr(
@@ -66,3 +78,24 @@ def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.M
     assert {"only reference", "only twin"} <= found.measured_us.keys() == found.predicted_us.keys()
     assert found.measured_us[found.name] <= 1.02 * min(found.measured_us.values()) / 0.98
     assert set(found.planning.plan.processors) == {str(node.name) for node in model.graph}
+
+
+def test_training_steps_are_run_by_the_plan_and_on_each_processor_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = dict.fromkeys(("one", "two"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
+    monkeypatch.setattr(
+        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
+    )
+    processors: dict[str, Processor] = {name: OnCore(name) for name in known}
+    parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
+    trainer = Trainer(*parts, processors)
+    feeds, labels = {"x": np.ones((6, 8), np.float32)}, np.arange(6) % 3
+    planning = plan_training(trainer, feeds, PlanOptions("batch_parallel", seconds=0.0))
+    plan, measured = verify_training(trainer, feeds, labels, planning, seconds=0.0)
+    assert measured.keys() == {"only one", "only two", "batch_parallel"}
+    assert plan.policy == choose(measured)
+    if plan.policy.startswith("only "):
+        assert plan.named == (plan.policy.removeprefix("only "),)
+    assert np.isfinite(trainer.with_plan(plan).step(feeds, labels))
+    assert trainer.steps == 0
