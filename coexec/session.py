@@ -300,6 +300,7 @@ def _fits(array: Array, dtype: np.dtype[Any] | None, dims: tuple[int | None, ...
     return (
         type(array) is np.ndarray
         and array.dtype == dtype
+        and not array.dtype.hasobject  # strings are refused, with their name
         and array.flags.c_contiguous
         and dims is not None
         and array.ndim == len(dims)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from coexec.api import LAST_RESORT, Trainer, load
+from coexec.api import Trainer, load
 from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
@@ -37,19 +35,17 @@ from coexec.cli.output import (
     require_folder,
     require_writable,
 )
+from coexec.cli.train_plan import plan_options, plan_record, plan_text, planned
 from coexec.cli.trained_parameters import (
     choice_record,
     chosen_to_fit,
     items_to_train,
     with_adapters,
 )
-from coexec.cli.tune import parse_budget
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.placement.policies.table import AUTO, NAMES
-from coexec.planning.adaptive import AdaptiveTrainer, adaptive
-from coexec.planning.planner import PlanOptions
-from coexec.planning.replanning import training_planner
+from coexec.planning.adaptive import AdaptiveTrainer
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.sparkline import sparkline
 from coexec.training.data import Dataset, load_npz
@@ -195,10 +191,10 @@ def train(
     on = specs or processor or ()
     choice = chosen_to_fit(items, lambda some: trainer_on(on, some), train_data, batch_size)
     trainer: BaseTrainer = trainer_on(on, choice.trainable if choice else items, plan)
+    tried: dict[str, float] = {}
     if specs:
-        trainer = _planned(
-            trainer, train_data, batch_size, _plan_options(policy, budget, specs), adapt
-        )
+        how = plan_options(policy, budget, specs)
+        trainer, tried = planned(trainer, train_data, batch_size, how, adapt=adapt)
     events = Trace() if trace is not None else None
     options = FitOptions(
         epochs, batch_size, seed, checkpoint, checkpoint_every, resume, trace=events
@@ -208,35 +204,11 @@ def train(
         trainer.save(out)
     if trace is not None and events is not None:
         write_perfetto(events, trace, trainer.program if events.events else None)
-    record = _record(trainer, result, out) | {"choice": choice_record(choice)}
+    record = _record(trainer, result, out) | {
+        "plan": plan_record(trainer.followed, tried),
+        "choice": choice_record(choice),
+    }
     print_json(record) if as_json else _show(record, losses)
-
-
-def _plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
-    seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
-    return PlanOptions(policy, seconds, last_resort="" if LAST_RESORT in specs else LAST_RESORT)
-
-
-def _planned(
-    plain: BaseTrainer, data: Dataset, batch_size: int, how: PlanOptions, adapt: bool
-) -> BaseTrainer:
-    """``plain`` again, with a plan of its step on the first batch; the plan is told on stderr."""
-    first = data.take(np.arange(batch_size) % len(data)).inputs
-    with notes.status("planning") as status:
-        how = replace(how, observe=lambda _, text: status.update(f"planning: {escape(text)}"))
-        planner = training_planner(plain, first, how)
-        names = [name for name in plain.processors if name != how.last_resort]
-        if adapt:
-            trainer: BaseTrainer = adaptive(plain, planner, names)
-        else:
-            plan = planner(dict.fromkeys(names, 1.0)).plan
-            trainer = plain.with_plan(plan)
-    followed = trainer.followed
-    assert followed is not None
-    assert followed.predicted_us is not None
-    predicted = f"{followed.predicted_us / 1e3:.2f} ms predicted"
-    notes.print(f"plan: {followed.policy}, {predicted}", highlight=False)
-    return trainer
 
 
 def _fit(
@@ -282,7 +254,6 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
         "memory": memory_record(trainer.memory_plan, trainer.memory.events),
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
-        "plan": _plan_record(trainer.followed),
         "adaptations": [vars(each) for each in trainer.adaptations]
         if isinstance(trainer, AdaptiveTrainer)
         else [],
@@ -301,18 +272,6 @@ def _activations_record(trainer: BaseTrainer) -> dict[str, Any]:
     return {"kept": way, "kept_bytes": kept, "full_bytes": full, "paged_bytes": paged}
 
 
-def _plan_record(plan: Plan | None) -> dict[str, Any] | None:
-    if plan is None:
-        return None
-    predicted = None if plan.predicted_us is None else plan.predicted_us / 1e3
-    return {
-        "policy": plan.policy,
-        "predicted_ms": predicted,
-        "processors": list(plan.named),
-        "batch": dict(plan.batch),
-    }
-
-
 def _show(record: dict[str, Any], losses: list[float]) -> None:
     for line in record["fallbacks"]:
         notes.print(f"[yellow]fallback:[/] {escape(line)}")
@@ -328,7 +287,7 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         text = f"before step {each['step']}: {each['kind']}: {each['text']}"
         notes.print(f"[yellow]adapted:[/] {escape(text)}")
     if record["plan"] is not None:
-        console.print(f"plan      {escape(_plan_text(record['plan']))}", highlight=False)
+        console.print(f"plan      {escape(plan_text(record['plan']))}", highlight=False)
     console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms")
     if record["peak_bytes"] is not None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
@@ -344,13 +303,6 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
     if record["out"] is not None:
         console.print(f"written   {escape(str(record['out']))}")
-
-
-def _plan_text(plan: dict[str, Any]) -> str:
-    shares = ", ".join(f"{count} samples on {name}" for name, count in plan["batch"].items())
-    predicted = plan["predicted_ms"]
-    time = "" if predicted is None else f", {predicted:.2f} ms a step predicted"
-    return f"{plan['policy'] or 'by hand'}: {shares or ', '.join(plan['processors'])}{time}"
 
 
 def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from coexec import zoo
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
+from coexec.base.errors import DeviceMemoryError
+from coexec.cli import train_plan
+from coexec.cli.train_plan import plan_record, plan_text, planned
+from coexec.core.machine import Machine, Rates
+from coexec.core.processor import Processor, ProcessorSpec
+from coexec.planning.planner import PlanOptions
+from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.training.data import Dataset
+from coexec.training.trainer import Trainer
 from tests.pipeline.command import coexec as command
 from tests.pipeline.small import parameters, write_data, write_network
 
@@ -39,3 +52,56 @@ def test_the_command_line_plans_and_trains(tmp_path: Path) -> None:
     assert "--adapt needs" in command(*training, "--adapt").error["error"]
     refused = command(*training, "--plan", plan, "-p", "reference")
     assert "give one of" in refused.error["error"]
+
+
+class OnCore(ReferenceProcessor):
+    """The reference under another name, on silicon of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def describe(self) -> ProcessorSpec:
+        return replace(super().describe(), resources=(self.name,))
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """On two processors whose rates are known."""
+    known = dict.fromkeys(("one", "two"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
+    monkeypatch.setattr(
+        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
+    )
+    processors: dict[str, Processor] = {name: OnCore(name) for name in known}
+    parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
+    return Trainer(*parts, processors)
+
+
+DATA = Dataset({"x": np.ones((9, 8), np.float32)}, np.arange(9) % 3)
+AT_ONCE = PlanOptions("auto", seconds=1e-6)
+"""No call is measured: time is over when the first is to be. Plans run a few times each."""
+
+
+def test_auto_runs_steps_on_each_processor_before_it_takes_a_plan(trainer: Trainer) -> None:
+    taken, tried = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
+    assert {"only one", "only two"} <= tried.keys()
+    assert taken.followed is not None
+    record = plan_record(taken.followed, tried)
+    assert record is not None
+    assert record["policy"] in tried == record["tried_ms"]
+    assert "ms a step when it was tried" in plan_text(record)
+    assert (taken.steps, trainer.steps) == (0, 0)
+
+
+def test_plans_that_cannot_be_tried_are_followed_and_it_is_said(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise DeviceMemoryError("one: no room")
+
+    monkeypatch.setattr(train_plan, "verify_training", full)
+    taken, tried = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
+    assert tried == {}
+    assert taken.followed is not None
+    assert taken.followed.predicted_us is not None
+    assert "plans were not run before one was taken: one: no room" in capsys.readouterr().err

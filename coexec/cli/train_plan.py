@@ -1,0 +1,111 @@
+"""The plan of ``coexec train --processors``; with policy ``auto``, plans are run before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+
+from coexec.api import LAST_RESORT
+from coexec.base.errors import DeviceMemoryError, NonFiniteLoss
+from coexec.cli.output import notes
+from coexec.cli.tune import parse_budget
+from coexec.core.plan import Plan
+from coexec.placement.policies.table import AUTO
+from coexec.planning.adaptive import adaptive
+from coexec.planning.planner import Planning, PlanOptions, plan_training
+from coexec.planning.replanning import training_planner
+from coexec.planning.verification import SECONDS, verify_training
+from coexec.training.data import Dataset
+from coexec.training.trainer import Trainer
+
+NOT_RUN = (DeviceMemoryError, NonFiniteLoss)
+"""What keeps plans from being tried, but not a plan from being followed: they are all in memory at
+once, and their steps repeat one batch."""
+
+
+def plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
+    """How to plan for ``--processors``."""
+    seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
+    return PlanOptions(policy, seconds, last_resort="" if LAST_RESORT in specs else LAST_RESORT)
+
+
+def planned(
+    plain: Trainer, data: Dataset, batch_size: int, how: PlanOptions, *, adapt: bool
+) -> tuple[Trainer, dict[str, float]]:
+    """``plain`` again, with a plan of its step on the first batch; the plan is told on stderr.
+
+    Also returns the milliseconds of a step by each plan that was run, if any was.
+    """
+    first = data.take(np.arange(batch_size) % len(data))
+    tried: dict[str, float] = {}
+    with notes.status("planning") as status:
+        how = replace(how, observe=lambda _, text: status.update(f"planning: {escape(text)}"))
+        if adapt:
+            names = [name for name in plain.processors if name != how.last_resort]
+            planner = training_planner(plain, first.inputs, how)
+            trainer: Trainer = adaptive(plain, planner, names)
+        else:
+            planning = plan_training(plain, first.inputs, how)
+            plan = planning.plan
+            if _runs_plans(plain, planning, how):
+                status.update("running steps by the plan and on each processor alone")
+                plan, tried = _tried(plain, first, planning, min(SECONDS, how.seconds))
+            trainer = plain.with_plan(plan)
+    _tell(trainer, tried)
+    return trainer, tried
+
+
+def _runs_plans(plain: Trainer, planning: Planning, how: PlanOptions) -> bool:
+    """Plans within a budget of memory are not run: beside each other they would not keep it."""
+    several = len(planning.planned.problem.units) > 1
+    return how.policy == AUTO and how.seconds > 0 and several and plain.memory.steps is None
+
+
+def _tried(
+    plain: Trainer, first: Dataset, planning: Planning, seconds: float
+) -> tuple[Plan, dict[str, float]]:
+    try:
+        plan, measured_us = verify_training(plain, first.inputs, first.labels, planning, seconds)
+    except NOT_RUN as error:
+        notes.print(f"[yellow]plans were not run before one was taken:[/] {escape(str(error))}")
+        return planning.plan, {}
+    return plan, {name: us / 1e3 for name, us in measured_us.items()}
+
+
+def _tell(trainer: Trainer, tried: Mapping[str, float]) -> None:
+    plan = trainer.followed
+    assert plan is not None
+    if tried:
+        times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in sorted(tried.items()))
+        notes.print(f"plan: {plan.policy} (a step: {escape(times)})", highlight=False)
+        return
+    assert plan.predicted_us is not None
+    notes.print(f"plan: {plan.policy}, {plan.predicted_us / 1e3:.2f} ms predicted", highlight=False)
+
+
+def plan_record(plan: Plan | None, tried: Mapping[str, float]) -> dict[str, Any] | None:
+    """A plan that is followed, for JSON; ``tried`` are milliseconds of a step by plans that ran."""
+    if plan is None:
+        return None
+    predicted = None if plan.predicted_us is None else plan.predicted_us / 1e3
+    return {
+        "policy": plan.policy,
+        "predicted_ms": predicted,
+        "tried_ms": dict(tried),
+        "processors": list(plan.named),
+        "batch": dict(plan.batch),
+    }
+
+
+def plan_text(plan: dict[str, Any]) -> str:
+    """The same in a line."""
+    shares = ", ".join(f"{count} samples on {name}" for name, count in plan["batch"].items())
+    measured, predicted = plan["tried_ms"].get(plan["policy"]), plan["predicted_ms"]
+    time = "" if predicted is None else f", {predicted:.2f} ms a step predicted"
+    if measured is not None:
+        time = f", {measured:.2f} ms a step when it was tried"
+    return f"{plan['policy'] or 'by hand'}: {shares or ', '.join(plan['processors'])}{time}"
