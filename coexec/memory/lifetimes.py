@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import repeat
@@ -147,6 +147,46 @@ def plain_events(problem: StepProblem) -> tuple[Event, ...]:
     )
 
 
+Places = dict[int, int]
+"""Where repetitions of tensors lie, by tensor."""
+
+
+def make_again(
+    problem: StepProblem,
+    tensor: int,
+    recomputed: frozenset[int],
+    alone: frozenset[int],
+    shared: Places,
+    again: Callable[[int, Places, Places], None],
+) -> None:
+    """Make a tensor again, and first what it takes and nobody has.
+
+    ``shared`` has the repetitions that everybody may read. ``again`` is called for each node that
+    is repeated, in order: it adds the places of the node's results to the first mapping, and finds
+    operands in the second one before ``shared``.
+    """
+    pending: list[tuple[int, Places, Places]] = [
+        (tensor, shared, {} if tensor in alone else shared)
+    ]
+    while pending:
+        current, target, around = pending[-1]
+        if current in shared or current in target:
+            pending.pop()
+            continue
+        index = problem.producer[current]
+        missing = [
+            operand
+            for operand in problem.nodes[index].reads
+            if operand in recomputed and operand not in shared and operand not in around
+        ]
+        if not missing:
+            pending.pop()
+            again(index, target, around)
+        for operand in missing:
+            own = operand in alone
+            pending.append((operand, shared if own else around, {} if own else around))
+
+
 class _Unrolled:
     """The events of a step in order; memory of repetitions is numbered behind that of tensors."""
 
@@ -161,7 +201,7 @@ class _Unrolled:
         self.sizes = list(problem.nbytes)
         self.origins = list(range(len(problem.tensors)))
         # Places of repetitions that everybody may read.
-        self.shared: dict[int, int] = {}
+        self.shared: Places = {}
         # Tensors whose memory is another one than in the plain step.
         self.moved = set(recomputed)
         self.events: list[Event] = list(head.events[: head.length])
@@ -175,35 +215,15 @@ class _Unrolled:
                 continue
             for tensor in node.reads:
                 if tensor in recomputed and tensor not in self.shared:
-                    self._repeat(tensor)
+                    make_again(
+                        self.problem, tensor, recomputed, self.alone, self.shared, self._again
+                    )
             if node.view:
                 moved.update(node.writes)
             self._emit(index, node.writes, self.shared, {})
         return self.events
 
-    def _repeat(self, tensor: int) -> None:
-        """Make a tensor again, and first what it takes and nobody has."""
-        shared, nodes = self.shared, self.problem.nodes
-        pending = [(tensor, shared, {} if tensor in self.alone else shared)]
-        while pending:
-            current, target, around = pending[-1]
-            if current in shared or current in target:
-                pending.pop()
-                continue
-            index = self.problem.producer[current]
-            missing = [
-                operand
-                for operand in nodes[index].reads
-                if operand in self.recomputed and operand not in shared and operand not in around
-            ]
-            if not missing:
-                pending.pop()
-                self._again(index, target, around)
-            for operand in missing:
-                own = operand in self.alone
-                pending.append((operand, shared if own else around, {} if own else around))
-
-    def _again(self, index: int, target: dict[int, int], around: dict[int, int]) -> None:
+    def _again(self, index: int, target: Places, around: Places) -> None:
         """Repeat a node up to its last result that is recomputed; ``target`` learns the places."""
         node = self.problem.nodes[index]
         written = list(node.writes)
@@ -228,8 +248,8 @@ class _Unrolled:
         self,
         index: int,
         written: Collection[int],
-        shared: dict[int, int],
-        around: dict[int, int],
+        shared: Places,
+        around: Places,
         *,
         again: bool = False,
     ) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from coexec.memory.lifetimes import Event, plain_events
+from coexec.memory.lifetimes import Event, Places, make_again, plain_events
 from coexec.memory.problem import StepNode, StepProblem
 
 Ints = NDArray[np.int64]
@@ -124,7 +124,7 @@ class _Repeated:
         self.roots = list(self.problem.roots)
         self.own = len(self.roots)
         self.sizes: list[int] = []
-        self.shared: dict[int, int] = {}
+        self.shared: Places = {}
         self.inserted: list[int] = []
         self.repeated: list[int] = []
         self.before = 0
@@ -143,33 +143,11 @@ class _Repeated:
             node = nodes[index]
             for tensor in node.reads:
                 if tensor in recomputed and tensor not in shared:
-                    self._repeat(tensor)
+                    make_again(self.problem, tensor, recomputed, self.alone, shared, self._again)
             self._emit(node, index + len(self.inserted), node.writes, shared)
         return LiveBytes(self._live(), sum(nodes[index].cost_us for index in self.repeated))
 
-    def _repeat(self, tensor: int) -> None:
-        """Make a tensor again, and first what it takes and nobody has."""
-        shared, nodes, recomputed = self.shared, self.problem.nodes, self.recomputed
-        pending = [(tensor, shared, {} if tensor in self.alone else shared)]
-        while pending:
-            current, target, around = pending[-1]
-            if current in shared or current in target:
-                pending.pop()
-                continue
-            index = self.problem.producer[current]
-            missing = [
-                operand
-                for operand in nodes[index].reads
-                if operand in recomputed and operand not in shared and operand not in around
-            ]
-            if not missing:
-                pending.pop()
-                self._again(index, target, around)
-            for operand in missing:
-                own = operand in self.alone
-                pending.append((operand, shared if own else around, {} if own else around))
-
-    def _again(self, index: int, target: dict[int, int], around: dict[int, int]) -> None:
+    def _again(self, index: int, target: Places, around: Places) -> None:
         """Repeat a node up to its last result that is recomputed; ``target`` learns the places."""
         node, recomputed = self.problem.nodes[index], self.recomputed
         written = node.writes
