@@ -7,17 +7,20 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import contenders, environment, record
 from bench.budget import Budget
+from bench.case import Suite
 from bench.machine import machine_record
 from bench.pool import Pool, Where
 from bench.protocol import ROOT
 from bench.record import Record, RecordError
+from bench.rounds import Round, round_of
 from bench.run import Choice, Run, describe, measure_limits
 from bench.show import Progress, show_summary, show_targets
 from bench.suites import SUITES
@@ -29,6 +32,8 @@ EXAMPLE = """examples:
   python -m bench all                                 # all suites, as far as 15 minutes go
   python -m bench conv --quick                        # a few cases of one suite
   python -m bench train --filter LeNet --peers torch --runtime intel
+  python -m bench coexec --peers "" --minutes 20      # and, later, what that left out:
+  python -m bench coexec --peers "" --minutes 20 --resume
   python -m bench.page bench/results/X.json --out docs/benchmarks.md
 """
 
@@ -56,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--peers", default=",".join(contenders.LIBRARIES))
     found.add_argument("--runtime", default="", help="pocl,intel; all that there are by default")
     found.add_argument("--minutes", type=float, default=14.0, help="after these no case begins")
+    found.add_argument(
+        "--resume", action="store_true", help="only what the last run of these suites left out"
+    )
     found.add_argument("--turns", type=int, default=0, help="turns that count")
     found.add_argument("--threads", type=int, default=os.cpu_count())
     found.add_argument("--cold", action="store_true", help="start-up with empty caches too")
@@ -139,10 +147,14 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
     libraries = chosen_libraries(arguments.peers)
     runtimes = chosen_runtimes(arguments.runtime, opencl_processors())
     choice = Choice(arguments.quick, arguments.filter, arguments.turns, arguments.cold)
-    chosen = {suite.name: (suite, choice.cases(suite)) for suite in suites}
-    if not any(of_suite for _, of_suite in chosen.values()):
+    if not any(choice.cases(suite) for suite in suites):
         raise BenchError(f"no case has {arguments.filter!r} in its name")
-    python = peers_python(arguments.env, libraries, notes)
+    where = Where.of(peers_python(arguments.env, libraries, notes), arguments.threads)
+    machine = machine_record(where.threads)
+    file = Results(path_of(arguments, machine), machine)
+    if arguments.resume:
+        choice = replace(choice, rounds=file.rounds(suites))
+    chosen = {suite.name: (suite, choice.cases(suite)) for suite in suites}
     known = [
         *contenders.ours(runtimes),
         *contenders.peers(libraries, runtimes),
@@ -152,9 +164,7 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
     cases = [case for _, of_suite in chosen.values() for case in of_suite]
     everybody = [c for c in known if any(c.takes(case.kind, case.spec) for case in cases)]
     with tempfile.NamedTemporaryFile(suffix=".log", delete=False) as log:
-        pool = Pool(Where.of(python, arguments.threads), Path(log.name))
-    machine = machine_record(pool.where.threads)
-    file = Results(path_of(arguments, machine), machine)
+        pool = Pool(where, Path(log.name))
     budget = Budget.of(60 * arguments.minutes, chosen)
     progress = Progress(notes, len(cases), machine["limits"])
     run = Run(machine, everybody, choice, pool, budget, progress, file.keep)
@@ -167,6 +177,9 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
             for suite in suites:
                 pool.enter(suite.environment)
                 found = run.suite(suite)
+                # What was gone on with is shown whole.
+                if arguments.resume:
+                    found = file.record["suites"].get(suite.name, found)
                 show_summary(notes, suite.name, found["summary"])
                 show_targets(notes, suite.name, found)
     finally:
@@ -183,6 +196,11 @@ class Results:
         self.path, self.machine = path, machine
         self._old = record.read(path) if path.exists() else None
         self.record = record.merged(self._old, machine, {})
+
+    def rounds(self, suites: Sequence[Suite]) -> Mapping[str, Round]:
+        """The last round of each suite, as the file has it."""
+        kept, now = self.record["suites"], record.now()
+        return {suite.name: round_of(kept.get(suite.name), now) for suite in suites}
 
     def keep(self, suite: str, found: Record) -> None:
         """Put the suite's record so far into the file, whole or not at all."""

@@ -47,6 +47,7 @@ class Suite:
     against: ``flop``, ``bytes`` or none.
     ``minutes`` is what a full run may take on two cores; cases share it by their work.
     ``environment`` is given to all workers. ``alone``: it is no part of ``all``, it takes its time.
+    Where time is up, ``fewest`` turns are taken nevertheless: one figure has no spread.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Suite:
     files: Files | None = field(default=None, compare=False)
     environment: Mapping[str, str] = field(default_factory=dict)
     alone: bool = False
+    fewest: int = 2
 
     def chosen(self, quick: bool, pattern: str = "") -> tuple[Case, ...]:
         """Cases whose name contains ``pattern``; of those only the ``quick`` ones, if wanted."""

@@ -22,7 +22,8 @@ class Contender:
     ``library`` is what ``--peers`` calls it, "" for what always takes part. ``kinds`` are prefixes
     of the cases' kinds, but for those of ``without``; of these it takes only ``models`` and
     ``batches``, where there are any. ``beside_us``: it runs in coexec's own interpreter, which
-    finds the OpenCL runtimes.
+    finds the OpenCL runtimes. Contenders of the same ``worker`` are one process, which their
+    ``role`` tells apart: they take turns in it.
     """
 
     name: str
@@ -36,6 +37,13 @@ class Contender:
     batches: tuple[int, ...] = ()
     without: tuple[str, ...] = ()
     beside_us: bool = False
+    worker: str = ""
+    role: str = ""
+
+    @property
+    def process(self) -> str:
+        """The name of its process."""
+        return self.worker or self.name
 
     def takes(self, kind: str, spec: Mapping[str, Any]) -> bool:
         """Whether it takes part in a case; what it should be able to do but cannot is a row."""
@@ -137,33 +145,48 @@ def peers(libraries: Sequence[str], runtimes: Sequence[str]) -> list[Contender]:
     return found + [_tinygrad(spec) for spec in runtimes if "tinygrad" in libraries]
 
 
-ROLES = {
-    "first": ("first alone", False, ("layer", "model", "train")),
-    "second": ("second alone", False, ("layer", "model", "train")),
-    "operator_split": ("operator split", True, ("layer", "model")),
-    "auto": ("auto", True, ("layer", "model", "train")),
-    "heft": ("HEFT", True, ("model",)),
-    "branch_parallel": ("branch parallel", True, ("model",)),
-    "best_ratio": ("best ratio found", True, ("layer",)),
-    "batch_parallel": ("batch parallel", True, ("train",)),
-}
-"""What two processors may do with a case: title, whether it is ours, kinds that it is for."""
+LAYER, MODEL, TRAIN, STREAM, LOADED, REMOVED = WORK = (
+    *("layer", "model", "train"),
+    *("stream", "loaded", "removed"),
+)
+"""What cases on two processors are: the last parts of their kinds."""
+ROLES = (
+    ("first", "first alone", False, (LAYER, MODEL, TRAIN, STREAM)),
+    ("second", "second alone", False, (LAYER, MODEL, TRAIN, STREAM)),
+    ("operator_split", "operator split", True, (LAYER, MODEL)),
+    ("auto", "auto", True, (LAYER, MODEL, TRAIN)),
+    ("heft", "HEFT", True, (MODEL,)),
+    ("branch_parallel", "branch parallel", True, (MODEL,)),
+    ("best_ratio", "best ratio found", True, (LAYER,)),
+    ("batch_parallel", "batch parallel", True, (TRAIN,)),
+    ("replicas", "a copy on each", True, (STREAM,)),
+    ("pipeline", "pipeline", True, (STREAM,)),
+    ("adapted", "adapted to the load", True, (LOADED,)),
+    ("best", "best plan found for the load", False, (LOADED,)),
+    ("adapted", "one taken away", True, (REMOVED,)),
+    ("best", "without it from the start", False, (REMOVED,)),
+)
+"""What two processors may do with a case: role, title, whether it is ours, what work it is for."""
 
 
 def together(runtimes: Sequence[str]) -> list[Contender]:
-    """Both processors of a case together, by different plans, and each of them alone."""
+    """Both processors of a case together, by different plans, and each of them alone.
+
+    They take turns in one process: none of them computes while another one does, and processors,
+    model and measured costs are there once.
+    """
     pairs = [_short(spec) for spec in runtimes] + ([EQUAL] if len(runtimes) > 1 else [])
     return [
         Contender(
             title,
             "bench.peers.coexec_together",
-            "",
-            {"role": role},
-            ours,
+            ours=ours,
             kinds=tuple(f"{TOGETHER}{pair}.{what}" for pair in pairs for what in whats),
             beside_us=True,
+            worker="together",
+            role=role,
         )
-        for role, (title, ours, whats) in ROLES.items()
+        for role, title, ours, whats in ROLES
     ]
 
 

@@ -61,7 +61,7 @@ class Where:
 
 @dataclass
 class Pool:
-    """Running workers by contender's name; their standard error goes to ``log``."""
+    """Running workers by the name of their process; their standard error goes to ``log``."""
 
     where: Where
     log: Path
@@ -71,13 +71,13 @@ class Pool:
 
     def worker(self, contender: Contender) -> Worker:
         """The contender's worker, started if need be."""
-        if contender.name not in self._workers:
+        if contender.process not in self._workers:
             if self._file is None:
                 self._file = self.log.open("ab")
             command = self.where.command(contender)
             environment = {**self.where.environment(), **self.environment}
-            self._workers[contender.name] = Worker(command, environment, self._file)
-        return self._workers[contender.name]
+            self._workers[contender.process] = Worker(command, environment, self._file)
+        return self._workers[contender.process]
 
     def enter(self, environment: Mapping[str, str]) -> None:
         """End all workers: the next ones have this environment."""
@@ -87,7 +87,7 @@ class Pool:
 
     def discard(self, contender: Contender) -> None:
         """End a worker: the next call starts another."""
-        worker = self._workers.pop(contender.name, None)
+        worker = self._workers.pop(contender.process, None)
         if worker is not None:
             worker.close()
 

@@ -1,6 +1,7 @@
 """How coordinator and workers talk: one JSON object a line, on the worker's stdin and stdout.
 
-Requests are ``{"do": NAME, ...}``; an answer is ``{"ok": {...}}`` or ``{"error": "why"}``:
+Requests are ``{"do": NAME, ...}``; an answer is ``{"ok": {...}}`` or ``{"error": "why"}``. Where
+several contenders share a worker, ``who`` says whose case is meant:
 
 * ``describe`` -> name and version of the library
 * ``prepare`` with ``case`` -> facts about it (memory, time of the first step)
@@ -31,6 +32,10 @@ class PeerFailed(Exception):
     """A peer cannot do what was asked; the message says why."""
 
 
+class PeerEnded(PeerFailed):
+    """Its process is not there any more, and with it all that it had prepared."""
+
+
 class Worker:
     """A running worker process. Its standard error goes to ``log``."""
 
@@ -52,14 +57,15 @@ class Worker:
         """The answer to a request.
 
         Raises:
-            PeerFailed: the worker said why not, ended, or took longer than ``patience`` seconds.
+            PeerEnded: the worker ended, or took longer than ``patience`` seconds and was stopped.
+            PeerFailed: it said why not.
         """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise PeerFailed(self._ending()) from None
+            raise PeerEnded(self._ending()) from None
         answer: dict[str, Any] = json.loads(self._line(patience))
         if "error" in answer:
             raise PeerFailed(answer["error"])
@@ -74,10 +80,10 @@ class Worker:
             ready, _, _ = select.select([pipe], [], [], max(deadline - time.monotonic(), 0))
             if not ready:
                 self._process.kill()
-                raise PeerFailed(f"no answer in {patience:.0f} s: stopped")
+                raise PeerEnded(f"no answer in {patience:.0f} s: stopped")
             piece = os.read(pipe, 1 << 16)
             if not piece:
-                raise PeerFailed(self._ending())
+                raise PeerEnded(self._ending())
             self._buffer += piece
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line

@@ -61,11 +61,15 @@ def _row_record(suite: Suite, case: Case, row: Row, best: Row | None) -> Record:
     return record
 
 
-def suite_record(suite: Suite, cases: Sequence[Record], machine: Record) -> Record:
-    """All cases with a summary for each of ours, and what took part in this run."""
+def suite_record(suite: Suite, cases: Sequence[Record], machine: Record, began: str = "") -> Record:
+    """All cases with a summary for each of ours, and what took part in this run.
+
+    ``began`` is when the round did (:mod:`bench.rounds`): now, if nothing is said.
+    """
     return {
         "title": suite.title,
         "date": now(),
+        "began": began or now(),
         "statistic": suite.statistic,
         "roof": suite.roof,
         "limits": machine["limits"],

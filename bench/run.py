@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from bench.budget import Budget
@@ -11,7 +11,8 @@ from bench.case import Case, Suite
 from bench.contenders import SINGLE, Contender
 from bench.pool import Pool
 from bench.protocol import PeerFailed
-from bench.record import Record, case_record, suite_record
+from bench.record import Record, case_record, now, suite_record
+from bench.rounds import Round
 from bench.start import start_times
 from bench.turns import Observer, run_case
 
@@ -31,26 +32,38 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """What of the suites is wanted. ``turns`` 0 is each suite's own number."""
+    """What of the suites is wanted. ``turns`` 0 is each suite's own number.
+
+    ``rounds``, by suite, are those that are gone on with.
+    """
 
     quick: bool = False
     pattern: str = ""
     turns: int = 0
     cold: bool = False
+    rounds: Mapping[str, Round] = field(default_factory=dict)
 
     def cases(self, suite: Suite) -> tuple[Case, ...]:
-        return suite.chosen(self.quick, self.pattern)
+        """Cases that are wanted and not measured yet in the round that is gone on with."""
+        done = self.rounds[suite.name].done if suite.name in self.rounds else ()
+        return tuple(c for c in suite.chosen(self.quick, self.pattern) if c.name not in done)
+
+    def began(self, suite: Suite) -> str:
+        """When the round of a suite began; now, if it is a new one."""
+        return self.rounds[suite.name].began if suite.name in self.rounds else now()
 
 
 def describe(machine: Record, contenders: Sequence[Contender], pool: Pool) -> None:
-    """Versions and devices of everybody, or why they are not there."""
+    """Versions and devices of everybody, or why they are not there; each process is asked once."""
+    known: dict[str, Record] = {}
     for contender in contenders:
-        try:
-            found = pool.worker(contender).ask({"do": "describe"})
-        except PeerFailed as failure:
-            found = {"absent": str(failure)}
-        machine["contenders"][contender.name] = found
-        pool.discard(contender)
+        if contender.process not in known:
+            try:
+                known[contender.process] = pool.worker(contender).ask({"do": "describe"})
+            except PeerFailed as failure:
+                known[contender.process] = {"absent": str(failure)}
+            pool.discard(contender)
+        machine["contenders"][contender.name] = known[contender.process]
 
 
 def measure_limits(
@@ -87,7 +100,8 @@ class Run:
         """All chosen cases of a suite, as far as time allows."""
         contenders = present(self.contenders, self.machine)
         records: list[Record] = []
-        found = suite_record(suite, records, self.machine)
+        began = self.choice.began(suite)
+        found = suite_record(suite, records, self.machine, began)
         for case in self.choice.cases(suite):
             if self.budget.left <= 0:
                 self.watcher.skipped(suite, case, "time is up")
@@ -96,7 +110,7 @@ class Run:
                 self.watcher.skipped(suite, case, "nobody takes part")
                 continue
             records.append(self._case(suite, case, contenders))
-            found = suite_record(suite, records, self.machine)
+            found = suite_record(suite, records, self.machine, began)
             self.keep(suite.name, found)
             self.watcher.done(suite, records[-1])
         return found

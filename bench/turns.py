@@ -13,12 +13,10 @@ from typing import Any, Protocol
 from bench.agreement import Results, dissenters, load_results, yardstick
 from bench.case import Case, Suite
 from bench.contenders import SINGLE, Contender
-from bench.protocol import PeerFailed
+from bench.protocol import PeerEnded, PeerFailed
 from bench.statistics import Ratio, ratio, reduced
 
 Observer = Callable[[str], None]
-FEWEST_TURNS = 2
-"""Turns that count even where time is up: one figure has no spread."""
 
 
 class Asked(Protocol):
@@ -60,7 +58,7 @@ def run_case(
 ) -> list[Row]:
     """Measure a case on everybody who takes part in it; failures are rows too.
 
-    After ``deadline`` (``time.monotonic``) no turn begins that is not needed for a spread.
+    After ``deadline`` (``time.monotonic``) no turn begins that is among the suite's fewest.
     """
     rows = [Row(c) for c in contenders if c.takes(case.kind, case.spec)]
     tell = observe or (lambda _: None)
@@ -89,11 +87,11 @@ def _prepare(
     rows: Sequence[Row], case: Case, workers: Workers, folder: Path, tell: Observer
 ) -> dict[str, Results]:
     """Everybody's results; nobody's are kept in a worker of another."""
-    request = {"do": "prepare", "case": {"kind": case.kind, "spec": dict(case.spec)}}
     results: dict[str, Results] = {}
     for row in rows:
         tell(f"{row.contender.name} prepares")
-        facts = _ask(row, workers, request)
+        asked = {"kind": case.kind, "spec": dict(case.spec), "role": row.contender.role}
+        facts = _ask(row, workers, {"do": "prepare", "case": asked})
         if facts is None:
             continue
         row.facts = facts
@@ -134,7 +132,7 @@ def _alternate(
     """
     turns, deadline = until
     for turn in range(turns + 1):
-        if turn > FEWEST_TURNS and time.monotonic() > deadline:
+        if turn > suite.fewest and time.monotonic() > deadline:
             return
         tell(f"turn {turn} of {turns}")
         for row in rows:
@@ -149,12 +147,16 @@ def _alternate(
 
 
 def _ask(row: Row, workers: Workers, request: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer; a refusal is the row's error, and its worker is not asked again."""
+    """The answer; a refusal is the row's error, and it is not asked again.
+
+    Its worker is ended, unless others are in it, too, and it goes on.
+    """
     try:
-        return workers.worker(row.contender).ask(request)
+        return workers.worker(row.contender).ask({**request, "who": row.contender.name})
     except PeerFailed as failure:
         row.error = str(failure)
-        workers.discard(row.contender)
+        if not row.contender.worker or isinstance(failure, PeerEnded):
+            workers.discard(row.contender)
         return None
 
 

@@ -68,12 +68,11 @@ def burst_of(job: Job) -> int:
 
 
 class Server:
-    """Answers requests for one peer."""
+    """Answers requests for one peer; cases are prepared by ``who`` asks, with their bursts."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
-        self.job: Job | None = None
-        self.burst = 1
+        self._jobs: dict[str, tuple[Job, int]] = {}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``{"ok": ...}``, or ``{"error": ...}`` for whatever the peer raises."""
@@ -91,29 +90,35 @@ class Server:
             return {"error": f"{type(error).__name__}: {_short(str(error))}"}
 
     def _prepare(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        self.job = None
-        self.job = self.peer.prepare(request["case"])
-        facts = self.job.facts()
-        self.burst = burst_of(self.job)
+        self._drop(request)
+        job = self.peer.prepare(request["case"])
+        facts = job.facts()
+        self._jobs[_who(request)] = job, burst_of(job)
         return facts
 
     def _outputs(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        arrays = [np.asarray(array) for array in self._current().outputs()]
+        job, _ = self._current(request)
+        arrays = [np.asarray(array) for array in job.outputs()]
         np.savez(request["path"], *arrays)
         return {"arrays": len(arrays)}
 
     def _time(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        job = self._current()
-        return {"calls": timed_calls(job, request["seconds"], self.burst), "facts": job.facts()}
+        job, burst = self._current(request)
+        return {"calls": timed_calls(job, request["seconds"], burst), "facts": job.facts()}
 
     def _drop(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        self.job = None
+        self._jobs.pop(_who(request), None)
         return {}
 
-    def _current(self) -> Job:
-        if self.job is None:
+    def _current(self, request: Mapping[str, Any]) -> tuple[Job, int]:
+        found = self._jobs.get(_who(request))
+        if found is None:
             raise RuntimeError("no case is prepared")
-        return self.job
+        return found
+
+
+def _who(request: Mapping[str, Any]) -> str:
+    return str(request.get("who", ""))
 
 
 def serve(peer: Peer, requests: IO[str], answers: IO[str]) -> None:

@@ -155,6 +155,8 @@ _EXAMPLES = (
     _case((1, 2, 6, 5), _scales(1, 1, 0.5, 0.6), mode="linear", antialias=1),
     _case((1, 2, 5), _scales(1, 1, 2.5), mode="linear"),
     _case((1, 2, 3, 4, 5), _scales(1, 1, 2, 1.5, 2), mode="linear"),
+    _case((1, 2, 5, 19), sizes=_sizes(1, 2, 9, 37), nearest_mode="floor", transform="asymmetric"),
+    _case((2, 3, 9), sizes=_sizes(2, 3, 17), nearest_mode="floor", transform="asymmetric"),
     _case((1, 2, 5, 6), _scales(1, 1, 1.6, 2), mode="cubic"),
     _case((1, 1, 4, 4), _scales(1, 1, 2, 0.8), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
     _case((1, 1, 7, 6), sizes=_sizes(3, 3), axes=(2, 3), mode="cubic", antialias=1),

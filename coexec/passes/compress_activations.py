@@ -42,6 +42,10 @@ is not enough, the largest in 8 bits."""
 LEAST_ELEMENTS = 16 * BLOCK
 """Of a tensor that is compressed: smaller ones are not worth two kernels."""
 
+LEFT_SHARE = 0.04
+"""Of the bytes kept: the smallest tensors up to this stay as they are. They are many in deep
+networks, and two kernels for each would buy next to no memory."""
+
 AUTO_SHARE = 0.4
 """Of the bytes in full: ``auto`` compresses the largest tensors until no more is kept."""
 
@@ -108,11 +112,12 @@ class _Lossy:
 
     def run(self, enough: int) -> int:
         """Compress what suits, the largest first, until no more than ``enough`` bytes are kept."""
-        total = kept_bytes(self.graph)
-        chosen: list[Kept] = []
+        total = left = kept_bytes(self.graph)
+        worth, chosen = LEFT_SHARE * total, list[Kept]()
         for each in sorted(kept_tensors(self.graph), key=lambda kept: -kept.nbytes):
-            if total <= enough:
+            if total <= enough or left <= worth:
                 break
+            left -= each.nbytes
             if self._suits(each):
                 chosen.append(each)
                 total -= each.nbytes - self._small_bytes(each)

@@ -1,8 +1,8 @@
 """Step time of each way to keep activations: python -m studies.training_memory.ways [--net NAME].
 
 All ways of a network in turns in one process, forwards and backwards; medians, beside the step that
-keeps every activation in full. Writes ways.json and ways.md beside this file, in place of rows of
-the same network.
+keeps every activation in full. Kernels of one more step are counted with what they read and write.
+Writes ways.json and ways.md beside this file, in place of rows of the same network.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.disk import write_atomically
+from coexec.core.events import Trace
 from coexec.passes.compress_activations import Activations
 from coexec.zoo.catalog import CATALOG
 
@@ -71,7 +72,17 @@ def measure(net: str, runtime: str) -> list[dict[str, Any]]:
             forms[way].step(feeds, labels)
             if turn >= WARM:
                 times[way].append((time.perf_counter() - start) * 1e3)
-    return [row(net, way, forms[way], times) for way in WAYS]
+    traces = {way: Trace() for way in WAYS}
+    for way in WAYS:
+        forms[way].step(feeds, labels, traces[way])
+    return [row(net, way, forms[way], times) | movement(traces, way) for way in WAYS]
+
+
+def movement(traces: dict[Activations, Trace], way: Activations) -> dict[str, Any]:
+    """Kernels launched, and bytes that they read and write beside those of the step in full."""
+    moved, whole = (sum(each.bytes for each in traces[of].leaves()) for of in (way, "full"))
+    kernels = sum(1 for each in traces[way].leaves() if each.bytes)
+    return {"moved": moved / whole, "moved_bytes": moved, "kernels": kernels}
 
 
 def row(
@@ -100,9 +111,13 @@ def trainer(net: str, runtime: str, way: Activations) -> coexec.Trainer:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Times and bytes beside the step in full."""
-    lines = ["| network, batch | way | kept | step | of full |", "|---|---|---|---|---|"]
+    lines = [
+        "| network, batch | way | kept | moved | kernels | step | of full |",
+        "|---|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| {row['net']}, {row['batch']} | `{row['way']}` | {row['kept']:.2f} "
+        f"| {row['moved_bytes'] / 2**20:.1f} MiB ({row['moved']:.2f}) | {row['kernels']} "
         f"| {row['step_ms']:.2f} ms | {row['ratio']:.2f} |"
         for row in rows
     ]

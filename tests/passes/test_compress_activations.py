@@ -17,9 +17,10 @@ from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.ops.compressed import OPS
+from coexec.ops.node import type_of
 from coexec.ops.opdef import Example, Sample
 from coexec.passes.compress_activations import Activations
-from coexec.passes.kept import kept_bytes
+from coexec.passes.kept import kept_bytes, kept_tensors
 from coexec.steps.builder import Recipe, StepBuilder
 from tests.runtimes import THOROUGH
 
@@ -140,6 +141,21 @@ def test_auto_stops_where_little_enough_is_kept() -> None:
     full, auto, every = (step_graph(digits, arrays, how) for how in ("full", "auto", "int8"))
     assert kept_bytes(auto) <= 0.4 * kept_bytes(full)
     assert operators(auto).count("CompressBlocks") < operators(every).count("CompressBlocks")
+
+
+def test_the_smallest_tensors_are_left_alone() -> None:
+    """Many tensors of a deep network are a few percent of the bytes."""
+    digits = coexec.load(zoo.build("digits_cnn", batch=16))
+    arrays = {"x": np.zeros((16, 1, 8, 8), np.float32)}
+    masked, small = (step_graph(digits, arrays, how) for how in ("mask", "int8"))
+    total = kept_bytes(masked)
+    left = [kept for kept in kept_tensors(small) if type_of(kept.value).dtype == np.float32]
+    whole = [
+        kept
+        for kept in left
+        if (node := kept.value.producer()) is not None and node.op_type != "CompressBlocks"
+    ]
+    assert 0 < sum(kept.nbytes for kept in whole) < 0.04 * total
 
 
 def test_gradients_on_opencl_are_those_of_the_reference() -> None:

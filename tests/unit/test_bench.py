@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from bench import page, picture, record
-from bench.__main__ import chosen_suites
 from bench.agreement import difference, dissenters, yardstick
 from bench.budget import Budget
 from bench.case import BEST, MEDIAN, Case, Suite
@@ -25,8 +24,7 @@ from bench.show import case_lines
 from bench.speed_targets import launches, ratios, streaming, training
 from bench.statistics import geomean, ratio, reduced
 from bench.suites import SUITES
-from bench.targets import coexecution
-from bench.turns import FEWEST_TURNS, Row, run_case
+from bench.turns import Row, run_case
 from bench.worker import Server, timed_calls
 from coexec.base.errors import SaveError
 
@@ -147,7 +145,7 @@ def test_after_the_deadline_only_the_turns_needed_for_a_spread_are_run() -> None
     (row,) = run_case(
         SUITE, CASE, [OURS], FakeWorkers(coexec=worker), turns=9, deadline=time.monotonic()
     )
-    assert len(row.turns) == FEWEST_TURNS
+    assert len(row.turns) == SUITE.fewest < 9
 
 
 def test_sixteen_bits_are_held_against_sixteen_bits_with_their_own_tolerance() -> None:
@@ -314,60 +312,6 @@ def test_the_picture_has_a_bar_per_suite_that_ends_at_the_axis_end() -> None:
         pytest.approx(picture.position(2.0) - picture.position(1.0), abs=0.1),
         pytest.approx(picture.position(4.0) - picture.position(1.0), abs=0.1),
     ]
-
-
-def test_cases_of_two_processors_are_for_their_contenders_only() -> None:
-    case = next(c for c in SUITES["coexec"].cases if c.kind == "coexec.intel.layer")
-    assert not any(c.takes(case.kind, case.spec) for c in ours(["opencl:intel"]))
-    assert not any(c.takes(case.kind, case.spec) for c in together(["opencl:pocl"]))
-    taking = [c.name for c in together(["opencl:intel"]) if c.takes(case.kind, case.spec)]
-    assert taking == [
-        *("first alone", "second alone"),
-        *("operator split", "auto", "best ratio found"),
-    ]
-    step = next(c for c in SUITES["coexec"].cases if c.kind == "coexec.equal.train")
-    both = together(["opencl:intel", "opencl:pocl"])
-    assert not any(c.takes(step.kind, step.spec) for c in together(["opencl:intel"]))
-    training = [c.name for c in both if c.takes(step.kind, step.spec)]
-    assert training == ["first alone", "second alone", "auto", "batch parallel"]
-    assert "coexec" not in chosen_suites(["all"])
-    assert chosen_suites(["coexec"]) == ["coexec"]
-
-
-def layer_of(name: str, group: str, seconds: Mapping[str, float]) -> record.Record:
-    """A case of two processors; plans predicted 10 % less than they took."""
-    alone = ("one alone", "other alone")
-    best = min(seconds[n] for n in alone)
-    rows: list[dict[str, Any]] = [
-        {"peer": peer, "ours": peer not in alone, "seconds": time, "facts": {}}
-        | ({"ratio": {"value": time / best}} if peer not in alone else {})
-        for peer, time in seconds.items()
-    ]
-    rows[2]["facts"] = {"predicted_ms": 900 * rows[2]["seconds"]}
-    return {"name": name, "group": group, "rows": rows}
-
-
-def test_targets_of_coexecution_are_computed_from_the_rows() -> None:
-    names = ("one alone", "other alone", "operator split", "auto", "best ratio found")
-    times = {"a": (4.0, 2.0, 1.6, 2.0, 1.5), "b": (2.0, 2.0, 1.0, 1.0, 1.0)}
-    cases = [
-        layer_of(name, "layers, x", dict(zip(names, each, strict=True)))
-        for name, each in times.items()
-    ]
-    lines = {work: measured for work, _, measured in coexecution({"cases": cases})}
-    assert lines == {
-        "layers, x: operator split against the best processor alone": (
-            "geometric mean 1.58x, least 1.25x (a)"
-        ),
-        "layers, x: of the speedup that the rates of both allow": (
-            "geometric mean 91%, least 83% (a)"
-        ),
-        "layers, x: speed of operator split against the best ratio found": (
-            "geometric mean 97%, least 94% (a)"
-        ),
-        "predicted makespan against measured": "median 10.0% of 2 plans",
-        "auto's plan behind the best plan that was run": "median 12.5%, most 25.0% (a)",
-    }
 
 
 def test_targets_of_speed_are_computed_from_the_rows() -> None:

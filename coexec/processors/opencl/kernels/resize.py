@@ -1,4 +1,4 @@
-"""Resize and its gradient: one resampling kernel per resized axis."""
+"""Resize and its gradient: one resampling kernel per resized axis; doubling in one pass."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.kernels.resize_twice import SPACE, lower_twice, refuse_twice
 
 FRACTION = 42
 """Fractional bits of places: 21 bits remain for the position itself."""
@@ -44,6 +45,10 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     if max((*g.in_shape, *g.out_shape), default=0) >= 1 << (62 - FRACTION):
         return f"{call.op_type}: an axis is longer than 2^{62 - FRACTION}"
     return refuse_types((call.input(0), call.output(0)), facts)
+
+
+def applies_twice(call: OpCall, facts: DeviceFacts) -> str | None:
+    return applies(call, facts) or refuse_twice(call, facts)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -158,5 +163,8 @@ def _kernel(
 FAMILY = KernelFamily(
     "resize",
     ("Resize", "coexec::ResizeGrad"),
-    (Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),),
+    (
+        Variant("twice", lower_twice, applies_twice, space=SPACE),
+        Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
+    ),
 )
