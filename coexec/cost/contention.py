@@ -10,8 +10,12 @@ from statistics import median
 
 from coexec.cost.distribution import Distribution
 
-ROUNDS, LEAST_MS = 9, 5.0
-"""Timed rounds alone and together; a round repeats work until it has lasted so long."""
+TURNS, ROUNDS, LEAST_MS = 5, 7, 5.0
+"""Turns alone and together, and timed rounds of each. A round repeats work until it has lasted so
+long; a turn is its median, as its first rounds pass until the system has given all threads cores
+(measured: work of 10 ms took up to three times as long right after another thread had begun)."""
+LEAST_FACTOR = 1.0
+"""What computes beside a processor takes from it, if anything: less than this is noise."""
 MOST_REPEATS = 10_000
 
 Action = Callable[[], object]
@@ -21,24 +25,29 @@ Timed = Callable[[], float]
 
 @dataclass(frozen=True)
 class Slowdown:
-    """``factor``: time together over time alone. ``time`` is that of one action together."""
+    """``factor``: time together over time alone, 1 at least. ``time`` is of one action together."""
 
     factor: float
     time: Distribution
 
 
 def slowdown(victim: Timed, other: Action) -> Slowdown:
-    """Time ``victim`` alone, then while a thread of its own repeats ``other``.
+    """Time ``victim`` alone and while a thread of its own repeats ``other``, in turns.
 
-    Shared memory bandwidth, caches and power are in it, as they are when a program runs on both.
-    What hands the work over is not: it is of little work only, and stands in the links. An
-    exception of ``other`` is raised here.
+    The factor is the median of the ratios of neighbouring turns: a machine that gets slower or
+    faster meanwhile changes both of a pair. Shared memory bandwidth, caches and power are in it, as
+    they are when a program runs on both. What hands the work over is not: it is of little work
+    only, and stands in the links. An exception of ``other`` is raised here.
     """
     repeats = _repeats(victim)
-    alone = median(_rounds_us(victim, repeats))
-    with _Busy(other):
-        together = _rounds_us(victim, repeats)
-    return Slowdown(median(together) / alone, Distribution.of(together))
+    together, ratios = [], []
+    for _ in range(TURNS):
+        alone = median(_rounds_us(victim, repeats))
+        with _Busy(other):
+            beside = _rounds_us(victim, repeats)
+        together += beside
+        ratios.append(median(beside) / alone)
+    return Slowdown(max(median(ratios), LEAST_FACTOR), Distribution.of(together))
 
 
 class _Busy:

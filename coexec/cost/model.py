@@ -37,8 +37,9 @@ LINKS = ("#write", "#read")
 """Keys of the host's link among a processor's times; time per byte stands in the features."""
 LINK = "link"
 """Stands among the calls that failed if the link could not be measured."""
-SLOWDOWN = "#slowdown"
-"""Key, with a name behind it, of how another processor slows this one down: the only feature."""
+SLOWDOWN = "#slowdown in turns"
+"""Key, with a name behind it, of how another processor slows this one down: the only feature.
+It names the way of measuring, so that what was measured in another way is not taken for it."""
 HANDOVER = "#end to start"
 """Key, with a name behind it, of the way to another processor in memory that both share."""
 EXCHANGE = "#exchange"
