@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
+
+from coexec.base.knobs import BUILD_APART
+
+os.environ.setdefault(BUILD_APART.name, "0")  # a process more for each test would take its time
 
 SUMMARY = "summary"
 """Name of a test's recorded property that is printed at the end of the run."""

@@ -40,6 +40,12 @@ OCL_ICD_VENDORS = Knob(
 OCLGRIND = Knob(
     "COEXEC_OCLGRIND", "0", "1 loads the checking interpreter oclgrind as opencl:oclgrind (slow)"
 )
+BUILD_APART = Knob(
+    "COEXEC_BUILD_APART",
+    "16",
+    "from this many new kernel programs on, another process compiles them: a compiler takes "
+    "hundreds of MiB, as long as its process lives; 0: never",
+)
 PROCESSOR = Knob("COEXEC_PROCESSOR", "opencl", "processor used where none is named")
 
 

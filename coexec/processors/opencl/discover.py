@@ -66,6 +66,13 @@ def choose_device(name: str) -> tuple[str, cl.Device]:
     return chosen, available[chosen]
 
 
+def processor_name(device: cl.Device) -> str:
+    """Processor name of a device, or of the one that it is a part of."""
+    same = (device.platform.name, device.name)
+    found = (n for n, each in devices().items() if (each.platform.name, each.name) == same)
+    return next(found)
+
+
 def _platforms() -> list[cl.Platform]:
     try:
         return cl.get_platforms()

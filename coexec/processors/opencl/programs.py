@@ -13,6 +13,8 @@ import pyopencl as cl
 from coexec.base.disk import write_atomically
 from coexec.base.errors import ProcessorError, SaveError
 from coexec.base.knobs import cache_dir
+from coexec.processors.opencl.build_apart import build_apart, worth_a_process
+from coexec.processors.opencl.discover import processor_name
 from coexec.processors.opencl.executable import ProgramSource
 
 OPTIONS = ("-cl-mad-enable", "-cl-std=CL1.2")
@@ -22,11 +24,16 @@ warnings.filterwarnings("ignore", category=cl.CompilerWarning)
 
 
 class ProgramCache:
-    """Built programs of one device, in memory and on disk; counts what it had to compile."""
+    """Built programs of one device, in memory and on disk; counts what it had to compile.
 
-    def __init__(self, context: cl.Context, device: cl.Device) -> None:
+    With ``apart``, another process may compile them.
+    """
+
+    def __init__(self, context: cl.Context, device: cl.Device, *, apart: bool = True) -> None:
         self.context = context
         self.device = device
+        self._may_apart = apart and device.platform.name != "Oclgrind"
+        self._apart = 0
         # oclgrind's compiler is not safe for threads.
         self._workers = 1 if device.platform.name == "Oclgrind" else 4
         self.compiled = 0
@@ -38,12 +45,22 @@ class ProgramCache:
     def build(self, sources: tuple[ProgramSource, ...]) -> list[cl.Program]:
         """Programs in the order of ``sources``; missing ones are built side by side."""
         missing = {s.text: s for s in sources if s.text not in self._programs}
+        self._build_apart([s for s in missing.values() if not self._file(s).exists()])
         with ThreadPoolExecutor(self._workers) as pool:
             for source, program in zip(
                 missing.values(), pool.map(self._build, missing.values()), strict=True
             ):
                 self._programs[source.text] = program
         return [self._programs[s.text] for s in sources]
+
+    def _build_apart(self, sources: list[ProgramSource]) -> None:
+        """Let another process compile, unless this one has the compiler in its memory already."""
+        again = 0 < self._apart == self.compiled
+        if self._may_apart and sources and worth_a_process(len(sources), again=again):
+            build_apart(processor_name(self.device), sources)
+            built = sum(self._file(source).exists() for source in sources)
+            self._apart += built
+            self.compiled += built
 
     def _build(self, source: ProgramSource) -> cl.Program:
         file = self._file(source)
