@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from coexec.core.events import Event
+from coexec.core.flag import Raised
 from coexec.core.types import Array, OpCall, Region
 
 
@@ -65,7 +66,12 @@ def _address(array: Array) -> int:
 
 
 class Ticket(ABC):
-    """A promise of work handed to a processor; ``Processor.wait`` redeems it."""
+    """A promise of work handed to a processor; ``Processor.wait`` redeems it.
+
+    ``raised`` is the moment at which a flag tells others that it is done, if one does.
+    """
+
+    raised: Raised | None = None
 
     def then(self, call: Callable[[], object]) -> None:
         """Have ``call`` called once the work is done or has failed, from any thread.
@@ -178,6 +184,13 @@ class Runner(ABC):
             ProcessorError: the device does not take this memory.
         """
         raise NotImplementedError(f"{type(self).__name__} does not compute on memory of the host")
+
+    def sees_host_memory(self) -> bool:
+        """Whether adopted memory is the host's at any time, so that nothing is done to show it.
+
+        Only who made something has to tell of it then, once for all work so far.
+        """
+        return False
 
     def alloc_pages(self, nbytes: int) -> Buffer:
         """Memory outside of the device for an executable's pages, where ``pages`` is set.

@@ -11,7 +11,8 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,26 +25,35 @@ from coexec.ops.table import opdef
 LEAST_ENTRIES, LEAST_OF_OPERATOR = 40, 4
 FOLDS = 5
 SEED = 0
+Row = tuple[float, ...]
+"""The operator's number and its features."""
 
 
 @dataclass(frozen=True)
 class FittedCosts:
-    """A trained regression. ``error`` is the median relative error in cross-validation."""
+    """A trained regression. ``error`` is the median relative error in cross-validation.
+
+    ``known`` are predictions by row: a plan asks for the same ones again and again, and each takes
+    a millisecond.
+    """
 
     model: Any
     operators: Mapping[str, int]
     error: float
     samples: int
     sigma: float
+    known: dict[Row, Distribution] = field(default_factory=dict, compare=False, repr=False)
 
     def predict(self, call: OpCall) -> Distribution | None:
         """Time of a call; ``None`` for an operator that was hardly ever measured."""
         if call.identifier not in self.operators:
             return None
-        row = [self.operators[call.identifier], *features(call)]
-        median = math.exp(float(self.model.predict([row])[0]))
-        spread = math.exp(1.2816 * self.sigma)
-        return Distribution(median, median / spread, median * spread)
+        row = (float(self.operators[call.identifier]), *features(call))
+        if row not in self.known:
+            median = math.exp(float(self.model.predict([row])[0]))
+            spread = math.exp(1.2816 * self.sigma)
+            self.known[row] = Distribution(median, median / spread, median * spread)
+        return self.known[row]
 
 
 def features(call: OpCall) -> tuple[float, ...]:
@@ -72,13 +82,23 @@ def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
         counts[entry.operator] = counts.get(entry.operator, 0) + 1
     known = sorted(name for name, count in counts.items() if count >= LEAST_OF_OPERATOR)
     numbers = {name: number for number, name in enumerate(known)}
-    usable = [entry for entry in usable if entry.operator in numbers]
-    if len(usable) < LEAST_ENTRIES or importlib.util.find_spec("sklearn") is None:
+    rows = [
+        ((float(numbers[entry.operator]), *entry.features), entry.time.median_us)
+        for entry in usable
+        if entry.operator in numbers
+    ]
+    if len(rows) < LEAST_ENTRIES or importlib.util.find_spec("sklearn") is None:
         return None
+    return _trained(tuple(known), tuple(sorted(rows)))
+
+
+@lru_cache(maxsize=8)
+def _trained(operators: tuple[str, ...], samples: tuple[tuple[Row, float], ...]) -> FittedCosts:
+    """The regression of rows to microseconds: the same for each plan from the same times."""
     ensemble = importlib.import_module("sklearn.ensemble")
     selection = importlib.import_module("sklearn.model_selection")
-    rows = np.array([[numbers[entry.operator], *entry.features] for entry in usable])
-    logs = np.log([entry.time.median_us for entry in usable])
+    rows = np.array([row for row, _ in samples])
+    logs = np.log([median_us for _, median_us in samples])
 
     def regression() -> Any:
         return ensemble.GradientBoostingRegressor(
@@ -90,8 +110,8 @@ def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
     errors = left_out - logs
     return FittedCosts(
         model=regression().fit(rows, logs),
-        operators=numbers,
+        operators={name: number for number, name in enumerate(operators)},
         error=float(np.median(np.abs(np.expm1(errors)))),
-        samples=len(usable),
+        samples=len(samples),
         sigma=float(np.median(np.abs(errors)) * 1.4826),
     )

@@ -40,9 +40,10 @@ LINK = "link"
 SLOWDOWN = "#slowdown in turns"
 """Key, with a name behind it, of how another processor slows this one down: the only feature.
 It names the way of measuring, so that what was measured in another way is not taken for it."""
-HANDOVER = "#end to start"
-"""Key, with a name behind it, of the way to another processor in memory that both share."""
-EXCHANGE = "#exchange"
+HANDOVER = "#end to start by flags"
+"""Key, with a name behind it, of the way to another processor in memory that both share. It and the
+next one name what processors of this version tell each other by, where they can."""
+EXCHANGE = "#exchange by flags"
 """Key, with a name behind it, of the host's time for letting another processor go on from here."""
 OWN_KEYS = "#"
 """Keys that begin so are of no operator call."""
@@ -86,6 +87,14 @@ class ProcessorCosts:
         """What one more launch takes; the times of real processors have it in them."""
         return 0.0
 
+    @property
+    def copies(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """What copies to the host and from there occupy it for: microseconds, those per byte.
+
+        Of real processors nothing is known: the host copies, and they go on meanwhile.
+        """
+        return (0.0, 0.0), (0.0, 0.0)
+
     def cost(self, call: OpCall) -> Cost:
         """What a call that the processor supports costs."""
         if opdef(call).view:
@@ -98,6 +107,10 @@ class ProcessorCosts:
         if predicted is not None:
             return Cost(predicted, FITTED)
         return Cost(Distribution.exactly(roofline_us(call, self.rates)), ROOFLINE)
+
+    def cost_alone(self, call: OpCall) -> Cost:
+        """The same for a call that no kernel before it can take in: measured times are such."""
+        return self.cost(call)
 
     def measured(self, call: OpCall) -> Entry | None:
         """The time of a call if it was measured with the code that would execute it now."""

@@ -25,8 +25,8 @@ class Predicting(ABC):
         """Its limits."""
 
     @abstractmethod
-    def predicted(self, call: OpCall) -> Distribution:
-        """Time of a supported call among others."""
+    def predicted(self, call: OpCall, *, alone: bool = False) -> Distribution:
+        """Time of a supported call among others; ``alone``: in a kernel of its own."""
 
     @abstractmethod
     def predicted_link(self) -> HostLink:
@@ -35,6 +35,10 @@ class Predicting(ABC):
     @abstractmethod
     def predicted_start(self) -> Distribution:
         """Time of a launch before its first call: :meth:`predicted_link` has it in each write."""
+
+    @abstractmethod
+    def predicted_copies(self) -> HostLink:
+        """What of :meth:`predicted_link` the processor is occupied for."""
 
     @abstractmethod
     def traffic_gbps(self, call: OpCall) -> float:
@@ -63,6 +67,13 @@ class PredictedCosts(ProcessorCosts):
         self._asked[call_key(call)] = (time.median_us, self.predicting.traffic_gbps(call))
         return Cost(time, PREDICTED)
 
+    def cost_alone(self, call: OpCall) -> Cost:
+        if opdef(call).view:
+            return self.cost(call)
+        time = self.predicting.predicted(call, alone=True)
+        self._asked[call_key(call)] = (time.median_us, self.predicting.traffic_gbps(call))
+        return Cost(time, PREDICTED)
+
     def measured(self, call: OpCall) -> Entry | None:
         """The prediction in place of a measurement."""
         return Entry(self.predicting.predicted(call), call.identifier)
@@ -70,6 +81,14 @@ class PredictedCosts(ProcessorCosts):
     @property
     def restart_us(self) -> float:
         return self.predicting.predicted_start().median_us
+
+    @property
+    def copies(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        both = self.predicting.predicted_copies()
+        read, write = (
+            (line.latency.median_us, line.us_per_byte) for line in (both.read, both.write)
+        )
+        return read, write
 
     def link(self) -> HostLink:
         return self.predicting.predicted_link()

@@ -16,6 +16,7 @@ from coexec.cost.model import Cost, ProcessorCosts
 from coexec.cost.silicon import occupied
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
+from coexec.ops.table import opdef
 from coexec.placement.divisions import divisions
 from coexec.placement.policies.table import Outcome
 from coexec.placement.problem import Division, Matrix, Problem, Shares, Task, Tensor, Unit
@@ -106,7 +107,10 @@ def build_problem(
     """
     calls = tuple(call_of(node) for node in graph)
     refusals: list[Refusal] = []
-    rows = tuple(_row(call, costs, last_resort, refusals) for call in calls)
+    rows = tuple(
+        _row(call, costs, last_resort, refusals, begins_kernel(node))
+        for node, call in zip(graph, calls, strict=True)
+    )
     used = [i for i, name in enumerate(costs) if name != last_resort or any(row[i] for row in rows)]
     names = [list(costs)[i] for i in used]
     rows = tuple(tuple(row[i] for i in used) for row in rows)
@@ -135,8 +139,9 @@ def _row(
     costs: Mapping[str, ProcessorCosts],
     last_resort: str,
     refusals: list[Refusal],
+    begins: bool,
 ) -> tuple[Cost | None, ...]:
-    """Cost by processor; refusals are noted."""
+    """Cost by processor; refusals are noted. ``begins``: in no kernel of another node."""
     row: list[Cost | None] = []
     reasons = []
     for name, each in costs.items():
@@ -144,12 +149,28 @@ def _row(
         if not support.yes:
             reasons.append(Refusal(call.name, call.identifier, name, support.reason))
         needed = name != last_resort or not any(row)
-        row.append(each.cost(call) if support.yes and needed else None)
+        cost = each.cost_alone if begins else each.cost
+        row.append(cost(call) if support.yes and needed else None)
     if not any(row):
         text = "; ".join(f"{refusal.processor}: {refusal.reason}" for refusal in reasons)
         raise ProcessorError(f"no processor executes {call.identifier} {call.name!r}: {text}")
     refusals += reasons
     return tuple(row)
+
+
+def begins_kernel(node: ir.Node) -> bool:
+    """Whether no kernel before it can compute a node on its way out, whatever its operator.
+
+    For that its largest operand has to be made for it alone, by what is no view.
+    """
+    operands = [value for value in node.inputs if value is not None]
+    if not operands:
+        return True
+    largest = max(operands, key=lambda value: type_of(value).nbytes)
+    producer = largest.producer()
+    if producer is None or largest.is_graph_output():
+        return True
+    return len(largest.uses()) > 1 or opdef(call_of(producer)).view
 
 
 def _table(
@@ -172,6 +193,7 @@ def _units(costs: Sequence[ProcessorCosts]) -> tuple[Unit, ...]:
             each.rates.launch_us,
             1 / (each.rates.bandwidth_gbps * 1e3),
             each.restart_us,
+            *each.copies,
         )
         for spec, each in zip(described, costs, strict=True)
     )

@@ -6,8 +6,9 @@ tested on machines that do not exist. What the model says, and what it does not:
 * A processor does one task at a time. Processors that share a resource (the same cores) take turns;
   others overlap, each slowed down by ``slowdown`` while the other is busy.
 * A tensor goes from where it is produced to where it is wanted once per destination, as soon as it
-  is there. A move takes a latency (synchronisation included) and time per byte; it occupies no
-  processor, and moves do not wait for each other.
+  is there. A move takes a latency (synchronisation included) and time per byte. The part of it that
+  copies keep a processor from its tasks is that processor's (``Unit.reads``, ``Unit.writes``);
+  beside that moves do not wait for each other.
 * One thread of the host hands everything over, where it is known what that takes it: no task starts
   before.
 """
@@ -33,7 +34,9 @@ class Unit:
 
     A copy within it (a part of a tensor cut out, parts joined) takes ``launch_us`` and
     ``us_per_byte`` for each byte that it reads or writes. Going on after a result for others takes
-    it ``restart_us``: that ended its launch, and the next one switches to it again.
+    it ``restart_us``: that ended its launch, and the next one switches to it again. ``reads`` and
+    ``writes`` are microseconds, and those per byte, that a copy to the host or from there keeps it
+    from tasks: part of the time of the move.
     """
 
     name: str
@@ -41,6 +44,16 @@ class Unit:
     launch_us: float = 0.0
     us_per_byte: float = 0.0
     restart_us: float = 0.0
+    reads: tuple[float, float] = (0.0, 0.0)
+    writes: tuple[float, float] = (0.0, 0.0)
+
+    def read_us(self, nbytes: int) -> float:
+        """How long a copy to the host occupies it."""
+        return self.reads[0] + nbytes * self.reads[1]
+
+    def write_us(self, nbytes: int) -> float:
+        """How long a copy from the host occupies it."""
+        return self.writes[0] + nbytes * self.writes[1]
 
 
 @dataclass(frozen=True)

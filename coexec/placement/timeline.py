@@ -122,6 +122,9 @@ class _Simulation:
         self.latencies = latencies
         self.slowdown: list[list[float]] = problem.slowdown.tolist()
         self.restarts = restarts(problem, schedule)
+        # What a processor is occupied by copies for: its own tensors out, others' in.
+        self.copying = any(max(*unit.reads, *unit.writes) > 0 for unit in problem.units)
+        self.writes = self._writes(schedule) if self.copying else {}
         self.start = [0.0] * len(problem.tasks)
         self.end = [0.0] * len(problem.tasks)
         self.moves: list[Move] = []
@@ -159,6 +162,19 @@ class _Simulation:
                 self.arrival[index] = max(self.arrival[index], self.handed[index])
             self._enlist(index)
 
+    def _writes(self, schedule: Schedule) -> dict[int, float]:
+        """Microseconds by task for copying in what its processor has not got yet."""
+        found: dict[int, float] = {}
+        there: set[tuple[int, int]] = set()
+        for index in schedule.order:
+            unit = self.placed[index]
+            for tensor in self.problem.tasks[index].inputs:
+                if self.problem.source(tensor, self.placed) != unit and (tensor, unit) not in there:
+                    there.add((tensor, unit))
+                    us = self.problem.units[unit].write_us(self.problem.tensors[tensor].nbytes)
+                    found[index] = found.get(index, 0.0) + us
+        return found
+
     def run(self) -> Timeline:
         left = len(self.problem.tasks)
         while left:
@@ -178,15 +194,19 @@ class _Simulation:
         while self.ready and self.ready[0][0] <= self.now:
             _, _, index = heapq.heappop(self.ready)
             self.start[index] = self.now
-            restart = self.restarts.get(index, 0.0)
-            self.running[index] = self.times[index][self.placed[index]] + restart
+            before = self.restarts.get(index, 0.0) + self.writes.get(index, 0.0)
+            self.running[index] = self.times[index][self.placed[index]] + before
+
+    def _unit(self, running: int) -> int:
+        """Where a task runs, or what it made is copied out of: its number, inverted."""
+        return self.placed[running if running >= 0 else ~running]
 
     def _rate(self, index: int) -> float:
         """Progress per microsecond; slowdowns by several others add up."""
         if len(self.running) == 1:
             return 1.0
-        row = self.slowdown[self.placed[index]]
-        others = (row[self.placed[other]] for other in self.running if other != index)
+        row = self.slowdown[self._unit(index)]
+        others = (row[self._unit(other)] for other in self.running if other != index)
         return 1.0 / max(1.0 + sum(factor - 1.0 for factor in others), LEAST_FACTOR)
 
     def _next_end(self) -> float:
@@ -199,7 +219,7 @@ class _Simulation:
         passed = until - self.now
         rates = {i: self._rate(i) if self.problem.contended else 1.0 for i in self.running}
         for index, rate in rates.items():
-            self.busy[self.placed[index]] += passed
+            self.busy[self._unit(index)] += passed
             self.running[index] -= passed * rate
         self.now = until
 
@@ -209,13 +229,21 @@ class _Simulation:
         ended = [i for i, left in self.running.items() if left <= max(least, 0.0) + 1e-9]
         for index in ended:
             del self.running[index]
+            if index < 0:
+                self._release(~index)
+                continue
             self.end[index] = self.now
+            copied = 0.0
             for tensor in self.problem.tasks[index].outputs:
-                self._send(tensor, self.now)
+                copied += self._send(tensor, self.now + copied)
                 for consumer in self.problem.consumers[tensor]:
                     self.missing[consumer] -= 1
-            self._release(index)
-        return len(ended)
+            if copied:
+                self.running[~index] = copied
+                self._enlist_readers(index)
+            else:
+                self._release(index)
+        return sum(index >= 0 for index in ended)
 
     def _release(self, index: int) -> None:
         """Give resources back; what comes next, and who got its last input, may be ready now."""
@@ -225,10 +253,14 @@ class _Simulation:
             queue.popleft()
             if queue:
                 next_ones[queue[0]] = None
-        for tensor in self.problem.tasks[index].outputs:
-            next_ones.update(dict.fromkeys(self.problem.consumers[tensor]))
         for task in next_ones:
             self._enlist(task)
+        self._enlist_readers(index)
+
+    def _enlist_readers(self, index: int) -> None:
+        for tensor in self.problem.tasks[index].outputs:
+            for task in self.problem.consumers[tensor]:
+                self._enlist(task)
 
     def _enlist(self, index: int) -> None:
         """Note a task as ready, once, if it heads all its queues and its inputs are produced."""
@@ -239,8 +271,11 @@ class _Simulation:
             heapq.heappush(self.ready, (ready, self.position[index], index))
             self.enlisted[index] = True
 
-    def _send(self, tensor: int, when: float) -> None:
-        """A tensor is there at ``when``: move it to every other place that wants it, once."""
+    def _send(self, tensor: int, when: float) -> float:
+        """A tensor is there at ``when``: move it to every other place that wants it, once.
+
+        Returns how long its processor is occupied by that.
+        """
         source = self.problem.source(tensor, self.placed)
         there = {source: when}
         for consumer in self.problem.consumers[tensor]:
@@ -250,8 +285,12 @@ class _Simulation:
             self.arrival[consumer] = max(self.arrival[consumer], there[target])
         if self.problem.tensors[tensor].fetched and self.problem.host not in there:
             seen = self._move(tensor, source, self.problem.host, when)
+            there[self.problem.host] = seen
             if self.problem.tensors[tensor].gate:
                 self._open(tensor, max(seen, self.given))
+        if len(there) == 1 or source == self.problem.host or not self.copying:
+            return 0.0
+        return self.problem.units[source].read_us(self.problem.tensors[tensor].nbytes)
 
     def _open(self, gate: int, when: float) -> None:
         """The host has seen a gate and handed over all that does not wait for it."""
@@ -261,7 +300,11 @@ class _Simulation:
 
     def _move(self, tensor: int, source: int, target: int, when: float) -> float:
         """When a tensor that leaves now is there."""
+        nbytes = self.problem.tensors[tensor].nbytes
         arrives = when + self.latencies[source][target]
-        arrives += self.problem.tensors[tensor].nbytes * self.problem.byte_times[source][target]
+        arrives += nbytes * self.problem.byte_times[source][target]
+        if self.copying and target != self.problem.host:
+            # Copying in occupies the processor: it is part of the task that reads it.
+            arrives = max(when, arrives - self.problem.units[target].write_us(nbytes))
         self.moves.append(Move(tensor, source, target, when, arrives))
         return arrives

@@ -46,7 +46,8 @@ MEASURING_SECONDS = 30.0
 AXES = 3
 """Nodes may be divided along so many first axes: batch, channels or rows, columns or rows."""
 DIVIDING = ("operator_split", ALL)
-"""Policies for which shares are measured; others take them from the whole."""
+"""Policies for which shares are measured, as they are for ``auto`` in inference; others take them
+from the whole."""
 HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators whose shares are measured."""
 
@@ -182,7 +183,7 @@ def _plan(
     named = [each for name, each in costs.items() if name != how.last_resort]
     measurable = [each for each in named if not isinstance(each, PredictedCosts)]
     calls = [call_of(node) for node in model.graph]
-    divide = how.policy in DIVIDING and len(named) > 1
+    divide = len(named) > 1 and _divides_operators(how, states)
     shares = [share for call in calls for share in _shares(call)] if divide else []
     # Calls on shares of a batch are known when the batch is divided: they get the other half.
     first = how.seconds / 2 if _divides_batch(how, states) else how.seconds
@@ -245,6 +246,11 @@ def _with_batch(
     chosen = found.outcome if gain or how.policy == BATCH_PARALLEL else ranking.chosen
     outcomes = sorted((*ranking.outcomes, found.outcome), key=lambda each: each.makespan_us)
     return Ranking(chosen, tuple(outcomes), ranking.left_out), found
+
+
+def _divides_operators(how: PlanOptions, states: States) -> bool:
+    """Of training, ``auto`` knows the time of shares of a batch instead."""
+    return how.policy in DIVIDING or (how.policy == AUTO and not states.state)
 
 
 def _divides_batch(how: PlanOptions, states: States) -> bool:

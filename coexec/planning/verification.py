@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from math import comb
 from statistics import median
 
 import numpy as np
@@ -22,12 +24,16 @@ from coexec.training.trainer import Trainer
 
 PLANS = 2
 """Best predicted plans on several processors that are run."""
-SECONDS, LEAST_ROUNDS = 3.0, 5
+SECONDS, LEAST_ROUNDS = 3.0, 9
+LEAST_STEPS = 5
+"""Rounds of training steps, which are long."""
 VIRTUAL_ROUNDS = 2
 """In virtual time nothing disturbs a run but what the simulation draws by chance."""
-WORTH = 0.02
-"""A plan on several processors has to gain this share of the time of the best one alone: what was
-measured once is no more exact than that."""
+WORTH, CONFIDENCE = 0.02, 0.95
+"""A plan on several processors has to gain this share of the time of the best one alone, and that
+so surely: with fewer turns or in a noisy hour, the one that was lucky would be taken."""
+Samples = Mapping[str, Sequence[float]]
+"""Microseconds of each turn by name; turns of the same number were neighbours."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,12 @@ def verify(
     plans = {name: planning.planned.plan(outcome) for name, outcome in outcomes.items()}
     sessions = {name: Session(model, processors, follow=plan) for name, plan in plans.items()}
     actions = {name: _run(session, feeds) for name, session in sessions.items()}
-    measured = timed(actions, processors, seconds)
-    name = choose(measured)
+    samples = timed(actions, processors, seconds)
+    name = choose(samples)
     predicted = {each: outcome.makespan_us for each, outcome in outcomes.items()}
     ranking = replace(planning.ranking, chosen=outcomes[name])
     taken = replace(planning, plan=plans[name], ranking=ranking)
-    return Verified(name, taken, measured, predicted)
+    return Verified(name, taken, medians(samples), predicted)
 
 
 def verify_training(
@@ -86,20 +92,26 @@ def verify_training(
         plans[planned.policy] = planned
     trainers = {name: trainer.with_plan(plan) for name, plan in plans.items()}
     actions = {name: _step(each, feeds, labels) for name, each in trainers.items()}
-    measured = timed(actions, trainer.processors, seconds)
-    return plans[choose(measured)], measured
+    samples = timed(actions, trainer.processors, seconds, LEAST_STEPS)
+    return plans[choose(samples)], medians(samples)
 
 
 def timed(
     actions: Mapping[str, Callable[[], object]],
     processors: Mapping[str, Processor],
     seconds: float = SECONDS,
-) -> dict[str, float]:
-    """Median microseconds of each action by the clock of the processors that it runs on."""
+    least_rounds: int = LEAST_ROUNDS,
+) -> dict[str, list[float]]:
+    """Microseconds of turns of each action by the clock of the processors that it runs on."""
     timeline = timeline_of(next(iter(processors.values())))
     if timeline is None:
-        return in_turns(actions, seconds)
-    return in_turns(actions, 0.0, lambda: timeline.now_ns() * 1e-9, VIRTUAL_ROUNDS)
+        return turns(actions, seconds, least_rounds=least_rounds)
+    return turns(actions, 0.0, lambda: timeline.now_ns() * 1e-9, VIRTUAL_ROUNDS)
+
+
+def medians(samples: Samples) -> dict[str, float]:
+    """Of each."""
+    return {name: median(times) for name, times in samples.items()}
 
 
 def candidates(planning: Planning) -> dict[str, Outcome]:
@@ -121,7 +133,17 @@ def in_turns(
     clock: Callable[[], float] = time.perf_counter,
     least_rounds: int = LEAST_ROUNDS,
 ) -> dict[str, float]:
-    """Median microseconds of each action; they take turns, so that all see the same disturbances.
+    """Median microseconds of the :func:`turns` of each action."""
+    return medians(turns(actions, seconds, clock, least_rounds))
+
+
+def turns(
+    actions: Mapping[str, Callable[[], object]],
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    least_rounds: int = LEAST_ROUNDS,
+) -> dict[str, list[float]]:
+    """Microseconds of each action, in turns, so that all see the same disturbances.
 
     Each turn runs twice and counts once: the first brings back what others drove from the caches.
     """
@@ -136,17 +158,38 @@ def in_turns(
             action()
             samples[name].append((clock() - start) * 1e6)
         rounds += 1
-    return {name: median(times) for name, times in samples.items()}
+    return samples
 
 
-def choose(measured: Mapping[str, float]) -> str:
-    """The fastest; a single processor unless several are faster by :data:`WORTH`."""
-    alone = {name: us for name, us in measured.items() if name.startswith("only ")}
-    best = min(measured, key=lambda name: measured[name])
-    if not alone or best in alone:
-        return best
-    single = min(alone, key=lambda name: alone[name])
-    return best if measured[best] < (1 - WORTH) * measured[single] else single
+def choose(samples: Samples) -> str:
+    """The fastest; a single processor unless several are surely faster by :data:`WORTH`.
+
+    Turns that were neighbours are compared, so that what disturbed both counts for neither.
+    """
+    middle = medians(samples)
+    alone = [name for name in samples if name.startswith("only ")]
+    if not alone:
+        return min(middle, key=lambda name: middle[name])
+    single = min(alone, key=lambda name: middle[name])
+    ratios = {
+        name: [us / one for us, one in zip(times, samples[single], strict=True)]
+        for name, times in samples.items()
+        if name not in alone
+    }
+    sure = [name for name, found in ratios.items() if at_most(found) < 1 - WORTH]
+    return min(sure, key=lambda name: median(ratios[name]), default=single)
+
+
+def at_most(values: Sequence[float]) -> float:
+    """What their median is not above, with :data:`CONFIDENCE`, whatever they are drawn from.
+
+    The order statistic that too few would lie below otherwise; the largest of four or less.
+    """
+    count = len(values)
+    # How likely it is that so many, or fewer, are below their median: each is, or is not.
+    likely = [ways / (1 << count) for ways in accumulate(comb(count, k) for k in range(count))]
+    below = sum(chance < CONFIDENCE for chance in likely)
+    return sorted(values)[min(below, count - 1)]
 
 
 def _alone(problem: Problem, unit: int) -> Schedule:

@@ -52,6 +52,29 @@ def test_who_goes_on_after_a_result_for_others_is_launched_again() -> None:
     assert whole.makespan_us == 65
 
 
+def test_copies_keep_processors_from_their_tasks() -> None:
+    """Copying out comes before the next task there, copying in right before its reader."""
+    units = [replace(Unit("a"), reads=(3.0, 0.0)), replace(Unit("b"), writes=(1.0, 0.002))]
+    of = problem(TIMES, DIAMOND, units=units, latency=6)
+    timeline = simulate(of, Schedule((0, 0, 1, 0), (0, 1, 2, 3)))
+    assert timeline.start_us == (0, 13, 13, 43)
+    # Of the 6 us of the move 3 are copying in, which begin where b is free.
+    assert timeline.end_us == (10, 43, 13 + 3 + 20, 48)
+    assert timeline.busy_us == (10 + 3 + 30 + 5, 3 + 20)
+    whole = simulate(of, Schedule((0, 0, 0, 0), (0, 1, 2, 3)))
+    assert whole.makespan_us == 65
+
+
+def test_a_copy_waits_for_the_task_before_it() -> None:
+    """What arrives while its processor is busy is copied in after that."""
+    times = {"s": (10, INF), "o": (INF, 40), "r": (INF, 5)}
+    units = [Unit("a"), replace(Unit("b"), writes=(4.0, 0.0))]
+    of = problem(times, [("s", "r")], units=units, latency=4)
+    timeline = simulate(of, Schedule((0, 1, 1), (0, 1, 2)))
+    assert timeline.start_us[2] == 40
+    assert timeline.end_us[2] == 40 + 4 + 5
+
+
 def test_a_tensor_moves_once_to_each_place() -> None:
     of = problem({"s": (1, 1), "x": (1, 1), "y": (1, 1)}, [("s", "x"), ("s", "y")], latency=4)
     timeline = simulate(of, Schedule((0, 1, 1), (0, 1, 2)))

@@ -163,6 +163,18 @@ def test_a_few_times_make_no_fit() -> None:
     assert fit(few) is None
 
 
+def test_the_same_times_are_trained_once_and_a_call_is_predicted_once() -> None:
+    calls = [relu(64 + n) for n in range(LEAST_ENTRIES)]
+    times = [Entry(Distribution.exactly(2.0 + n), "Relu", features(c)) for n, c in enumerate(calls)]
+    entries = {call_key(call): entry for call, entry in zip(calls, times, strict=True)}
+    fitted = fit(entries)
+    assert fitted is not None
+    assert fit(dict(reversed(entries.items()))) is fitted
+    assert fitted.predict(relu(5000)) is fitted.predict(relu(5000))
+    entries[call_key(calls[0])] = Entry(Distribution.exactly(9.0), "Relu", features(calls[0]))
+    assert fit(entries) is not fitted
+
+
 def test_the_budget_goes_to_what_takes_most_time(tmp_path: Path) -> None:
     costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
     big, small = product(256, 256, 256), relu(8)

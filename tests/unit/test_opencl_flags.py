@@ -11,10 +11,12 @@ import pytest
 from coexec.base.cores import physical_cores
 from coexec.base.errors import ProcessorError
 from coexec.base.pages import page_aligned
+from coexec.core.flag import WRAP, Flag, Raised
 from coexec.core.types import OpCall, Region, TensorType
 from coexec.processors.opencl import flags as module
-from coexec.processors.opencl.flags import WRAP, Flag, Flags, Raised
+from coexec.processors.opencl.flags import Flags
 from coexec.processors.opencl.sources import kernel_source
+from coexec.processors.ort.flags import STORES_IN_ORDER
 from tests.runtimes import DRIVERS, THOROUGH, open_opencl
 
 SECONDS = 120
@@ -25,12 +27,17 @@ import coexec
 from coexec.api import open_all
 from coexec.core.plan import Plan
 from coexec.processors.opencl.flags import Flags
+from coexec.processors.ort.flags import OrtFlags
 from tests.graphs import evaluate, parse
 
+def count(kind):
+    wait_for = kind.wait_for
+    kind.wait_for = lambda self, moment: (waited.append(moment), wait_for(self, moment))
+
 waited = []
-wait_for = Flags.wait_for
-Flags.wait_for = lambda self, moment: (waited.append(moment), wait_for(self, moment))
-specs = [f"opencl:pocl?cores=1&first=0{sys.argv[1]}", f"opencl:intel?cores=1{sys.argv[1]}"]
+count(Flags)
+count(OrtFlags)
+specs = sys.argv[1:]
 text = ("g (float[65537] x) => (float[65537] y) { [a] a = Neg(x) [b] b = Relu(a) [c] c = Sub(a, b)"
         " [d] d = Sub(b, c) [y] y = Max(c, d) }")
 names = list(open_all(specs))
@@ -45,12 +52,22 @@ print(len(waited))
 """
 
 
-@pytest.mark.parametrize(("option", "waits"), [("", True), ("&follow=event", False)])
-def test_two_drivers_follow_each_other_by_flags_or_events(option: str, waits: bool) -> None:
+ORT, POCL = "ort:cpu?threads=1&cores=0", "opencl:pocl?cores=1&first=0"
+
+
+@pytest.mark.parametrize(
+    ("first", "option", "waits"),
+    [(POCL, "", True), (POCL, "&follow=event", False), (ORT, "", STORES_IN_ORDER)],
+)
+def test_two_drivers_follow_each_other_by_flags_or_events(
+    first: str, option: str, waits: bool
+) -> None:
     """In a process of its own: a driver has its threads on one core only if it began so."""
     if len(DRIVERS) < 2 or len(physical_cores()) < 2:
         pytest.skip("no two drivers with a core each")
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, option]
+    first += option if first == POCL else ""
+    specs = [first, f"opencl:intel?cores=1{option}"]
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *specs]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert (int(done.stdout) >= 30) == waits
@@ -95,6 +112,7 @@ def test_nobody_waits_with_what_the_other_one_needs(monkeypatch: pytest.MonkeyPa
     memory, mine = page_aligned(4096), flags.own
     here = next(iter(mine.silicon), "cpu:0")
     monkeypatch.setattr(module, "_processors", {mine.driver: 1, "other": 1})
+    assert flags.can_wait_for(Raised(Flag(memory, "not counted", frozenset({"gpu"})), 1))
     assert flags.can_wait_for(Raised(Flag(memory, "other", frozenset({"gpu"})), 1))
     assert not flags.can_wait_for(Raised(Flag(memory, "other", frozenset({here})), 1))
     assert not flags.can_wait_for(Raised(Flag(memory, mine.driver, frozenset({"gpu"})), 1))

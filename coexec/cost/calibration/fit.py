@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coexec.base.errors import UsageError
+from coexec.cost.calibration.engines import fit_mixes, tells_kinds
 from coexec.cost.calibration.least_squares import fit_factors
 from coexec.cost.calibration.libraries import library
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
-from coexec.cost.soc.estimate import LIKE, RUN, calls_us, network_us
+from coexec.cost.soc.engine_mix import mix_row
+from coexec.cost.soc.estimate import LIKE, RUN, calls_us, mixable_us, network_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
 from coexec.cost.soc.terms import LEAST, PRIOR, TIED, run_terms, terms
@@ -87,8 +89,16 @@ def fit(samples: Sequence[Sample], memory: Memory | None = None) -> Coefficients
     if kernels:
         factors |= _fit_runs(Coefficients(trees=trees), wholes)
     fitted = Coefficients(factors=factors, trees=trees)
+    telling = tells_kinds(others)
+    mixed = [sample for sample, tells in zip(others, telling, strict=True) if tells]
+    single = [sample for sample, tells in zip(others, telling, strict=True) if not tells]
     counts = Counter(sample.group for sample in samples)
-    return replace(fitted, engines=_fit_engines(fitted, others), rows=dict(counts))
+    return replace(
+        fitted,
+        mixes=fit_mixes(mixed, partial(_mix_row, fitted)),
+        engines=_fit_engines(fitted, single),
+        rows=dict(counts),
+    )
 
 
 def _fit_processors(wholes: Sequence[Sample], memory: Memory) -> dict[str, Levels]:
@@ -122,7 +132,7 @@ def _fit_runs(fitted: Coefficients, wholes: Sequence[Sample]) -> dict[str, Level
 def _fit_engines(fitted: Coefficients, others: Sequence[Sample]) -> dict[str, float]:
     """One multiple for each other engine, kind of processor and element type: the median.
 
-    Networks on one chip differ more between engines than a finer model could tell.
+    For engines of which few networks were measured.
     """
     found = {}
     for group, members in _grouped(others, lambda sample: sample.group).items():
@@ -140,6 +150,11 @@ def _fit_engines(fitted: Coefficients, others: Sequence[Sample]) -> dict[str, fl
         ]
         found[group] = float(np.median(ratios))
     return found
+
+
+def _mix_row(fitted: Coefficients, sample: Sample) -> Numbers:
+    like_us = mixable_us(fitted, sample.soc, sample.processor, sample.precision, sample.calls)
+    return mix_row(sample.calls, like_us, sample.kind)
 
 
 def _run_row(fitted: Coefficients, sample: Sample) -> Numbers:

@@ -10,6 +10,7 @@ from coexec.core.soc_file import find_soc, knows_soc
 from coexec.cost.calibration.check import Check
 from coexec.cost.calibration.kernels import read_shapes
 from coexec.cost.calibration.known_networks import layers_of
+from coexec.cost.calibration.mobile_networks import MOBILE
 from coexec.cost.calibration.sample import PRECISIONS, Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.coefficients import Coefficients
@@ -30,6 +31,10 @@ KNOWN = {
     "resnext50": "ResNeXt50",
     "resnext101": "ResNeXt101",
     "wideresnet50": "WideResNet50",
+    "shufflenet_v2": "ShuffleNetV2",
+    "googlenet": "GoogLeNet",
+    "mnasnet": "MnasNet",
+    "efficientnet_b0": "EfficientNetB0",
 }
 SIDE = 224
 Shapes = Mapping[str, tuple[Workload, ...]]
@@ -84,6 +89,7 @@ def _why_not(row: Row, shapes: Shapes) -> str:
 
 
 def _calls(model: str, shapes: Shapes) -> tuple[Workload, ...]:
-    if model in KNOWN:
-        return layers_of(KNOWN[model], SIDE)
+    name = KNOWN.get(model, "")
+    if name:
+        return MOBILE[name]() if name in MOBILE else layers_of(name, SIDE)
     return shapes.get(SHAPES.get(model, ""), ())

@@ -25,7 +25,7 @@ from coexec.cost.soc.trees import Trees
 
 GENERAL = ""
 SHIPPED = files("coexec.cost.soc") / "coefficients.json"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,17 @@ class Coefficients:
 
     ``factors`` has multiples of terms (:mod:`coexec.cost.soc.terms`) under groups like ``tflite cpu
     float32``, ``trees`` residuals of kernels' logarithms under ``tflite gpu``; below are levels:
-    :data:`GENERAL`, ``core Cortex-A55 int8 32``, ``snapdragon-855 gpu``. ``engines`` has one
-    multiple for each other engine, ``stock-mnn-opencl gpu float32``. ``errors`` is the mean
-    relative error by group, models held out; ``date`` (ISO) and ``rows`` (their number by group)
-    say from what all were fitted.
+    :data:`GENERAL`, ``core Cortex-A55 int8 32``, ``snapdragon-855 gpu``. Of other engines,
+    ``mixes`` has multiples by kind of operator (:mod:`coexec.cost.soc.engine_mix`) by level, ``ncnn
+    cpu``, or, of those that few networks were measured in, ``engines`` one for all kinds,
+    ``stock-mnn-opencl gpu float32``. ``errors`` is the mean relative error by group, models held
+    out; ``date`` (ISO) and ``rows`` (their number by group) say from what all were fitted.
     """
 
     factors: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
     trees: Mapping[str, Mapping[str, Trees]] = field(default_factory=dict)
     engines: Mapping[str, float] = field(default_factory=dict)
+    mixes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     errors: Mapping[str, float] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
     date: str = ""
@@ -102,8 +104,9 @@ def write_coefficients(coefficients: Coefficients, path: Path) -> None:
         "rows": dict(coefficients.rows),
         "errors": {name: round(value, 4) for name, value in coefficients.errors.items()},
         "engines": {name: round(value, 4) for name, value in coefficients.engines.items()},
+        "mixes": {level: _rounded(values) for level, values in coefficients.mixes.items()},
         "factors": {
-            group: {level: [float(f"{x:.5g}") for x in values] for level, values in each.items()}
+            group: {level: _rounded(values) for level, values in each.items()}
             for group, each in coefficients.factors.items()
         },
         "trees": {
@@ -113,6 +116,10 @@ def write_coefficients(coefficients: Coefficients, path: Path) -> None:
     }
     data = json.dumps(record, separators=(",", ":")).encode() + b"\n"
     write_atomically(path, lambda file: file.write(data))
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float]:
+    return [float(f"{x:.5g}") for x in values]
 
 
 def _from_json(record: Mapping[str, Any]) -> Coefficients:
@@ -128,6 +135,7 @@ def _from_json(record: Mapping[str, Any]) -> Coefficients:
             for group, each in record["trees"].items()
         },
         engines=record["engines"],
+        mixes={level: np.asarray(values, np.float64) for level, values in record["mixes"].items()},
         errors=record["errors"],
         rows=record["rows"],
         date=record["date"],

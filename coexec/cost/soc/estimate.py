@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from coexec.base.errors import UsageError
 from coexec.core.soc import Soc
 from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
+from coexec.cost.soc.engine_mix import mix_levels, mix_of, mixed_us, without_groups
 from coexec.cost.soc.engine_profile import COEXEC, QNN, STOCK_MNN, TFLITE, call_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
@@ -38,6 +39,10 @@ def calls_us(
         ProcessorError: this chip has no such processor.
     """
     kind = processor.partition(":")[0]
+    mix = mix_of(coefficients.mixes, mix_levels(engine, kind, precision, soc.name))
+    if mix is not None:
+        like_us = mixable_us(coefficients, soc, processor, precision, calls)
+        return mixed_us(mix, calls, like_us, kind)
     limits = limits_of(soc, processor, precision)
     if kind == "gpu" and soc.gpu is not None:
         times = _gpu_us(coefficients, soc, precision, calls)
@@ -60,6 +65,23 @@ def calls_us(
     return found
 
 
+def mixable_us(
+    coefficients: Coefficients,
+    soc: Soc,
+    processor: str,
+    precision: str,
+    calls: Sequence[Workload],
+) -> NDArray[np.float64]:
+    """Times of calls that mixes of other engines are multiples of, shape (calls,).
+
+    Raises:
+        UsageError, ProcessorError: as :func:`calls_us`.
+    """
+    plain = [without_groups(call) for call in calls]
+    like = LIKE[processor.partition(":")[0]]
+    return calls_us(coefficients, soc, processor, precision, like, plain)
+
+
 def network_us(
     coefficients: Coefficients,
     soc: Soc,
@@ -76,7 +98,8 @@ def network_us(
     busy = float(calls_us(coefficients, soc, processor, precision, engine, calls).sum())
     kind = processor.partition(":")[0]
     group = f"{LIKE[kind]} {kind} {RUN}"
-    if group not in coefficients.factors:
+    # A mix was fitted to whole runs: waiting for one is in it.
+    if group not in coefficients.factors or f"{engine} {kind}" in coefficients.mixes:
         return busy
     row = run_terms(soc, processor, busy, len(calls))
     return float(row @ coefficients.factors_for(group, levels(soc, processor)))
@@ -97,7 +120,8 @@ def engine_factor(coefficients: Coefficients, engine: str, kind: str, precision:
 
 def engines(coefficients: Coefficients) -> tuple[str, ...]:
     """Engines whose costs can be asked for."""
-    fitted = (name.partition(" ")[0] for name in coefficients.engines)
+    mixed = (name for name in coefficients.mixes if " " in name)
+    fitted = (name.partition(" ")[0] for name in (*coefficients.engines, *mixed))
     return tuple(dict.fromkeys((*ENGINES, *fitted)))
 
 

@@ -125,6 +125,8 @@ def _source(limits: Limits, group: str, engine: str) -> str:
     fitted = shipped()
     known = group in fitted.factors or f"{LIKE[limits.kind]} {limits.kind}" in fitted.trees
     how = f"fitted {group}" if known else f"fitted {LIKE[limits.kind]} at the rate of this type"
+    if f"{engine} {limits.kind}" in fitted.mixes:
+        return f"{how}, by kind of operator for {engine}"
     factor = engine_factor(fitted, engine, limits.kind, group.rpartition(" ")[2])
     if factor != 1:
         return f"{how} x {factor:.2g} for {engine}"

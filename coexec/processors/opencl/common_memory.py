@@ -11,13 +11,13 @@ from functools import cached_property
 
 import pyopencl as cl
 
+from coexec.core.flag import Raised
 from coexec.core.processor import Buffer, Host, Ticket
 from coexec.processors.opencl.buffer import OpenCLBuffer
-from coexec.processors.opencl.flags import Flags, Raised, count_processor
+from coexec.processors.opencl.flags import Flags, count_processor
 from coexec.processors.opencl.mapping import is_host_memory, show_device, show_host
 from coexec.processors.opencl.options import DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
-from coexec.processors.opencl.ticket import OpenCLTicket
 
 Told = tuple[list[cl.Event], Raised | None]
 """Commands that tell others, and the moment at which a flag does."""
@@ -66,7 +66,7 @@ class CommonMemory:
     def follow(self, ticket: Ticket) -> None:
         """Start what is handed over from now on after a ticket of another processor."""
         self.went_on()
-        moment = ticket.raised if isinstance(ticket, OpenCLTicket) else None
+        moment = ticket.raised
         if moment and self._flags and self._flags.can_wait_for(moment):
             self._flags.wait_for(moment)
             self.queue.flush()
@@ -89,6 +89,11 @@ class CommonMemory:
     def is_host_memory(self) -> bool:
         """Whether a buffer over memory of the host is that memory, for both at any time."""
         return is_host_memory(self.queue.context, self.queue.device)
+
+    @property
+    def by_flags(self) -> bool:
+        """Whether flags tell others, and nothing has to be mapped."""
+        return self._flags is not None
 
     @property
     def _driver(self) -> str:

@@ -1,9 +1,8 @@
-"""Flags: how one OpenCL processor follows another without any thread of the host.
+"""How an OpenCL processor follows another one by its flag, without any thread of the host.
 
-Both compute on the same memory of the host, where each processor has a number. Work that another
-one waits for ends with a kernel that raises it; the other one's queue goes on behind a kernel that
-reads it until it is high enough. That takes microseconds, where a callback has to wake a thread and
-to get the interpreter's lock.
+Both compute on the same memory of the host, where each processor has a number
+(:mod:`coexec.core.flag`). Work that another one waits for ends with a kernel that raises it; the
+queue of who waits goes on behind a kernel that reads it until it is high enough.
 
 The kernel that waits keeps a core busy, and perhaps all threads of its driver: processors that
 share silicon or a driver wait by events, and so do those whose drivers have several processors.
@@ -19,7 +18,7 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
-from coexec.base.pages import PAGE, page_aligned
+from coexec.core.flag import Flag, Raised, flag_page, signed
 from coexec.core.types import Array
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import ProgramSource
@@ -28,27 +27,9 @@ from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.sources import kernel_source
 
 RAISE, AWAIT = "raise_flag", "await_flag"
-WRAP = 1 << 32
 
 _processors: Counter[str] = Counter()
 """How many processors of each driver there are."""
-
-
-@dataclass(frozen=True, eq=False)
-class Flag:
-    """A number in ``memory`` (a page) that a processor of ``driver`` on ``silicon`` raises."""
-
-    memory: Array
-    driver: str
-    silicon: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Raised:
-    """The moment at which ``flag`` gets to ``number``."""
-
-    flag: Flag
-    number: int
 
 
 def count_processor(owner: object, driver: str) -> None:
@@ -67,8 +48,8 @@ class Flags:
         self, queue: cl.CommandQueue, programs: ProgramCache, driver: str, silicon: frozenset[str]
     ) -> None:
         self.queue = queue
-        self.own = Flag(_page(), driver, silicon)
-        self.late = _page()
+        self.own = Flag(flag_page(), driver, silicon)
+        self.late = flag_page()
         self._count = 0
         (self._program,) = programs.build((ProgramSource("flags", kernel_source("flags")),))
         self._raise = self._bound(RAISE, self.own.memory)
@@ -83,7 +64,8 @@ class Flags:
         """Whether waiting takes nothing from whoever is to bring a moment about."""
         flag, mine = moment.flag, self.own
         apart = mine.silicon.isdisjoint(flag.silicon) and mine.driver != flag.driver
-        return apart and _processors[mine.driver] == _processors[flag.driver] == 1
+        # A driver that is not counted has a thread for each of its processors.
+        return apart and _processors[mine.driver] == 1 and _processors.get(flag.driver, 1) == 1
 
     def wait_for(self, moment: Raised) -> None:
         """Start what is handed over from now on after a moment of another processor."""
@@ -122,12 +104,5 @@ class _Bound:
 
     def enqueue(self, queue: cl.CommandQueue, number: int) -> cl.Event:
         """Start it for a number, which it sees as 32 bits."""
-        signed = (number + WRAP // 2) % WRAP - WRAP // 2
-        self.kernel.set_args(*self.memories, signed)
+        self.kernel.set_args(*self.memories, signed(number))
         return cl.enqueue_nd_range_kernel(queue, self.kernel, (1,), (1,))
-
-
-def _page() -> Array:
-    memory = page_aligned(PAGE)
-    memory[:] = 0
-    return memory

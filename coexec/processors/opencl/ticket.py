@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pyopencl as cl
 
 from coexec.core.events import COPY, LAUNCH, LAYOUT, Event
+from coexec.core.flag import Raised
 from coexec.core.processor import Ticket
 from coexec.processors.opencl.executable import Label
-from coexec.processors.opencl.flags import Raised
 from coexec.processors.opencl.in_place import InPlaceRead
 
 

@@ -26,6 +26,7 @@ from coexec.processors.ort.buffer import OrtBuffer
 from coexec.processors.ort.compile import compile_region
 from coexec.processors.ort.executable import OrtExecutable
 from coexec.processors.ort.failures import failure
+from coexec.processors.ort.flags import STORES_IN_ORDER, OrtFlags
 from coexec.processors.ort.options import DEFAULT_OPTIONS, OrtOptions
 from coexec.processors.ort.providers import Provider
 from coexec.processors.ort.support import SupportOracle
@@ -50,6 +51,7 @@ class OrtProcessor(Processor):
         self.threads = options.thread_count(self.cores)
         self.oracle = SupportOracle(provider)
         self.worker = Worker(self.name, self._prepare_thread)
+        self.flags = OrtFlags(frozenset(self.describe().resources)) if _flags(provider) else None
 
     def describe(self) -> ProcessorSpec:
         return spec_of(self.provider, self.options)
@@ -70,6 +72,10 @@ class OrtProcessor(Processor):
         return OrtBuffer(nbytes)
 
     def follow(self, ticket: Ticket) -> None:
+        moment, flags = ticket.raised, self.flags
+        if moment and flags and flags.can_wait_for(moment):
+            self.worker.hand_over(lambda: flags.wait_for(moment))
+            return
         done = threading.Event()
         self.worker.hand_over(done.wait)
         ticket.then(done.set)
@@ -80,7 +86,8 @@ class OrtProcessor(Processor):
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Job:
         direction = "read" if isinstance(dst, np.ndarray) else "write"
         if shared(dst, src):
-            return self.worker.hand_over(lambda: self._shared(direction))
+            job = self.worker.hand_over(lambda: self._shared(direction))
+            return self._raising(job) if direction == "read" else job
         target, source = _bytes(dst), _bytes(src)
 
         def work() -> Event:
@@ -103,6 +110,14 @@ class OrtProcessor(Processor):
         event = self.worker.wait(ticket)
         assert isinstance(event, Event)
         return event
+
+    def _raising(self, job: Job) -> Job:
+        """A job whose end a flag tells to others, whether it fails or not."""
+        flags = self.flags
+        if flags is not None:
+            job.raised = moment = flags.next_moment()
+            job.then(lambda: flags.reach(moment))
+        return job
 
     def _shared(self, direction: str) -> Event:
         """All that a copy within shared memory is: everything before it is done."""
@@ -128,6 +143,11 @@ def spec_of(provider: Provider, options: OrtOptions) -> ProcessorSpec:
         features={"fp16": True, "fp64": kind == "cpu", "images": False, "svm": True},
         resources=resources_of(options.cores or None) if on_host else (provider.name,),
     )
+
+
+def _flags(provider: Provider) -> bool:
+    """Whether the thread of a processor computes, and tells others in order of what it did."""
+    return provider.name == "ort:cpu" and STORES_IN_ORDER
 
 
 def _chosen(options: OrtOptions, available: tuple[Core, ...]) -> tuple[Core, ...]:

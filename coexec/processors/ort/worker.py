@@ -7,16 +7,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from coexec.base.errors import ProcessorError
+from coexec.core.flag import Raised
 from coexec.core.processor import Ticket
 
 Result = TypeVar("Result")
 
 
 class Job(Ticket):
-    """Work under way; ``future`` has its result or its error."""
+    """Work under way; ``future`` has its result or its error.
 
-    def __init__(self, future: Future[object]) -> None:
+    ``raised`` is the moment at which a flag tells others that it is done.
+    """
+
+    def __init__(self, future: Future[object], raised: Raised | None = None) -> None:
         self.future = future
+        self.raised = raised
 
     def then(self, call: Callable[[], object]) -> None:
         self.future.add_done_callback(lambda _future: call())

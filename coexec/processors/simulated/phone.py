@@ -113,7 +113,7 @@ class PhoneTimeline(Timeline):
     def wait(self, ticket: SimulatedTicket) -> None:
         """Let time pass until the host knows that some work is done."""
         self.engine.run_until(ticket.job.done)
-        self.engine.pass_time(ticket.learn())
+        self.engine.pass_time(ticket.learn(self.engine.now_us))
 
     def begin(self, threads: Sequence[Thread]) -> list[simpy.Process]:
         """Start threads in virtual time; they go on whenever it passes."""
@@ -140,7 +140,7 @@ class PhoneTimeline(Timeline):
                 assert isinstance(awaited, SimulatedTicket)
                 if not awaited.job.done.processed:
                     yield awaited.job.done
-                delay = awaited.learn()
+                delay = awaited.learn(self.engine.now_us)
                 if delay:
                     yield self.engine.env.timeout(delay)
         except simpy.Interrupt:

@@ -95,9 +95,12 @@ class Pricing:
         us = cost.memory_us * others / cost.memory_bytes if cost.memory_bytes else 0.0
         return replace(cost, compute_us=us, memory_us=us, memory_bytes=others, dispatch=NOTHING)
 
-    def in_company(self, call: OpCall) -> Distribution:
-        """Time of a call among others, handing over included: what a planner adds up."""
-        if not follows(call):
+    def in_company(self, call: OpCall, *, alone: bool = False) -> Distribution:
+        """Time of a call among others, handing over included: what a planner adds up.
+
+        ``alone``: it cannot join the kernel before it.
+        """
+        if alone or not follows(call):
             cost = self.cost(call)
         elif self.fuses:
             cost = self.behind(call)
@@ -136,6 +139,12 @@ class Pricing:
         write = self._copy_latency(to_host=False).plus(self.start)
         read = self._copy_latency(to_host=True).plus(self.wait)
         per_byte = self._us_per_byte
+        return HostLink(Line(write, per_byte), Line(read, per_byte), PREDICTED)
+
+    def copies(self) -> HostLink:
+        """What of the copies the processor is occupied for: not the wait, nor the launch."""
+        per_byte = self._us_per_byte
+        write, read = (self._copy_latency(to_host=to_host) for to_host in (False, True))
         return HostLink(Line(write, per_byte), Line(read, per_byte), PREDICTED)
 
     def rates(self) -> Rates:

@@ -139,11 +139,14 @@ class SimulatedProcessor(Processor, Predicting):
     def rates(self) -> Rates:
         return self.pricing.rates()
 
-    def predicted(self, call: OpCall) -> Distribution:
-        return self.pricing.in_company(call)
+    def predicted(self, call: OpCall, *, alone: bool = False) -> Distribution:
+        return self.pricing.in_company(call, alone=alone)
 
     def predicted_link(self) -> HostLink:
         return self.pricing.link()
+
+    def predicted_copies(self) -> HostLink:
+        return self.pricing.copies()
 
     def predicted_start(self) -> Distribution:
         return self.pricing.start

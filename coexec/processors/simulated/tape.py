@@ -180,5 +180,8 @@ class _Player:
         if job.end_us <= self.known_us.get(note.knower, -1.0):
             return True
         self.known_us[note.knower] = job.end_us
-        heapq.heappush(self.asleep, (self.now_us + note.draw_us(), thread))
+        known_us = job.end_us + note.draw_us()
+        if known_us <= self.now_us:
+            return True
+        heapq.heappush(self.asleep, (known_us, thread))
         return False

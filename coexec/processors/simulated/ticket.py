@@ -27,18 +27,19 @@ class SimulatedBuffer(Buffer):
 class Knowledge:
     """Up to when the host knows what a processor has done; ``draw_us`` is what learning more takes.
 
-    One wait tells of all that was done before it.
+    It takes so long from the end of the work, whenever the host begins to wait. One wait tells of
+    all that was done before it.
     """
 
     draw_us: Callable[[], float]
     until_us: float = -1.0
 
-    def learn(self, job: Job) -> float:
+    def learn(self, job: Job, now_us: float) -> float:
         """Microseconds until the host knows of the end of a job that is done."""
         if job.end_us <= self.until_us:
             return 0.0
         self.until_us = job.end_us
-        return self.draw_us()
+        return max(job.end_us + self.draw_us() - now_us, 0.0)
 
 
 @dataclass(eq=False)
@@ -51,6 +52,6 @@ class SimulatedTicket(Ticket):
     copy: str = ""
     nbytes: int = 0
 
-    def learn(self) -> float:
+    def learn(self, now_us: float) -> float:
         """As :meth:`Knowledge.learn`."""
-        return self.knowledge.learn(self.job)
+        return self.knowledge.learn(self.job, now_us)

@@ -1,0 +1,110 @@
+"""Mixes of other engines: what is known of several counts for each; rows mean what they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from coexec.core.soc_file import find_soc
+from coexec.cost.calibration.engines import ENOUGH, fit_mixes, tells_kinds
+from coexec.cost.calibration.fit import _mix_row
+from coexec.cost.calibration.frameworks import NCNN_COLUMNS, ncnn_cores, read_frameworks
+from coexec.cost.calibration.mobile_networks import MOBILE
+from coexec.cost.calibration.sample import Sample
+from coexec.cost.soc.coefficients import Coefficients, read_coefficients, write_coefficients
+from coexec.cost.soc.engine_mix import KINDS, mix_levels, mix_of, without_groups
+from coexec.cost.soc.estimate import calls_us, engines, network_us
+from coexec.cost.soc.terms import TERMS
+from coexec.cost.soc.workload import CONV, GROUPED, Workload
+from tests.phones import write_csv
+
+pytest.importorskip("scipy")
+
+CHIPS = ("snapdragon-855", "snapdragon-845", "kirin-990")
+CORE = "cpu:1big"
+SLOWER = {"one": 0.7, "two": 2.0}
+LIKE = Coefficients(factors={"tflite cpu float32": {"": np.ones(len(TERMS))}})
+
+
+def measured(number: int, chip: str, engine: str) -> Sample:
+    """Engines are faster than the measured one at 3 x 3 products, and each has a speed."""
+    rng = np.random.default_rng(number)
+    layers = [call for make in MOBILE.values() for call in make()]
+    calls = tuple(layers[place] for place in rng.choice(len(layers), 40))
+    like_us = calls_us(LIKE, find_soc(chip), CORE, "float32", "tflite", calls)
+    faster = np.array([0.5 if c.kernel == 3 and c.family == CONV else 1.0 for c in calls])
+    us = float((SLOWER[engine] * faster * like_us).sum())
+    return Sample("made", f"net{number}", find_soc(chip), CORE, "float32", engine, us, calls)
+
+
+def test_an_engine_is_predicted_on_a_chip_where_it_was_not_measured() -> None:
+    samples = [measured(n, chip, "one") for n in range(ENOUGH) for chip in CHIPS[:2]]
+    samples += [measured(n, CHIPS[0], "two") for n in range(ENOUGH)]
+    fitted = replace(LIKE, mixes=fit_mixes(samples, partial(_mix_row, LIKE)))
+    for engine in SLOWER:
+        for number in range(ENOUGH, ENOUGH + 3):
+            new = measured(number, CHIPS[2], engine)
+            guess = network_us(fitted, new.soc, CORE, "float32", engine, new.calls)
+            assert guess == pytest.approx(new.measured_us, rel=0.15)
+    assert {"one", "two"} <= set(engines(fitted))
+
+
+def test_few_networks_tell_no_kinds_of_operators_apart() -> None:
+    enough = [measured(n, CHIPS[0], "one") for n in range(ENOUGH)]
+    few = [measured(n, CHIPS[0], "two") for n in range(ENOUGH - 1)]
+    assert tells_kinds([*enough, *few]) == [True] * ENOUGH + [False] * (ENOUGH - 1)
+
+
+def test_the_most_specific_mix_counts_and_an_unknown_engine_has_none() -> None:
+    names = mix_levels("one", "cpu", "int8", "chip")
+    general, own = np.ones(len(KINDS) + 1), np.full(len(KINDS) + 1, 2.0)
+    assert mix_of({"cpu": general}, names) is None
+    assert mix_of({"cpu": general, "one cpu": own}, names) is own
+    assert mix_of({"one cpu": general, "one cpu int8 chip": own}, names) is own
+
+
+def test_mixes_survive_writing_and_reading(tmp_path: Path) -> None:
+    mixes = {"one cpu": np.arange(1.0, len(KINDS) + 2)}
+    write_coefficients(replace(LIKE, mixes=mixes), tmp_path / "c.json")
+    again = read_coefficients(tmp_path / "c.json")
+    np.testing.assert_array_equal(again.mixes["one cpu"], mixes["one cpu"])
+
+
+def test_groups_are_computed_one_by_one_in_the_measured_engine_alone() -> None:
+    grouped = Workload(GROUPED, 1e6, 1e3, 1e3, in_channels=64, kernel=3, groups=8)
+    plain = without_groups(grouped)
+    assert (plain.family, plain.flop, plain.elements) == (CONV, grouped.flop, grouped.elements)
+
+
+def test_networks_for_phones_have_the_arithmetic_of_their_papers() -> None:
+    mega = {"GoogLeNet": 1580, "ShuffleNetV2": 146, "MnasNet": 315, "EfficientNetB0": 390}
+    for name, expected in mega.items():
+        macs = sum(layer.flop for layer in MOBILE[name]()) / 2e6
+        assert macs == pytest.approx(expected, rel=0.02)
+
+
+def test_rows_of_ncnn_are_read_as_it_runs(tmp_path: Path) -> None:
+    """Threads stay on big cores, and floats are computed in float16 where cores have it."""
+    devices = {"Snapdragon 765G": "snapdragon-765g", "Snapdragon 835": "snapdragon-835"}
+    rows = [
+        dict(zip(NCNN_COLUMNS, (f"Qualcomm {name} (...)", 4, 2, gpu, model, 10), strict=True))
+        for name in devices
+        for gpu, model in ((-1, "alexnet"), (-1, "vgg16_int8"), (0, "mnasnet"), (-1, "unheard_of"))
+    ]
+    write_csv(tmp_path / "cpu_gpu_ncnn.csv", NCNN_COLUMNS, rows)
+    samples, unknown = read_frameworks(tmp_path)
+    assert unknown == 2
+    assert [(s.soc.name, s.processor, s.precision) for s in samples] == [
+        ("snapdragon-765g", "cpu:1prime+1big", "float16"),
+        ("snapdragon-765g", "cpu:1prime+1big", "int8"),
+        ("snapdragon-765g", "gpu", "float16"),
+        ("snapdragon-835", "cpu:4big", "float32"),
+        ("snapdragon-835", "cpu:4big", "int8"),
+        ("snapdragon-835", "gpu", "float16"),
+    ]
+    assert ncnn_cores(find_soc("snapdragon-855"), 8, 0) == "cpu:1prime+3big+4little"
+    assert ncnn_cores(find_soc("snapdragon-855"), 2, 1) == "cpu:2little"
