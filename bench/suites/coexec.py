@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from bench.case import Case, Suite
+from bench.contenders import LAYER, LOADED, MODEL, REMOVED, STREAM, TRAIN
 from coexec import zoo
 from coexec.frontend.export import save_model
 from coexec.ops.node import type_of
@@ -24,7 +25,6 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 }
 """Two processors of one core each, by a name for them. Those of ``equal`` have the same kernels and
 about the same rate, and both can train."""
-LAYER, MODEL, TRAIN = "layer", "model", "train"
 CONVOLUTIONS = (
     ("Conv 7x7/2 3-64 224, batch 1", (1, 3, 224), 64, 7, 2),
     ("Conv 3x3 64-64 56, batch 1", (1, 64, 56), 64, 3, 1),
@@ -52,6 +52,10 @@ TRAININGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "MobileNetV2 96x96, step, batch 32": ("mobilenetv2", {"image_size": 96, "dropout_ratio": 0.0}),
 }
 BATCH, CLASSES = 32, 10
+STREAMS = ("MobileNetV2", "ResNet-50")
+LOADS: Mapping[str, str] = {"equal": "ResNet-18 32x32, step, batch 32", "intel": "ResNet-50"}
+"""What runs when a core gets a load, by pair: a training where both can train."""
+TAKEN = "ResNet-18 32x32, step, batch 32"
 QUICK = ("Conv 3x3 64-64 56, batch 1", "Linear 32 x 4096 -> 4096", "MobileNetV2")
 
 
@@ -103,18 +107,40 @@ def _layers(pair: str) -> list[Case]:
 
 
 def _models(pair: str) -> list[Case]:
-    return [
-        _case(pair, MODEL, title, 0, {"model": name, "options": dict(options), "batch": 1})
-        for title, (name, options) in MODELS.items()
-    ]
+    return [_case(pair, MODEL, title, 0, _model(title)) for title in MODELS]
+
+
+def _streams(pair: str) -> list[Case]:
+    return [_case(pair, STREAM, f"Stream into {title}", 0, _model(title)) for title in STREAMS]
 
 
 def _trainings(pair: str) -> list[Case]:
-    found = []
-    for title, (name, options) in TRAININGS.items():
-        spec = {"model": name, "options": {**options, "classes": CLASSES}, "batch": BATCH}
-        found.append(_case(pair, TRAIN, title, 0, spec))
-    return found
+    return [_case(pair, TRAIN, title, 0, _training(title)) for title in TRAININGS]
+
+
+def _disturbed() -> list[Case]:
+    """A load on the core of the second processor, and that processor taken away."""
+    loaded = [
+        _case(pair, LOADED, f"Load beside {title}", 0, _spec(title))
+        for pair, title in LOADS.items()
+    ]
+    removed = _case("equal", REMOVED, f"Processor taken from {TAKEN}", 0, _spec(TAKEN))
+    return [*loaded, removed]
+
+
+def _spec(title: str) -> dict[str, Any]:
+    return _model(title) if title in MODELS else _training(title)
+
+
+def _model(title: str) -> dict[str, Any]:
+    name, options = MODELS[title]
+    return {"model": name, "options": dict(options), "batch": 1, "trains": False}
+
+
+def _training(title: str) -> dict[str, Any]:
+    name, options = TRAININGS[title]
+    more = {**options, "classes": CLASSES}
+    return {"model": name, "options": more, "batch": BATCH, "trains": True}
 
 
 def _case(pair: str, what: str, name: str, flop: int, spec: dict[str, Any]) -> Case:
@@ -124,21 +150,33 @@ def _case(pair: str, what: str, name: str, flop: int, spec: dict[str, Any]) -> C
     return Case(f"{name}, {pair}", kind_of(pair, what), spec, group, flop, quick=quick)
 
 
-GROUPS = {LAYER: "layers", MODEL: "models", TRAIN: "training"}
+GROUPS = {
+    LAYER: "layers",
+    MODEL: "models",
+    TRAIN: "training",
+    STREAM: "streams",
+    LOADED: "a core gets a load",
+    REMOVED: "a processor is taken away",
+}
 
 
 SUITE = Suite(
     "coexec",
     "Co-execution on two processors of one core each",
     (
-        *(case for pair in PAIRS for case in (*_layers(pair), *_models(pair))),
         *_trainings("equal"),
+        *_disturbed(),
+        *(case for pair in PAIRS for case in _streams(pair)),
+        *(case for pair in PAIRS for case in _models(pair)),
+        *(case for pair in PAIRS for case in _layers(pair)),
     ),
-    seconds=0.1,
+    seconds=0.08,
     pause=0.02,
     turns=9,
-    minutes=12.0,
+    fewest=5,
+    minutes=35.0,
     fresh=True,
     files=write_files,
     alone=True,
 )
+"""What tells most comes first: a run whose time is up leaves layers out."""

@@ -1,0 +1,219 @@
+"""Two processors when one of them becomes slow, or is not there any more.
+
+``adapted`` goes through it, ``best`` is what it is held against: the best of some plans that are
+run under the same load, and a training that never had the processor.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bench.busy_loop import BusyLoop
+from bench.peers.coexec_pair import Pair, options
+from coexec.core.plan import Plan
+from coexec.core.processor import Processor
+from coexec.core.types import Array
+from coexec.placement.policies.table import AUTO, BATCH_PARALLEL
+from coexec.planning.adaptive import AdaptiveSession, AdaptiveTrainer, adaptive
+from coexec.planning.planner import PlanOptions, plan_inference, plan_training
+from coexec.planning.replanning import inference_planner, training_planner
+from coexec.planning.verification import in_turns
+from coexec.serving.threads import own_cores
+from coexec.training.trainer import Trainer
+
+SINGLE_BEST = "single_best"
+BEFORE, AFTER = 6, 20
+"""Steps before one processor's core gets a load, and those within which it should be answered."""
+SLOWER = (1.0, 1.5, 2.0, 3.0)
+"""How many times slower plans take the loaded processor to be, to find the best one."""
+ROUNDS = 2
+HELD, WITHOUT = 5, 5
+"""Steps before and after a processor is taken away."""
+ASKED = ("alloc", "alloc_for_host", "adopt", "copy", "submit")
+"""What a processor is asked for."""
+
+
+class Gone(RuntimeError):
+    """What is asked of a processor that was taken away."""
+
+
+class Adapted:
+    """Runs that plan again when another process takes half of the second processor's core."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.runs = _adaptive(pair)
+        self._step = _step(self.runs, pair)
+        before = [_ms(self._step) for _ in range(BEFORE)]
+        self.runs.settle()
+        cpus = [cpu for core in own_cores(pair.processors[pair.names[1]]) for cpu in core]
+        pair.load = BusyLoop(cpus, os.getpid())
+        after = [_ms(self._step) for _ in range(AFTER)]
+        self._facts = {"before_ms": before, "steps_ms": after}
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
+
+    def outputs(self) -> Sequence[Any]:
+        return []
+
+    def facts(self) -> Mapping[str, Any]:
+        """With what happened: steps after the load began, and what was decided then."""
+        happened = [(e.step - BEFORE, e.kind) for e in self.runs.adaptations]
+        return {**self._facts, "adaptations": happened}
+
+
+class BestLoaded:
+    """The fastest of several plans under the load that is there."""
+
+    def __init__(self, pair: Pair) -> None:
+        if pair.load is None:
+            raise RuntimeError("there is no load to be the best plan for")
+        actions = {str(plan.policy): action for plan, action in _candidates(pair)}
+        measured = in_turns(actions, 0.0, least_rounds=ROUNDS)
+        best = min(measured, key=lambda name: measured[name])
+        self._step = actions[best]
+        self._facts = {"tried": len(measured), "plan": best}
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
+
+    def outputs(self) -> Sequence[Any]:
+        return []
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+
+def _adaptive(pair: Pair) -> AdaptiveTrainer | AdaptiveSession:
+    how = options(AUTO)
+    if pair.trains:
+        plain = pair.trainer(pair.processors)
+        return adaptive(plain, training_planner(plain, pair.feeds, how), pair.names)
+    planner = inference_planner(pair.model, pair.feeds, pair.processors, how)
+    return AdaptiveSession(pair.model, pair.processors, planner, planned=pair.names)
+
+
+def _step(runs: Trainer | AdaptiveSession, pair: Pair) -> Callable[[], object]:
+    if isinstance(runs, Trainer):
+        return lambda: runs.step(pair.feeds, pair.data["labels"])
+    return lambda: runs.run(pair.feeds)
+
+
+def _candidates(pair: Pair) -> list[tuple[Plan, Callable[[], object]]]:
+    """Plans for a second processor that is slower, and each processor alone."""
+    plans = []
+    for slower in SLOWER:
+        how = replace(options(AUTO), seconds=0.0, factors={pair.names[1]: slower})
+        plan = _planned(pair, pair.processors, how)
+        plans.append(replace(plan, policy=f"{plan.policy}, {slower:g} times slower"))
+    for number, name in enumerate(pair.names):
+        plan = _planned(pair, pair.alone(number), options(SINGLE_BEST))
+        plans.append(replace(plan, policy=f"only {name}"))
+    return [(plan, _runs(pair, plan)) for plan in pair.different(plans)]
+
+
+def _planned(pair: Pair, processors: Mapping[str, Processor], how: PlanOptions) -> Plan:
+    if pair.trains:
+        return plan_training(pair.trainer(processors), pair.feeds, how).plan
+    return plan_inference(pair.model, pair.feeds, processors, how).plan
+
+
+def _runs(pair: Pair, plan: Plan) -> Callable[[], object]:
+    if pair.trains:
+        return _step(pair.trainer(pair.processors).with_plan(plan), pair)
+    session = pair.session(plan)
+    return lambda: session.run(pair.feeds)
+
+
+class TakenAway:
+    """A training whose second processor is taken away in the middle of a step.
+
+    Results are the losses of all steps and all states behind them.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        plain = pair.trainer(pair.processors)
+        planner = training_planner(plain, pair.feeds, options(BATCH_PARALLEL))
+        self.trainer = adaptive(plain, planner, pair.names)
+        self._step = _step(self.trainer, pair)
+        losses = [self._step() for _ in range(HELD)]
+        take_away(pair.processors[pair.names[1]])
+        start = time.perf_counter()
+        losses.append(self._step())
+        repeated = time.perf_counter() - start
+        losses += [self._step() for _ in range(WITHOUT - 1)]
+        self._results = _results(losses, self.trainer.state())
+        lost = [each.step for each in self.trainer.adaptations if each.kind == "lost"]
+        self._facts = {
+            "steps": self.trainer.steps,
+            "steps_wanted": HELD + WITHOUT,
+            "lost_at": lost,
+            "lost_step_s": repeated,
+        }
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
+
+    def outputs(self) -> Sequence[Any]:
+        return self._results
+
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+
+class Undisturbed:
+    """The same training on the first processor alone."""
+
+    def __init__(self, pair: Pair) -> None:
+        trainer = pair.trainer(pair.alone(0))
+        self._step = _step(trainer, pair)
+        losses = [self._step() for _ in range(HELD + WITHOUT)]
+        self._results = _results(losses, trainer.state())
+
+    def run(self, count: int) -> None:
+        for _ in range(count):
+            self._step()
+
+    def outputs(self) -> Sequence[Any]:
+        return self._results
+
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+
+def take_away(processor: Processor, launches: int = 1) -> None:
+    """Let a processor begin so many launches, and from then on fail whatever it is asked for."""
+    submit, left = processor.submit, launches
+
+    def gone(*_: object, **__: object) -> Any:
+        raise Gone(f"{processor.describe().name} was taken away")
+
+    def last(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            return submit(*arguments)
+        for name in ASKED:
+            setattr(processor, name, gone)
+        return gone()
+
+    setattr(processor, "submit", last)  # noqa: B010 - in the place of the method
+
+
+def _results(losses: Sequence[object], states: Mapping[str, Array]) -> list[Any]:
+    return [np.array(losses), *(np.ravel(states[name]) for name in sorted(states))]
+
+
+def _ms(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return (time.perf_counter() - start) * 1e3

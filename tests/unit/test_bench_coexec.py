@@ -1,0 +1,134 @@
+"""The suite of two processors: who takes part, what it set out to reach, what is done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.__main__ import chosen_suites
+from bench.coexec_targets import back, coexecution
+from bench.contenders import ours, together
+from bench.peers.coexec_adaptive import Gone, take_away
+from bench.peers.coexec_together import ROLES
+from bench.record import Record
+from bench.suites import SUITES
+from coexec.core.types import OpCall, Region, TensorType
+from coexec.processors.reference.processor import ReferenceProcessor
+
+
+def test_cases_of_two_processors_are_for_their_contenders_only() -> None:
+    case = next(c for c in SUITES["coexec"].cases if c.kind == "coexec.intel.layer")
+    assert not any(c.takes(case.kind, case.spec) for c in ours(["opencl:intel"]))
+    assert not any(c.takes(case.kind, case.spec) for c in together(["opencl:pocl"]))
+    taking = [c.name for c in together(["opencl:intel"]) if c.takes(case.kind, case.spec)]
+    assert taking == [
+        *("first alone", "second alone"),
+        *("operator split", "auto", "best ratio found"),
+    ]
+    step = next(c for c in SUITES["coexec"].cases if c.kind == "coexec.equal.train")
+    both = together(["opencl:intel", "opencl:pocl"])
+    assert not any(c.takes(step.kind, step.spec) for c in together(["opencl:intel"]))
+    training = [c.name for c in both if c.takes(step.kind, step.spec)]
+    assert training == ["first alone", "second alone", "auto", "batch parallel"]
+    assert "coexec" not in chosen_suites(["all"])
+    assert chosen_suites(["coexec"]) == ["coexec"]
+
+
+def layer_of(name: str, group: str, seconds: Mapping[str, float]) -> Record:
+    """A case of two processors; plans predicted 10 % less than they took."""
+    alone = ("one alone", "other alone")
+    best = min(seconds[n] for n in alone)
+    rows: list[dict[str, Any]] = [
+        {"peer": peer, "ours": peer not in alone, "seconds": time, "facts": {}}
+        | ({"ratio": {"value": time / best}} if peer not in alone else {})
+        for peer, time in seconds.items()
+    ]
+    rows[2]["facts"] = {"predicted_ms": 900 * rows[2]["seconds"]}
+    return {"name": name, "group": group, "rows": rows}
+
+
+def test_targets_of_coexecution_are_computed_from_the_rows() -> None:
+    names = ("one alone", "other alone", "operator split", "auto", "best ratio found")
+    times = {"a": (4.0, 2.0, 1.6, 2.0, 1.5), "b": (2.0, 2.0, 1.0, 1.0, 1.0)}
+    cases = [
+        layer_of(name, "layers, x", dict(zip(names, each, strict=True)))
+        for name, each in times.items()
+    ]
+    lines = {work: measured for work, _, measured in coexecution({"cases": cases})}
+    assert lines == {
+        "layers, x: operator split against the best processor alone": (
+            "geometric mean 1.58x, least 1.25x (a)"
+        ),
+        "layers, x: of the speedup that the rates of both allow": (
+            "geometric mean 91%, least 83% (a)"
+        ),
+        "layers, x: speed of operator split against the best ratio found": (
+            "geometric mean 97%, least 94% (a)"
+        ),
+        "predicted makespan against measured": "median 10.0% of 2 plans",
+        "auto's plan behind the best plan that was run": "median 12.5%, most 25.0% (a)",
+    }
+
+
+def row(peer: str, seconds: float, **facts: Any) -> dict[str, Any]:
+    base = {"peer": peer, "ours": True, "seconds": seconds, "facts": facts}
+    return base | {"ratio": {"value": seconds}}
+
+
+def test_a_stream_counts_by_the_better_way() -> None:
+    times = {"first alone": 4.0, "second alone": 3.0, "a copy on each": 2.0, "pipeline": 1.5}
+    case = {"name": "s", "group": "streams, x", "rows": [row(*each) for each in times.items()]}
+    ((work, _, measured),) = coexecution({"cases": [case]})
+    assert "streams, x: the better of" in work
+    assert measured == "geometric mean 2.00x, least 2.00x (s)"
+
+
+def test_steps_are_back_once_they_stay_near_the_best_plan() -> None:
+    assert back([9.0, 9.0, 1.0, 9.0, 9.0, 1.0, 1.1, 1.0], 1.0) == 5
+    assert back([1.0, 1.0, 1.0], 1.0) == 0
+    assert back([9.0] * 20, 1.0) is None
+
+
+def test_what_was_withstood_is_told_with_its_figures() -> None:
+    steps = [3.0e3, 3.0e3, *[1.0e3] * 18]
+    adapted = row("adapted to the load", 1.05, steps_ms=steps, adaptations=[[2, "replanned"]])
+    best = row("best plan found for the load", 1.0, plan="only a")
+    loaded = {"name": "load", "group": "g", "rows": [adapted, best]}
+    facts = {"steps": 10, "steps_wanted": 10, "lost_step_s": 1.5}
+    taken = {"name": "taken", "group": "h", "rows": [row("one taken away", 1.0, **facts)]}
+    told = {work: measured for work, _, measured in coexecution({"cases": [loaded, taken]})}
+    assert told["load"] == (
+        "after 2 steps; then 1.05 of the time of the best plan (only a); replanned after 2"
+    )
+    assert "10 of 10 steps" in told["taken"]
+    taken["rows"] = [{"peer": "one taken away", "error": "off by 0.5"}]
+    ((_, _, measured),) = coexecution({"cases": [taken]})
+    assert measured == "off by 0.5"
+
+
+def test_a_processor_that_was_taken_away_does_nothing_any_more() -> None:
+    processor = ReferenceProcessor()
+    kind = TensorType((2,), np.dtype(np.float32))
+    executable = processor.compile(Region.alone(OpCall("Neg", (kind,), {}, (kind,), version=13)))
+    buffers = [processor.alloc(kind.nbytes) for _ in range(2)]
+    take_away(processor)
+    processor.submit(executable, buffers, ())
+    processor.alloc(8)
+    for _ in range(2):
+        with pytest.raises(Gone, match="taken away"):
+            processor.submit(executable, buffers, ())
+    with pytest.raises(Gone):
+        processor.alloc(8)
+
+
+def test_every_case_of_two_processors_has_roles_that_can_be_prepared() -> None:
+    both = together(["opencl:intel", "opencl:pocl"])
+    assert {contender.process for contender in both} == {"together"}
+    for case in SUITES["coexec"].cases:
+        roles = [c.role for c in both if c.takes(case.kind, case.spec)]
+        assert case.kind.rpartition(".")[2] in ROLES
+        assert len(set(roles)) == len(roles) > 1
+        assert "trains" in case.spec or case.spec["input"]
