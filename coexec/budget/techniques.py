@@ -43,10 +43,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Offer:
-    """Another recipe; ``detail`` says in words what its technique is set to."""
+    """Another recipe; ``detail`` says in words what its technique is set to.
+
+    A ``last_resort`` is looked at only where nothing fits without.
+    """
 
     recipe: Recipe
     detail: str
+    last_resort: bool = False
 
 
 class Technique(Protocol):
@@ -142,6 +146,35 @@ class EarlyUpdates:
 
 
 @dataclass(frozen=True)
+class DividedLayers:
+    """The widest layers go back in parts of the batch (:mod:`coexec.passes.divide_backward`).
+
+    Wide is what has at least such a share of the elements of the largest activation.
+    """
+
+    shares: tuple[float, ...] = (0.8, 0.35)
+    name: str = "divided layers"
+    changes: str = "divided"
+    exact: bool = True
+
+    def refusal(self, question: Question) -> str:
+        if question.recipe.divided:
+            return "asked for already"
+        if question.recipe.precision == "mixed":
+            return "its sums over the batch would be in float16"
+        return ""
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        if recipe.precision == "mixed":
+            return []
+        words = "with activations of {:.0%} of the largest or more"
+        return [
+            Offer(replace(recipe, divided=share), words.format(share), last_resort=index > 0)
+            for index, share in enumerate(self.shares)
+        ]
+
+
+@dataclass(frozen=True)
 class RoundedActivations:
     """Activations kept in blocks of integers (:mod:`coexec.passes.compress_activations`)."""
 
@@ -212,7 +245,7 @@ class Paging:
 
 EXACT: tuple[Technique, ...] = (Masks(), MicroBatches())
 LOSSY: tuple[Technique, ...] = (RoundedActivations(), SmallStates(), HalfPrecision())
-TECHNIQUES = (*EXACT, *LOSSY, EarlyUpdates(), Paging())
+TECHNIQUES = (*EXACT, *LOSSY, DividedLayers(), EarlyUpdates(), Paging())
 """What stands behind others goes on top of them."""
 
 

@@ -24,6 +24,7 @@ from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
 from coexec.ops.table import OPERATORS
 from coexec.passes.compress_activations import Activations, compress_activations
+from coexec.passes.divide_backward import divide_backward
 from coexec.passes.expand import expand
 from coexec.passes.kept import kept_bytes
 from coexec.passes.mixed_precision import mixed_precision
@@ -67,6 +68,7 @@ class Recipe:
     batch_statistics: BatchStatistics = "whole"
     updates: Updates = "together"
     paging: float = 0.0
+    divided: float = 0.0
 
     def __post_init__(self) -> None:
         _require("activations", self.activations, get_args(Activations))
@@ -74,6 +76,8 @@ class Recipe:
         _require("updates", self.updates, get_args(Updates))
         if not 0 <= self.paging <= 1:
             raise UsageError(f"paging is a share of the activations, from 0 to 1: {self.paging}")
+        if not 0 <= self.divided <= 1:
+            raise UsageError(f"divided is a share of the widest, from 0 to 1: {self.divided}")
         if self.updates == "early" and (reason := self.looks_at_gradients):
             raise UsageError(f"updates cannot come early: {reason}")
 
@@ -123,6 +127,8 @@ class StepBuilder:
             )
         self._parameters = self._parameters or graph.parameters
         full = kept_bytes(graph.model.graph)
+        if recipe.divided:
+            divide_backward(graph.model.graph, recipe.divided)
         compress_activations(graph.model, recipe.activations, (graph.labels,))
         early = recipe.updates == "early"
         return replace(graph, uncompressed_bytes=full, early=early, paging=recipe.paging)
