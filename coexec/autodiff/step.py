@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -132,6 +133,11 @@ def build_inference(model: ir.Model, states: Sequence[str]) -> StepGraph:
     return StepGraph(model, {}, work.initial, tuple(states), ())
 
 
+def _zeros(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+    """Zeros that take no memory: states on devices are filled from them once."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
 def accumulator_name(parameter: str) -> str:
     """Name of the state that sums a parameter's gradients over micro-batches."""
     return f"{parameter}{ACCUMULATOR}"
@@ -177,7 +183,7 @@ class _States:
         g.source = _layer_of(whole) or name
         part = whole if channels is None else cut(g, whole, channels)
         inputs = {
-            slot: self.add_state(f"{name}#{slot}", np.zeros(kind.shape, kind.dtype))
+            slot: self.add_state(f"{name}#{slot}", _zeros(kind.shape, kind.dtype))
             for slot, kind in optimizer.slots(type_of(part)).items()
         }
         update = optimizer.update(g, part, gradient, inputs.__getitem__, rate, step)
@@ -289,7 +295,7 @@ class _Step(_States):
         for name, gradient in self.gradients.items():
             g.source = name
             kind = type_of(gradient)
-            total = self.add_state(accumulator_name(name), np.zeros(kind.shape, kind.dtype))
+            total = self.add_state(accumulator_name(name), _zeros(kind.shape, kind.dtype))
             self.replace_state(total, g.op("Add", [total, gradient]))
 
     def finish(self) -> StepGraph:
@@ -338,7 +344,7 @@ class _Update(_States):
         self.channels = dict(channels)
         for name, value in parameters.items():
             self.parameters[name] = self.add_state(name, value)
-            zeros = np.zeros(_trained_shape(value.shape, channels.get(name)), value.dtype)
+            zeros = _zeros(_trained_shape(value.shape, channels.get(name)), value.dtype)
             self.gradients[name] = self.add_state(accumulator_name(name), zeros)
 
     def mean_gradients(self, micro_batches: int) -> dict[str, ir.Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,32 @@ def page_aligned(nbytes: int) -> NDArray[Any]:
     room = np.empty(nbytes + PAGE, np.uint8)
     first = -room.__array_interface__["data"][0] % PAGE
     return room[first : first + nbytes]
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Give up the resident pages of an array that lies in a mapped file; others stay as they are.
+
+    Its contents stay: whoever looks at it next reads them from the file.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    mapped = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not array.nbytes:
+        return
+    whole = np.frombuffer(mapped, np.uint8)
+    first = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    start = first // mmap.PAGESIZE * mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, start, first + array.nbytes - start)
+
+
+def give_back_heap() -> None:
+    """Return what was freed to the system, where its allocator would keep it (glibc's)."""
+    if os.name != "posix":  # there is no C library of the process to ask
+        return
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def ask_for_large_pages(memory: NDArray[Any]) -> bool:

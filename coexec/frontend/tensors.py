@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
+from coexec.frontend.weights import move_to_file
 
 MAX_TENSOR_BYTES = 2**40
 """Larger claims (1 TiB) are taken for corruption, not for a model."""
@@ -156,13 +157,15 @@ def _number(text: str, key: str, where: str) -> int:
 def own_tensors(model: ir.Model, folder: Path | None) -> None:
     """Turn every tensor of ``model`` into an array of its own, external data read from ``folder``.
 
-    A tensor that still pointed to its protobuf would keep the whole file's bytes alive, and a
-    memory-mapped one would change or crash when its file is overwritten.
+    A tensor that still pointed to its protobuf would keep the whole file's bytes alive, and one
+    mapped from the model's file would change or crash when that is overwritten. The weights of a
+    large model go to a file of coexec's own (``weights.py``).
     """
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value = _owned(value.const_value, folder)
+    values = [value for graph in model.graphs() for value in graph.initializers.values()]
+    for value in values:
+        if value.const_value is not None:
+            value.const_value = _owned(value.const_value, folder)
+    move_to_file(values)
     for node in all_nodes(model):
         for name, attribute in list(node.attributes.items()):
             if not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from coexec.autodiff.state_bits import SCALE, state_as
 from coexec.autodiff.step import ACCUMULATOR, StepGraph
 from coexec.base.collection import collection_paused
+from coexec.base.pages import give_back_heap, let_go
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
 from coexec.core.program import STATE, Program
@@ -182,6 +183,7 @@ class ResidentPrograms:
             raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
         array = np.ascontiguousarray(value, kind.dtype)
         runner.wait(runner.copy(self._buffers[name], array, ()))
+        let_go(array)
 
     def inherit(self, old: ResidentPrograms) -> None:
         """Take over the states of other programs: in place where they stay, else by the host.
@@ -228,6 +230,8 @@ class ResidentPrograms:
             if state_as(name, program.types[name], self._loaded) is None:
                 self._write(name, graph.initial[name])
         self._fill(new)
+        if new:
+            give_back_heap()
 
     def _fill(self, names: Collection[str]) -> None:
         """Give states their values among those loaded, which are forgotten then."""

@@ -9,6 +9,7 @@ import numpy as np
 import pyopencl as cl
 
 from coexec.base.errors import DeviceMemoryError
+from coexec.base.pages import let_go
 from coexec.base.units import bytes_text
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import PREPARED, OpenCLExecutable, Slot
@@ -53,6 +54,7 @@ class DeviceConstants:
                         np.ascontiguousarray(array),
                         is_blocking=False,
                     ).wait()
+                    let_go(array)
             return uploaded
 
         resident = executable.resident
