@@ -130,7 +130,7 @@ class Norms:
         inner = call.input(0).size // (call.input(0).shape[0] * kind.size)
         epsilon = float(call.attribute("epsilon", EPSILON))
         ones = self.constant(np.ones(kind.shape), kind.dtype)
-        own, along, plain = {}, {}, {}
+        own, normal, plain = {}, {}, {}
         for place, x in xs.items():
             operands = [x, ones, gradients[place]]
             made = self.emit(
@@ -141,13 +141,12 @@ class Norms:
                 outputs=3,
                 domain=COEXEC,
             )
-            own[place], normal, plain[place] = made
-            g = _Vectors(self, place, kind.dtype)
-            along[place] = g.mul(normal, g.sqrt(g.add(found.variances[place], epsilon)))
+            own[place], normal[place], plain[place] = made
         results: dict[str, ir.Value] = {}
         for place in xs:
             g = _Vectors(self, place, kind.dtype)
             mean, variance = self.joint(found, place)
+            along = self._along(g, found, normal, epsilon)
             all_along, all_plain = self._sums(g, found, along, plain, mean)
             wide, narrow = g.add(variance, epsilon), g.add(found.variances[place], epsilon)
             inverse = g.div(scale, g.sqrt(wide))
@@ -165,7 +164,18 @@ class Norms:
             results[place] = g.add(
                 g.add(g.mul(own[place], columns[0]), g.mul(x, columns[1])), columns[2]
             )
-        return results, *self._parameters(call, found, along, plain, home, epsilon)
+        return results, *self._parameters(call, found, normal, plain, home, epsilon)
+
+    def _along(
+        self, g: _Vectors, found: Statistics, normal: ByProcessor, epsilon: float
+    ) -> dict[str, ir.Value]:
+        """A of each share, of the sums of dy (x - m) / sqrt(v + e).
+
+        Each processor does that for all: all that a share sends is made by one node, so that it is
+        one exchange.
+        """
+        spreads = {name: g.sqrt(g.add(found.variances[name], epsilon)) for name in normal}
+        return {name: g.mul(each, spreads[name]) for name, each in normal.items()}
 
     def _sums(
         self, g: _Vectors, found: Statistics, along: ByProcessor, plain: ByProcessor, mean: ir.Value
@@ -180,13 +190,14 @@ class Norms:
         self,
         call: Any,
         found: Statistics,
-        along: ByProcessor,
+        normal: ByProcessor,
         plain: ByProcessor,
         home: str,
         epsilon: float,
     ) -> tuple[ir.Value | None, ir.Value | None]:
         mean, variance = self.joint(found, home)
         g = _Vectors(self, home, type_of(next(iter(plain.values()))).dtype)
+        along = self._along(g, found, normal, epsilon)
         all_along, all_plain = self._sums(g, found, along, plain, mean)
         dscale = g.div(all_along, g.sqrt(g.add(variance, epsilon)))
         return (dscale if call.has_output(1) else None, all_plain if call.has_output(2) else None)

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from threading import Condition
@@ -74,6 +74,9 @@ class Lanes:
     def __init__(self, binding: Binding) -> None:
         self.binding = binding
         self.steps = lanes_of(binding.program)
+        # Who is shown nothing that lies in memory of the host.
+        runners = {binding.runners[name] for name in self.steps}
+        self._seeing = frozenset(each for each in runners if each.sees_host_memory())
         self._turns: list[Turn] = []
         self._threads: dict[str, ThreadPoolExecutor] = {}
         if all(binding.runners[name].chained for name in self.steps):
@@ -94,12 +97,12 @@ class Lanes:
         An exception in one lane stops the others at their next instruction and is raised here.
         """
         start = time.perf_counter_ns()
-        meeting = Meeting(len(self.steps), gate)
+        meeting = Meeting(len(self.steps), gate, threads=not self._turns)
         first = next(iter(self.steps))
         recorders = {name: Recorder(host=name == first) for name in self.steps}
         runs = {
-            name: LaneRun(self.binding, feeds, wanted, meeting, recorders[name] if trace else None)
-            for name in self.steps
+            name: LaneRun(self.binding, feeds, wanted, meeting, recorder, self._seeing)
+            for name, recorder in (recorders if trace else dict.fromkeys(self.steps)).items()
         }
         if self._turns:
             self._hand_over(runs, meeting)
@@ -122,7 +125,7 @@ class Lanes:
             elif meeting.gate is not None:
                 for run in runs.values():
                     run.settle(launches=False)
-                meeting.ask()
+                _ask(meeting, runs)
         for run in runs.values():
             run.settle(launches=False)
             run.finish()
@@ -136,6 +139,19 @@ class Lanes:
             future.result()
         if meeting.failure is not None:
             raise meeting.failure
+
+
+def _ask(meeting: Meeting, runs: Mapping[str, LaneRun]) -> None:
+    """Pass a gate; if it does not open, what was started comes to its end before that is raised.
+
+    The next run would write what it still reads.
+    """
+    try:
+        meeting.ask()
+    except BaseException:
+        for run in runs.values():
+            run.drain()
+        raise
 
 
 @dataclass(frozen=True)
@@ -157,11 +173,16 @@ class Stopped(Exception):
 
 
 class Meeting:
-    """What the lanes of one run tell each other: tensors, gates, the first failure."""
+    """What the lanes of one run tell each other: tensors, gates, the first failure.
 
-    def __init__(self, lanes: int, gate: Gate | None) -> None:
+    Without ``threads``, what one expects has been announced.
+    """
+
+    def __init__(self, lanes: int, gate: Gate | None, *, threads: bool) -> None:
         self.gate = gate
+        self.threads = threads
         self.arrivals: dict[str, Arrival] = {}
+        self.whole: dict[str, Array] = {}
         self.failure: BaseException | None = None
         self._lanes = lanes
         self._here: Counter[int] = Counter()
@@ -169,12 +190,17 @@ class Meeting:
 
     def announce(self, tensor: str, arrival: Arrival) -> None:
         """A copy to the host was started."""
+        if not self.threads:
+            self.arrivals[tensor] = arrival
+            return
         with self._changed:
             self.arrivals[tensor] = arrival
             self._changed.notify_all()
 
     def expect(self, tensor: str) -> Arrival:
         """The copy of a tensor, once it was started."""
+        if not self.threads:
+            return self.arrivals[tensor]
         with self._changed:
             self._wait(lambda: tensor in self.arrivals)
             return self.arrivals[tensor]
@@ -215,16 +241,21 @@ class LaneRun(Run):
         wanted: set[str],
         meeting: Meeting,
         recorder: Recorder | None,
+        seeing: frozenset[Runner] = frozenset(),
     ) -> None:
         super().__init__(binding, feeds, wanted, meeting.gate, recorder)
         self.meeting = meeting
+        self.whole = meeting.whole
+        self.seeing = seeing
         self.gates = 0
         # A driver's binding may wait for a copy that nobody refers to any more, with the
         # interpreter's lock: not while the processors wait for each other.
         self.kept: list[Ticket] = []
         # By processor, the number of its last copy that this one has waited for.
         self.awaited: dict[Runner, int] = {}
+        # The number of the copy announced last, which tells of all launches so far if it is there.
         self.announced = 0
+        self.told: Arrival | None = None
 
     def go(self, steps: tuple[Instruction, ...]) -> None:
         """Follow the lane's instructions to the end; a failure goes to the meeting."""
@@ -237,14 +268,22 @@ class LaneRun(Run):
         except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             self.meeting.fail(error)
 
+    def launch(self, step: Launch) -> None:
+        self.told = None
+        super().launch(step)
+
     def write(self, step: Write) -> None:
+        runner = self.binding.runner(step.buffer)
         if step.tensor not in self.host:
             arrival = self.meeting.expect(step.tensor)
             if arrival.number > self.awaited.get(arrival.runner, 0):
-                self._come_after(arrival, self.binding.runner(step.buffer))
+                self._come_after(arrival, runner)
             self.host[step.tensor] = arrival.array
+            if runner in self.seeing and self.binding.is_in_place(step.buffer, arrival.array):
+                return
+        self.told = None
         super().write(step)
-        self.kept.append(self.last[self.binding.runner(step.buffer)])
+        self.kept.append(self.last[runner])
 
     def _come_after(self, arrival: Arrival, runner: Runner) -> None:
         """What a processor is given from now on waits for a tensor of another one."""
@@ -255,6 +294,10 @@ class LaneRun(Run):
             arrival.runner.finish(arrival.ticket)
 
     def read(self, step: Read) -> tuple[Runner, Ticket]:
+        if self.told is not None and self._is_common(step):
+            array = self.binding.in_place(step.tensor, step.buffer)
+            self.meeting.announce(step.tensor, replace(self.told, array=array))
+            return self.told.runner, self.told.ticket
         runner, ticket = super().read(step)
         if step.tensor not in self.program.outputs:
             # On its way to another processor, which waits for it: the caller does not.
@@ -262,10 +305,18 @@ class LaneRun(Run):
         self.announced += 1
         arrival = Arrival(self.host[step.tensor], runner, ticket, self.announced)
         self.meeting.announce(step.tensor, arrival)
+        if self._is_common(step):
+            self.told = arrival
         return runner, ticket
+
+    def _is_common(self, step: Read) -> bool:
+        """Whether a tensor on its way is there for others once they are told."""
+        common = step.buffer in self.binding.memory and step.tensor not in self.program.outputs
+        return common and self.binding.runner(step.buffer) in self.seeing
 
     def pause(self, step: Wait) -> None:
         if self.gate is not None:
-            self.settle(launches=False)
+            # All of it: should the gate stay closed, nothing is left that others wait for.
+            self.settle(launches=True)
             self.meeting.pass_gate(self.gates)
             self.gates += 1

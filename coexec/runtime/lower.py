@@ -31,6 +31,7 @@ from coexec.ops.node import constant_of, type_of
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.runtime.partition import Part, Partitioning, exported, joined_at_gate, partition
 from coexec.runtime.region_node import region_node
+from coexec.runtime.state_homes import state_homes
 
 FORWARD = "forward"
 
@@ -71,12 +72,14 @@ class _Lowerer:
         self.how = how
         self.exported = exported(graph, how.plan)
         self.parts = self._partition()
+        self.several = len({part.processor for part in self.parts}) > 1
         self.output_names = [str(value.name) for value in graph.outputs]
         self.instructions: list[Instruction] = []
         self.executables: list[Executable] = []
         self.buffers: dict[str, BufferSpec] = {}
         self.types: dict[str, TensorType] = {}
-        self.homes = self._state_homes()
+        first = next(iter(how.processors))
+        self.homes = state_homes(self.parts, how.state_inputs, how.state, how.homes, first)
         # Which processors hold the current value of a tensor, and in which buffer.
         self.held: dict[tuple[str, str], str] = {}
         # When tensors were sent to others, as the number of the instruction.
@@ -84,9 +87,13 @@ class _Lowerer:
         # Offsets of tensors that wait in a processor's arena for its later regions.
         self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
+        # Outputs that are on their way to the host.
+        self.fetched: set[str] = set()
         # Launches of each processor, and how many of them were over when it gave states back.
         self.launches: Counter[str] = Counter()
         self.returned: dict[tuple[str, str], int] = {}
+        # The last launch of a processor that reads a state.
+        self.read_by: dict[tuple[str, str], int] = {}
         self.last_read = self._last_reads()
 
     def _partition(self) -> list[Part]:
@@ -114,12 +121,12 @@ class _Lowerer:
             if part.gated and not gated and self.how.gate:
                 if not part.pauses:
                     self._pass_gate()
+                    self._take_back_ahead(self.parts[index:])
                 gated = True
             self._launch(index, part)
         fetched = [name for name in self.output_names if name not in self.how.state]
         for name in fetched:
-            if not (gated and name in self.how.gate):
-                self._fetch(name)
+            self._fetch(name)
         self.instructions.append(Wait())
         return Program(
             instructions=tuple(self.instructions),
@@ -149,26 +156,6 @@ class _Lowerer:
             self._stage(name)
         for place in self.how.processors:
             self._obtain_all([name for name, reader in away if reader == place], place)
-
-    def _state_homes(self) -> dict[str, str]:
-        """A state lives where it is written, else where it is first read."""
-        homes = dict(self.how.homes)
-        for part in reversed(self.parts):
-            for node in part.nodes:
-                for value in node.inputs:
-                    name = str(value.name) if value is not None else ""
-                    if name in self.how.state_inputs and name not in self.how.homes:
-                        homes[name] = part.processor
-        for part in self.parts:
-            for node in part.nodes:
-                for value in node.outputs:
-                    old = self.how.state.get(str(value.name))
-                    if old is not None and old not in self.how.homes:
-                        homes[old] = part.processor
-        first = next(iter(self.how.processors))
-        for name in self.how.state_inputs:
-            homes.setdefault(name, first)
-        return homes
 
     def _last_reads(self) -> dict[str, int]:
         last: dict[str, int] = {}
@@ -209,6 +196,9 @@ class _Lowerer:
             # On its way before the processor goes on: others wait for it.
             if name in self.exported and self.how.mode.residency != "host":
                 self._stage(name)
+            # Before more is started: several processors need not be done with that at the gate.
+            if name in self.how.gate and self.several:
+                self._fetch(name)
         if self.how.mode.residency == "host":
             self._evict(executable.outputs)
         elif self.how.mode.synchronise == "operator":
@@ -219,6 +209,15 @@ class _Lowerer:
         self.instructions.append(Launch(len(self.executables), buffers))
         self.executables.append(executable)
         self.launches[executable.processor] += 1
+        number, place = self.launches[executable.processor], executable.processor
+        states = self.how.state_inputs.intersection(executable.inputs)
+        self.read_by.update({(name, place): number for name in states})
+
+    def _take_back_ahead(self, parts: Sequence[Part]) -> None:
+        """What these parts will replace, so that they wait for none of each other."""
+        for part in () if self.how.early else parts:
+            made = [str(value.name) for node in part.nodes for value in node.outputs]
+            self._take_back(made, part.processor)
 
     def _take_back(self, made: Sequence[str], home: str) -> None:
         """Before states at ``home`` are replaced: wait for others that read them where they are.
@@ -231,7 +230,7 @@ class _Lowerer:
                 buffer = self.held.get((name, reader))
                 if reader == home or buffer is None or not self.buffers[buffer].shares:
                     continue
-                if self.returned.get((reader, home)) != self.launches[reader]:
+                if self.returned.get((reader, home), 0) < self.read_by.get((name, reader), 0):
                     self.returned[reader, home] = self.launches[reader]
                     self._give_back(name, reader, buffer)
 
@@ -350,7 +349,10 @@ class _Lowerer:
         return staged
 
     def _fetch(self, name: str) -> None:
-        """Read an output to the host from any processor that holds it."""
+        """Read an output to the host from any processor that holds it, once."""
+        if name in self.fetched:
+            return
+        self.fetched.add(name)
         value = next((v for v in self.graph.outputs if v.name == name), None)
         if value is not None:
             self.types[name] = type_of(value)

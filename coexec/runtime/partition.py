@@ -67,7 +67,6 @@ class _Partitioner:
     def __init__(self, graph: ir.Graph, how: Partitioning) -> None:
         self.graph = graph
         self.how = how
-        self.exported = exported(graph, how.plan)
         self.parts: list[Part] = []
         # The last part of each processor; the part of each node.
         self.last: dict[str, int] = {}
@@ -77,11 +76,26 @@ class _Partitioner:
         inputs = {str(value.name): value for value in graph.inputs}
         self.replaced = {new: inputs[old] for new, old in how.state.items() if old in inputs}
         self.free = _needed(graph, how.free_phase) if how.free_phase else set()
+        self.exported = self._awaited()
 
     def run(self) -> list[Part]:
         for node in self.graph:
             self._place(node)
         return self.parts
+
+    def _awaited(self) -> frozenset[str]:
+        """Values for which a node on another processor would wait if they came late.
+
+        Not those that are read behind the gate only, where all before it has to be handed over.
+        """
+        behind = {node for node in self.graph if self.how.gated_phase and self._is_gated(node)}
+        found = exported(self.graph, self.how.plan)
+        return frozenset(
+            str(value.name)
+            for node in self.graph
+            for value in node.outputs
+            if value.name in found and (node in behind or not behind.issuperset(value.consumers()))
+        )
 
     def _place(self, node: ir.Node) -> None:
         processor = self.how.plan.processors[str(node.name)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coexec.base.array_parts import part_of
 from coexec.core.events import DISPATCH, FREE, HOST, SYNC, Event, Trace
 from coexec.core.processor import Buffer, Runner, Ticket
 from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
@@ -44,6 +45,10 @@ class Binding:
             memory = self.memory[buffer][: kind.nbytes]
             self._views[key] = memory.view(kind.dtype).reshape(kind.shape)
         return self._views[key]
+
+    def is_in_place(self, buffer: str, array: Array) -> bool:
+        """Whether an array is the memory that a buffer lies over."""
+        return buffer in self.memory and self.buffers[buffer].lies_over(array)
 
 
 class Recorder:
@@ -101,7 +106,10 @@ class Run:
         self.wanted = wanted
         self.gate = gate
         self.recorder = recorder
-        self.reads: list[tuple[Runner, Ticket]] = []
+        # Tensors that come in parts, perhaps from several processors.
+        self.whole: dict[str, Array] = {}
+        # With what was started before on the same processor, if anything.
+        self.reads: list[tuple[Runner, Ticket, Ticket | None]] = []
         self.last: dict[Runner, Ticket] = {}
 
     def all(self) -> dict[str, Array]:
@@ -144,6 +152,7 @@ class Run:
         array = self.host[step.tensor]
         if not array.flags.c_contiguous:
             array = np.ascontiguousarray(array)
+        array = part_of(array, step.part)
         ticket = runner.copy(self.binding.buffers[step.buffer], array, ())
         self.last[runner] = ticket
         self._started(f"write {step.tensor}", start, runner, ticket)
@@ -155,12 +164,18 @@ class Run:
         if step.buffer in self.binding.memory and step.tensor not in self.program.outputs:
             self.host[step.tensor] = self.binding.in_place(step.tensor, step.buffer)
         else:
-            kind = self.program.types[step.tensor]
-            self.host[step.tensor] = np.empty(kind.shape, kind.dtype)
-        ticket = runner.copy(self.host[step.tensor], self.binding.buffers[step.buffer], ())
-        self.reads.append((runner, ticket))
+            self.host[step.tensor] = self._room(step)
+        target = part_of(self.host[step.tensor], step.part)
+        ticket = runner.copy(target, self.binding.buffers[step.buffer], ())
+        self.reads.append((runner, ticket, self.last.get(runner)))
         self._started(f"read {step.tensor}", start, runner, ticket)
         return runner, ticket
+
+    def _room(self, step: Read) -> Array:
+        """Memory for a tensor; one that comes in parts has the same for all of them."""
+        kind = self.program.types[step.tensor]
+        room = np.empty(kind.shape, kind.dtype)
+        return self.whole.setdefault(step.tensor, room) if step.part else room
 
     def pause(self, step: Wait) -> None:
         """Wait, and let the caller look at what was read."""
@@ -171,15 +186,19 @@ class Run:
     def settle(self, launches: bool) -> None:
         """Wait for all reads so far, or for all work."""
         start = self.binding.now()
-        for runner, ticket in self.reads:
+        over: dict[Runner, Ticket] = {}
+        for runner, ticket, before in self.reads:
             runner.finish(ticket)
             # An in-order queue has finished all that came before, but only its ticket says how.
-            before = self.last.pop(runner, None)
-            if before is not None:
+            if before is not None and over.get(runner) is not before:
                 runner.finish(before)
+                over[runner] = before
+        for runner, before in over.items():
+            if self.last.get(runner) is before:
+                del self.last[runner]
         self.reads.clear()
         if launches:
-            self._wait_for_last()
+            self.drain()
         self._waited(start)
 
     def finish(self) -> None:
@@ -189,10 +208,11 @@ class Run:
         """
         if self.wanted or self.recorder is not None or self.binding.memory:
             start = self.binding.now()
-            self._wait_for_last()
+            self.drain()
             self._waited(start)
 
-    def _wait_for_last(self) -> None:
+    def drain(self) -> None:
+        """Wait for what was started last on each processor."""
         for runner, ticket in self.last.items():
             runner.finish(ticket)
         self.last.clear()

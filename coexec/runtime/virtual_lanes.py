@@ -74,6 +74,7 @@ class _Meeting:
         self.gate = gate
         self.lanes = lanes
         self.arrivals: dict[str, Arrival] = {}
+        self.whole: dict[str, Array] = {}
         self._announced: dict[str, Signal] = {}
         gates = sum(isinstance(step, Wait) and step.gate for step in program.instructions)
         self._here = [0] * gates
@@ -112,6 +113,7 @@ class _Lane(Run):
     ) -> None:
         super().__init__(binding, feeds, wanted, meeting.gate, recorder)
         self.meeting = meeting
+        self.whole = meeting.whole
 
     def thread(self, steps: tuple[Instruction, ...]) -> Thread:
         """Follow the lane's instructions to the end, waiting in virtual time."""
@@ -148,7 +150,7 @@ class _Lane(Run):
     def _settled(self) -> Iterator[Ticket]:
         """Until all reads so far are done."""
         start = self.binding.now()
-        for _, ticket in self.reads:
+        for _, ticket, _before in self.reads:
             yield ticket
         self.reads.clear()
         self._waited(start)

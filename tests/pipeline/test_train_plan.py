@@ -9,10 +9,10 @@ import coexec
 from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
-from coexec.base.errors import ModelError, UsageError
+from coexec.base.errors import ModelError, NonFiniteLoss, UsageError
 from coexec.core.events import COPY, Trace
 from coexec.core.plan import Plan
-from coexec.core.program import Read
+from coexec.core.program import Launch, Read, Wait
 from coexec.core.types import Array
 from coexec.ops.builder import PHASE
 from coexec.planning.planner import PlanOptions, plan_training
@@ -96,6 +96,32 @@ def test_states_that_two_processors_read_are_shared_and_not_copied() -> None:
     reads = [step.tensor for step in both.program.instructions if isinstance(step, Read)]
     back = {name.partition("@")[2] for name in reads if "#back" in name}
     assert back == {DEVICE, "reference"}
+
+
+def test_the_loss_is_looked_at_while_processors_go_on_and_updates_wait_for_no_update() -> None:
+    both = trainer_on([DEVICE], divided([DEVICE, "reference"]))
+    losses(both, range(1))
+    steps = both.program.instructions
+    gate = next(i for i, step in enumerate(steps) if isinstance(step, Wait) and step.gate)
+    seen = next(
+        i
+        for i, step in enumerate(steps)
+        if isinstance(step, Read) and step.tensor == both.step_graph.loss
+    )
+    assert any(isinstance(step, Launch) for step in steps[seen:gate])
+    backs = [i for i, step in enumerate(steps) if isinstance(step, Read) and "#back" in step.tensor]
+    first = next(i for i in range(gate, len(steps)) if isinstance(steps[i], Launch))
+    assert backs
+    assert all(gate < back < first for back in backs)
+
+
+def test_a_batch_without_a_finite_loss_changes_nothing() -> None:
+    both, other = (trainer_on([DEVICE], divided([DEVICE, "reference"])) for _ in range(2))
+    expected, first = losses(other, range(4)), losses(both, range(2))
+    data = arrays(BATCH)
+    with pytest.raises(NonFiniteLoss):
+        both.step({"x": np.full_like(data["x"], np.nan)}, data["labels"])
+    np.testing.assert_allclose([*first, *losses(both, range(2, 4))], expected, rtol=1e-4)
 
 
 def test_states_stay_where_a_program_before_has_put_them() -> None:

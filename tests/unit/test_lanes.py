@@ -25,6 +25,7 @@ from coexec.runtime.executor import Executor
 from coexec.runtime.lower import Lowering, lower
 from coexec.runtime.mode import ExecutionMode
 from tests.graphs import evaluate, parse
+from tests.random_graphs import random_model
 
 POISON = 0xA5
 GRAPHS = 300
@@ -111,22 +112,6 @@ def executor(
 ) -> Executor:
     program = lower(model.graph, Lowering(Plan(plan), on, **how))  # type: ignore[arg-type]
     return Executor(program, on)
-
-
-def random_model(dice: random.Random) -> ir.Model:
-    """Up to 14 nodes on vectors, any of them read again later; some results are outputs."""
-    names, nodes = ["a", "b"], []
-    for index in range(dice.randint(2, 14)):
-        operator, *operands = dice.choice(
-            [("Relu", 1), ("Neg", 1), ("Add", 2), ("Sub", 2), ("Max", 2)]
-        )
-        read = ", ".join(dice.choice(names) for _ in range(int(operands[0])))
-        nodes.append(f"[n{index}] t{index} = {operator}({read})")
-        names.append(f"t{index}")
-    made = names[2:]
-    outputs = dict.fromkeys([made[-1], *dice.sample(made, min(3, len(made)))])
-    declared = ", ".join(f"float[5] {name}" for name in outputs)
-    return load(parse(f"g (float[5] a, float[5] b) => ({declared}) {{ {' '.join(nodes)} }}"), {})
 
 
 def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> None:

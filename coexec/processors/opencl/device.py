@@ -54,6 +54,7 @@ from coexec.processors.opencl.mapping import (
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
+from coexec.processors.opencl.row_copies import copy_rows, has_gaps
 from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
 from coexec.processors.opencl.waiting import way_to_wait
 
@@ -134,6 +135,8 @@ class OpenCLDevice(Runner):
         return buffer
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
+        if has_gaps(dst) or has_gaps(src):
+            return self._copy_rows(dst, src)
         done = None if after else copy_by_host(self.queue, dst, src)
         if done is not None:
             return done
@@ -179,6 +182,9 @@ class OpenCLDevice(Runner):
         """A queue beside that of kernels."""
         return timed_queue(self.context)
 
+    def sees_host_memory(self) -> bool:
+        return self._common.by_flags
+
     def follow(self, ticket: Ticket) -> None:
         self._common.follow(ticket)
 
@@ -201,6 +207,20 @@ class OpenCLDevice(Runner):
         label = SHARE_READ if isinstance(dst, np.ndarray) else SHARE_WRITE
         spans = self._host_spans(start, events[-1])
         return OpenCLTicket(label.name, MAP, events, (label,), (dst, src), start, spans, moment)
+
+    def _copy_rows(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
+        """Copy to or from a part of an array whose elements do not lie one behind the other."""
+        start = time.perf_counter_ns()
+        self._common.went_on()
+        take_back(self.queue, [dst] if isinstance(dst, OpenCLBuffer) else [])
+        places = before_command((dst, src))
+        event = copy_rows(self.queue, dst, src)
+        for place in places:
+            place.used = event
+        direction = "read" if isinstance(dst, np.ndarray) else "write"
+        spans = self._host_spans(start, event)
+        label = Label(direction, bytes=src.nbytes)
+        return OpenCLTicket(direction, COPY, [event], (label,), (dst, src), start, spans)
 
     def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
