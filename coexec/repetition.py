@@ -30,8 +30,10 @@ def busy_us(phone: Phone) -> dict[str, float]:
     return {unit.name: phone.engine.busy_us(unit.name) for unit in phone.engine.units}
 
 
-def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
-    """Runs back to back for so long, sampled.
+def repeat(
+    phone: Phone, step: Step, seconds: float, recorded: Tape | None = None
+) -> Iterator[Sample]:
+    """Runs back to back for so long, sampled. ``recorded`` is the tape of a run before them.
 
     A run at the speeds of an earlier one takes as long and as much energy: where neither other apps
     nor the governor take part, such runs are not simulated again, but leapt over until the next
@@ -43,17 +45,17 @@ def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
     steady = engine.constant
     end = engine.now_us + seconds * 1e6
     known: dict[tuple[float, ...], _Repeated] = {}
-    tape: Tape | None = None
+    tape = _playable(recorded) if steady and recorded is not None else None
     while engine.now_us < end:
         start, speeds = engine.now_us, _speeds(phone)
         one = known.get(speeds)
         if one is None and tape is not None:
             one = known[speeds] = _played(phone, tape)
         elif one is None:
-            with phone.timeline.recording() as recorded:
+            with phone.timeline.recording() as recording:
                 one = _watched(phone, step)
             if steady and one.us > 0:
-                tape = recorded if recorded.whole and recorded.threads else None
+                tape = _playable(recording)
                 if speeds == _speeds(phone):
                     known[speeds] = one
         yield Sample(start / 1e6, one.us / 1e3, engine.celsius, one.lowest)
@@ -68,6 +70,11 @@ def repeat(phone: Phone, step: Step, seconds: float) -> Iterator[Sample]:
                 {part: times * joules for part, joules in one.joules.items()},
                 {name: times * on for name, on in one.busy_us.items()},
             )
+
+
+def _playable(tape: Tape) -> Tape | None:
+    """The tape, if it has all that a run of several threads did."""
+    return tape if tape.whole and tape.threads else None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from coexec.processors.simulated.options import CHOICES, NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.pricing import Pricing
 from coexec.processors.simulated.processor import SimulatedProcessor
+from coexec.processors.simulated.tape import Tape
 from coexec.profile import record_of_trace
 from coexec.repetition import Sample, Step, busy_us, repeat
 from coexec.report.record import ProfileRecord
@@ -251,16 +252,19 @@ def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
     engine = phone.engine
     latencies: list[float] = []
     trace = Trace()
+    tape: Tape | None = None
     before, busy = engine.ledger.joules, busy_us(phone)
     for number in range(setup.runs):
         start = engine.now_us
         before, busy = engine.ledger.joules, busy_us(phone)
-        step(trace if number == setup.runs - 1 else None)
+        with phone.timeline.recording() as recorded:
+            step(trace if number == setup.runs - 1 else None)
+        tape = recorded
         latencies.append((engine.now_us - start) / 1e3)
         require_memory(phone, compiled.program)
     energy = energy_between(before, engine.ledger.joules)
     worked = {name: us - busy[name] for name, us in busy_us(phone).items()}
-    samples = tuple(repeat(phone, step, setup.seconds)) if setup.seconds else ()
+    samples = tuple(repeat(phone, step, setup.seconds, tape)) if setup.seconds else ()
     copies = [event for event in trace.leaves() if event.kind == "copy"]
     return Simulation(
         setup=setup,

@@ -24,6 +24,7 @@ class Timing:
         self.ends_us: list[float] = durations_us.cumsum().tolist()
         self._moved = moved
         self._gbps: list[float] | None = None
+        self._most_gbps = -1.0
 
     @property
     def gbps(self) -> list[float]:
@@ -36,7 +37,9 @@ class Timing:
     @property
     def most_gbps(self) -> float:
         """The highest bandwidth that any phase takes."""
-        return max(self.gbps)
+        if self._most_gbps < 0:
+            self._most_gbps = max(self.gbps)
+        return self._most_gbps
 
 
 class Work:

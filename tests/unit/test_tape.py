@@ -12,7 +12,7 @@ from coexec.cost.distribution import Distribution
 from coexec.processors.simulated.options import NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.tape import Tape, play
-from coexec.repetition import busy_us
+from coexec.repetition import busy_us, repeat
 from coexec.runtime.executor import Executor
 from coexec.simulation.condition import IDLE
 from coexec.study.plans import Desk
@@ -70,6 +70,17 @@ def test_what_varies_is_drawn_again(desk: Desk) -> None:
     runs = {play(tape, speeds_of(phone), 40.0).us for _ in range(3)}
     assert len(runs) == 3
     assert all(run == pytest.approx(us, rel=0.2) for run in runs)
+
+
+def test_a_repetition_goes_by_the_tape_of_a_run_before_it(desk: Desk) -> None:
+    phone, tape, us = recorded(desk, "operator_split")
+
+    def never(_trace: object) -> None:
+        raise AssertionError("simulated again")
+
+    samples = list(repeat(phone, never, 1.0, tape))
+    assert samples[0].ms == pytest.approx(us / 1e3, rel=0.2)
+    assert phone.engine.now_us == pytest.approx(us + 1e6, rel=0.2)
 
 
 def test_a_run_without_threads_has_no_tape(desk: Desk) -> None:
