@@ -111,7 +111,13 @@ class _Search:
         plain = self._variant(Offer(self.question.recipe, ""))
         if plain.peak <= self.budget:
             return Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us)
-        singles = self._singles(plain)
+        self._try(plain, self._singles(plain))
+        if self._best() is None:
+            self._try(plain, self._singles(plain, last_resorts=True))
+        return self._best()
+
+    def _try(self, plain: Variant, singles: Sequence[Variant]) -> None:
+        """Fit techniques alone, then combined, until one is nearly as fast as the plain step."""
         self._fit_all([plain, *singles])
         level = singles
         for _ in range(1, DEEPEST):
@@ -119,7 +125,6 @@ class _Search:
             if best is not None and best.step_us <= CLOSE * plain.step_us:
                 break
             level = self._combined(plain, singles, level)
-        return self._best()
 
     def _usable(self, techniques: Sequence[Technique]) -> list[Technique]:
         found = []
@@ -133,12 +138,14 @@ class _Search:
                 found.append(technique)
         return found
 
-    def _singles(self, plain: Variant) -> list[Variant]:
+    def _singles(self, plain: Variant, *, last_resorts: bool = False) -> list[Variant]:
         """Each technique alone, as strong as need be; what changes nothing is left out."""
         found = []
         for technique in self.usable:
             changed, reason = [], NOTHING
             for offer in technique.offers(self.question, plain.offer.recipe):
+                if offer.last_resort and not last_resorts:
+                    break
                 if slow := not_worth(self.question, plain.problem, offer.recipe):
                     reason = slow
                     break

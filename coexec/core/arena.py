@@ -19,8 +19,9 @@ from coexec.core.arena_search import Walls, improve
 NEAR = 1.005
 """A plan of at most this multiple of the lower bound ends the trying of orders."""
 
-FAR = 1.03
-"""Above this multiple the best order is not good enough: all are improved by search."""
+FAR, FAR_OF_MANY, MANY = 1.03, 1.01, 300
+"""Above this multiple the best order is not good enough: all are improved by search. With so many
+blocks, those of a whole training step, search gets nearer to the bound than with few."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ def _best_places(blocks: Sequence[Block], walls: Walls, bound: int) -> dict[str,
         if size <= NEAR * bound:
             return offsets
     size, offsets = min(tried, key=lambda one: one[0])
-    if size <= FAR * bound:
+    wanted = int((FAR if len(blocks) < MANY else FAR_OF_MANY) * bound)
+    if size <= wanted:
         return offsets
-    return place_in_order(improve(orders, walls, int(FAR * bound)), walls)
+    return place_in_order(improve(orders, walls, wanted), walls)
 
 
 def _by_size(blocks: Sequence[Block]) -> list[Block]:

@@ -34,9 +34,10 @@ def place_in_order(
     total = len(blocks) + len(walls)
     # A row for each block that has its place, sorted by offset: start, end, first step, last step.
     table = np.zeros((4, total), np.int64)
-    count = 0
-    for block, offset in walls:
-        count = _insert(table, count, block, offset)
+    count = len(walls)
+    if walls:
+        rows = [(offset, offset + b.nbytes, b.first, b.last) for b, offset in walls]
+        table[:, :count] = np.array(sorted(rows), np.int64).T
     offsets: dict[str, int] = {}
     for block in blocks:
         offset = _tightest_gap(table[:, :count], block)

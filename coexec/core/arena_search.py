@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from coexec.core.arena_placement import Block, place_in_order
 
-MOST_PLACEMENTS = 20_000
-"""Blocks placed in all rounds together: some tenths of a second."""
+MOST_PLACEMENTS = 12_000
+"""Blocks placed in all rounds together: a second or two."""
 
 MOST_ROUNDS = 60
 """What these did not find, more of them seldom do."""
@@ -27,12 +27,12 @@ def improve(
     never on a clock: plans repeat.
     """
     climbs = [_Climb(order, walls, random.Random(seed)) for order in orders]  # noqa: S311
-    blocks = max((len(climb.order) for climb in climbs), default=0)
-    for number in range(min(MOST_PLACEMENTS // max(blocks, 1), MOST_ROUNDS)):
+    placed = 0
+    for number in range(MOST_ROUNDS):
         best = min(climbs, key=lambda climb: climb.nbytes)
-        if best.nbytes <= wanted:
+        if best.nbytes <= wanted or placed > MOST_PLACEMENTS:
             break
-        climbs[number % len(climbs)].step()
+        placed += climbs[number % len(climbs)].step()
     return min(climbs, key=lambda climb: climb.nbytes).order
 
 
@@ -42,23 +42,36 @@ class _Climb:
     def __init__(self, order: Sequence[Block], walls: Walls, choose: random.Random) -> None:
         self.walls = walls
         self.choose = choose
-        self._accept(list(order), *self._evaluated(order))
+        self.offsets: dict[str, int] = {}
+        self._accept(list(order), self._placed(order, 0))
 
-    def step(self) -> None:
-        """Move one block of the top; keep that unless the arena grows."""
+    def step(self) -> int:
+        """Move one block of the top; keep that unless the arena grows.
+
+        Returns the number of blocks placed: all in front of the move stay where they are.
+        """
         place = self.choose.choice(self.top)
         changed = list(self.order)
         block = changed.pop(place)
-        changed.insert(self.choose.randrange(place) if place else 0, block)
-        nbytes, top = self._evaluated(changed)
-        if nbytes <= self.nbytes:
-            self._accept(changed, nbytes, top)
+        start = self.choose.randrange(place) if place else 0
+        changed.insert(start, block)
+        offsets = self._placed(changed, start)
+        if _size(changed, offsets) <= self.nbytes:
+            self._accept(changed, offsets)
+        return len(changed) - start
 
-    def _accept(self, order: list[Block], nbytes: int, top: list[int]) -> None:
-        self.order, self.nbytes, self.top = order, nbytes, top
+    def _accept(self, order: list[Block], offsets: dict[str, int]) -> None:
+        self.order, self.offsets = order, offsets
+        self.nbytes = _size(order, offsets)
+        ends = (offsets[block.name] + block.nbytes for block in order)
+        self.top = [place for place, end in enumerate(ends) if end == self.nbytes]
 
-    def _evaluated(self, order: Sequence[Block]) -> tuple[int, list[int]]:
-        offsets = place_in_order(order, self.walls)
-        ends = [offsets[block.name] + block.nbytes for block in order]
-        nbytes = max(ends)
-        return nbytes, [place for place, end in enumerate(ends) if end == nbytes]
+    def _placed(self, order: Sequence[Block], start: int) -> dict[str, int]:
+        """Offsets of an order that is the accepted one up to ``start``."""
+        before = {block.name: self.offsets[block.name] for block in order[:start]}
+        walls = [*self.walls, *((block, before[block.name]) for block in order[:start])]
+        return {**before, **place_in_order(order[start:], walls)}
+
+
+def _size(order: Sequence[Block], offsets: dict[str, int]) -> int:
+    return max(offsets[block.name] + block.nbytes for block in order)
