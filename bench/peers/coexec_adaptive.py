@@ -30,7 +30,7 @@ from coexec.training.trainer import Trainer
 SINGLE_BEST = "single_best"
 BEFORE, AFTER = 6, 20
 """Steps before one processor's core gets a load, and those within which it should be answered."""
-SLOWER = (1.0, 1.5, 2.0, 3.0)
+SLOWER = (1.0, 2.0, 3.0)
 """How many times slower plans take the loaded processor to be, to find the best one."""
 ROUNDS = 2
 HELD, WITHOUT = 5, 5

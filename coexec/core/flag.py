@@ -1,8 +1,8 @@
 """Flags: numbers in memory of the host by which one processor tells another that work is done.
 
 A number only grows, and wraps around at 32 bits. Who waits reads it until it is high enough: that
-takes microseconds, where waking a thread takes a large part of a millisecond on a core that went to
-sleep (measured on a virtual machine). Reading keeps the reader's own core busy, so that only
+takes microseconds, where a callback and a thread that wakes take a tenth of a millisecond and more
+(measured on a virtual machine). Reading keeps the reader's own core busy, so that only
 processors on cores of their own follow each other so.
 """
 

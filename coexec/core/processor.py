@@ -134,7 +134,7 @@ class Executable:
 
 
 Host = Array
-"""Host memory in a copy: a C-contiguous NumPy array."""
+"""Host memory in a copy: a C-contiguous NumPy array, or a part of one along an axis."""
 
 
 def shared(dst: Buffer | Host, src: Buffer | Host) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from coexec.base.array_parts import Part
 from coexec.core.processor import Executable
 from coexec.core.types import TensorType
 
@@ -30,18 +31,26 @@ class BufferSpec:
 
 @dataclass(frozen=True)
 class Write:
-    """Copy: host tensor ``tensor`` (a feed or a staged value) into ``buffer``."""
+    """Copy: host tensor ``tensor`` (a feed or a staged value) into ``buffer``.
+
+    ``part``: only what lies between two elements of an axis (axis, first, the one behind the last).
+    """
 
     tensor: str
     buffer: str
+    part: Part = ()
 
 
 @dataclass(frozen=True)
 class Read:
-    """Copy: ``buffer`` into host tensor ``tensor``; complete after the next :class:`Wait`."""
+    """Copy: ``buffer`` into host tensor ``tensor``; complete after the next :class:`Wait`.
+
+    ``part``: what the buffer has of the tensor, as in :class:`Write`.
+    """
 
     tensor: str
     buffer: str
+    part: Part = ()
 
 
 @dataclass(frozen=True)

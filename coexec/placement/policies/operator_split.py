@@ -7,6 +7,7 @@ among such chains on phones, with measured costs.
 
 from __future__ import annotations
 
+from coexec.base.collection import collection_paused
 from coexec.placement.divide import divide
 from coexec.placement.policies.overlap import overlap
 from coexec.placement.policies.single_best import single_best
@@ -16,6 +17,7 @@ from coexec.placement.problem import Problem, Schedule
 from coexec.placement.timeline import simulate
 
 
+@collection_paused()
 def operator_split(problem: Problem) -> Schedule:
     """All on one processor or a chain of whole and divided tasks, whatever is predicted best."""
     alone = single_best(problem)
@@ -28,7 +30,10 @@ def operator_split(problem: Problem) -> Schedule:
         order,
         {i: state.shares for i, state in enumerate(states) if state.shares is not None},
     )
-    candidates = (alone, divided, overlap(problem, divided))
+    candidates = [alone, divided]
+    overlapping = overlap(problem, divided)
+    if overlapping.shares != divided.shares:
+        candidates.append(overlapping)
     return min(candidates, key=lambda schedule: _makespan(problem, schedule))
 
 

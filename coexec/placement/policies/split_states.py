@@ -101,15 +101,23 @@ def _common_ratios(problem: Problem, balances: Balances) -> list[Ratio]:
     return sorted(weights, key=lambda ratio: (-weights[ratio], ratio))[:RATIOS]
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """Shares in a ratio; ``each`` is their processor, units, and how others slow it down."""
+
+    shares: Shares
+    largest: int
+    each: tuple[tuple[int, int, float], ...]
+
+
 @dataclass
 class _Table:
     """Makes states; remembers what many tasks have in common."""
 
     problem: Problem
     common: list[Ratio]
-    counts: dict[tuple[int, Ratio], Counts] = field(default_factory=dict)
+    cuts: dict[tuple[int, int, Ratio], _Cut | None] = field(default_factory=dict)
     parts: dict[Counts, list[float]] = field(default_factory=dict)
-    factors: dict[Counts, list[float]] = field(default_factory=dict)
     numbers: dict[Ratio, int] = field(default_factory=dict)
 
     def states(self, index: int, balances: Sequence[tuple[Ratio, ...]]) -> States:
@@ -130,24 +138,26 @@ class _Table:
 
     def _divided(self, way: int, division: Division, ratio: Ratio) -> State | None:
         """Shares in a ratio, where it leaves something for two processors that take it."""
-        key = (division.count, ratio)
-        if key not in self.counts:
-            self.counts[key] = _counts(division.count, ratio)
-        counts = self.counts[key]
+        key = (way, division.count, ratio)
+        if key not in self.cuts:
+            self.cuts[key] = self._shares(way, division.count, ratio)
+        cut = self.cuts[key]
+        if cut is None:
+            return None
+        time_us = 0.0
+        for unit, count, factor in cut.each:
+            time_us = max(time_us, division.time_us(unit, count) * factor)
+        return State(cut.largest, time_us, cut.shares, ratio) if isfinite(time_us) else None
+
+    def _shares(self, way: int, count: int, ratio: Ratio) -> _Cut | None:
+        """What all divisions into so many units have in common; none if one processor has all."""
+        counts = _counts(count, ratio)
         if len(counts) < 2:
             return None
-        if counts not in self.factors:
-            team = tuple(unit for unit, _ in counts)
-            self.factors[counts] = [slowdown(self.problem, team, unit) for unit in team]
-        factors = self.factors[counts]
-        time_us = max(
-            division.time_us(unit, n) * factor
-            for (unit, n), factor in zip(counts, factors, strict=True)
-        )
-        if not isfinite(time_us):
-            return None
+        team = tuple(unit for unit, _ in counts)
         largest = max(counts, key=lambda pair: pair[1])[0]
-        return State(largest, time_us, Shares(way, counts), ratio)
+        each = tuple((unit, n, slowdown(self.problem, team, unit)) for unit, n in counts)
+        return _Cut(Shares(way, counts), largest, each)
 
     def _fractions(self, state: State) -> list[float]:
         """The part of a task that each processor has."""

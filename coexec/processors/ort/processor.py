@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from coexec.base.array_parts import copy_bytes
 from coexec.base.cores import Core, physical_cores, pin_this_thread, resources_of
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, MAP, Event
@@ -88,11 +89,11 @@ class OrtProcessor(Processor):
         if shared(dst, src):
             job = self.worker.hand_over(lambda: self._shared(direction))
             return self._raising(job) if direction == "read" else job
-        target, source = _bytes(dst), _bytes(src)
+        target, source = _array(dst), _array(src)
 
         def work() -> Event:
             start = time.perf_counter_ns()
-            np.copyto(target, source)
+            copy_bytes(target, source)
             end = time.perf_counter_ns()
             return Event(direction, COPY, self.name, start, end, bytes=source.nbytes)
 
@@ -171,8 +172,8 @@ def _own(buffer: Buffer) -> OrtBuffer:
     return buffer
 
 
-def _bytes(side: Buffer | Host) -> Array:
+def _array(side: Buffer | Host) -> Array:
     if isinstance(side, OrtBuffer):
         return side.memory
     assert isinstance(side, np.ndarray)
-    return side.reshape(-1).view(np.uint8)
+    return side

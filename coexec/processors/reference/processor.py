@@ -107,8 +107,8 @@ class ReferenceProcessor(Processor):
         direction = "read" if isinstance(dst, np.ndarray) else "write"
         if shared(dst, src):
             return Done(Event(f"share {direction}", MAP, self.name, start, start))
-        target, source = _bytes(dst), _bytes(src)
-        target[:] = source
+        target, source = _array(dst), _array(src)
+        copy_bytes(target, source)
         end = time.perf_counter_ns()
         return Done(Event(direction, COPY, self.name, start, end, bytes=source.nbytes))
 
@@ -173,8 +173,8 @@ class ReferenceProcessor(Processor):
         return buffer.memory[: kind.nbytes].view(kind.dtype).reshape(kind.shape)
 
 
-def _bytes(side: Buffer | Host) -> Array:
+def _array(side: Buffer | Host) -> Array:
     if isinstance(side, ReferenceBuffer):
         return side.memory
     assert isinstance(side, np.ndarray)
-    return side.reshape(-1).view(np.uint8)
+    return side
