@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coexec.base.array_parts import copy_bytes
 from coexec.base.cores import resources_of
 from coexec.base.sources import module_digest
 from coexec.core.device_memory import MEMORY, DeviceMemory, limit_of

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from coexec.base.array_parts import copy_bytes
 from coexec.base.units import bytes_text
 from coexec.core.events import Event
 from coexec.core.machine import Rates
