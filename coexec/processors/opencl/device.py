@@ -54,8 +54,8 @@ from coexec.processors.opencl.mapping import (
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
-from coexec.processors.opencl.row_copies import copy_rows, has_gaps
 from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
+from coexec.processors.opencl.transfers import can_map, enqueue_copy
 from coexec.processors.opencl.waiting import way_to_wait
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
@@ -135,8 +135,6 @@ class OpenCLDevice(Runner):
         return buffer
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> OpenCLTicket:
-        if has_gaps(dst) or has_gaps(src):
-            return self._copy_rows(dst, src)
         done = None if after else copy_by_host(self.queue, dst, src)
         if done is not None:
             return done
@@ -148,20 +146,11 @@ class OpenCLDevice(Runner):
         nbytes = src.nbytes
         if nbytes == 0:
             return OpenCLTicket("copy", COPY, [cl.enqueue_marker(self.queue)], (Label("copy"),))
-        if self.options.transfer == "map" and isinstance(dst, OpenCLBuffer) != isinstance(
-            src, OpenCLBuffer
-        ):
+        if self.options.transfer == "map" and can_map(dst, src):
             return self._copy_mapped(dst, src)
-        target, source = _operand(dst), _operand(src)
         places = before_command((dst, src))
-        # Host memory is not mapped here but read or written in the background: keep it alive.
-        extra = (
-            {"byte_count": nbytes}
-            if isinstance(target, cl.Buffer) and isinstance(source, cl.Buffer)
-            else {"is_blocking": False}
-        )
         start = time.perf_counter_ns()
-        event = cl.enqueue_copy(self.queue, target, source, wait_for=events or None, **extra)
+        event = enqueue_copy(self.queue, dst, src, events)
         for place in places:
             place.used = event
         direction = "read" if isinstance(dst, np.ndarray) else "write"
@@ -207,20 +196,6 @@ class OpenCLDevice(Runner):
         label = SHARE_READ if isinstance(dst, np.ndarray) else SHARE_WRITE
         spans = self._host_spans(start, events[-1])
         return OpenCLTicket(label.name, MAP, events, (label,), (dst, src), start, spans, moment)
-
-    def _copy_rows(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
-        """Copy to or from a part of an array whose elements do not lie one behind the other."""
-        start = time.perf_counter_ns()
-        self._common.went_on()
-        take_back(self.queue, [dst] if isinstance(dst, OpenCLBuffer) else [])
-        places = before_command((dst, src))
-        event = copy_rows(self.queue, dst, src)
-        for place in places:
-            place.used = event
-        direction = "read" if isinstance(dst, np.ndarray) else "write"
-        spans = self._host_spans(start, event)
-        label = Label(direction, bytes=src.nbytes)
-        return OpenCLTicket(direction, COPY, [event], (label,), (dst, src), start, spans)
 
     def _copy_mapped(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
         start = time.perf_counter_ns()
@@ -406,10 +381,6 @@ class OpenCLDevice(Runner):
 def _events(tickets: Sequence[Ticket]) -> list[cl.Event]:
     """Events to wait for; the queue is in order, so its own tickets cost nothing."""
     return [t.events[-1] for t in tickets if isinstance(t, OpenCLTicket) and t.events]
-
-
-def _operand(side: Buffer | Host) -> cl.Buffer | Host:
-    return side.memory if isinstance(side, OpenCLBuffer) else side  # type: ignore[return-value]
 
 
 def _in_place(buffer: Buffer) -> bool:

@@ -13,12 +13,15 @@ from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import Label
 from coexec.processors.opencl.in_place import InPlace
 from coexec.processors.opencl.ticket import OpenCLTicket
+from coexec.processors.opencl.transfers import has_gaps
 
 
 def copy_by_host(
     queue: cl.CommandQueue, dst: Buffer | Host, src: Buffer | Host
 ) -> OpenCLTicket | None:
     """A copy without the device; none where it is needed, or still works on the buffer."""
+    if has_gaps(dst) or has_gaps(src):
+        return None
     if isinstance(dst, OpenCLBuffer):
         if dst.in_place is None or isinstance(src, Buffer) or not dst.in_place.idle:
             return None
