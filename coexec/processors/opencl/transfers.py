@@ -53,18 +53,16 @@ def _enqueue_rows(
     memory, count, length, pitch = rows_of(part)
     target: Any = dst.memory if isinstance(dst, OpenCLBuffer) else memory
     source: Any = src.memory if isinstance(src, OpenCLBuffer) else memory
-    event: cl.Event = cl.enqueue_copy(
-        queue,
-        target,
-        source,
-        buffer_origin=(0, 0, 0),
-        host_origin=(0, 0, 0),
-        region=(length, count, 1),
-        buffer_pitches=(length,),
-        host_pitches=(pitch,),
-        wait_for=after or None,
-        is_blocking=False,
-    )
+    # Rows are missing in PyOpenCL's own types.
+    rows: dict[str, Any] = {
+        "buffer_origin": (0, 0, 0),
+        "host_origin": (0, 0, 0),
+        "region": (length, count, 1),
+        "buffer_pitches": (length,),
+        "host_pitches": (pitch,),
+        "is_blocking": False,
+    }
+    event: cl.Event = cl.enqueue_copy(queue, target, source, wait_for=after or None, **rows)
     return event
 
 
