@@ -47,7 +47,7 @@ def enqueue_copy(
 def _enqueue_rows(
     queue: cl.CommandQueue, dst: Buffer | Host, src: Buffer | Host, after: Sequence[cl.Event]
 ) -> cl.Event:
-    """Start a copy between a buffer, where rows lie one behind the other, and a part of an array."""
+    """Start a copy between a buffer, where rows lie without gaps, and a part of an array."""
     part = dst if isinstance(dst, np.ndarray) else src
     assert isinstance(part, np.ndarray)
     memory, count, length, pitch = rows_of(part)
