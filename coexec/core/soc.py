@@ -12,19 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from coexec.base.errors import ProcessorError
+from coexec.core.npu_operators import NpuOperators
+from coexec.core.soc_source import Source
 
-MEASURED, SPECIFIED, ASSUMED = "measured", "specified", "assumed"
-BASES = (MEASURED, SPECIFIED, ASSUMED)
 MIX = re.compile(r"(\d+)(prime|big|little)")
 """One part of a mix of cores: ``4big``; several are joined by ``+``."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where figures are from; ``basis`` is ``measured``, ``specified`` or ``assumed``."""
-
-    basis: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +96,7 @@ class Npu:
     """The neural processor. ``gops`` by element type; a type that is not there is not supported.
 
     ``static_shapes``: a graph is built for its shapes, ``build_ms_per_operator`` each.
-    ``unsupported`` are operators (identifiers) that it cannot run. ``tcm_kib`` is its local memory.
+    ``operators`` are those it runs. ``tcm_kib`` is its local memory.
     """
 
     name: str
@@ -115,7 +107,7 @@ class Npu:
     tcm_kib: float
     static_shapes: bool
     build_ms_per_operator: float
-    unsupported: tuple[str, ...]
+    operators: NpuOperators
 
 
 @dataclass(frozen=True)

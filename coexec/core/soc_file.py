@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coexec.base.errors import UsageError
+from coexec.core.npu_operators import NpuOperators, npu_operators
 from coexec.core.soc import (
-    BASES,
     Cluster,
     Gpu,
     Latencies,
@@ -30,9 +30,9 @@ from coexec.core.soc import (
     Memory,
     Npu,
     Soc,
-    Source,
     Thermal,
 )
+from coexec.core.soc_source import Source, read_source
 from coexec.core.toml_table import TomlTable
 
 FOLDER = files("coexec") / "machines"
@@ -84,6 +84,7 @@ def read_soc(path: Path) -> Soc:
     """
     table = TomlTable.of_file(path)
     sources = {name: _source(each) for name, each in table.tables("sources").items()}
+    npu = _npu(table.table("npu")) if "npu" in table.values else None
     soc = Soc(
         name=table.text("name"),
         title=table.text("title"),
@@ -91,22 +92,19 @@ def read_soc(path: Path) -> Soc:
         year=int(table.number("year", above_zero=True)),
         clusters=_clusters(table.table("cpu")),
         gpu=_gpu(table.table("gpu")),
-        npu=_npu(table.table("npu")) if "npu" in table.values else None,
+        npu=npu,
         memory=_memory(table.table("memory")),
         latency=_latencies(table.table("latency")),
         thermal=_numbers(Thermal, table.table("thermal")),
         aliases=tuple(map(str, table.array("aliases"))),
-        sources=_all_sources(table, sources),
+        sources=_all_sources(table, sources) | _source_of_operators(npu),
     )
     table.nothing_else()
     return soc
 
 
 def _source(table: TomlTable) -> Source:
-    basis = table.text("basis")
-    if basis not in BASES:
-        raise table.error("basis", f"is {basis!r}; one of {', '.join(BASES)} is wanted")
-    source = Source(basis, table.text("text"))
+    source = read_source(table)
     table.nothing_else()
     return source
 
@@ -184,9 +182,25 @@ def _npu(table: TomlTable) -> Npu:
         tcm_kib=table.number("tcm_kib", above_zero=True),
         static_shapes=table.truth("static_shapes"),
         build_ms_per_operator=table.number("build_ms_per_operator"),
-        unsupported=tuple(map(str, table.array("unsupported"))),
+        operators=_operators(table),
     )
     return _done(table, npu)
+
+
+def _operators(table: TomlTable) -> NpuOperators:
+    """A list of the package by name, or the operators themselves."""
+    if isinstance(table.values.get("operators"), list):
+        return NpuOperators("its own", frozenset(map(str, table.array("operators"))))
+    name = table.text("operators")
+    if name not in npu_operators():
+        raise table.error("operators", f"is {name!r}; known: {', '.join(npu_operators())}")
+    return npu_operators()[name]
+
+
+def _source_of_operators(npu: Npu | None) -> dict[str, Source]:
+    """That of a shared list; one in the chip's file has the file's."""
+    source = npu.operators.source if npu else None
+    return {"npu.operators": source} if source else {}
 
 
 def _memory(table: TomlTable) -> Memory:

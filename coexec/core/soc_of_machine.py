@@ -18,17 +18,15 @@ from coexec.base.errors import UsageError
 from coexec.core.machine import Machine, Rates, Silicon
 from coexec.core.machine_file import read_machine
 from coexec.core.soc import (
-    ASSUMED,
-    MEASURED,
     Cluster,
     Gpu,
     Latencies,
     Latency,
     Memory,
     Soc,
-    Source,
     Thermal,
 )
+from coexec.core.soc_source import ASSUMED, MEASURED, Source
 
 MHZ = 3000.0
 """Of all clocks, at one step: only their ratio to themselves matters, rates are measured."""

@@ -168,8 +168,8 @@ def _desk_of(
 ) -> Desk:
     soc = find_soc(machine.base)
     if machine.npu_without and soc.npu is not None:
-        without = (*soc.npu.unsupported, *machine.npu_without)
-        soc = replace(soc, npu=replace(soc.npu, unsupported=without))
+        operators = soc.npu.operators.less(machine.npu_without)
+        soc = replace(soc, npu=replace(soc.npu, operators=operators))
     return Desk(model, soc, options, seed)
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from coexec.base.errors import ProcessorError, UsageError
-from coexec.core.soc import ASSUMED, MEASURED, SPECIFIED, Soc
+from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc, knows_soc, read_soc, soc_names
+from coexec.core.soc_source import ASSUMED, MEASURED, SPECIFIED
 
 FILE = Path(__file__).parents[2] / "coexec" / "machines" / "snapdragon-865.toml"
 WANTED = {

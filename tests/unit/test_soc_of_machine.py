@@ -10,8 +10,8 @@ import pytest
 from coexec.base.errors import ProcessorError, UsageError
 from coexec.core.machine import Link, Machine, Rates, Silicon
 from coexec.core.machine_file import write_machine
-from coexec.core.soc import MEASURED
 from coexec.core.soc_of_machine import soc_of_machine
+from coexec.core.soc_source import MEASURED
 from coexec.cost.soc.limits import limits_of
 from coexec.simulate import Setup, Subject, machine_named, simulate
 from coexec.study.plans import feeds_of

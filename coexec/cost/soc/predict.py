@@ -42,9 +42,8 @@ def supports(soc: Soc, processor: str, call: OpCall, precision: str = "") -> Sup
     if wanted not in soc.npu.gops:
         known = ", ".join(soc.npu.gops)
         return Support(yes=False, reason=f"{soc.npu.name} computes in {known}, not in {wanted}")
-    if call.identifier in soc.npu.unsupported:
-        return Support(yes=False, reason=f"{soc.npu.name} has no {call.identifier}")
-    return Support(yes=True)
+    refusal = soc.npu.operators.refusal(call, wanted)
+    return Support(not refusal, f"{soc.npu.name} {refusal}" if refusal else "")
 
 
 def predict(
