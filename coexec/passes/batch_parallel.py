@@ -83,7 +83,7 @@ class _Divider:
         self.wholes: dict[tuple[ir.Value, str], ir.Value] = {}
         self.cuts: dict[tuple[ir.Value, int, int, int, str], ir.Value] = {}
         self.statistics: dict[ir.Value, Statistics] = {}
-        self.norms = Norms(self._emit, self.builder.constant, self.rows)
+        self.norms = Norms(self._emit, self.rows)
 
     def run(self) -> Plan:
         for value in self.graph.inputs:

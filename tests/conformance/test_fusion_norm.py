@@ -15,6 +15,7 @@ from tests.running import assert_close, run_region
 from tests.runtimes import RUNTIMES, open_opencl
 
 FUSED, FUSED_GRAD = "coexec.opencl::BatchNormalization", "coexec.opencl::BatchNormalizationGrad"
+FUSED_SUMS = "coexec.opencl::BatchNormalizationSums"
 WHOLE, SLICES = (3, 9, 5, 7), (4, 2, 40, 31)
 """Shapes of many small channels and of few large ones: each has kernels of its own."""
 
@@ -110,6 +111,20 @@ def test_its_gradient_takes_in_the_activation_in_front_of_it(
     outputs = dice.back(flow)
     more = (dice.append("Neg", (flow,)),) if shared else ()
     check(open_opencl(runtime), dice.with_outputs(*outputs, *more), dice, FUSED_GRAD)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_sums_over_a_share_take_in_the_activation_and_keep_its_gradient(runtime: str) -> None:
+    """Both operands of the mask die there: the gradient behind it lies over the one in front."""
+    dice = NormalisationDice("sums", LARGE)
+    x, dy = (dice.append("Neg", (dice.drawn(*LARGE),)) for _ in range(2))
+    read_before = dice.append("Exp", (dy,))  # else the mask would join the chain that makes dY
+    test = dice.append("Greater", (dice.drawn(*LARGE), dice.constant(0.0)))
+    flow = dice.append("Where", (test, dy, dice.constant(0.0)))
+    operands = (x, dice.drawn(LARGE[1]), flow)
+    outputs = dice.node("coexec::BatchNormalizationSums", operands, outputs=2)
+    region = dice.with_outputs(*outputs, read_before, dice.append("Exp", (flow,)))
+    check(open_opencl(runtime), region, dice, FUSED_SUMS)
 
 
 def test_what_others_read_is_not_fused_away() -> None:

@@ -75,11 +75,14 @@ def normalise(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
 
 
 def gradient(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
-    """Operands x, scale, dy, y; results dx, dscale, dbias, dy behind the activation."""
+    """Operands x, scale, dy, y; results dx, dscale, dbias, dy behind the activation.
+
+    Of sums over a share the second operand is the mean, and the results are the two sums and dy.
+    """
     own = activated_of(call)
-    x, scale, dy, y = operands
+    x, vector, dy, y = operands
     masked = np.where(own.bounds.passes(np.asarray(y)), dy, 0).astype(dy.dtype)
-    results = OPERATORS[own.call.identifier].reference(own.call, (x, scale, masked))
+    results = OPERATORS[own.call.identifier].reference(own.call, (x, vector, masked))
     return (*results, masked)
 
 
@@ -111,4 +114,14 @@ ACTIVATED_GRAD = OpDef(
     work=work,
     # The kernels fetch an element of every operand before they store a result in its place.
     in_place=((0, 2), (0, 0), (0, 3), (3, 2), (3, 0), (3, 3)),
+)
+ACTIVATED_SUMS = OpDef(
+    "BatchNormalizationSums",
+    infer_grad,
+    gradient,
+    domain=FUSED,
+    not_differentiable=MADE_LATE,
+    work=work,
+    # What two vectors share is masked twice, which changes nothing as long as y is there.
+    in_place=((2, 2),),
 )

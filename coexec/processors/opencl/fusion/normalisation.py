@@ -2,7 +2,8 @@
 
 Forward: ``Relu`` or ``Clip`` with known bounds of the normalised value, or of its sum with a
 residual, where nobody else reads what lies between. Backward: the activation's gradient
-``Where(y > low [and y < high], dy, 0)``, which stays a result if others read it too.
+``Where(y > low [and y < high], dy, 0)``, which stays a result if others read it too; the sums
+over a share of a batch, which come before such a gradient, take it in likewise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.fusion.activated import (
     ACTIVATED,
     ACTIVATED_GRAD,
+    ACTIVATED_SUMS,
     Activated,
     Bounds,
 )
@@ -23,9 +25,10 @@ from coexec.processors.opencl.fusion.chain import FUSED
 from coexec.processors.opencl.fusion.elementwise import name_of, number_of, provenance_of
 from coexec.processors.opencl.fusion.expressions import can_stand_in_chain
 from coexec.processors.opencl.fusion.groups import Groups, readers_of, replaced
-from coexec.processors.opencl.kernels import norm
+from coexec.processors.opencl.kernels import norm, norm_shares
 
 NORMALISATION, GRADIENT = "BatchNormalization", "coexec::BatchNormalizationGrad"
+SUMS = norm_shares.SUMS
 
 
 def fuse_normalisation(region: Region, facts: DeviceFacts) -> Region:
@@ -34,7 +37,7 @@ def fuse_normalisation(region: Region, facts: DeviceFacts) -> Region:
     for index, node in enumerate(region.nodes):
         if node.call.identifier == NORMALISATION:
             fusion.forward(index)
-        elif node.call.identifier == GRADIENT:
+        elif node.call.identifier in (GRADIENT, SUMS):
             fusion.backward(index)
     return replaced(region, fusion.node, fusion.groups)
 
@@ -99,7 +102,9 @@ class _Fusion:
 
     def backward(self, index: int) -> None:
         node = self.nodes[index]
-        if norm.applies_planes(node.call, self.facts) or not whole(node, 3):
+        of_share = node.call.identifier == SUMS
+        family = norm_shares if of_share else norm
+        if family.applies_planes(node.call, self.facts) or not whole(node, 3):
             return
         where = self.producer.get(node.inputs[2])
         found = None if where is None else self.mask_of(self.nodes[where])
@@ -111,14 +116,15 @@ class _Fusion:
             return
         shared = behind in self.region.outputs or self.readers[behind] != [index]
         fused = sorted([*tests, where, index])
+        kind, results = (ACTIVATED_SUMS, 2) if of_share else (ACTIVATED_GRAD, 3)
 
         def make() -> RegionNode:
             nodes = [self.nodes[i] for i in fused]
             inputs = (*node.inputs[:2], dy, y)
-            outputs = (*node.outputs, *[""] * (3 - len(node.outputs)), behind)
+            outputs = (*node.outputs, *[""] * (results - len(node.outputs)), behind)
             own = activated(nodes, node, bounds, residual=False)
             return self.fused(
-                ACTIVATED_GRAD.op_type, own, nodes, inputs, outputs if shared else outputs[:3]
+                kind.op_type, own, nodes, inputs, outputs if shared else outputs[:results]
             )
 
         self.unite(fused, make)

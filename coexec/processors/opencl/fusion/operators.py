@@ -5,12 +5,19 @@ from __future__ import annotations
 from coexec.core.types import OpCall
 from coexec.ops.opdef import TRAINING, OpDef
 from coexec.ops.table import opdef
-from coexec.processors.opencl.fusion.activated import ACTIVATED, ACTIVATED_GRAD, activated_of
+from coexec.processors.opencl.fusion.activated import (
+    ACTIVATED,
+    ACTIVATED_GRAD,
+    ACTIVATED_SUMS,
+    activated_of,
+)
 from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
 from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
 
-FUSED_OPERATORS = {op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD, BIASED, FINISHED)}
+FUSED_OPERATORS = {
+    op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD, ACTIVATED_SUMS, BIASED, FINISHED)
+}
 
 
 def definition(call: OpCall) -> OpDef:

@@ -1,4 +1,4 @@
-"""Batch normalisation fused with an activation: the kernels of ``norm_planes.cl`` do both."""
+"""Batch normalisation fused with an activation: its kernels for planes do both."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from coexec.processors.opencl.family import (
 from coexec.processors.opencl.fusion.activated import (
     ACTIVATED,
     ACTIVATED_GRAD,
+    ACTIVATED_SUMS,
     Bounds,
     activated_of,
 )
-from coexec.processors.opencl.kernels import norm
+from coexec.processors.opencl.kernels import norm, norm_shares
 from coexec.processors.opencl.kernels.norm_planes import Epilogue, lower_planes
 
 
@@ -54,22 +55,29 @@ def epilogue_of(call: OpCall) -> Epilogue:
     own, dtype = activated_of(call), call.input(0).dtype
     if call.op_type == "BatchNormalization":
         return Epilogue(activation_text(own.bounds, dtype), inp(5) if own.residual else None)
-    masked = out(3) if len(call.outputs) > 3 and call.has_output(3) else None
+    behind = 2 if call.identifier == ACTIVATED_SUMS.identifier else 3
+    masked = out(behind) if len(call.outputs) > behind and call.has_output(behind) else None
     return Epilogue(mask=mask_text(own.bounds, dtype), activated=inp(3), masked=masked)
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
-    return norm.applies_planes(activated_of(call).call, facts)
+    own = activated_of(call).call
+    if call.identifier == ACTIVATED_SUMS.identifier:
+        return norm_shares.applies_planes(own, facts)
+    return norm.applies_planes(own, facts)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    return lower_planes(activated_of(call).call, facts, params, epilogue_of(call))
+    own, epilogue = activated_of(call).call, epilogue_of(call)
+    if call.identifier == ACTIVATED_SUMS.identifier:
+        return norm_shares.lower_planes(own, facts, params, epilogue)
+    return lower_planes(own, facts, params, epilogue)
 
 
 # There is no other way to compute these: their oracle are the nodes that were fused.
 FAMILY = KernelFamily(
     "norm_activated",
-    (ACTIVATED.identifier, ACTIVATED_GRAD.identifier),
+    (ACTIVATED.identifier, ACTIVATED_GRAD.identifier, ACTIVATED_SUMS.identifier),
     (
         Variant("planes", lower, applies, space={"ITEMS": (8, 4, 32)}),
         Variant("naive", lower, applies, space={"ITEMS": (1,)}),

@@ -12,6 +12,7 @@
  *         result, from a cache if it fits one.
  * FORM 1: batch_sums, then batch_result. Item (slice, channel) has the parts of a channel from
  *         slice * per_slice on; records (slices, channels) of Moments. For few large channels.
+ * FORM 3: batch_statistics. Channels as in FORM 0; no result but mean and variance.
  * FORM 2: batch_given. Item i has the planes from i * per_item on; statistics are operands.
  * GRADIENT 1: the gradient's kernels (FORM 0 and 1), which have other operands.
  * Every plane has V elements at least. What a whole vector does not reach at the end of a plane is
@@ -312,6 +313,21 @@ ALONE __kernel void batch_result(__global const T *x, __global const TP *scale,
 #else
     WRITE_RUNNING(all.mean, variance);
 #endif
+}
+
+#elif FORM == 3
+
+ALONE __kernel void batch_statistics(__global const T *x, __global TS *means,
+                                     __global TS *variances, PART_ARGUMENTS, const int per_item)
+{
+    const int item = get_global_id(0);
+    const int parts = (images + images_per_part - 1) / images_per_part * chunks;
+    const int end = min(channels, (item + 1) * per_item);
+    for (int channel = item * per_item; channel < end; ++channel) {
+        const Moments all = moments_of(OPERANDS, channel, 0, parts, PARTS);
+        means[channel] = (TS)all.mean;
+        variances[channel] = (TS)(all.squares / all.count);
+    }
 }
 
 #else
