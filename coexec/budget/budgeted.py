@@ -19,6 +19,7 @@ from coexec.core.processor import Processor
 from coexec.core.program import SCRATCH
 from coexec.core.types import Array
 from coexec.memory.build_problem import Measure
+from coexec.memory.choose import forget_problems
 from coexec.memory.problem import StepProblem
 from coexec.processor_costs import processor_costs, step_measure
 from coexec.runtime.mode import DEFAULT, ExecutionMode
@@ -106,6 +107,7 @@ class BudgetedSteps:
             return plan_memory(question, nbytes, lower, self._costs(), techniques)
         finally:
             self._built.clear()
+            forget_problems()
 
     def _costs(self) -> Measure:
         name, processor = next(iter(self.processors.items()))

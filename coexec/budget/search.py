@@ -70,7 +70,10 @@ def plan_memory(
 
 
 class _Search:
-    """``known`` is what was found out about the same question for another budget."""
+    """``known`` is what was found out about the same question for another budget.
+
+    ``any_that_fits`` stops at the first plan instead of the fastest.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,8 @@ class _Search:
         cost_us: Measure,
         techniques: Sequence[Technique],
         known: Known | None = None,
+        *,
+        any_that_fits: bool = False,
     ) -> None:
         self.question = question
         self.budget = budget
@@ -88,6 +93,7 @@ class _Search:
         self.refused: dict[str, str] = {}
         self.usable = self._usable(techniques)
         self.known = known or Known()
+        self.any_that_fits = any_that_fits
         self.found: list[Found] = []
 
     def run(self) -> MemoryPlan:
@@ -121,8 +127,7 @@ class _Search:
         self._fit_all([plain, *singles])
         level = singles
         for _ in range(1, DEEPEST):
-            best = self._best()
-            if best is not None and best.step_us <= CLOSE * plain.step_us:
+            if self._settled(CLOSE * plain.step_us):
                 break
             level = self._combined(plain, singles, level)
 
@@ -167,8 +172,7 @@ class _Search:
         """
         made: list[Variant] = []
         for (promise, _), before, technique, offer in self._ranked(plain, singles, level):
-            best = self._best()
-            if len(made) == COMBINED or (best is not None and best.step_us <= promise):
+            if len(made) == COMBINED or self._settled(promise):
                 break
             made.append(self._variant(offer, technique, before))
             self._fit_all(made[-1:])
@@ -232,8 +236,7 @@ class _Search:
         heapify(queue)
         while queue:
             promised_us, number, reckoned, variant = heappop(queue)
-            best = self._best()
-            if best is not None and best.step_us <= promised_us:
+            if self._settled(promised_us):
                 break
             if reckoned == len(promises):
                 self.found.append(self._fit(variant, self.budget))
@@ -241,6 +244,11 @@ class _Search:
             promise = promises[reckoned](variant, self.budget)
             if promise < NEVER_US or not reckoned:
                 heappush(queue, (promise, number, reckoned + 1, variant))
+
+    def _settled(self, promised_us: float) -> bool:
+        """Whether no step is looked for any more that takes so long at best."""
+        best = self._best()
+        return best is not None and (self.any_that_fits or best.step_us <= promised_us)
 
     def _best(self) -> Found | None:
         """The fastest that fits; one that loses precision only if that is worth it."""
@@ -280,14 +288,17 @@ class _Search:
         return self.known.peaks[key]
 
     def _smallest(self) -> tuple[Found, int]:
-        """The lowest peak, and about the least budget that there is a plan for."""
+        """A plan of about the lowest peak, and the least budget that there is a plan for.
+
+        Another search with that budget finds a plan as well: it goes the way of this one first.
+        """
         lowest = sorted(self.known.variants.values(), key=self._paper_peak)[:TRIED]
         found = [*self.found, *(self._fit(each, self.budget) for each in lowest)]
         best = min(found, key=lambda each: each.peak)
         for factor in FACTORS:
             budget = int(best.peak * factor)
             parts = (self.question, budget, self.lower, self.cost_us, self.usable)
-            again = _Search(*parts, self.known).best()
+            again = _Search(*parts, self.known, any_that_fits=True).best()
             if again is not None:
                 return again, budget
         plain = self.known.variants[()]

@@ -13,8 +13,9 @@ from functools import cached_property
 
 from coexec.budget.settings import Setting
 from coexec.budget.techniques import Offer, Technique
-from coexec.memory.choose import choose, least_peak
+from coexec.memory.choose import choose
 from coexec.memory.live_bytes import live_bytes
+from coexec.memory.lower_bound import peak_bound
 from coexec.memory.problem import Choice, StepProblem
 
 NEVER_US = 1e12
@@ -58,7 +59,7 @@ class Variant:
     @cached_property
     def least(self) -> int:
         """Bytes that no plan goes below."""
-        return self.fixed + least_peak(self.problem)
+        return self.fixed + peak_bound(self.problem)
 
     def chain(self) -> list[Variant]:
         """The variants that this one was made of, the plain one first."""

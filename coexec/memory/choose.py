@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from coexec.memory.chain import Chain, Dropped
 from coexec.memory.greedy import choose as descend
-from coexec.memory.live_bytes import live_bytes
+from coexec.memory.live_bytes import forget_live_bytes, live_bytes
+from coexec.memory.lower_bound import widest_node
 from coexec.memory.problem import Choice, StepProblem, best
 
 MARGINS = (1.0, 0.9, 0.8, 0.7, 0.6)
@@ -26,7 +27,7 @@ def choose(problem: StepProblem, budget: int, *, quick: bool = False) -> Choice:
     plain = live_bytes(problem).peak
     if plain <= budget:
         return Choice(frozenset(), plain, 0.0)
-    goal = max(budget, least_peak(problem))
+    goal = max(budget, widest_node(problem))
     planned = _chain_plans(problem, goal, plain)
     ranked = sorted(planned, key=lambda d: (max(planned[d].peak, goal), planned[d].extra_us))
     if quick and planned:
@@ -69,15 +70,10 @@ def _chains(problem: StepProblem) -> tuple[Chain, ...]:
     return Chain(problem), Chain(problem, by_blocks=True)
 
 
-def least_peak(problem: StepProblem) -> int:
-    """The most that a single node needs: no plan takes less."""
-    needed = 0
-    for node in problem.nodes:
-        roots = {problem.roots[tensor] for tensor in (*node.reads, *node.writes)}
-        shared = max((problem.nbytes[written] for written, _ in node.in_place), default=0)
-        own = sum(problem.nbytes[root] for root in roots) - shared + node.workspace
-        needed = max(needed, own)
-    return needed
+def forget_problems() -> None:
+    """Let go of the chains and lifetimes of problems, megabytes, once a search has ended."""
+    _chains.cache_clear()
+    forget_live_bytes()
 
 
 def _choice(problem: StepProblem, dropped: Dropped) -> Choice:

@@ -147,6 +147,12 @@ def plain_events(problem: StepProblem) -> tuple[Event, ...]:
     )
 
 
+def forget_lifetimes() -> None:
+    """Let go of problems that were looked at."""
+    _head.cache_clear()
+    plain_events.cache_clear()
+
+
 Places = dict[int, int]
 """Where repetitions of tensors lie, by tensor."""
 

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from coexec.memory.lifetimes import Event, Places, make_again, plain_events
+from coexec.memory.lifetimes import Event, Places, forget_lifetimes, make_again, plain_events
 from coexec.memory.problem import StepNode, StepProblem
 
 Ints = NDArray[np.int64]
@@ -106,6 +106,12 @@ class _Plain:
 @lru_cache(maxsize=8)
 def _plain(problem: StepProblem) -> _Plain:
     return _Plain(problem)
+
+
+def forget_live_bytes() -> None:
+    """Let go of problems that were looked at."""
+    _plain.cache_clear()
+    forget_lifetimes()
 
 
 class _Repeated:

@@ -9,6 +9,7 @@ import pytest
 from coexec.memory.chain import Chain
 from coexec.memory.lifetimes import usage
 from coexec.memory.live_bytes import live_bytes
+from coexec.memory.lower_bound import peak_bound, widest_node
 from coexec.memory.problem import StepNode, StepProblem
 
 
@@ -75,6 +76,35 @@ def test_live_bytes_are_those_of_all_events_one_by_one(seed: int) -> None:
         assert fast.live.tolist() == list(whole.live)
         assert fast.extra_us == whole.extra_us
         assert fast.excess(whole.peak - 8) == whole.excess(whole.peak - 8)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_choice_goes_below_the_bound(seed: int) -> None:
+    choose = random.Random(seed)
+    problem = random_problem(choose)
+    bound, candidates = peak_bound(problem), problem.candidates
+    assert widest_node(problem) <= bound
+    for count in range(len(candidates) + 1):
+        recomputed = problem.recomputed(choose.sample(candidates, count))
+        alone = choose.sample(sorted(recomputed), choose.randint(0, len(recomputed)))
+        assert bound <= live_bytes(problem, recomputed, alone).peak
+
+
+def test_the_bound_counts_what_waits_and_is_never_made_again() -> None:
+    """Two gradients of parameters wait for the update; the activation they are made of need not."""
+    nodes = (
+        StepNode("f0", (0,), (1,), forward=True),
+        StepNode("f1", (1,), (2,), forward=True),
+        StepNode("g1", (2, 1), (3,)),
+        StepNode("g0", (2,), (4,)),
+        StepNode("update", (3, 4), (5,), update=True),
+    )
+    problem = StepProblem(nodes, tuple("xabcde"), (0, 50, 10, 30, 30, 1))
+    assert widest_node(problem) == 90
+    assert peak_bound(problem) == 90
+    wide = StepProblem(nodes, tuple("xabcde"), (0, 50, 40, 30, 60, 1))
+    assert widest_node(wide) == 120
+    assert peak_bound(wide) == 30 + 40 + 60
 
 
 @pytest.mark.parametrize("seed", range(8))

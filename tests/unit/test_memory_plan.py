@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import combinations
 
 import numpy as np
@@ -18,7 +20,7 @@ from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.settings import Setting, step_problem
 from coexec.core.program import SCRATCH
 from coexec.memory.chain import segments
-from coexec.memory.choose import choose
+from coexec.memory.choose import choose, forget_problems
 from coexec.memory.lifetimes import usage
 from coexec.memory.problem import StepNode, StepProblem
 from coexec.steps.builder import Recipe
@@ -111,6 +113,18 @@ def test_lifetimes_on_paper_are_those_of_the_compiled_step() -> None:
         assert choice.peak <= live <= choice.peak + max(problem.nbytes)
         arena = max(b.nbytes for b in program.buffers if b.role == SCRATCH)
         assert live <= arena <= 1.08 * live
+
+
+def test_a_search_leaves_no_problem_behind() -> None:
+    problem = chain([8, 16, 8, 16, 8], [1.0] * 5)
+    choose(problem, 32)
+    held = weakref.ref(problem)
+    del problem
+    gc.collect()
+    assert held() is not None  # it may be asked for again while the search goes on
+    forget_problems()
+    gc.collect()
+    assert held() is None
 
 
 @pytest.mark.parametrize(
