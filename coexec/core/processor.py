@@ -153,13 +153,15 @@ class Runner(ABC):
     asks ``wait`` for the parts (kernels) of a launch and not only for its span. ``host_memory``
     is whether it computes on memory of the host: two such processors share a tensor. ``chained`` is
     whether it follows others by itself (:meth:`follow`), so that no thread of the host has to wake
-    in between. ``pages`` says when it moves tensors off the device, if it does: ``beside`` its
-    kernels, or ``between`` them, with the very cores that compute.
+    in between. ``threaded`` is whether a thread of this process takes up what it is given: it then
+    contends with whoever hands over more. ``pages`` says when it moves tensors off the device, if
+    it does: ``beside`` its kernels, or ``between`` them, with the very cores that compute.
     """
 
     detailed: bool = False
     host_memory: bool = False
     chained: bool = False
+    threaded: bool = False
     pages: Literal["", "beside", "between"] = ""
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from math import prod
 from typing import Any
 
@@ -42,7 +42,11 @@ class TensorType:
         return TensorType(tuple(int(d) for d in shape), self.dtype)
 
     def __str__(self) -> str:
-        return f"{self.dtype.name}[{'x'.join(map(str, self.shape))}]"
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return f"{_name_of(self.dtype)}[{'x'.join(map(str, self.shape))}]"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class OpCall:
     version: int = 0
     name: str = ""
     output_count: int = 1
+
+    @cached_property
+    def memo(self) -> dict[str, str]:
+        """Texts that were worked out of it, by what they are: a call never changes."""
+        return {}
 
     @property
     def identifier(self) -> str:

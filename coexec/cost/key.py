@@ -12,6 +12,8 @@ from coexec.core.types import OpCall
 
 FEW = 64
 """Constants of so many elements (shapes, axes) count by value, larger ones (weights) by type."""
+KEY = "cost"
+"""Which of a call's texts it is."""
 
 
 def call_key(call: OpCall) -> str:
@@ -20,7 +22,9 @@ def call_key(call: OpCall) -> str:
     A weight that is known before running may be prepared once, so that it matters which operands
     are constants, but not what is in them.
     """
-    return " ".join(_parts(call))
+    if KEY not in call.memo:
+        call.memo[KEY] = " ".join(_parts(call))
+    return call.memo[KEY]
 
 
 def _parts(call: OpCall) -> Iterator[str]:

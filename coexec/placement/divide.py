@@ -183,6 +183,10 @@ class _Divider:
             whole = self.tensors[piece.tensor]
             nbytes = whole.nbytes * (stop - start) // (piece.last - piece.first)
             name = f"{whole.name}[{start}:{stop}]"
+            if whole.producer is None and whole.home is None:
+                # The processor that reads it copies no more than that from the host.
+                self.cuts[key] = self._tensor(Tensor(name, nbytes))
+                return self.cuts[key]
             self.cuts[key] = self._copy("Slice", (piece.tensor,), name, nbytes, piece.unit)
         return self.cuts[key]
 
@@ -223,13 +227,13 @@ class _Divider:
         return len(self.tensors) - 1
 
     def _join_fetched(self) -> None:
-        """The host wants values whole: joined by a reader that has done so, or the largest part."""
+        """The host wants values whole: joined by a reader that has done so, else by itself."""
         for number, parts in self.parts.items():
             if self.problem.tensors[number].fetched:
-                known = [unit for tensor, unit in self.joins if tensor == number]
-                largest = max(parts.pieces, key=lambda piece: piece.stop - piece.start)
-                joined = self._whole(number, known[0] if known else largest.unit)
-                self.tensors[joined] = replace(self.tensors[joined], fetched=True)
+                known = [joined for (tensor, _), joined in self.joins.items() if tensor == number]
+                pieces = (self._cut(piece, piece.start, piece.stop) for piece in parts.pieces)
+                for wanted in known[:1] or pieces:
+                    self.tensors[wanted] = replace(self.tensors[wanted], fetched=True)
 
     def _remap_homes(self) -> None:
         for number, tensor in enumerate(self.tensors):

@@ -198,7 +198,7 @@ def _track(
         categories[piece.category] += piece.ns
     first = len(pieces)
     categories[DISPATCHING] += sum(times[first : first + len(gaps)])
-    names = {DISPATCH: DISPATCHING, SYNC: SYNCING, RUN: IDLE}
+    names = {COPY: TRANSFER, DISPATCH: DISPATCHING, SYNC: SYNCING, RUN: IDLE}
     latency = sum(_latency_ns(piece, rates) for piece in pieces if piece.category == TRANSFER)
     starting: Counter[str] = Counter()
     for event, ns in zip(host, times[first + len(gaps) :], strict=True):

@@ -83,9 +83,10 @@ class Executor:
         if self._lanes is not None:
             return self._lanes.run(feeds, wanted, gate, trace)
         if trace is None:
-            return Run(self._binding, feeds, wanted, gate).all()
+            return Run(self._binding, self._binding.placed(feeds), wanted, gate).all()
         now = self._binding.now
         start, recorder = now(), Recorder(now=now)
+        feeds = self._binding.placed(feeds, recorder)
         results = Run(self._binding, feeds, wanted, gate, recorder).all()
         trace.events.extend(recorder.events)
         trace.events.append(Event("run", RUN, HOST, start, now()))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -44,6 +44,24 @@ def turns_of(program: Program) -> list[Turn]:
     """The lanes' instructions in the order of the program, those of one lane together."""
     turns = groupby(_owned(program), key=itemgetter(0))
     return [(owner, tuple(step for _, step in steps)) for owner, steps in turns]
+
+
+def threads_last(turns: Sequence[Turn], threaded: Collection[str]) -> list[Turn]:
+    """The same turns, those of ``threaded`` lanes behind the next one where that needs nothing new.
+
+    A thread that is given something wakes, and takes the interpreter's lock from whoever would give
+    others their work.
+    """
+    found, place = list(turns), 0
+    while place + 1 < len(found):
+        (one, steps), (other, more) = found[place : place + 2]
+        sent = {step.tensor for step in steps if isinstance(step, Read)}
+        wanted = {step.tensor for step in more if isinstance(step, Write)}
+        if one in threaded and other and other not in threaded and sent.isdisjoint(wanted):
+            found[place : place + 2] = [(other, more), (one, steps)]
+            place += 1
+        place += 1
+    return found
 
 
 def _owned(program: Program) -> Iterator[tuple[str, Instruction]]:
@@ -80,7 +98,8 @@ class Lanes:
         self._turns: list[Turn] = []
         self._threads: dict[str, ThreadPoolExecutor] = {}
         if all(binding.runners[name].chained for name in self.steps):
-            self._turns = turns_of(binding.program)
+            threaded = {name for name in self.steps if binding.runners[name].threaded}
+            self._turns = threads_last(turns_of(binding.program), threaded)
         else:
             others = list(self.steps)[1:]
             self._threads = {name: ThreadPoolExecutor(1, f"coexec {name}") for name in others}
@@ -100,6 +119,7 @@ class Lanes:
         meeting = Meeting(len(self.steps), gate, threads=not self._turns)
         first = next(iter(self.steps))
         recorders = {name: Recorder(host=name == first) for name in self.steps}
+        feeds = self.binding.placed(feeds, recorders[first])
         runs = {
             name: LaneRun(self.binding, feeds, wanted, meeting, recorder, self._seeing)
             for name, recorder in (recorders if trace else dict.fromkeys(self.steps)).items()
@@ -279,8 +299,8 @@ class LaneRun(Run):
             if arrival.number > self.awaited.get(arrival.runner, 0):
                 self._come_after(arrival, runner)
             self.host[step.tensor] = arrival.array
-            if runner in self.seeing and self.binding.is_in_place(step.buffer, arrival.array):
-                return
+        if runner in self.seeing and self.binding.is_in_place(step.buffer, self.host[step.tensor]):
+            return
         self.told = None
         super().write(step)
         self.kept.append(self.last[runner])

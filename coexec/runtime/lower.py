@@ -28,6 +28,7 @@ from coexec.core.program import (
 )
 from coexec.core.types import Kept, Region, TensorType
 from coexec.ops.node import constant_of, type_of
+from coexec.runtime.host_pieces import HostPieces, host_pieces
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.runtime.partition import Part, Partitioning, exported, joined_at_gate, partition
 from coexec.runtime.region_node import region_node
@@ -70,10 +71,13 @@ class _Lowerer:
     def __init__(self, graph: ir.Graph, how: Lowering) -> None:
         self.graph = graph
         self.how = how
-        self.exported = exported(graph, how.plan)
+        outputs = (str(value.name) for value in graph.outputs if value.name not in how.state)
+        self.outputs = tuple(dict.fromkeys(outputs))
+        self.pieces = self._host_pieces()
+        self.output_names = {*how.state, *self.pieces.results(self.outputs)}
+        self.exported = exported(graph, how.plan, self.pieces.nodes)
         self.parts = self._partition()
         self.several = len({part.processor for part in self.parts}) > 1
-        self.output_names = [str(value.name) for value in graph.outputs]
         self.instructions: list[Instruction] = []
         self.executables: list[Executable] = []
         self.buffers: dict[str, BufferSpec] = {}
@@ -99,11 +103,17 @@ class _Lowerer:
     def _partition(self) -> list[Part]:
         how = self.how
         phase, free = (how.gated_phase, FORWARD if how.early else "") if how.gate else ("", "")
-        alone = how.mode.by_operator
-        parts = partition(self.graph, Partitioning(how.plan, phase, how.state, alone, free))
+        alone, skipped = how.mode.by_operator, self.pieces.nodes
+        division = Partitioning(how.plan, phase, how.state, alone, free, skipped)
+        parts = partition(self.graph, division)
         if not free or alone:
             return parts
         return joined_at_gate(parts, [name for name, each in how.processors.items() if each.pauses])
+
+    def _host_pieces(self) -> HostPieces:
+        kept = {*self.how.state, *self.how.state_inputs, *self.how.gate}
+        alone = self.how.mode.by_operator
+        return HostPieces() if alone else host_pieces(self.graph, self.how.plan, kept)
 
     def run(self) -> Program:
         inputs = [str(value.name) for value in self.graph.inputs]
@@ -124,8 +134,7 @@ class _Lowerer:
                     self._take_back_ahead(self.parts[index:])
                 gated = True
             self._launch(index, part)
-        fetched = [name for name in self.output_names if name not in self.how.state]
-        for name in fetched:
+        for name in self.outputs:
             self._fetch(name)
         self.instructions.append(Wait())
         return Program(
@@ -133,7 +142,7 @@ class _Lowerer:
             executables=tuple(self.executables),
             buffers=tuple(self.buffers.values()),
             inputs=tuple(name for name in inputs if name not in self.how.state_inputs),
-            outputs=tuple(dict.fromkeys(fetched)),
+            outputs=self.outputs,
             state=tuple(name for name in inputs if name in self.how.state_inputs),
             types=self.types,
         )
@@ -307,13 +316,13 @@ class _Lowerer:
     def _obtain(self, name: str, processor: str) -> str:
         """Buffer with the tensor's value on ``processor``, copied through the host if need be."""
         if (name, processor) not in self.held:
-            fed = name in self.feeds
-            role = INPUT if fed else BOUNDARY
-            source = name if fed else self._stage(name)
-            shares = "" if fed else self._sharer(name, processor)
+            source, part = self.pieces.cuts.get(name, (name, ()))
+            role = INPUT if source in self.feeds else BOUNDARY
+            source = source if role == INPUT else self._stage(name)
+            shares = "" if part else self._sharer(name, processor)
             nbytes = self.types[name].nbytes
             buffer = self._buffer(f"{name}@{processor}", processor, nbytes, role, shares)
-            self.instructions.append(Write(source, buffer))
+            self.instructions.append(Write(source, buffer, part))
             self.held[name, processor] = buffer
         return self.held[name, processor]
 
@@ -353,14 +362,14 @@ class _Lowerer:
         if name in self.fetched:
             return
         self.fetched.add(name)
-        value = next((v for v in self.graph.outputs if v.name == name), None)
-        if value is not None:
-            self.types[name] = type_of(value)
-        self.instructions.append(Read(name, self._holder(name)))
+        self.types.update((name, type_of(v)) for v in self.graph.outputs if v.name == name)
+        for piece, part in self.pieces.joins.get(name, ((name, ()),)):
+            self.instructions.append(Read(name, self._holder(piece), part))
 
     def _sharer(self, name: str, processor: str) -> str:
         """The buffer in whose memory a processor finds a tensor; none: it needs its own."""
-        if self.how.mode.residency == "host" or not self.types[name].nbytes:
+        new = all(held != name for held, _ in self.held)
+        if new or self.how.mode.residency == "host" or not self.types[name].nbytes:
             return ""
         holder = self.buffers[self._holder(name)]
         places = (self.how.processors[holder.processor], self.how.processors[processor])

@@ -38,7 +38,7 @@ class Partitioning:
 
     ``gated_phase``: nodes of this phase share no region with others (none: ""). ``free_phase``: if
     there is one, only its nodes and what they need share no region with others. ``state`` maps
-    state outputs to state inputs. ``alone``: a region for every node.
+    state outputs to state inputs. ``alone``: a region for every node; none for those ``skipped``.
     """
 
     plan: Plan
@@ -46,6 +46,7 @@ class Partitioning:
     state: Mapping[str, str] = field(default_factory=dict)
     alone: bool = False
     free_phase: str = ""
+    skipped: frozenset[ir.Node] = frozenset()
 
 
 def partition(graph: ir.Graph, how: Partitioning) -> list[Part]:
@@ -53,13 +54,16 @@ def partition(graph: ir.Graph, how: Partitioning) -> list[Part]:
     return _Partitioner(graph, how).run()
 
 
-def exported(graph: ir.Graph, plan: Plan) -> frozenset[str]:
-    """Values that a node on another processor reads."""
+def exported(
+    graph: ir.Graph, plan: Plan, skipped: Collection[ir.Node] = frozenset()
+) -> frozenset[str]:
+    """Values that a node on another processor reads; nobody executes those that are skipped."""
     return frozenset(
         str(value.name)
         for node in graph
         for value, producer in _made(node)
-        if plan.processors[str(node.name)] != plan.processors[str(producer.name)]
+        if not {node, producer}.intersection(skipped)
+        and plan.processors[str(node.name)] != plan.processors[str(producer.name)]
     )
 
 
@@ -80,7 +84,8 @@ class _Partitioner:
 
     def run(self) -> list[Part]:
         for node in self.graph:
-            self._place(node)
+            if node not in self.how.skipped:
+                self._place(node)
         return self.parts
 
     def _awaited(self) -> frozenset[str]:
@@ -89,7 +94,7 @@ class _Partitioner:
         Not those that are read behind the gate only, where all before it has to be handed over.
         """
         behind = {node for node in self.graph if self.how.gated_phase and self._is_gated(node)}
-        found = exported(self.graph, self.how.plan)
+        found = exported(self.graph, self.how.plan, self.how.skipped)
         return frozenset(
             str(value.name)
             for node in self.graph
@@ -100,7 +105,8 @@ class _Partitioner:
     def _place(self, node: ir.Node) -> None:
         processor = self.how.plan.processors[str(node.name)]
         gated = self._is_gated(node)
-        needed = {self.place[producer] for _, producer in _made(node)}
+        made = (producer for _, producer in _made(node))
+        needed = {self.place[producer] for producer in made if producer not in self.how.skipped}
         foreign = {index for index in needed if self.parts[index].processor != processor}
         if not self._joins(node, processor, gated, foreign):
             self.last[processor] = len(self.parts)

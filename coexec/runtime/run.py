@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from coexec.base.array_parts import part_of
-from coexec.core.events import DISPATCH, FREE, HOST, SYNC, Event, Trace
+from coexec.core.events import COPY, DISPATCH, FREE, HOST, SYNC, Event, Trace
 from coexec.core.processor import Buffer, Runner, Ticket
 from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
 from coexec.core.types import Array
@@ -46,6 +47,29 @@ class Binding:
             self._views[key] = memory.view(kind.dtype).reshape(kind.shape)
         return self._views[key]
 
+    def placed(
+        self, feeds: Mapping[str, Array], recorder: Recorder | None = None
+    ) -> dict[str, Array]:
+        """Inputs that several processors read in memory of the host, copied there; others as is.
+
+        Nothing that was handed over may still read it: runs on common memory end with that.
+        """
+        found = dict(feeds)
+        for tensor, buffer in self._common_inputs:
+            start, place = self.now(), self.in_place(tensor, buffer)
+            np.copyto(place, feeds[tensor])
+            found[tensor] = place
+            if recorder is not None:
+                recorder.copied(tensor, place.nbytes, start)
+        return found
+
+    @cached_property
+    def _common_inputs(self) -> list[tuple[str, str]]:
+        """Inputs with one of the buffers that lie over common memory."""
+        writes = (step for step in self.program.instructions if isinstance(step, Write))
+        common = {w.tensor: w.buffer for w in writes if w.buffer in self.memory and not w.part}
+        return [(name, buffer) for name, buffer in common.items() if name in self.program.inputs]
+
     def is_in_place(self, buffer: str, array: Array) -> bool:
         """Whether an array is the memory that a buffer lies over."""
         return buffer in self.memory and self.buffers[buffer].lies_over(array)
@@ -71,6 +95,11 @@ class Recorder:
     def waited(self, start: int) -> None:
         """The thread was blocked from ``start`` until now."""
         self._note("wait", SYNC, start)
+
+    def copied(self, tensor: str, nbytes: int, start: int) -> None:
+        """The thread copied a tensor from ``start`` until now."""
+        event = Event(f"write {tensor}", COPY, HOST, start, self.now(), bytes=nbytes)
+        self.events.append(event)
 
     def freed(self, buffer: str, processor: str) -> None:
         """The contents of a buffer are dead."""

@@ -15,7 +15,9 @@ import coexec
 from bench.light_models import model_file, with_random_weights, without_softmax
 from coexec.api import open_all
 from coexec.base.errors import ModelError, ProcessorError
+from coexec.core.events import COPY, HOST, Trace
 from coexec.core.plan import Plan, Split
+from coexec.core.program import Read
 from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of, type_of
@@ -91,6 +93,37 @@ def test_shares_give_what_one_processor_gives(
     np.testing.assert_allclose(first, expected, rtol=1e-4, atol=1e-4)
     for _ in range(3):
         np.testing.assert_array_equal(session.run(feeds)["y"], first)
+
+
+def test_no_processor_cuts_inputs_or_joins_outputs(alone: Session) -> None:
+    """Each copies its piece, also where rows of several images lie apart, and nothing else."""
+    proto, feeds = network()
+    del proto.graph.node[1:]
+    del proto.graph.output[:]
+    proto.graph.output.extend([onnx.helper.make_tensor_value_info("a", 1, [2, 6, 9, 8])])
+    model = coexec.load(proto)
+    expected = coexec.compile(model, ["reference"]).run(feeds)["a"]
+    gpu = next(iter(open_all(["opencl"])))
+    for axis, one, two in ((0, 1, 1), (1, 5, 1), (2, 4, 5)):
+        split = Split(axis, {gpu: one, "reference": two})
+        plan = Plan({"one": gpu}, splits={"one": split})
+        session = coexec.compile(model, TWO, plan=plan)
+        trace = Trace()
+        found = session.run(feeds, trace=trace)["a"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        made = {leaf.operator for event in trace.events for leaf in (event, *event.parts)}
+        assert made.isdisjoint({"Slice", "Concat"})
+        read = [step for step in session.program.instructions if isinstance(step, Read)]
+        assert [step.part for step in read] == [(axis, 0, one), (axis, one, one + two)]
+        # Both read the channels of one array; of rows and images, each has its own.
+        shared = [spec for spec in session.program.buffers if spec.shares]
+        assert len(shared) == (axis == 1)
+        by_host = [e.name for e in trace.events if (e.track, e.kind) == (HOST, COPY)]
+        assert by_host == ["write x"] * (axis == 1)
+        other = {name: -array for name, array in feeds.items()}
+        kept = found.copy()
+        assert not np.array_equal(session.run(other)["a"], kept)
+        np.testing.assert_array_equal(found, kept)
 
 
 def test_a_plan_of_another_model_is_refused(alone: Session) -> None:

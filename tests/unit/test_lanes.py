@@ -17,11 +17,12 @@ from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, MAP, RUN, Event, Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
-from coexec.core.program import BOUNDARY
+from coexec.core.program import BOUNDARY, Launch, Read, Wait, Write
 from coexec.core.types import Array
 from coexec.frontend import load
 from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
 from coexec.runtime.executor import Executor
+from coexec.runtime.lanes import threads_last
 from coexec.runtime.lower import Lowering, lower
 from coexec.runtime.mode import ExecutionMode
 from tests.graphs import evaluate, parse
@@ -285,3 +286,15 @@ def test_waiting_after_every_operator_is_still_one_after_the_other() -> None:
     runs = executor(load(FORK, {}), FORKED, on, mode=ExecutionMode(synchronise="operator"))
     runs.run({"a": np.zeros(5, np.float32)})
     assert on["two"].submitted_by == {threading.current_thread().name}
+
+
+def test_threads_are_woken_behind_those_who_need_nothing_of_them() -> None:
+    first = ("ort", (Write("x", "x@ort"), Launch(0, ("x@ort", "y@ort"))))
+    sending = ("ort", (Launch(0, ("x@ort", "y@ort")), Read("y#staged", "y@ort")))
+    apart = ("gpu", (Write("x", "x@gpu"), Launch(1, ("x@gpu", "z@gpu"))))
+    needing = ("gpu", (Write("y#staged", "y@gpu"), Launch(1, ("y@gpu", "z@gpu"))))
+    gate = ("", (Wait(gate=True),))
+    assert threads_last([first, apart], {"ort"}) == [apart, first]
+    assert threads_last([sending, needing], {"ort"}) == [sending, needing]
+    assert threads_last([first, gate, apart], {"ort"}) == [first, gate, apart]
+    assert threads_last([first, apart], set()) == [first, apart]

@@ -43,6 +43,7 @@ class OrtProcessor(Processor):
 
     host_memory = True
     chained = True
+    threaded = True
 
     def __init__(self, provider: Provider, options: OrtOptions = DEFAULT_OPTIONS) -> None:
         self.provider = provider
