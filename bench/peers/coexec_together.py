@@ -91,12 +91,9 @@ def training(pair: Pair, role: str) -> Job:
     there = pair.alone(ALONE[role]) if role in ALONE else pair.processors
     trainer = pair.trainer(there)
     planning = pair.plan_steps(trainer, SINGLE_BEST if role in ALONE else role)
-    plan = planning.plan
     if role == AUTO:
-        plan, _ = verify_training(trainer, pair.feeds, pair.data["labels"], planning)
-    # Nothing is predicted of a plan that only running has chosen.
-    facts = facts_of(planning) if plan is planning.plan else {}
-    return Trained(trainer.with_plan(plan), pair.data, facts)
+        planning = verify_training(trainer, pair.feeds, pair.data["labels"], planning).planning
+    return Trained(trainer.with_plan(planning.plan), pair.data, facts_of(planning))
 
 
 def stream(pair: Pair, role: str) -> Job:

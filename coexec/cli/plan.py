@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,9 +36,11 @@ from coexec.cli.output import (
     print_json,
     require_writable,
 )
-from coexec.cli.random_data import bind_batch, random_feeds
+from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.cli.stream import show_stream, stream_record
 from coexec.cli.tune import parse_budget
+from coexec.cli.verified_plans import runs_plans, show_verified, tried_steps, verified_record
+from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
 from coexec.planning.planner import (
@@ -49,7 +50,7 @@ from coexec.planning.planner import (
     plan_training,
     share_of_sources,
 )
-from coexec.planning.verification import Verified, verify
+from coexec.planning.verification import SECONDS, verify
 from coexec.report.gantt import row as gantt_row
 from coexec.serving.balance import Balanced, balanced
 from coexec.training.trainer import Trainer
@@ -115,12 +116,13 @@ def plan(
     require_known("--policy", policy, (*NAMES, ALL))
     seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
-    runs_plans = _runs_plans(verified, policy, train=train, seconds=seconds, specs=specs)
-    opened = open_all(specs)
     _require_train(memory, train=train)
-    kept = None
+    runs = runs_plans(verified, policy, seconds, specs, memory)
+    opened = open_all(specs)
+    kept, tried, pipeline = None, None, None
     loaded = load(model, bind_batch(load(model), batch_size, parse_shapes(shape)))
-    feeds = random_feeds(loaded, np.random.default_rng(SEED))
+    rng = np.random.default_rng(SEED)
+    feeds = random_feeds(loaded, rng)
     with _progress() as progress:
         task = progress.add_task("", total=max(seconds, 1e-9))
 
@@ -133,11 +135,12 @@ def plan(
         )
         if train:
             # As `coexec train` has it by default: the plan is that of its step.
-            options = {"momentum": momentum} if optimizer == "sgd" else {}
             trainer = Trainer(
                 loaded,
                 LOSSES[loss](),
-                OPTIMIZERS[optimizer](1e-3, **options),
+                OPTIMIZERS[optimizer](
+                    1e-3, **({"momentum": momentum} if optimizer == "sgd" else {})
+                ),
                 opened,
                 memory=memory or None,
                 batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
@@ -146,14 +149,16 @@ def plan(
             planning = plan_training(trainer, feeds, how)
             shown = trainer.with_plan(planning.plan) if planning.plan.recompute else trainer
             kept = memory_record(shown.plan_memory(feeds))
+            if runs:
+                progress.update(task, description="running steps by the best plans")
+                labels = random_labels(trainer.loss, type_of(loaded.graph.outputs[0]), rng)
+                tried = tried_steps(trainer, feeds, labels, planning, min(SECONDS, seconds))
         else:
             planning = plan_inference(loaded, feeds, opened, how)
-        tried = None
-        if runs_plans:
-            progress.update(task, description="running the best plans")
-            tried = verify(loaded, feeds, opened, planning)
-            planning = tried.planning
-        pipeline = None
+            if runs:
+                progress.update(task, description="running the best plans")
+                tried = verify(loaded, feeds, opened, planning)
+        planning = planning if tried is None else tried.planning
         if policy == PIPELINE and seconds:
             progress.update(task, description="balancing the pipeline by running it")
             pipeline = balanced(planning, feeds, opened, LAST_RESORT)
@@ -163,48 +168,17 @@ def plan(
         notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")
     if as_json:
         found = record(planning, pipeline)
-        print_json({**found, "verified": tried and _verified_record(tried), "memory": kept})
+        print_json({**found, "verified": tried and verified_record(tried), "memory": kept})
     else:
         show(planning, pipeline, explain=explain)
         show_memory(kept)
         if tried is not None:
-            _show_verified(tried)
+            show_verified(tried)
 
 
 def _require_train(memory: str, *, train: bool) -> None:
     if memory and not train:
         raise UsageError("--memory is the budget of a training step: give --train too")
-
-
-def _runs_plans(
-    asked: bool | None, policy: str, *, train: bool, seconds: float, specs: Sequence[str]
-) -> bool:
-    """Whether the best plans are run before one is taken; by default where that can be done."""
-    if asked and (train or policy not in (AUTO, ALL)):
-        raise UsageError(f"--verify is for inference with --policy {AUTO} or {ALL}")
-    simulated = any(spec.startswith("sim:") for spec in specs)
-    by_default = policy == AUTO and not train and seconds > 0 and not simulated
-    return by_default if asked is None else asked
-
-
-def _verified_record(tried: Verified) -> dict[str, Any]:
-    times = [
-        {"plan": name, "measured_ms": us / 1e3, "predicted_ms": tried.predicted_us[name] / 1e3}
-        for name, us in tried.measured_us.items()
-    ]
-    return {"plan": tried.name, "runs": times}
-
-
-def _show_verified(tried: Verified) -> None:
-    table = Table(title="Run", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "ms measured", "predicted"):
-        table.add_column(column, no_wrap=True, justify="right" if column else "left")
-    for run in _verified_record(tried)["runs"]:
-        marked = "[bold]" if run["plan"] == tried.name else ""
-        numbers = (f"{run[key]:.3f}" for key in ("measured_ms", "predicted_ms"))
-        table.add_row(f"{marked}{escape(run['plan'])}", *numbers)
-    console.print()
-    console.print(table)
 
 
 def record(planning: Planning, pipeline: Balanced | None = None) -> dict[str, Any]:

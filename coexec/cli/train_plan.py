@@ -10,21 +10,17 @@ import numpy as np
 from rich.markup import escape
 
 from coexec.api import LAST_RESORT
-from coexec.base.errors import DeviceMemoryError, NonFiniteLoss
 from coexec.cli.output import notes
 from coexec.cli.tune import parse_budget
+from coexec.cli.verified_plans import tried_steps
 from coexec.core.plan import Plan
 from coexec.placement.policies.table import AUTO
 from coexec.planning.adaptive import adaptive
 from coexec.planning.planner import Planning, PlanOptions, plan_training
 from coexec.planning.replanning import training_planner
-from coexec.planning.verification import SECONDS, verify_training
+from coexec.planning.verification import SECONDS
 from coexec.training.data import Dataset
 from coexec.training.trainer import Trainer
-
-NOT_RUN = (DeviceMemoryError, NonFiniteLoss)
-"""What keeps plans from being tried, but not a plan from being followed: they are all in memory at
-once, and their steps repeat one batch."""
 
 
 def plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
@@ -52,7 +48,7 @@ def planned(
             planning = plan_training(plain, first.inputs, how)
             plan = planning.plan
             if _runs_plans(plain, planning, how):
-                status.update("running steps by the plan and on each processor alone")
+                status.update("running steps by the best plans and on each processor alone")
                 plan, tried = _tried(plain, first, planning, min(SECONDS, how.seconds))
             trainer = plain.with_plan(plan)
     _tell(trainer, tried)
@@ -68,12 +64,10 @@ def _runs_plans(plain: Trainer, planning: Planning, how: PlanOptions) -> bool:
 def _tried(
     plain: Trainer, first: Dataset, planning: Planning, seconds: float
 ) -> tuple[Plan, dict[str, float]]:
-    try:
-        plan, measured_us = verify_training(plain, first.inputs, first.labels, planning, seconds)
-    except NOT_RUN as error:
-        notes.print(f"[yellow]plans were not run before one was taken:[/] {escape(str(error))}")
+    found = tried_steps(plain, first.inputs, first.labels, planning, seconds)
+    if found is None:
         return planning.plan, {}
-    return plan, {name: us / 1e3 for name, us in measured_us.items()}
+    return found.planning.plan, {name: us / 1e3 for name, us in found.measured_us.items()}
 
 
 def _tell(trainer: Trainer, tried: Mapping[str, float]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError, ProcessorError
-from coexec.core.plan import Plan
+from coexec.core.plan import Plan, Refusal
 from coexec.core.types import OpCall
 from coexec.cost.model import ProcessorCosts
 from coexec.ops.builder import PHASE
@@ -47,17 +47,64 @@ class BatchPlanning:
     outcome: Outcome
 
 
-def plan_batch(
-    model: ir.Model,
-    costs: Mapping[str, ProcessorCosts],
-    states: States,
-    whole: Planned,
-    measure: Measure,
-    factors: Mapping[str, float],
-) -> BatchPlanning:
-    """The best division that is found of ``model``, whose problem is ``whole``.
+@dataclass(frozen=True)
+class Built:
+    """A division of the batch with its problem by known times; see :class:`BatchPlanning`."""
 
-    ``measure`` gets the calls of the divided model; what it measures decides, times ``factors``.
+    plan: Plan
+    placed: Plan
+    planned: Planned
+
+    def with_rows(self, rows: Mapping[str, int]) -> Built:
+        """The same with other numbers of samples, as an estimate: no graph is built, no cost asked.
+
+        What a processor takes beyond a launch for its share is in proportion to samples. Updates
+        stay where they are, and moves take what they took.
+        """
+        problem, own = self.planned.problem, self.plan.batch
+        times = problem.time_us.copy()
+        numbers = {unit.name: number for number, unit in enumerate(problem.units)}
+        for task, call in enumerate(self.planned.calls):
+            place = self.placed.processors[call.name]
+            if _has_rows(call, own[place]):
+                unit = numbers[place]
+                time = times[task, unit]
+                launch = min(problem.units[unit].launch_us, time)
+                times[task, unit] = launch + (time - launch) * rows[place] / own[place]
+        planned = replace(self.planned, problem=replace(problem, time_us=times))
+        return Built(replace(self.plan, batch=rows), self.placed, planned)
+
+
+def _has_rows(call: OpCall, rows: int) -> bool:
+    """Whether an operand or a result has so many of something along its first axis."""
+    kinds = (kind for kind in (*call.inputs, *call.outputs) if kind is not None)
+    return any(kind.shape[:1] == (rows,) for kind in kinds)
+
+
+Rows = tuple[tuple[str, int], ...]
+"""Samples by processor; the first has what stays whole."""
+Batches = dict[Rows, Built]
+"""Divisions that were built: a graph is cloned, divided and priced once for the same shares."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is divided: a model with its states, what processors take for it, and what is known."""
+
+    model: ir.Model
+    costs: Mapping[str, ProcessorCosts]
+    states: States
+    batches: Batches
+
+
+def plan_batch(
+    steps: Steps, whole: Planned, measure: Measure | None, factors: Mapping[str, float]
+) -> BatchPlanning:
+    """The best division that is found of a model whose problem is ``whole``.
+
+    ``measure`` gets the calls of divided models that are new; what it measures decides, times
+    ``factors``. Without it what new divisions take is estimated by the nearest one that is known:
+    at once, where looking their costs up means to clone graphs and to train regressions.
 
     Raises:
         NoDivision: one processor alone can do it, or the model has too few samples.
@@ -67,10 +114,18 @@ def plan_batch(
         raise NoDivision("it needs two processors that can be busy at once and do all of it")
 
     def attempt(rows: Mapping[str, int]) -> BatchPlanning:
-        return _Attempt(model, rows, names[0], factors).priced(costs, states, whole, measure)
+        key = tuple((name, rows[name]) for name in names)
+        built = steps.batches.get(key)
+        if built is None and measure is None:
+            built = _estimated(steps.batches, rows)
+        if built is None:
+            built = _Attempt(steps, rows, names[0]).built(whole.refusals, measure or _nothing)
+            steps.batches[key] = built
+        return _slowed(built, factors)
 
     try:
-        rows = balanced_rows(_whole_us(whole.problem, names), batch_size(model.graph, len(names)))
+        size = batch_size(steps.model.graph, len(names))
+        rows = balanced_rows(_whole_us(whole.problem, names), size)
         found = [attempt(rows)]
         for _ in range(CORRECTIONS):
             busy = _busy(found[-1].outcome)
@@ -85,37 +140,50 @@ def plan_batch(
 
 @dataclass(frozen=True)
 class _Attempt:
-    model: ir.Model
+    steps: Steps
     rows: Mapping[str, int]
     first: str
-    factors: Mapping[str, float]
 
-    def priced(
-        self,
-        costs: Mapping[str, ProcessorCosts],
-        states: States,
-        whole: Planned,
-        measure: Measure,
-    ) -> BatchPlanning:
-        """What the division leads to."""
-        plan = Plan(self._homes(states), whole.refusals, policy=BATCH_PARALLEL, batch=self.rows)
-        divided = self.model.clone()
+    def built(self, refusals: tuple[Refusal, ...], measure: Measure) -> Built:
+        """The division, with its problem by known times."""
+        plan = Plan(self._homes(), refusals, policy=BATCH_PARALLEL, batch=self.rows)
+        divided = self.steps.model.clone()
         placed = divide_batch(divided.graph, plan)
         measure([call_of(node) for node in divided.graph])
-        team_costs = {name: each for name, each in costs.items() if name in self.rows}
-        planned = build_problem(divided.graph, team_costs, states).slowed(self.factors)
-        outcome = priced(planned.problem, placed)
-        plan = replace(plan, predicted_us=outcome.makespan_us)
-        return BatchPlanning(plan, placed, planned, outcome)
+        costs = {name: each for name, each in self.steps.costs.items() if name in self.rows}
+        return Built(plan, placed, build_problem(divided.graph, costs, self.steps.states))
 
-    def _homes(self, states: States) -> dict[str, str]:
+    def _homes(self) -> dict[str, str]:
         """Where nodes run that stay whole: updates in proportion to samples, the rest first."""
-        nodes = list(self.model.graph)
-        updates = [n for n in nodes if n.metadata_props.get(PHASE) == states.gated_phase]
+        nodes = list(self.steps.model.graph)
+        gated = self.steps.states.gated_phase
+        updates = [n for n in nodes if n.metadata_props.get(PHASE) == gated]
         sizes = [sum(type_of(v).nbytes for v in n.outputs if v.name) for n in updates]
         found = {str(node.name): self.first for node in nodes}
         places = homes(sizes, self.rows, self.first)
         return found | {str(n.name): place for n, place in zip(updates, places, strict=True)}
+
+
+def _nothing(_calls: Sequence[OpCall]) -> None:
+    """Measures nothing."""
+
+
+def _estimated(batches: Batches, rows: Mapping[str, int]) -> Built | None:
+    """The known division among the same processors that is nearest, with other samples."""
+
+    def distance(built: Built) -> int:
+        return sum(abs(built.plan.batch[name] - count) for name, count in rows.items())
+
+    known = [each for each in batches.values() if each.plan.batch.keys() == rows.keys()]
+    return min(known, key=distance).with_rows(rows) if known else None
+
+
+def _slowed(built: Built, factors: Mapping[str, float]) -> BatchPlanning:
+    """What a division leads to."""
+    planned = built.planned.slowed(factors)
+    outcome = priced(planned.problem, built.placed)
+    plan = replace(built.plan, predicted_us=outcome.makespan_us)
+    return BatchPlanning(plan, built.placed, planned, outcome)
 
 
 def priced(problem: Problem, placed: Plan) -> Outcome:

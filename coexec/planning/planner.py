@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,11 +32,12 @@ from coexec.placement.policies.table import (
     BATCH_PARALLEL,
     NAMES,
     WORTH,
+    Outcome,
     Ranking,
     rank,
 )
 from coexec.placement.timeline import makespan_deciles
-from coexec.planning.batch import BatchPlanning, NoDivision, plan_batch
+from coexec.planning.batch import Batches, BatchPlanning, Measure, NoDivision, Steps, plan_batch
 from coexec.planning.exchanges import measure_exchanges
 from coexec.processor_costs import processor_costs
 from coexec.session import check_feeds, legalise
@@ -70,11 +71,29 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
+class Ground:
+    """What plans of a graph stand on, however much longer than known its processors take now.
+
+    ``known`` is the problem by known times. ``batches`` has the graph with its batch in shares, as
+    far as that was asked for. ``divides``: whether it may be.
+    """
+
+    model: ir.Model
+    costs: Mapping[str, ProcessorCosts]
+    states: States
+    known: Planned
+    divides: bool
+    batches: Batches = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Planning:
     """A plan and all that led to it; ``model`` is the graph that it places.
 
     ``placed`` says where each task of ``planned`` runs: that is ``plan``, unless the plan divides
-    the batch; then tasks are those of the divided graph.
+    the batch; then tasks are those of the divided graph. ``whole`` is the problem without that,
+    and ``divided`` the division that was found, if one was, whatever is chosen. ``ground`` is what
+    :func:`plan_again` starts from.
 
     ``deciles_us`` are the first and last decile of the makespan, by the spread of the measured
     times.
@@ -87,6 +106,25 @@ class Planning:
     ranking: Ranking
     costs: Mapping[str, ProcessorCosts]
     deciles_us: tuple[float, float]
+    whole: Planned
+    divided: BatchPlanning | None
+    ground: Ground
+
+    def plan_of(self, outcome: Outcome) -> Plan:
+        """An outcome of the ranking, or another one of ``whole``, as a plan."""
+        return _taken(outcome, self.whole, self.divided)[0]
+
+    def choosing(self, outcome: Outcome) -> Planning:
+        """The same with another outcome as its choice: one that :meth:`plan_of` takes."""
+        plan, placed, planned = _taken(outcome, self.whole, self.divided)
+        return replace(
+            self,
+            plan=plan,
+            placed=placed,
+            planned=planned,
+            ranking=replace(self.ranking, chosen=outcome),
+            deciles_us=makespan_deciles(outcome.plain.problem, outcome.plain.schedule),
+        )
 
 
 def plan_inference(
@@ -191,53 +229,74 @@ def _plan(
         measure([*calls, *shares], measurable, first, how.observe, how.refresh)
         measure_exchanges(processors, measurable, first, how.observe, how.refresh)
     axes = AXES if len(named) > 1 else 0
-    planned = build_problem(model.graph, costs, states, how.last_resort, axes)
-    planned = planned.slowed(how.factors)
+    timed = build_problem(model.graph, costs, states, how.last_resort, axes)
     how.observe(how.seconds, f"planning {len(calls)} nodes")
-    ranking = rank(planned.problem, how.policy, how.exact_seconds)
 
     def measure_shares(shares: Sequence[OpCall]) -> None:
-        left = max(how.seconds - (time.perf_counter() - began), 0.0)
-        if measurable:
+        left = how.seconds - (time.perf_counter() - began)
+        if measurable and left > 0:
             measure(shares, measurable, left, how.observe, how.refresh)
 
-    if divides:
-        parts = (model, costs, states, planned, ranking, how, measure_shares)
-        ranking, divided = _with_batch(*parts)
+    return _choose(Ground(model, costs, states, timed, divides), how, measure_shares)
+
+
+def plan_again(ground: Ground, how: PlanOptions) -> Planning:
+    """Plan the same for processors that take ``how.factors`` times as long as known.
+
+    Nothing is built or measured: of divisions of the batch that are new the times are estimated.
+    """
+    return _choose(ground, how, None)
+
+
+def _choose(ground: Ground, how: PlanOptions, measure_shares: Measure | None) -> Planning:
+    whole = ground.known.slowed(how.factors)
+    ranking = rank(whole.problem, how.policy, how.exact_seconds)
+    if ground.divides:
+        ranking, divided = _with_batch(ground, whole, ranking, how, measure_shares)
     else:
         ranking, divided = _left_out(ranking, "a budget of memory is kept for whole batches"), None
     chosen = ranking.chosen
-    if divided is not None and chosen is divided.outcome:
-        plan, placed, planned = divided.plan, divided.placed, divided.planned
-    else:
-        plan = placed = planned.plan(chosen)
+    plan, placed, planned = _taken(chosen, whole, divided)
     return Planning(
-        model=model,
+        model=ground.model,
         plan=plan,
         placed=placed,
         planned=planned,
         ranking=ranking,
-        costs=costs,
+        costs=ground.costs,
         deciles_us=makespan_deciles(chosen.plain.problem, chosen.plain.schedule),
+        whole=whole,
+        divided=divided,
+        ground=ground,
     )
 
 
+def _taken(
+    outcome: Outcome, whole: Planned, divided: BatchPlanning | None
+) -> tuple[Plan, Plan, Planned]:
+    """The plan of an outcome, where its tasks run then, and the problem that it is one of."""
+    if divided is not None and outcome is divided.outcome:
+        return divided.plan, divided.placed, divided.planned
+    plan = whole.plan(outcome)
+    return plan, plan, whole
+
+
 def _with_batch(
-    model: ir.Model,
-    costs: Mapping[str, ProcessorCosts],
-    states: States,
-    planned: Planned,
+    ground: Ground,
+    whole: Planned,
     ranking: Ranking,
     how: PlanOptions,
-    measure_shares: Callable[[Sequence[OpCall]], None],
+    measure_shares: Measure | None,
 ) -> tuple[Ranking, BatchPlanning | None]:
     """The ranking with a division of the batch in it, if there is one."""
-    if not _divides_batch(how, states):
-        reason = f"ask for --policy {BATCH_PARALLEL}" + (f" or {AUTO}" if states.state else "")
+    if not _divides_batch(how, ground.states):
+        trains = bool(ground.states.state)
+        reason = f"ask for --policy {BATCH_PARALLEL}" + (f" or {AUTO}" if trains else "")
         return _left_out(ranking, reason), None
-    team = {name: each for name, each in costs.items() if name != how.last_resort}
+    team = {name: each for name, each in ground.costs.items() if name != how.last_resort}
+    steps = Steps(ground.model, team, ground.states, ground.batches)
     try:
-        found = plan_batch(model, team, states, planned, measure_shares, how.factors)
+        found = plan_batch(steps, whole, measure_shares, how.factors)
     except NoDivision as reason:
         if how.policy == BATCH_PARALLEL:
             raise UsageError(f"policy {BATCH_PARALLEL}: {reason}") from reason

@@ -1,4 +1,8 @@
-"""Planners for what adapts while it runs: plans from known costs, times how far they were off."""
+"""Planners for what adapts while it runs: plans from known costs, times how far they were off.
+
+For the same processors a plan is made from what the first one stood on: no graph is built and no
+cost is looked up again, unless a budget of memory decides what the graph is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,14 @@ from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.placement.policies.table import AUTO
 from coexec.planning.adapter import Planner, Proposal
-from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
+from coexec.planning.planner import (
+    Ground,
+    Planning,
+    PlanOptions,
+    plan_again,
+    plan_inference,
+    plan_training,
+)
 from coexec.training.trainer import Trainer
 
 
@@ -21,7 +32,10 @@ def training_planner(trainer: Trainer, feeds: Mapping[str, Array], how: PlanOpti
     The first plan may measure for ``how.seconds``; later ones do with what is known.
     """
     return _planner(
-        trainer.processors, how, lambda there, now: plan_training(trainer, feeds, now, there)
+        trainer.processors,
+        how,
+        lambda there, now: plan_training(trainer, feeds, now, there),
+        again=trainer.memory.steps is None,
     )
 
 
@@ -39,8 +53,11 @@ def _planner(
     processors: Mapping[str, Processor],
     how: PlanOptions,
     plan: Callable[[Mapping[str, Processor], PlanOptions], Planning],
+    *,
+    again: bool = True,
 ) -> Planner:
     first = True
+    grounds: dict[tuple[str, ...], Ground] = {}
 
     def propose(factors: Mapping[str, float]) -> Proposal:
         nonlocal first
@@ -50,7 +67,15 @@ def _planner(
         # One processor that is left divides nothing with others, whatever the policy says.
         policy = how.policy if len(factors) > 1 else AUTO
         now = replace(how, policy=policy, seconds=seconds, factors=factors)
-        return proposal(plan(there, now))
+        ground = grounds.get(tuple(there))
+        if ground is not None:
+            return proposal(plan_again(ground, now))
+        planning = plan(there, now)
+        if again:
+            # Of processors that are lost nothing is kept.
+            grounds.clear()
+            grounds[tuple(there)] = planning.ground
+        return proposal(planning)
 
     return propose
 

@@ -32,6 +32,8 @@ VIRTUAL_ROUNDS = 2
 WORTH, CONFIDENCE = 0.02, 0.95
 """A plan on several processors has to gain this share of the time of the best one alone, and that
 so surely: with fewer turns or in a noisy hour, the one that was lucky would be taken."""
+Actions = Mapping[str, Callable[[], object]]
+"""What one run by each plan is, by its name."""
 Samples = Mapping[str, Sequence[float]]
 """Microseconds of each turn by name; turns of the same number were neighbours."""
 
@@ -62,16 +64,12 @@ def verify(
     ``planning`` is of ``model`` for inference. Plans differ: of equal ones one is run. Simulated
     processors run in virtual time, a few times whatever ``seconds`` says.
     """
-    outcomes = candidates(planning)
-    plans = {name: planning.planned.plan(outcome) for name, outcome in outcomes.items()}
-    sessions = {name: Session(model, processors, follow=plan) for name, plan in plans.items()}
-    actions = {name: _run(session, feeds) for name, session in sessions.items()}
-    samples = timed(actions, processors, seconds)
-    name = choose(samples)
-    predicted = {each: outcome.makespan_us for each, outcome in outcomes.items()}
-    ranking = replace(planning.ranking, chosen=outcomes[name])
-    taken = replace(planning, plan=plans[name], ranking=ranking)
-    return Verified(name, taken, medians(samples), predicted)
+
+    def action(plan: Plan) -> Callable[[], object]:
+        session = Session(model, processors, follow=plan)
+        return lambda: session.run(feeds)
+
+    return _verified(planning, action, lambda actions: timed(actions, processors, seconds))
 
 
 def verify_training(
@@ -80,24 +78,41 @@ def verify_training(
     labels: Array,
     planning: Planning,
     seconds: float = SECONDS,
-) -> tuple[Plan, dict[str, float]]:
-    """Run steps by a plan on several processors and on each of them alone, and take the fastest.
+) -> Verified:
+    """Run steps by the best predicted plans and on each processor alone, as :func:`verify` does.
 
-    Steps are those of trainers like ``trainer``, which trains nothing here. Returns the plan with
-    the median microseconds of each that was tried, by names as in :class:`Verified`.
+    Steps are those of trainers like ``trainer``, which trains nothing here.
+
+    Raises:
+        DeviceMemoryError: a processor has not the memory for all of them at once.
+        NonFiniteLoss: steps on one batch, again and again, led to a loss that is none.
     """
-    planned, several = planning.plan, len(planning.placed.named) > 1
-    plans = {f"only {name}": _only(name, planned) for name in _able(planning)}
-    if several or not plans:
-        plans[planned.policy] = planned
-    trainers = {name: trainer.with_plan(plan) for name, plan in plans.items()}
-    actions = {name: _step(each, feeds, labels) for name, each in trainers.items()}
-    samples = timed(actions, trainer.processors, seconds, LEAST_STEPS)
-    return plans[choose(samples)], medians(samples)
+
+    def action(plan: Plan) -> Callable[[], object]:
+        own = trainer.with_plan(plan)
+        return lambda: own.step(feeds, labels)
+
+    def measured(actions: Actions) -> Samples:
+        return timed(actions, trainer.processors, seconds, LEAST_STEPS)
+
+    return _verified(planning, action, measured)
+
+
+def _verified(
+    planning: Planning,
+    action: Callable[[Plan], Callable[[], object]],
+    measured: Callable[[Actions], Samples],
+) -> Verified:
+    """The choice among the candidates, by what following their plans is measured to take."""
+    outcomes = candidates(planning)
+    samples = measured({name: action(planning.plan_of(each)) for name, each in outcomes.items()})
+    name = choose(samples)
+    predicted = {each: outcome.makespan_us for each, outcome in outcomes.items()}
+    return Verified(name, planning.choosing(outcomes[name]), medians(samples), predicted)
 
 
 def timed(
-    actions: Mapping[str, Callable[[], object]],
+    actions: Actions,
     processors: Mapping[str, Processor],
     seconds: float = SECONDS,
     least_rounds: int = LEAST_ROUNDS,
@@ -115,20 +130,38 @@ def medians(samples: Samples) -> dict[str, float]:
 
 
 def candidates(planning: Planning) -> dict[str, Outcome]:
-    """Each processor alone, where it executes all, and the best predicted plans on several."""
-    problem = planning.planned.problem
+    """Each processor alone, where it executes all, and the best predicted plans on several.
+
+    The choice of the planning comes first, whatever its policy is. Plans of different policies
+    that are run alike count once.
+    """
+    problem = planning.whole.problem
     found = {
         f"only {unit.name}": outcome_of(problem, f"only {unit.name}", _alone(problem, number))
         for number, unit in enumerate(problem.units)
         if np.isfinite(problem.time_us[:, number]).all()
     }
-    several = [o for o in planning.ranking.outcomes if len(set(o.plain.schedule.units)) > 1]
-    found.update((outcome.policy, outcome) for outcome in several[:PLANS])
-    return found or {planning.ranking.chosen.policy: planning.ranking.chosen}
+    ranking = planning.ranking
+    ranked = (ranking.chosen, *ranking.outcomes)
+    several = [o for o in ranked if len(set(o.plain.schedule.units)) > 1]
+    found.update((outcome.policy, outcome) for outcome in _different(planning, several)[:PLANS])
+    return found or {ranking.chosen.policy: ranking.chosen}
+
+
+def _different(planning: Planning, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The first of those whose plans are run alike, whoever made them and whatever they predict."""
+    seen: list[Plan] = []
+    found = []
+    for outcome in outcomes:
+        plan = replace(planning.plan_of(outcome), policy="", predicted_us=None)
+        if plan not in seen:
+            seen.append(plan)
+            found.append(outcome)
+    return found
 
 
 def in_turns(
-    actions: Mapping[str, Callable[[], object]],
+    actions: Actions,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     least_rounds: int = LEAST_ROUNDS,
@@ -138,7 +171,7 @@ def in_turns(
 
 
 def turns(
-    actions: Mapping[str, Callable[[], object]],
+    actions: Actions,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     least_rounds: int = LEAST_ROUNDS,
@@ -195,26 +228,3 @@ def at_most(values: Sequence[float]) -> float:
 def _alone(problem: Problem, unit: int) -> Schedule:
     count = len(problem.tasks)
     return Schedule((unit,) * count, tuple(range(count)))
-
-
-def _able(planning: Planning) -> list[str]:
-    """Processors that execute all of the step."""
-    problem = planning.planned.problem
-    return [
-        unit.name
-        for number, unit in enumerate(problem.units)
-        if np.isfinite(problem.time_us[:, number]).all()
-    ]
-
-
-def _only(name: str, plan: Plan) -> Plan:
-    """All nodes of a plan on one processor."""
-    return Plan(dict.fromkeys(plan.processors, name), plan.refusals, policy=f"only {name}")
-
-
-def _step(trainer: Trainer, feeds: Mapping[str, Array], labels: Array) -> Callable[[], object]:
-    return lambda: trainer.step(feeds, labels)
-
-
-def _run(session: Session, feeds: Mapping[str, Array]) -> Callable[[], object]:
-    return lambda: session.run(feeds)

@@ -67,10 +67,12 @@ def test_plan_for_inference_as_json(model: Path) -> None:
 
 
 @pytest.mark.usefixtures("known_rates")
-def test_plan_for_a_training_step_for_people(model: Path, tmp_path: Path) -> None:
+def test_plans_of_a_training_step_that_are_run_and_shown_to_people(
+    model: Path, tmp_path: Path
+) -> None:
     done = coexec(
         *("plan", model, *TWO, "--batch-size", "4", "--train", "--budget", "0", "--explain"),
-        *("--save", tmp_path / "step.onnx"),
+        *("--verify", "--save", tmp_path / "step.onnx"),
     )
     assert done.status == 0, done.err
     step, plan = load_plan(tmp_path / "step.onnx")
@@ -79,6 +81,10 @@ def test_plan_for_a_training_step_for_people(model: Path, tmp_path: Path) -> Non
     for word in ("predicted", "timeline", "transfers", "single_best", "heft", "exact was left out"):
         assert word in done.out
     assert "Gemm" in done.out
+    times = done.out[done.out.index("ms measured") :].splitlines()[1:]
+    alone = [line.split() for line in times if line.startswith("only ")]
+    assert [words[1].partition(":")[0] for words in alone] == ["opencl", "reference"]
+    assert all(float(word) > 0 for words in alone for word in words[2:])
 
 
 @pytest.mark.usefixtures("known_rates")
@@ -127,6 +133,8 @@ def test_a_plan_runs_and_gives_what_one_processor_gives(model: Path, policy: str
         (["--budget", "soon"], "--budget 'soon'"),
         (["--loss", "none"], "--loss 'none' is unknown"),
         (["--save", "/nowhere/plan.onnx"], "--save"),
+        (["--verify", "--policy", "heft"], "--verify needs --policy auto or all"),
+        (["--verify", "--train", "--memory", "1GiB"], "--memory has no room for"),
     ],
 )
 def test_bad_flags(model: Path, flags: list[str], message: str) -> None:

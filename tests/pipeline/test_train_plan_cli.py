@@ -12,7 +12,7 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import DeviceMemoryError
-from coexec.cli import train_plan
+from coexec.cli import verified_plans
 from coexec.cli.train_plan import plan_record, plan_text, planned
 from coexec.core.machine import Machine, Rates
 from coexec.core.processor import Processor, ProcessorSpec
@@ -99,7 +99,7 @@ def test_plans_that_cannot_be_tried_are_followed_and_it_is_said(
     def full(*_: object) -> None:
         raise DeviceMemoryError("one: no room")
 
-    monkeypatch.setattr(train_plan, "verify_training", full)
+    monkeypatch.setattr(verified_plans, "verify_training", full)
     taken, tried = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
     assert tried == {}
     assert taken.followed is not None

@@ -18,6 +18,7 @@ from coexec.frontend import load
 from coexec.planning.planner import PlanOptions, plan_inference, plan_training
 from coexec.planning.verification import (
     at_most,
+    candidates,
     choose,
     in_turns,
     verify,
@@ -107,21 +108,47 @@ def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.M
     assert found.planning.plan.processors == {str(node.name): "twin" for node in model.graph}
 
 
-def test_training_steps_are_run_by_the_plan_and_on_each_processor_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    known = dict.fromkeys(("one", "two"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """On two processors that a network of two layers is worth dividing between."""
+    known = dict.fromkeys(("one", "two"), Rates({"float32": 0.01}, 1.0, 0.5, 20.0))
     monkeypatch.setattr(
         "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
     )
     processors: dict[str, Processor] = {name: OnCore(name) for name in known}
     parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
-    trainer = Trainer(*parts, processors)
-    feeds, labels = {"x": np.ones((6, 8), np.float32)}, np.arange(6) % 3
-    planning = plan_training(trainer, feeds, PlanOptions("batch_parallel", seconds=0.0))
-    monkeypatch.setattr("coexec.planning.verification.choose", lambda _samples: "only two")
-    plan, measured = verify_training(trainer, feeds, labels, planning, seconds=0.0)
-    assert measured.keys() == {"only one", "only two", "batch_parallel"}
-    assert (plan.policy, plan.named) == ("only two", ("two",))
-    assert np.isfinite(trainer.with_plan(plan).step(feeds, labels))
+    return Trainer(*parts, processors)
+
+
+FEEDS, LABELS = {"x": np.ones((6, 8), np.float32)}, np.arange(6) % 3
+
+
+@pytest.mark.parametrize("name", ["only two", "batch_parallel"])
+def test_steps_are_run_by_the_best_plans_and_on_each_processor_alone(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The division of the batch is taken where it runs best, whatever was predicted."""
+    planning = plan_training(trainer, FEEDS, PlanOptions(seconds=0.0))
+    assert planning.plan.policy == "heft"
+    monkeypatch.setattr("coexec.planning.verification.choose", lambda _samples: name)
+    found = verify_training(trainer, FEEDS, LABELS, planning, seconds=0.0)
+    expected = {"only one", "only two", "heft", "batch_parallel"}
+    assert found.measured_us.keys() == found.predicted_us.keys() == expected
+    taken = found.planning
+    assert (taken.plan.policy, sum(taken.plan.batch.values())) == (name, 6 * (name != "only two"))
+    assert set(taken.plan.named) == ({"two"} if name == "only two" else {"one", "two"})
+    assert taken.plan.predicted_us == found.predicted_us[name]
+    tasks = {task.name for task in taken.planned.problem.tasks}
+    assert tasks == set(taken.placed.processors)
+    assert np.isfinite(trainer.with_plan(taken.plan).step(FEEDS, LABELS))
     assert trainer.steps == 0
+
+
+def test_a_named_policy_is_run_first_and_plans_that_run_alike_once(trainer: Trainer) -> None:
+    planning = plan_training(trainer, FEEDS, PlanOptions("batch_parallel", seconds=0.0))
+    assert list(candidates(planning))[2:] == ["batch_parallel", "heft"]
+    ranking = planning.ranking
+    heft = next(each for each in ranking.outcomes if each.policy == "heft")
+    twins = (replace(heft, policy="chain"), *ranking.outcomes)
+    twice = replace(planning, ranking=replace(ranking, chosen=heft, outcomes=twins))
+    assert list(candidates(twice))[2:] == ["heft", "batch_parallel"]
