@@ -33,7 +33,7 @@ class GraphBuilder:
         self.phase = phase
         self.source = ""
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self._taken = {value.name for value in _all_values(graph)}
+        self._taken = {item.name for item in (*_all_values(graph), *graph)}
         self._counter = itertools.count()
 
     def input(self, name: str, kind: TensorType) -> ir.Value:

@@ -76,6 +76,7 @@ def test_statistics_masks_and_odd_shares(batch: dict[str, int], dropout: bool) -
 def test_training_steps_of_networks(name: str, batch: int) -> None:
     model, feeds = step_graph(coexec.load(zoo.build(name, batch=batch)), batch)
     plan = agrees(model, feeds, {"a": batch - batch // 2, "b": batch // 2})
+    assert len(plan.processors) == len(list(model.graph))  # by name: each node has its own
     work = {"a": 0.0, "b": 0.0}
     whole = 0.0
     for node in model.graph:
