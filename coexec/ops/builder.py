@@ -16,9 +16,11 @@ from coexec.ops.table import OPERATORS
 PHASE = "coexec.phase"
 SOURCE = "coexec.source"
 ROLE = "coexec.role"
+PIECE = "coexec.piece"
 STEP, STATE = "step", "state"
 """Metadata keys: a node's phase (forward, backward, optimizer), the forward node it belongs to,
-and an input's role, if it is the step counter or lives on devices from one run to the next."""
+an input's role, if it is the step counter or lives on devices from one run to the next, and a mark
+of nodes that only cut or join what a plan divides."""
 
 
 class GraphBuilder:

@@ -157,8 +157,9 @@ def infer_one_hot(call: OpCall) -> Sequence[TensorType]:
 
 
 def one_hot(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
-    """Out-of-range indices give a lane of only the off value, as ONNX says."""
+    """Out-of-range indices give a lane of only the off value, fractions are cut, as ONNX says."""
     indices, depth, (off, on) = operands[0], known_int(call, 1, "depth"), operands[2]
+    indices = np.trunc(indices) if indices.dtype.kind == "f" else indices
     axis = one_hot_axis(call)
     targets = np.arange(depth).reshape(depth, *(1,) * (indices.ndim - axis))
     lanes = np.expand_dims(indices, axis)
@@ -265,7 +266,7 @@ OPS = (
             Example((Sample((3,), "int32", 0, 4), np.array([4]), Sample((2,))), {"axis": 0}),
             Example((Sample((2, 3), "uint8", 0, 9), np.array(4), Sample((2,))), {"axis": 1}),
             Example(
-                (Sample((2, 3), "float32", 0, 2), np.array(2), Sample((2,), "int64", 0, 9)),
+                (Sample((2, 3), "float32", -3, 3), np.array(2), Sample((2,), "int64", 0, 9)),
                 gradient=False,
             ),
         ),

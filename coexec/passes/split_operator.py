@@ -19,7 +19,7 @@ from coexec.base.errors import ModelError
 from coexec.base.pieces import sources
 from coexec.base.window import Window
 from coexec.core.plan import Plan, Split
-from coexec.ops.builder import PHASE, SOURCE, GraphBuilder
+from coexec.ops.builder import PHASE, PIECE, SOURCE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split import CannotSplit, Way
 from coexec.ops.split_rules import way
@@ -227,12 +227,17 @@ class _Splitter:
         processor: str,
         like: ir.Node | None = None,
     ) -> ir.Value:
-        """A new node on a processor; ``like`` is the node whose operator and version it has."""
+        """A new node on a processor; ``like`` is the node whose operator and version it has.
+
+        Without one it cuts or joins.
+        """
         domain = "" if like is None else like.domain
         value = self.builder.op(op_type, inputs, attributes, domain=domain)
         node = value.producer()
         assert node is not None
         node.version = None if like is None else like.version
+        if like is None:
+            node.metadata_props[PIECE] = op_type
         self.nodes.append(node)
         self.processors[str(node.name)] = processor
         return value

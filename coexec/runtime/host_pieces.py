@@ -2,7 +2,8 @@
 
 What the pass ``split_operator`` cuts out of an input, or joins to an output, has to be copied from
 or to arrays of the host anyway: each processor copies its piece from or to its place there, and no
-processor runs a Slice or a Concat. It is so where several processors take part.
+processor runs a Slice or a Concat. It is so where several processors take part, and only of nodes
+that the pass made: plans count those of the model as work.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from coexec.base.array_parts import Part
 from coexec.core.plan import Plan
+from coexec.ops.builder import PIECE
 from coexec.ops.node import attributes_of, constant_of, type_of
 
 
@@ -40,7 +42,7 @@ def host_pieces(graph: ir.Graph, plan: Plan, states: Collection[str]) -> HostPie
     nodes, cuts, joins = [], {}, {}
     for node in graph:
         name = str(node.outputs[0].name)
-        if name in states:
+        if name in states or PIECE not in node.metadata_props:
             continue
         if (cut := _cut(node)) is not None and cut[0] not in states:
             cuts[name] = cut
@@ -54,7 +56,7 @@ def host_pieces(graph: ir.Graph, plan: Plan, states: Collection[str]) -> HostPie
 
 def _cut(node: ir.Node) -> tuple[str, Part] | None:
     """The input that a node cuts a part out of, along one axis and for other nodes only."""
-    if node.op_type != "Slice" or node.domain or node.outputs[0].is_graph_output():
+    if node.op_type != "Slice" or node.outputs[0].is_graph_output():
         return None
     value, *bounds = node.inputs
     if value is None or not value.is_graph_input() or len(bounds) != 3:
@@ -71,7 +73,7 @@ def _cut(node: ir.Node) -> tuple[str, Part] | None:
 def _join(graph: ir.Graph, node: ir.Node, plan: Plan) -> tuple[tuple[str, Part], ...]:
     """The pieces of an output that nobody reads and several processors make; none: it is not so."""
     (value,) = node.outputs[:1]
-    if node.op_type != "Concat" or node.domain or value.consumers():
+    if node.op_type != "Concat" or value.consumers():
         return ()
     if sum(output is value for output in graph.outputs) != 1:
         return ()

@@ -96,5 +96,5 @@ def _fallbacks(axis: Any, rows: pd.DataFrame) -> None:
     axis.set_yticks(places, names)
     axis.axvline(1, color=GREY, linewidth=0.8)
     axis.set_xscale("log")
-    axis.set_xlabel("times longer than with an NPU that has all operators")
+    axis.set_xlabel("times longer than on the NPU with all operators of its list")
     axis.legend(fontsize=8)

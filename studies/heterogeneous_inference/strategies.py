@@ -206,7 +206,7 @@ def memory(rows: pd.DataFrame) -> pd.DataFrame:
 def fallbacks(rows: pd.DataFrame) -> pd.DataFrame:
     """What it costs that an NPU lacks one operator: models in which it stands, int8, idle phones.
 
-    ``NPU`` has the CPU for what it refuses; ``whole`` is the NPU that has all operators.
+    ``NPU`` has the CPU for what it refuses; ``whole`` is the NPU with all of its list.
     """
     own = done(rows)
     own = own[(own["workload"] == "single") & (own["condition"] == "idle")]

@@ -50,6 +50,9 @@ __kernel void eye(__global T *y, const int size, const int columns, const int k)
 #ifndef INNER
 #define INNER inner
 #endif
+#ifndef WHOLE
+#define WHOLE(x) (x) /* one_hot: fractions are cut off */
+#endif
 __kernel void one_hot(__global const I *indices, __global const T *values, __global T *y,
                       const int outer, const int depth, const int inner)
 {
@@ -60,8 +63,8 @@ __kernel void one_hot(__global const I *indices, __global const T *values, __glo
     __global T *to = y + row * depth * inner;
     for (int k = i; k < last; ++k) {
         const int at = k / INNER;
-        const I index = indices[row * inner + k % INNER];
-        /* In the index type's own comparison: wide or fractional indices must not be cut. */
+        const I index = WHOLE(indices[row * inner + k % INNER]);
+        /* In the index type's own comparison: wide indices must not be cut. */
         to[k] = index == (I)at || (index < 0 && index + (I)depth == (I)at) ? on : off;
     }
 }

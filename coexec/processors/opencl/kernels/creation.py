@@ -113,6 +113,8 @@ def lower_one_hot(call: OpCall, local: int) -> Lowering:
     }
     if inner == 1:
         defines["INNER"] = 1
+    if call.input(0).dtype.kind == "f":
+        defines["WHOLE"] = "trunc"
     args = (inp(0), inp(2), out(0), i32(outer), i32(depth), i32(inner))
     sizes = row_grid(depth * inner, outer, span, local)
     return Lowering((KernelCall("creation", "one_hot", args, *sizes, defines),))
