@@ -25,8 +25,8 @@ from coexec.training.trainer import Trainer
 PLANS = 2
 """Best predicted plans on several processors that are run."""
 SECONDS, LEAST_ROUNDS = 3.0, 9
-LEAST_STEPS = 5
-"""Rounds of training steps, which are long."""
+LEAST_STEPS = 8
+"""Rounds of training steps, which are long: just enough that one disturbed turn decides nothing."""
 VIRTUAL_ROUNDS = 2
 """In virtual time nothing disturbs a run but what the simulation draws by chance."""
 WORTH, CONFIDENCE = 0.02, 0.95
