@@ -21,7 +21,8 @@ from coexec.ops.opdef import (
 )
 from coexec.ops.precision import widened
 
-EPSILON = 1e-5
+EPSILON, MOMENTUM = 1e-5, 0.9
+"""What ONNX takes where a node says nothing."""
 
 
 def _channels(call: OpCall) -> int:
@@ -72,7 +73,7 @@ def batch_norm(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     outputs: list[Array] = []
     if is_training(call):
         batch_mean, batch_variance = _statistics(x)
-        keep = call.attribute("momentum", 0.9)
+        keep = call.attribute("momentum", MOMENTUM)
         outputs = [
             (mean * keep + batch_mean * (1 - keep)).astype(mean.dtype),
             (variance * keep + batch_variance * (1 - keep)).astype(variance.dtype),

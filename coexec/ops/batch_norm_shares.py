@@ -19,13 +19,10 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
-from coexec.ops.batch_norm import EPSILON
+from coexec.ops.batch_norm import EPSILON, MOMENTUM
 from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, OpDef, Sample, Work, WorkRule, streaming_work
 from coexec.ops.precision import widened
-
-MOMENTUM = 0.9
-"""What ONNX takes where a node says nothing."""
 
 MADE_LATE = "made after differentiation"
 JOIN_FIRST, FLOW_FIRST = 2, 5

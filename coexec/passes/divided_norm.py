@@ -1,31 +1,23 @@
 """Batch normalisation over parts of a batch that are there one after the other.
 
 The statistics of the whole batch are known from the forward pass: what is normalised again needs
-nothing else. The gradient needs two sums over the batch first. With mean m, variance v, epsilon e,
-n elements per channel, and the sums S of dy and A of dy (x - m):
-
-    dx = scale / sqrt(v + e) * (dy - S / n - (x - m) A / (n (v + e)))
-
-Source: Ioffe and Szegedy, "Batch Normalization", 2015 (arXiv 1502.03167), section 3.
+nothing else. The gradient needs two sums over the batch first, of all parts. The operators are
+those of a batch whose parts are on several processors (:mod:`coexec.ops.batch_norm_shares`).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, TensorType
-from coexec.ops.batch_norm import EPSILON, is_training
+from coexec.ops.batch_norm import EPSILON, MOMENTUM, is_training
 from coexec.ops.builder import SOURCE, GraphBuilder
 from coexec.ops.node import call_of, type_of
 from coexec.ops.opdef import COEXEC
 from coexec.passes.kept import phase_of
 
 NORMALISATION, GRADIENT = "BatchNormalization", "BatchNormalizationGrad"
-MOMENTUM = 0.9
-"""What ONNX takes where a node says nothing."""
 
 
 def is_normalisation(node: ir.Node) -> bool:
@@ -52,23 +44,13 @@ def has_statistics(normalisation: ir.Node) -> bool:
     return len(outputs) == 3 and all(value.name for value in outputs)
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Of a gradient, as columns: mean, S / n, A / (n (v + e)), scale / sqrt(v + e)."""
-
-    mean: ir.Value
-    plain: ir.Value
-    along: ir.Value
-    factor: ir.Value
-
-
 class DividedNorms:
     """Emits the nodes of normalisations in parts."""
 
     def __init__(self, builder: GraphBuilder) -> None:
         self.builder = builder
         self.statistics: dict[ir.Node, tuple[ir.Value, ir.Value]] = {}
-        self._sums: dict[ir.Node, _Sums] = {}
+        self._sums: dict[ir.Node, tuple[ir.Value, ir.Value]] = {}
 
     def expose(self, node: ir.Node) -> None:
         """Let a normalisation tell its mean and variance; running ones are made of them."""
@@ -107,41 +89,29 @@ class DividedNorms:
         operands = [x, node.inputs[1], node.inputs[2], mean, variance]
         return self.builder.op(NORMALISATION, operands, {"epsilon": epsilon})
 
-    def sums(self, node: ir.Node, x: ir.Value, dy: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Sums of dy and of dy (x - m) over a part, per channel."""
+    def sums(self, node: ir.Node, x: ir.Value, dy: ir.Value) -> tuple[ir.Value, ...]:
+        """Sums of dy (x - m) and of dy over a part, per channel."""
         mean, _ = self._known(node)
-        kind = type_of(x)
-        axes = self.builder.constant(
-            np.array([0, *range(2, kind.rank)], np.int64), np.dtype(np.int64)
-        )
         self._mark(node)
-        away = self._op("Mul", dy, self._op("Sub", x, self._column(mean, kind.rank)))
-        plain = self.builder.op("ReduceSum", [dy, axes], {"keepdims": 0})
-        return plain, self.builder.op("ReduceSum", [away, axes], {"keepdims": 0})
+        return self.builder.ops("BatchNormalizationSums", [x, mean, dy], outputs=2, domain=COEXEC)
 
-    def finish(self, node: ir.Node, plain: ir.Value, along: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def finish(self, node: ir.Node, along: ir.Value, plain: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Gradients of scale and bias from the sums over all parts."""
-        mean, variance = self._known(node)
-        call = call_of(node)
-        rank, kind = call.input(0).rank, type_of(variance)
-        count = call.input(0).size // call.input(1).size
-        scale = node.inputs[1]
-        assert scale is not None  # an operand of every gradient
-        spread = self._op(
-            "Add", variance, self._number(float(call.attribute("epsilon", EPSILON)), kind)
-        )
-        root = self._op("Sqrt", spread)
-        share = self._number(1 / count, kind)
-        steep = self._op("Div", self._op("Mul", along, share), spread)
-        columns = (mean, self._op("Mul", plain, share), steep, self._op("Div", scale, root))
-        self._sums[node] = _Sums(*(self._column(vector, rank) for vector in columns))
-        return self._op("Div", along, root), plain
+        _, variance = self._known(node)
+        epsilon = float(call_of(node).attribute("epsilon", EPSILON))
+        spread = self._op("Add", variance, self._number(epsilon, type_of(variance)))
+        self._sums[node] = (along, plain)
+        return self._op("Div", along, self._op("Sqrt", spread)), plain
 
     def gradient(self, node: ir.Node, x: ir.Value, dy: ir.Value) -> ir.Value:
         """A part of dx, once the sums are there."""
-        by = self._sums[node]
-        tilt = self._op("Mul", self._op("Sub", x, by.mean), by.along)
-        return self._op("Mul", self._op("Sub", self._op("Sub", dy, by.plain), tilt), by.factor)
+        call = call_of(node)
+        how = {
+            "count": call.input(0).size // call.input(1).size,
+            "epsilon": float(call.attribute("epsilon", EPSILON)),
+        }
+        operands = [x, node.inputs[1], dy, *self._known(node), *self._sums[node]]
+        return self.builder.op("BatchNormalizationFlow", operands, how, domain=COEXEC)
 
     def _known(self, gradient: ir.Node) -> tuple[ir.Value, ir.Value]:
         node = next(n for n in self.statistics if n.inputs[0] is gradient.inputs[0])
@@ -153,11 +123,6 @@ class DividedNorms:
 
     def _op(self, op_type: str, *operands: ir.Value) -> ir.Value:
         return self.builder.op(op_type, operands)
-
-    def _column(self, vector: ir.Value, rank: int) -> ir.Value:
-        """A vector as (C, 1, ...): it meets the channels of a tensor of ``rank`` axes."""
-        shape = np.array([-1, *(1,) * (rank - 2)], np.int64)
-        return self._op("Reshape", vector, self.builder.constant(shape, np.dtype(np.int64)))
 
     def _number(self, number: float, kind: TensorType) -> ir.Value:
         return self.builder.constant(number, kind.dtype)

@@ -17,8 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from coexec.ops.batch_norm import EPSILON
-from coexec.ops.batch_norm_shares import MOMENTUM
+from coexec.ops.batch_norm import EPSILON, MOMENTUM
 from coexec.ops.node import call_of
 from coexec.ops.opdef import COEXEC
 

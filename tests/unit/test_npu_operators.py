@@ -55,7 +55,7 @@ def test_a_refusal_names_the_operator_and_the_list() -> None:
     image = call("Conv", (1, 8, 16, 16), (8, 8, 3, 3), constant=1)
     assert supports(find_soc("snapdragon-865"), "npu", image, "int8").yes
     gelu = reason("snapdragon-865", call("Gelu", (1, 64)))
-    assert gelu == "Hexagon 698 has no Gelu (list hexagon-nn, specified)"
+    assert gelu == "Hexagon 698 has no Gelu (list hexagon-nn, assumed)"
     clip = reason("kirin-990", call("Conv", (1, 8, 8, 16, 16), (8, 8, 3, 3, 3), constant=1))
     assert clip == "Da Vinci D110 Lite has no Conv over 3 axes (list hiai, assumed)"
 

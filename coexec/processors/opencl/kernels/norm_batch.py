@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coexec.core.types import OpCall
-from coexec.ops.batch_norm import EPSILON, is_training
+from coexec.ops.batch_norm import EPSILON, MOMENTUM, is_training
 from coexec.processors.opencl.broadcast import power_of_two
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
@@ -115,7 +115,7 @@ def _epsilon(call: OpCall) -> Argument:
 
 
 def _momentum(call: OpCall) -> Argument:
-    return f32(float(call.attribute("momentum", 0.9)))
+    return f32(float(call.attribute("momentum", MOMENTUM)))
 
 
 def _running(call: OpCall) -> tuple[Argument, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coexec.core.types import OpCall
-from coexec.ops.batch_norm import EPSILON, is_training
+from coexec.ops.batch_norm import EPSILON, MOMENTUM, is_training
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     Argument,
@@ -199,7 +199,7 @@ def _numbers(call: OpCall) -> tuple[Argument, ...]:
     epsilon = f32(float(call.attribute("epsilon", EPSILON)))
     if call.op_type == "BatchNormalizationGrad":
         return (epsilon,)
-    return epsilon, f32(float(call.attribute("momentum", 0.9)))
+    return epsilon, f32(float(call.attribute("momentum", MOMENTUM)))
 
 
 def _parameter_bytes(call: OpCall) -> int:

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from coexec.core.types import OpCall, TensorType
-from coexec.ops.batch_norm import EPSILON
+from coexec.ops.batch_norm import EPSILON, MOMENTUM
 from coexec.ops.batch_norm_shares import (
     FLOW_FIRST,
     JOIN_FIRST,
-    MOMENTUM,
     count_of,
     counts_of,
     shares_of,
