@@ -1,11 +1,14 @@
-"""Working around PoCL's refusal to build kernels on processors newer than its LLVM.
+"""Working around what PoCL's LLVM does not know of processors newer than itself.
 
 PoCL asks LLVM for the name of the host CPU. The wheel's LLVM 14 answers ``generic`` for any CPU it
 does not know (AMD's family 26, for one), and clang then refuses that very name: "unknown target
-CPU 'generic'" (https://github.com/pocl/pocl/issues/1049). PoCL 3.0 has no setting for it, but the
-function that asks is exported. Where it answers ``generic``, its first bytes are replaced in memory
-by "return this string", with the name of the best CPU model that LLVM 14 knows and whose
-instructions this CPU has all of. Nothing on disk changes.
+CPU 'generic'" (https://github.com/pocl/pocl/issues/1049). It takes every CPU of AMD's family 25
+for a Zen 3, which has no AVX-512: on a Zen 4 PoCL then says that vectors have 16 lanes, as the CPU
+does, but compiles for eight; such kernels get lost or abort the process.
+
+PoCL 3.0 has no setting for it, but the function that asks is exported. Where its answer will not
+do, its first bytes are replaced in memory by "return this string", with the name of the best CPU
+model that LLVM 14 knows and whose instructions this CPU has all of. Nothing on disk changes.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ MODELS = (
 )
 """CPU models of LLVM 14, best first, with the flags of ``/proc/cpuinfo`` that each needs."""
 
+MODEST = frozenset({b"znver1", b"znver2", b"znver3"})
+"""Models without AVX-512 for which LLVM 14 takes newer CPUs that have it."""
+
 
 def name_unknown_cpu(library: Path) -> str | None:
     """Make PoCL (its shared library) build for a CPU that its LLVM does not know.
@@ -38,16 +44,19 @@ def name_unknown_cpu(library: Path) -> str | None:
     if ask is None:
         return None
     ask.restype = ctypes.c_char_p
-    if ask() != b"generic":
+    model = better_model(ask(), _cpu_flags())
+    if model is None:
         return None
-    model = _best_model(_cpu_flags())
     _return_constant(ctypes.cast(ask, ctypes.c_void_p).value or 0, model.encode())
     log.info("PoCL does not know this CPU; its kernels are built for %s", model)
     return model
 
 
-def _best_model(flags: set[str]) -> str:
-    return next(name for name, needed in MODELS if needed <= flags)
+def better_model(answer: bytes, flags: set[str]) -> str | None:
+    """What to build for instead of LLVM's ``answer``, by the CPU's flags; ``None``: it will do."""
+    best = next(name for name, needed in MODELS if needed <= flags)
+    too_modest = answer in MODEST and best == MODELS[0][0]
+    return best if too_modest or answer == b"generic" else None
 
 
 def _cpu_flags() -> set[str]:
