@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from coexec.base.cpu import cpu_identity
 from coexec.base.errors import SaveError, UsageError
 from coexec.base.knobs import cache_dir
 from coexec.core.machine import Machine, Rates, Silicon
@@ -68,7 +69,8 @@ def _now() -> str:
 
 
 def _file(described: ProcessorSpec, base: str) -> Path:
-    identity = f"{FORMAT}\n{described.device}\n{described.driver}\n{described.compute_units}"
+    facts = (cpu_identity(), described.device, described.driver, str(described.compute_units))
+    identity = "\n".join((str(FORMAT), *facts))
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     stem = re.sub(r"[^a-z0-9]+", "-", base.lower())
     return cache_dir() / "machines" / f"{stem}-{digest}.toml"

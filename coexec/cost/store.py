@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coexec.base.cpu import cpu_identity
 from coexec.base.disk import write_atomically
 from coexec.base.errors import SaveError
 from coexec.base.knobs import cache_dir
@@ -42,6 +43,7 @@ class CostStore:
     def __init__(self, described: ProcessorSpec, version: str, folder: Path | None = None) -> None:
         self.identity = {
             "format": str(FORMAT),
+            "host": cpu_identity(),
             "processor": described.name,
             "device": described.device,
             "driver": described.driver,

@@ -27,10 +27,10 @@ Case = tuple[tuple[int, ...], tuple[int, ...], dict[str, object], bool]
 CASES: dict[str, Case] = {
     # 90 positions: three blocks of 24 and one of 18; 2 images, pads that differ, stride 2.
     "image": ((2, 3, 19, 17), (26, 3, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 2]}, True),
-    "no pads, dilated": ((1, 2, 9, 8), (16, 2, 3, 2), {"dilations": [2, 1]}, False),
+    "no pads, dilated": ((1, 2, 9, 8), (32, 2, 3, 2), {"dilations": [2, 1]}, False),
     # More terms than are summed at a time, more rows than a panel, few positions, groups.
     "product": ((1, 280, 7, 7), (64, 140, 1, 1), {"group": 2}, True),
-    "one axis": ((1, 4, 50), (16, 4, 5), {"strides": [3], "pads": [2, 2]}, True),
+    "one axis": ((1, 4, 50), (32, 4, 5), {"strides": [3], "pads": [2, 2]}, True),
 }
 
 
@@ -74,8 +74,8 @@ def test_vectors_of_other_widths(runtime: str, vector_bytes: int, rng: np.random
 @pytest.mark.parametrize("runtime", DRIVERS)
 def test_results_are_finished_with_the_sum_and_the_activation_behind_them(runtime: str) -> None:
     model = with_weights(
-        "g (float[1,3,12,12] x, float[16,3,3,3] w, float[16] b, float[16,3,2,2] v)"
-        " => (float[1,16,5,5] y) { h = Conv<strides=[2,2]>(x, w, b)"
+        "g (float[1,3,12,12] x, float[32,3,3,3] w, float[32] b, float[32,3,2,2] v)"
+        " => (float[1,32,5,5] y) { h = Conv<strides=[2,2]>(x, w, b)"
         " k = Conv<strides=[2,2]>(x, v) m = MaxPool<kernel_shape=[2,2]>(k)"
         " s = Add(h, m) y = Relu(s) }"
     )

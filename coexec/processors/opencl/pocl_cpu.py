@@ -17,7 +17,10 @@ import ctypes
 import logging
 import mmap
 import platform
+from collections.abc import Set as AbstractSet
 from pathlib import Path
+
+from coexec.base.cpu import cpu_flags
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ def name_unknown_cpu(library: Path) -> str | None:
     if ask is None:
         return None
     ask.restype = ctypes.c_char_p
-    model = better_model(ask(), _cpu_flags())
+    model = better_model(ask(), cpu_flags())
     if model is None:
         return None
     _return_constant(ctypes.cast(ask, ctypes.c_void_p).value or 0, model.encode())
@@ -52,18 +55,11 @@ def name_unknown_cpu(library: Path) -> str | None:
     return model
 
 
-def better_model(answer: bytes, flags: set[str]) -> str | None:
+def better_model(answer: bytes, flags: AbstractSet[str]) -> str | None:
     """What to build for instead of LLVM's ``answer``, by the CPU's flags; ``None``: it will do."""
     best = next(name for name, needed in MODELS if needed <= flags)
     too_modest = answer in MODEST and best == MODELS[0][0]
     return best if too_modest or answer == b"generic" else None
-
-
-def _cpu_flags() -> set[str]:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("flags"):
-            return set(line.partition(":")[2].split())
-    return set()
 
 
 def _return_constant(function: int, text: bytes) -> None:

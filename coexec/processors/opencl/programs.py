@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyopencl as cl
 
+from coexec.base.cpu import cpu_identity
 from coexec.base.disk import write_atomically
 from coexec.base.errors import ProcessorError, SaveError
 from coexec.base.knobs import cache_dir
@@ -39,8 +40,10 @@ class ProgramCache:
         self.compiled = 0
         self.loaded = 0
         self._programs: dict[str, cl.Program] = {}
-        identity = (device.name, device.version, device.driver_version, device.platform.version)
-        self._identity = "\n".join((*map(str, identity), *OPTIONS))
+        # Drivers of CPUs compile for the instructions of this very one, and tell its name only.
+        unit = cpu_identity() if device.type & cl.device_type.CPU else device.name
+        identity = (unit, device.name, device.version, device.driver_version)
+        self._identity = "\n".join((*map(str, identity), device.platform.version, *OPTIONS))
 
     def build(self, sources: tuple[ProgramSource, ...]) -> list[cl.Program]:
         """Programs in the order of ``sources``; missing ones are built side by side."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from coexec.base.cpu import cpu_name
 from coexec.base.errors import ProcessorError
 
 MEASURED_SIDE = 768
@@ -112,7 +113,7 @@ QNN_SIMULATED = platform.machine() in ("x86_64", "AMD64") and sys.platform == "l
 PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
-        Provider("ort:cpu", CPU, "cpu", platform.processor() or platform.machine()),
+        Provider("ort:cpu", CPU, "cpu", cpu_name()),
         Provider(
             "ort:qnn",
             "coexec.qnn",
