@@ -109,8 +109,7 @@ class MemoryKeeper:
         """What a step takes now; 0 before the first."""
         if self.plan is not None:
             return self.plan.peak_bytes
-        training = programs.training()
-        return 0 if training is None else training.executor.program.peak_bytes
+        return programs.training_bytes
 
     def _finished(self, step: int, programs: ResidentPrograms) -> ResidentPrograms:
         assert self._next is not None

@@ -17,12 +17,12 @@ import onnx_ir as ir
 from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
 from coexec.budget.budgeted import BudgetedSteps
-from coexec.budget.settings import MemoryPlan, Setting, TechniqueUse, combined_bytes
+from coexec.budget.settings import MemoryPlan, Setting, TechniqueUse
 from coexec.budget.techniques import REMATERIALISATION
 from coexec.core.holders import holders_text
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
-from coexec.core.program import Program
+from coexec.core.program import Program, combined_bytes
 from coexec.core.types import Array
 from coexec.memory.lifetimes import usage
 from coexec.runtime.mode import DEFAULT, ExecutionMode

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from coexec.core.program import PAGES, SCRATCH, STATE, Program
+from coexec.core.program import PAGES, SCRATCH, STATE, Program, combined_bytes
 from coexec.memory.build_problem import Measure, build_problem
 from coexec.memory.lifetimes import usage
 from coexec.memory.problem import StepProblem
@@ -66,22 +66,6 @@ class MemoryPlan:
 
 
 Lower = Callable[[Setting], Lowered]
-
-
-def combined_bytes(programs: Sequence[Program]) -> int:
-    """Device memory of programs over the same states: those and the arenas are shared."""
-    shared: dict[str, int] = {}
-    own = 0
-    for program in programs:
-        own += program.constant_bytes
-        for buffer in program.buffers:
-            if buffer.shares or buffer.role == PAGES:
-                continue
-            if buffer.role in (STATE, SCRATCH):
-                shared[buffer.name] = max(shared.get(buffer.name, 0), buffer.nbytes)
-            else:
-                own += buffer.nbytes
-    return own + sum(shared.values())
 
 
 def step_problem(lowered: Lowered, cost_us: Measure) -> StepProblem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coexec.base.array_parts import Part
@@ -162,6 +162,22 @@ class Program:
         """:attr:`peak_bytes` if no two intermediate tensors shared memory."""
         scratch = sum(b.nbytes for b in self.buffers if b.role == SCRATCH)
         return self.peak_bytes - scratch + sum(e.naive_bytes for e in self.executables)
+
+
+def combined_bytes(programs: Sequence[Program]) -> int:
+    """Device memory of programs over the same states: those and the arenas are shared."""
+    shared: dict[str, int] = {}
+    own = 0
+    for program in programs:
+        own += program.constant_bytes
+        for buffer in program.buffers:
+            if buffer.shares or buffer.role == PAGES:
+                continue
+            if buffer.role in (STATE, SCRATCH):
+                shared[buffer.name] = max(shared.get(buffer.name, 0), buffer.nbytes)
+            else:
+                own += buffer.nbytes
+    return own + sum(shared.values())
 
 
 def _require(condition: bool, complaint: str) -> None:

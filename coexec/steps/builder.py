@@ -133,6 +133,11 @@ class StepBuilder:
         early = recipe.updates == "early"
         return replace(graph, uncompressed_bytes=full, early=early, paging=recipe.paging)
 
+    def build_all(self, kind: Kind, arrays: Mapping[str, Array]) -> dict[Kind, StepGraph]:
+        """All graphs of a training step: one, or that of an accumulation and its update."""
+        first = self.build(kind, arrays)
+        return {kind: first} | ({"update": self.build_update(first)} if kind != "step" else {})
+
     def build_update(self, accumulation: StepGraph) -> StepGraph:
         """The optimizer alone, on the gradients that ``accumulation`` leaves behind."""
         recipe = self.recipe

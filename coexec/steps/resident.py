@@ -15,7 +15,7 @@ from coexec.base.collection import collection_paused
 from coexec.base.pages import give_back_heap, let_go
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor
-from coexec.core.program import STATE, Program
+from coexec.core.program import STATE, Program, combined_bytes
 from coexec.core.types import Array, TensorType
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.page_activations import page_activations
@@ -83,6 +83,21 @@ class ResidentPrograms:
         """The training step (or accumulation) compiled last."""
         found = [c for (kind, _), c in self._compiled.items() if kind in TRAINING]
         return found[-1] if found else None
+
+    @property
+    def training_bytes(self) -> int:
+        """Device memory of a training step as compiled last, its update included; 0 before it."""
+        compiled = [(kind, c.executor.program) for (kind, _), c in self._compiled.items()]
+        kind, program = next((c for c in reversed(compiled) if c[0] in TRAINING), ("step", None))
+        if program is None:
+            return 0
+        updates = [update for other, update in compiled if other == "update"]
+        return combined_bytes([program, *(updates[-1:] if kind == "accumulate" else ())])
+
+    def planned_bytes(self, graphs: Mapping[Kind, StepGraph]) -> int:
+        """:attr:`training_bytes` of programs of these graphs; nothing is allocated."""
+        lowered = (self.lower(kind, graph, builds=False) for kind, graph in graphs.items())
+        return combined_bytes([each.program for each in lowered])
 
     def compile(
         self,

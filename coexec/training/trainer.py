@@ -293,7 +293,7 @@ class Trainer:
     @property
     def peak_bytes(self) -> int:
         """Device memory of the training step: buffers and constants."""
-        return self.program.peak_bytes
+        return self._programs.training_bytes
 
     @property
     def kept_activations(self) -> tuple[int, int]:
@@ -309,8 +309,7 @@ class Trainer:
     def planned_bytes(self, feeds: Mapping[str, Array]) -> int:
         """:attr:`peak_bytes` of a step on batches like ``feeds``; nothing is allocated or run."""
         kind, part = part_of(self._builder.recipe, check_feeds(self.model, feeds))
-        graph = self._builder.build(kind, part)
-        return self._programs.lower(kind, graph, builds=False).program.peak_bytes
+        return self._programs.planned_bytes(self._builder.build_all(kind, part))
 
     def _training(self) -> Compiled:
         found = self._programs.training()

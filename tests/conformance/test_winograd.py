@@ -71,12 +71,13 @@ def test_weights_are_transformed_in_rounds_that_fit_a_cache(
 ) -> None:
     processor = open_opencl(runtime)
     call = convolution(*CASES["uneven pads"])
-    whole = winograd.lower(call, processor.facts, values(call, processor.facts))
+    facts = replace(processor.facts, vector_bytes=32)
+    whole = winograd.lower(call, facts, values(call, facts))
     monkeypatch.setattr(winograd, "FILTER_BYTES", 1)
-    rounds = winograd.lower(call, processor.facts, values(call, processor.facts))
+    rounds = winograd.lower(call, facts, values(call, facts))
     assert (len(whole.calls), len(rounds.calls)) == (2, 6)
     assert rounds.scratch[0] < whole.scratch[0]
-    check(processor, call, processor.facts, rng)
+    check(processor, call, facts, rng)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,11 @@ RUNTIME = THOROUGH[0]
 BATCH = 8
 
 
-def trainer(processor: str) -> coexec.Trainer:
+def trainer(processor: str, parts: int = 1) -> coexec.Trainer:
     """Of a small network."""
-    model = coexec.load(zoo.build("mlp", batch=BATCH))
-    return coexec.Trainer(model, SoftmaxCrossEntropy(), SGD(0.1, momentum=0.9), [processor])
+    model = coexec.load(zoo.build("mlp"))
+    how = (SoftmaxCrossEntropy(), SGD(0.1, momentum=0.9))
+    return coexec.Trainer(model, *how, [processor], micro_batches=parts)
 
 
 def losses(learner: coexec.Trainer, steps: int = 3) -> list[float]:
@@ -56,6 +57,15 @@ def test_a_training_fits_a_limit_of_its_planned_peak_and_not_one_byte_less(proce
 
     with pytest.raises(DeviceMemoryError, match="do not fit the limit"):
         losses(trainer(f"{processor}?memory={peak - 1}B"), 1)
+
+
+def test_what_micro_batches_take_counts_the_optimizer_state_of_their_update() -> None:
+    name = f"{RUNTIME}?memory=63MiB"
+    learner = trainer(name, parts=2)
+    planned = learner.planned_bytes({"x": np.zeros((BATCH, 784), np.float32)})
+    losses(learner, 1)
+    assert planned == learner.peak_bytes == memory_of(open_processor(name)).allocated_bytes
+    assert planned > learner.program.peak_bytes
 
 
 def test_a_refusal_says_what_was_wanted_and_what_holds_the_most() -> None:
@@ -92,7 +102,7 @@ def test_the_limit_is_the_memory_that_a_processor_tells_of(spec: str) -> None:
 
 def test_constants_count_too() -> None:
     """Weights of inference: they come to the device with the first run."""
-    model = coexec.load(zoo.build("mlp", batch=BATCH))
+    model = coexec.load(zoo.build("mlp"))
     session = coexec.compile(model, [f"{RUNTIME}?memory=512KiB"])
     with pytest.raises(DeviceMemoryError, match="constants"):
         session.run({"x": np.zeros((BATCH, 784), np.float32)})
