@@ -159,6 +159,7 @@ def measure(arguments: argparse.Namespace, notes: Console) -> Record:
         *contenders.ours(runtimes),
         *contenders.peers(libraries, runtimes),
         *contenders.together(runtimes),
+        *contenders.on_both_cores(runtimes),
         *contenders.planners(),
     ]
     cases = [case for _, of_suite in chosen.values() for case in of_suite]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from bench.contenders import BOTH
 from bench.speed_targets import Line
 from bench.statistics import geomean
 
@@ -13,6 +14,7 @@ Record = Mapping[str, Any]
 
 SPLIT, AUTO, SEARCHED = "operator split", "auto", "best ratio found"
 BATCH = "batch parallel"
+ON_BOTH = tuple(title for _, title in BOTH)
 STREAMED = ("a copy on each", "pipeline")
 LOADED, BEST_LOADED = "adapted to the load", "best plan found for the load"
 TAKEN = "one taken away"
@@ -74,7 +76,8 @@ def _recovery(rows: Mapping[str, Record]) -> str:
     best, adapted = rows[BEST_LOADED], rows[LOADED]
     found = back(adapted["facts"]["steps_ms"], 1e3 * best["seconds"])
     when = f"not in {STEPS} steps" if found is None else f"after {found} steps"
-    changed = [f"{kind} after {step}" for step, kind in adapted["facts"]["adaptations"]]
+    happened = adapted["facts"]["adaptations"]
+    changed = [f"{kind} after {step}" for step, kind, *_ in happened if 0 < step <= STEPS]
     return (
         f"{when}; then {adapted['ratio']['value']:.2f} of the time of the best plan "
         f"({best['facts']['plan']}); {', '.join(changed) or 'no other plan'}"
@@ -133,6 +136,7 @@ def _group(group: str, cases: Sequence[Record]) -> list[Line]:
     if gains:
         work = f"{group}: {counted} against the best processor alone"
         lines.append((work, target, _spread(gains, "{:.2f}x")))
+    lines += _of_both_cores(group, counted, own)
     reached = {
         name: gain / bound
         for case in own
@@ -154,6 +158,20 @@ def _group(group: str, cases: Sequence[Record]) -> list[Line]:
     return lines
 
 
+def _of_both_cores(group: str, counted: str, cases: Sequence[Record]) -> list[Line]:
+    """How fast two processors are beside one runtime that has the cores of both."""
+    shares = {}
+    for case in cases:
+        found = _seconds(case)
+        both = [found[name] for name in ON_BOTH if name in found]
+        if both and counted in found:
+            shares[case["name"]] = min(both) / found[counted]
+    if not shares:
+        return []
+    work = f"{group}: speed of {counted} against the faster runtime on both cores"
+    return [(work, "", _spread(shares, "{:.0%}"))]
+
+
 def _spread(values: Mapping[str, float], form: str) -> str:
     least = min(values, key=lambda name: values[name])
     mean = form.format(geomean(list(values.values())))
@@ -168,7 +186,8 @@ def _bound(case: Record) -> float:
 
 def _behind_best(case: Record) -> float | None:
     """How much longer auto takes than the fastest plan, one processor alone being a plan too."""
-    found = {name: time for name, time in _seconds(case).items() if name != SEARCHED}
+    left_out = (SEARCHED, *ON_BOTH)
+    found = {name: time for name, time in _seconds(case).items() if name not in left_out}
     return found[AUTO] / min(found.values()) - 1 if AUTO in found else None
 
 

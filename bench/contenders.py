@@ -175,19 +175,49 @@ def together(runtimes: Sequence[str]) -> list[Contender]:
     They take turns in one process: none of them computes while another one does, and processors,
     model and measured costs are there once.
     """
-    pairs = [_short(spec) for spec in runtimes] + ([EQUAL] if len(runtimes) > 1 else [])
     return [
         Contender(
             title,
             "bench.peers.coexec_together",
             ours=ours,
-            kinds=tuple(f"{TOGETHER}{pair}.{what}" for pair in pairs for what in whats),
+            kinds=tuple(f"{TOGETHER}{pair}.{what}" for pair in _pairs(runtimes) for what in whats),
             beside_us=True,
             worker="together",
             role=role,
         )
         for role, title, ours, whats in ROLES
     ]
+
+
+BOTH = (("first", "first on both cores"), ("second", "second on both cores"))
+"""A runtime that has the cores of both processors: what this device gives to anyone."""
+
+
+def on_both_cores(runtimes: Sequence[str]) -> list[Contender]:
+    """Each runtime of a pair with the cores of both.
+
+    They are another process: PoCL makes its threads once, for a part of the cores or for all.
+    """
+    kinds = tuple(
+        f"{TOGETHER}{pair}.{what}" for pair in _pairs(runtimes) for what in (LAYER, MODEL, TRAIN)
+    )
+    return [
+        Contender(
+            title,
+            "bench.peers.coexec_both",
+            ours=True,
+            kinds=kinds,
+            beside_us=True,
+            worker="both cores",
+            role=role,
+        )
+        for role, title in BOTH
+    ]
+
+
+def _pairs(runtimes: Sequence[str]) -> list[str]:
+    """Names of the pairs of processors that these runtimes are enough for."""
+    return [_short(spec) for spec in runtimes] + ([EQUAL] if len(runtimes) > 1 else [])
 
 
 def planners() -> list[Contender]:

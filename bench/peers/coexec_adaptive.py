@@ -28,8 +28,9 @@ from coexec.serving.threads import own_cores
 from coexec.training.trainer import Trainer
 
 SINGLE_BEST = "single_best"
-BEFORE, AFTER = 6, 20
-"""Steps before one processor's core gets a load, and those within which it should be answered."""
+BEFORE, AFTER = 60, 20
+"""Steps until other plans are ready and tried, at most; and those within which a load on one
+processor's core should be answered."""
 SLOWER = (1.0, 2.0, 3.0)
 """How many times slower plans take the loaded processor to be, to find the best one."""
 ROUNDS = 2
@@ -43,33 +44,52 @@ class Gone(RuntimeError):
     """What is asked of a processor that was taken away."""
 
 
-class Adapted:
-    """Runs that plan again when another process takes half of the second processor's core."""
+class Steps:
+    """Calls of one function, after something was done with it.
 
-    def __init__(self, pair: Pair) -> None:
-        self.runs = _adaptive(pair)
-        self._step = _step(self.runs, pair)
-        before = [_ms(self._step) for _ in range(BEFORE)]
-        self.runs.settle()
-        cpus = [cpu for core in own_cores(pair.processors[pair.names[1]]) for cpu in core]
-        pair.load = BusyLoop(cpus, os.getpid())
-        after = [_ms(self._step) for _ in range(AFTER)]
-        self._facts = {"before_ms": before, "steps_ms": after}
+    ``results`` are arrays to be compared, ``found`` is what was measured meanwhile.
+    """
+
+    def __init__(
+        self, step: Callable[[], object], results: Sequence[Any], found: Mapping[str, Any]
+    ) -> None:
+        self._step, self._results, self._found = step, results, found
 
     def run(self, count: int) -> None:
         for _ in range(count):
             self._step()
 
     def outputs(self) -> Sequence[Any]:
-        return []
+        return self._results
 
     def facts(self) -> Mapping[str, Any]:
-        """With what happened: steps after the load began, and what was decided then."""
-        happened = [(e.step - BEFORE, e.kind) for e in self.runs.adaptations]
-        return {**self._facts, "adaptations": happened}
+        return self._found
 
 
-class BestLoaded:
+class Adapted(Steps):
+    """Runs that plan again when another process takes half of the second processor's core."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.runs = _adaptive(pair)
+        step = _step(self.runs, pair)
+        before: list[float] = []
+        while not self.runs.is_steady and len(before) < BEFORE:
+            before.append(_ms(step))
+        self.began = len(before)
+        cpus = [cpu for core in own_cores(pair.processors[pair.names[1]]) for cpu in core]
+        pair.load = BusyLoop(cpus, os.getpid())
+        after = [_ms(step) for _ in range(AFTER)]
+        super().__init__(step, [], {"before_ms": before, "steps_ms": after})
+
+    def facts(self) -> Mapping[str, Any]:
+        """With what happened: steps after the load began, what was decided then, in words."""
+        happened = [
+            (event.step - self.began, event.kind, event.text) for event in self.runs.adaptations
+        ]
+        return {**super().facts(), "adaptations": happened}
+
+
+class BestLoaded(Steps):
     """The fastest of several plans under the load that is there."""
 
     def __init__(self, pair: Pair) -> None:
@@ -78,18 +98,8 @@ class BestLoaded:
         actions = {str(plan.policy): action for plan, action in _candidates(pair)}
         measured = in_turns(actions, 0.0, least_rounds=ROUNDS)
         best = min(measured, key=lambda name: measured[name])
-        self._step = actions[best]
-        self._facts = {"tried": len(measured), "plan": best}
-
-    def run(self, count: int) -> None:
-        for _ in range(count):
-            self._step()
-
-    def outputs(self) -> Sequence[Any]:
-        return []
-
-    def facts(self) -> Mapping[str, Any]:
-        return self._facts
+        tried = {name: us / 1e3 for name, us in measured.items()}
+        super().__init__(actions[best], [], {"tried_ms": tried, "plan": best})
 
 
 def _adaptive(pair: Pair) -> AdaptiveTrainer | AdaptiveSession:
@@ -133,7 +143,7 @@ def _runs(pair: Pair, plan: Plan) -> Callable[[], object]:
     return lambda: session.run(pair.feeds)
 
 
-class TakenAway:
+class TakenAway(Steps):
     """A training whose second processor is taken away in the middle of a step.
 
     Results are the losses of all steps and all states behind them.
@@ -142,52 +152,31 @@ class TakenAway:
     def __init__(self, pair: Pair) -> None:
         plain = pair.trainer(pair.processors)
         planner = training_planner(plain, pair.feeds, options(BATCH_PARALLEL))
-        self.trainer = adaptive(plain, planner, pair.names)
-        self._step = _step(self.trainer, pair)
-        losses = [self._step() for _ in range(HELD)]
+        trainer = adaptive(plain, planner, pair.names)
+        step = _step(trainer, pair)
+        losses = [step() for _ in range(HELD)]
         take_away(pair.processors[pair.names[1]])
         start = time.perf_counter()
-        losses.append(self._step())
+        losses.append(step())
         repeated = time.perf_counter() - start
-        losses += [self._step() for _ in range(WITHOUT - 1)]
-        self._results = _results(losses, self.trainer.state())
-        lost = [each.step for each in self.trainer.adaptations if each.kind == "lost"]
-        self._facts = {
-            "steps": self.trainer.steps,
+        losses += [step() for _ in range(WITHOUT - 1)]
+        found = {
+            "steps": trainer.steps,
             "steps_wanted": HELD + WITHOUT,
-            "lost_at": lost,
+            "lost_at": [each.step for each in trainer.adaptations if each.kind == "lost"],
             "lost_step_s": repeated,
         }
-
-    def run(self, count: int) -> None:
-        for _ in range(count):
-            self._step()
-
-    def outputs(self) -> Sequence[Any]:
-        return self._results
-
-    def facts(self) -> Mapping[str, Any]:
-        return self._facts
+        super().__init__(step, _results(losses, trainer.state()), found)
 
 
-class Undisturbed:
+class Undisturbed(Steps):
     """The same training on the first processor alone."""
 
     def __init__(self, pair: Pair) -> None:
         trainer = pair.trainer(pair.alone(0))
-        self._step = _step(trainer, pair)
-        losses = [self._step() for _ in range(HELD + WITHOUT)]
-        self._results = _results(losses, trainer.state())
-
-    def run(self, count: int) -> None:
-        for _ in range(count):
-            self._step()
-
-    def outputs(self) -> Sequence[Any]:
-        return self._results
-
-    def facts(self) -> Mapping[str, Any]:
-        return {}
+        step = _step(trainer, pair)
+        losses = [step() for _ in range(HELD + WITHOUT)]
+        super().__init__(step, _results(losses, trainer.state()), {})
 
 
 def take_away(processor: Processor, launches: int = 1) -> None:

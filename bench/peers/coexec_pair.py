@@ -84,9 +84,8 @@ class Pair:
         return found
 
     def trainer(self, processors: Mapping[str, Processor]) -> Trainer:
-        """A trainer that has not trained: SGD with momentum, no plan yet."""
-        loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.01, momentum=0.9)
-        return Trainer(self.model, loss, optimizer, processors)
+        """A trainer that has not trained and has no plan yet."""
+        return trainer_of(self.model, processors)
 
     def plan_steps(self, trainer: Trainer, policy: str) -> Planning:
         """A plan for steps of a trainer.
@@ -97,6 +96,12 @@ class Pair:
         planning = plan_training(trainer, self.feeds, options(policy))
         _require_own(planning)
         return planning
+
+
+def trainer_of(model: ir.Model, processors: Mapping[str, Processor]) -> Trainer:
+    """SGD with momentum, as all who train a case do."""
+    loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.01, momentum=0.9)
+    return Trainer(model, loss, optimizer, processors)
 
 
 def options(policy: str) -> PlanOptions:

@@ -25,6 +25,13 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 }
 """Two processors of one core each, by a name for them. Those of ``equal`` have the same kernels and
 about the same rate, and both can train."""
+BOTH_CORES: Mapping[str, str] = {
+    CPU_ENGINE: "ort:cpu?cores=0-1",
+    "opencl:intel?cores=1": "opencl:intel?cores=2",
+    "opencl:pocl?cores=1": "opencl:pocl?cores=2",
+    "opencl:pocl?cores=1&first=0": "opencl:pocl?cores=2",
+}
+"""The same runtime on the cores of both."""
 CONVOLUTIONS = (
     ("Conv 7x7/2 3-64 224, batch 1", (1, 3, 224), 64, 7, 2),
     ("Conv 3x3 64-64 56, batch 1", (1, 64, 56), 64, 3, 1),
@@ -145,7 +152,10 @@ def _training(title: str) -> dict[str, Any]:
 
 def _case(pair: str, what: str, name: str, flop: int, spec: dict[str, Any]) -> Case:
     quick = name in QUICK and pair == next(iter(PAIRS))
-    spec |= {"processors": list(PAIRS[pair])}
+    spec |= {
+        "processors": list(PAIRS[pair]),
+        "on_both_cores": [BOTH_CORES[name] for name in PAIRS[pair]],
+    }
     group = f"{GROUPS[what]}, {pair}"
     return Case(f"{name}, {pair}", kind_of(pair, what), spec, group, flop, quick=quick)
 

@@ -1,16 +1,17 @@
 """Training and inference that follow what processors do: slower ones get less, lost ones nothing.
 
-Every run is compared with what the plan predicted (:mod:`coexec.runtime.adapt`). Where that is out
-of date, another plan is made and compiled in the background, and taken over between two runs. A run
-in which a processor fails is repeated on the others. What happened is kept in ``events``, logged,
-and shown. Which plan is followed depends on measured times then: bit-exact repetition of a
-training needs a fixed plan.
+Runs are timed. When they take longer than usual, the other plans that are ready are tried by the
+next runs, and the fastest is followed (:mod:`coexec.planning.adapter`); what is made in the
+background is taken over between two runs. A run in which a processor fails is repeated on the
+others. What happened is kept in ``adaptations``, logged, and shown. Which plan is followed depends
+on measured times then: bit-exact repetition of a training needs a fixed plan.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,8 +24,8 @@ from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
-from coexec.planning.adapter import Adaptation, Adapter, Planner
-from coexec.runtime.adapt import DEFAULT, AdaptOptions
+from coexec.planning.adapter import Adaptation, Adapter, Planner, clock_of
+from coexec.runtime.adapt import DEFAULT, AdaptOptions, busy_us
 from coexec.session import Session
 from coexec.steps.resident import ResidentPrograms
 from coexec.training.trainer import Trainer
@@ -52,14 +53,19 @@ class AdaptiveTrainer(Trainer):
         planner: Planner,
         adapt: AdaptOptions = DEFAULT,
         planned: Sequence[str] = (),
+        clock: Callable[[], float] | None = None,
         **options: Any,
     ) -> None:
         names = planned or [*processors]
         proposal = planner(dict.fromkeys(names, 1.0))
         super().__init__(model, loss, optimizer, processors, plan=proposal.plan, **options)
+        if self.memory.steps is not None:
+            # The budget is for one plan.
+            adapt, proposal = replace(adapt, ready=0), replace(proposal, alternatives=())
         self._adapter: Adapter[ResidentPrograms] = Adapter(
-            processors, planner, proposal, self._prepare, adapt
+            processors, planner, (proposal, self._programs), self._prepare, adapt
         )
+        self._clock = clock or clock_of(processors)
         self._shapes: dict[str, Array] = {}
         self._kept: tuple[dict[str, Array], int] | None = None
         self._since: list[tuple[dict[str, Array], Array]] = []
@@ -73,11 +79,15 @@ class AdaptiveTrainer(Trainer):
         """As :meth:`coexec.training.trainer.Trainer.step`, on the processors that are left."""
         self._shapes = {name: np.empty_like(array) for name, array in feeds.items()}
         self._surely(self._prepare_step)
-        own = Trace() if trace is None else trace
-        first = len(own.events)
-        loss = self._surely(lambda: Trainer.step(self, feeds, labels, own))
+        loss, us, busy = self._surely(
+            lambda: _timed(
+                lambda own: Trainer.step(self, feeds, labels, own),
+                trace or self._adapter.trace(),
+                self._clock,
+            )
+        )
         self._since.append(({n: np.array(a) for n, a in feeds.items()}, np.array(labels)))
-        self._adapter.watch(own, first)
+        self._adapter.watch(self.steps, us, busy)
         return loss
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
@@ -85,17 +95,23 @@ class AdaptiveTrainer(Trainer):
         super().load_state(state, steps)
         self._kept, self._since = None, []
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether no other plan is prepared or tried, nor waits for that."""
+        return self._adapter.is_steady
+
     def settle(self) -> None:
-        """Wait for another plan, if one is being made, and take it over."""
-        prepared = self._adapter.take_over(self.steps, wait=True)
+        """Wait for other plans, if some are being made; the next steps try them."""
+        self._take_over(wait=True)
+
+    def _take_over(self, *, wait: bool = False) -> None:
+        prepared = self._adapter.take_over(self.steps, self._programs, wait)
         if prepared is not None:
             self.switch(prepared)
 
     def _prepare_step(self) -> None:
         """Take another plan over, and copy the states to the host when it is time."""
-        prepared = self._adapter.take_over(self.steps)
-        if prepared is not None:
-            self.switch(prepared)
+        self._take_over()
         if self._kept is None or len(self._since) >= self._adapter.how.keep_every:
             self._kept, self._since = (self.state(), self.steps), []
 
@@ -167,14 +183,16 @@ class AdaptiveSession:
         planner: Planner,
         adapt: AdaptOptions = DEFAULT,
         planned: Sequence[str] = (),
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.model = model
         proposal = planner(dict.fromkeys(planned or [*processors], 1.0))
         self.session = Session(model, processors, follow=proposal.plan)
         self.runs = 0
         self._adapter: Adapter[Session] = Adapter(
-            processors, planner, proposal, self._prepare, adapt
+            processors, planner, (proposal, self.session), self._prepare, adapt
         )
+        self._clock = clock or clock_of(processors)
 
     @property
     def adaptations(self) -> tuple[Adaptation, ...]:
@@ -183,12 +201,13 @@ class AdaptiveSession:
 
     def run(self, feeds: Mapping[str, Array], trace: Trace | None = None) -> dict[str, Array]:
         """Outputs by name, as :meth:`coexec.session.Session.run`."""
-        self.session = self._adapter.take_over(self.runs) or self.session
-        own = Trace() if trace is None else trace
+        self._take_over()
         while True:
-            first = len(own.events)
+            own = trace or self._adapter.trace()
             try:
-                outputs = self.session.run(feeds, trace=own)
+                outputs, us, busy = _timed(
+                    lambda seen: self.session.run(feeds, trace=seen), own, self._clock
+                )
             except NOT_A_LOSS:
                 raise
             except Exception as error:
@@ -196,13 +215,32 @@ class AdaptiveSession:
                     raise
                 self.session = self._adapter.without_lost()
                 continue
-            self._adapter.watch(own, first)
             self.runs += 1
+            self._adapter.watch(self.runs, us, busy)
             return outputs
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether no other plan is prepared or tried, nor waits for that."""
+        return self._adapter.is_steady
+
     def settle(self) -> None:
-        """Wait for another plan, if one is being made, and take it over."""
-        self.session = self._adapter.take_over(self.runs, wait=True) or self.session
+        """Wait for other plans, if some are being made; the next runs try them."""
+        self._take_over(wait=True)
+
+    def _take_over(self, *, wait: bool = False) -> None:
+        self.session = self._adapter.take_over(self.runs, self.session, wait) or self.session
 
     def _prepare(self, plan: Plan, processors: Mapping[str, Processor]) -> Session:
         return Session(self.model, processors, follow=plan)
+
+
+def _timed(
+    run: Callable[[Trace | None], Result], trace: Trace | None, clock: Callable[[], float]
+) -> tuple[Result, float, dict[str, float] | None]:
+    """Its result, its microseconds, and those that processors were busy, if there is a trace."""
+    first = 0 if trace is None else len(trace.events)
+    start = clock()
+    result = run(trace)
+    us = (clock() - start) * 1e6
+    return result, us, None if trace is None else busy_us(trace.events[first:])

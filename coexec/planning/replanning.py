@@ -6,14 +6,14 @@ cost is looked up again, unless a budget of memory decides what the graph is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from coexec.core.processor import Processor
 from coexec.core.types import Array
-from coexec.placement.policies.table import AUTO
+from coexec.placement.policies.table import AUTO, Outcome
 from coexec.planning.adapter import Planner, Proposal
 from coexec.planning.planner import (
     Ground,
@@ -23,6 +23,7 @@ from coexec.planning.planner import (
     plan_inference,
     plan_training,
 )
+from coexec.planning.verification import candidates
 from coexec.training.trainer import Trainer
 
 
@@ -75,13 +76,26 @@ def _planner(
             # Of processors that are lost nothing is kept.
             grounds.clear()
             grounds[tuple(there)] = planning.ground
-        return proposal(planning)
+        # Within a budget of memory, plans of one processor are made in another way.
+        return proposal(planning, [*factors] if again else ())
 
     return propose
 
 
-def proposal(planning: Planning) -> Proposal:
-    """A planning's plan with how long it keeps each processor busy."""
-    chosen = planning.ranking.chosen
-    names = (unit.name for unit in chosen.plain.problem.units)
-    return Proposal(planning.plan, dict(zip(names, chosen.timeline.busy_us, strict=True)))
+def proposal(planning: Planning, names: Collection[str] = ()) -> Proposal:
+    """A planning's plan with how long it keeps each processor busy.
+
+    ``names`` are those of processors of which each alone is an alternative, where it executes all.
+    """
+    others = {} if len(names) < 2 else candidates(planning)
+    alone = (others[f"only {name}"] for name in names if f"only {name}" in others)
+    return Proposal(
+        planning.plan,
+        _busy_us(planning.ranking.chosen),
+        tuple(Proposal(planning.plan_of(each), _busy_us(each)) for each in alone),
+    )
+
+
+def _busy_us(outcome: Outcome) -> dict[str, float]:
+    names = (unit.name for unit in outcome.plain.problem.units)
+    return dict(zip(names, outcome.timeline.busy_us, strict=True))

@@ -1,8 +1,8 @@
 """Noticing that processors do not take the time that a plan predicted.
 
-For each processor an exponential moving average of measured over predicted busy time. It says how
-many times slower than predicted a processor is now; a plan is out of date when these factors differ
-between processors. If all are slower alike, another plan would divide the work in the same way.
+How many times slower than predicted a processor is now is measured over predicted busy time. A plan
+is out of date when these factors differ between processors: if all are slower alike, another one
+would divide the work in the same way. :class:`Drift` watches for that by a moving average of runs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ class AdaptOptions:
 
     ``weight``: of the newest step in the average. ``settle``: steps after a change of plan that are
     not counted, since first runs take longer. ``tolerance``: factors may differ by this share.
-    ``patience``: for so many steps in a row before it counts. ``keep_every``: steps between copies
-    of the states to the host, from which steps are repeated if a processor takes its own with it.
+    ``patience``: for so many steps in a row before it counts. ``ready``: plans beside the one that
+    is followed that stay compiled, each with memory of its own. ``keep_every``: steps between
+    copies of the states to the host, from which steps are repeated if a processor takes its own
+    with it.
     """
 
     weight: float = 0.4
     settle: int = 1
     tolerance: float = 0.2
     patience: int = 3
+    ready: int = 3
     keep_every: int = 20
 
 
@@ -48,19 +51,30 @@ class Drift:
         self._steps += 1
         if self._steps <= self.how.settle:
             return False
-        for name, predicted in self.predicted_us.items():
-            if predicted > 0 and name in busy_us:
-                now = busy_us[name] / predicted
-                before = self.factors.get(name, now)
-                self.factors[name] = before + self.how.weight * (now - before)
-        self._beyond = self._beyond + 1 if self._apart() else 0
+        for name, now in factors_of(busy_us, self.predicted_us).items():
+            before = self.factors.get(name, now)
+            self.factors[name] = before + self.how.weight * (now - before)
+        beyond = are_apart(self.factors, self.predicted_us, self.how.tolerance)
+        self._beyond = self._beyond + 1 if beyond else 0
         return self._beyond >= self.how.patience
 
-    def _apart(self) -> bool:
-        """Whether factors differ; a processor that has no work is as fast as predicted."""
-        idle = {name for name, predicted in self.predicted_us.items() if predicted <= 0}
-        found = [*self.factors.values(), *([1.0] if idle else [])]
-        return bool(found) and max(found) > (1 + self.how.tolerance) * min(found)
+
+def factors_of(busy_us: Mapping[str, float], predicted_us: Mapping[str, float]) -> dict[str, float]:
+    """Measured over predicted time, of processors that have work."""
+    return {
+        name: busy_us[name] / predicted
+        for name, predicted in predicted_us.items()
+        if predicted > 0 and name in busy_us
+    }
+
+
+def are_apart(
+    factors: Mapping[str, float], predicted_us: Mapping[str, float], tolerance: float
+) -> bool:
+    """Whether factors differ; a processor that has no work is as fast as predicted."""
+    idle = any(predicted <= 0 for predicted in predicted_us.values())
+    found = [*factors.values(), *([1.0] if idle else [])]
+    return bool(found) and max(found) > (1 + tolerance) * min(found)
 
 
 def busy_us(events: Iterable[Event]) -> dict[str, float]:

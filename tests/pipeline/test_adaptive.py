@@ -36,12 +36,26 @@ class Gone(RuntimeError):
     """What the driver of a lost device raises."""
 
 
+class Clock:
+    """Seconds of a machine whose processors all work at once: the busiest one decides."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.busy_ns: dict[str, int] = {}
+
+    def __call__(self) -> float:
+        self.now_ns += max(self.busy_ns.values(), default=0)
+        self.busy_ns = {}
+        return self.now_ns * 1e-9
+
+
 class FakeProcessor(ReferenceProcessor):
-    """NumPy under another name: takes ``us`` per submitted node, fails when it is told to."""
+    """NumPy under another name: takes ``ns`` per thousand operations, fails when it is told to."""
 
     def __init__(self, name: str, ns: float = 1000.0) -> None:
         super().__init__()
         self.name = name
+        self.clock: Clock | None = None
         self.ns = ns
         self.slow = 1.0
         self.lost = False
@@ -71,6 +85,9 @@ class FakeProcessor(ReferenceProcessor):
         event = super().submit(executable, buffers, after).event
         # As long as there are floating-point operations: what a share takes follows its samples.
         duration = round(sum(part.flop for part in event.parts) * self.slow * self.ns / 1000)
+        if self.clock is not None:
+            busy = self.clock.busy_ns
+            busy[self.name] = busy.get(self.name, 0) + duration
         return Done(replace(event, start_ns=0, end_ns=duration, parts=()))
 
     def _check(self) -> None:
@@ -84,8 +101,14 @@ def feeds_of(step: int) -> tuple[dict[str, Array], Array]:
     return {"x": data["x"][rows]}, data["labels"][rows]
 
 
-def build(processors: Mapping[str, FakeProcessor], adapt: AdaptOptions = HOW) -> AdaptiveTrainer:
-    """A trainer on these processors that divides batches by how slow they are."""
+def build(processors: Mapping[str, FakeProcessor], *, alone: Sequence[str] = ()) -> AdaptiveTrainer:
+    """A trainer on these processors that divides batches by how slow they are.
+
+    ``alone``: those of which each alone is an alternative from the start.
+    """
+    clock = Clock()
+    for each in processors.values():
+        each.clock = clock
     model = coexec.load(network(dropout=True))
     loss, optimizer = SoftmaxCrossEntropy(), SGD(0.05, momentum=0.9)
     plain = Trainer(model, loss, optimizer, processors)
@@ -103,9 +126,10 @@ def build(processors: Mapping[str, FakeProcessor], adapt: AdaptOptions = HOW) ->
             return Proposal(Plan(places, policy="test"), {names[0]: work * BATCH})
         rows = balanced_rows({name: factors[name] for name in names}, BATCH)
         busy = {name: rows[name] * factors[name] * work for name in names}
-        return Proposal(Plan(places, policy="test", batch=rows), busy)
+        others = tuple(planner({name: factors[name]}) for name in alone)
+        return Proposal(Plan(places, policy="test", batch=rows), busy, others)
 
-    return AdaptiveTrainer(model, loss, optimizer, processors, planner, adapt)
+    return AdaptiveTrainer(model, loss, optimizer, processors, planner, HOW, clock=clock)
 
 
 def expected(steps: int) -> tuple[list[float], dict[str, Array]]:
@@ -130,23 +154,85 @@ def two() -> dict[str, FakeProcessor]:
     return {name: FakeProcessor(name) for name in ("a", "b")}
 
 
+def steps_of(trainer: AdaptiveTrainer, first: int, last: int) -> list[float]:
+    """Losses of these steps; what is made in the background is there before the next one."""
+    losses = []
+    for step in range(first, last):
+        losses.append(trainer.step(*feeds_of(step)))
+        trainer.settle()
+    return losses
+
+
+def followed(trainer: AdaptiveTrainer) -> Plan:
+    assert trainer.followed is not None
+    return trainer.followed
+
+
 def test_a_slower_processor_gets_fewer_samples_within_a_few_steps() -> None:
     processors = two()
     trainer = build(processors)
-    losses = [trainer.step(*feeds_of(step)) for step in range(5)]
-    trainer.settle()
-    first = trainer.followed
-    assert first is not None
+    losses = steps_of(trainer, 0, 12)
+    assert trainer.is_steady
+    before = followed(trainer).batch["b"]
     processors["b"].slow = 3.0
-    for step in range(5, 14):
-        losses.append(trainer.step(*feeds_of(step)))
-        trainer.settle()
-    now = trainer.followed
-    assert now is not None
-    assert first.batch["b"] >= 5
-    assert now.batch["b"] <= 4
-    assert [each.kind for each in trainer.adaptations][-1] in ("replanned", "kept")
-    assert trainer.adaptations[-1].factors["b"] > 1.8 * trainer.adaptations[-1].factors["a"]
+    losses += steps_of(trainer, 12, 30)
+    assert before >= 5
+    assert followed(trainer).batch["b"] <= 4
+    noticed, *_, last = trainer.adaptations
+    assert (noticed.kind, last.kind) == ("noticed", "replanned")
+    assert noticed.step == 15
+    assert noticed.factors["b"] > 1.8 * noticed.factors["a"]
+    agrees(trainer, losses)
+
+
+def test_a_plan_that_is_ready_is_followed_before_another_one_is_made() -> None:
+    """Beside a load on one processor, the other one alone needs no compiling."""
+    processors = two()
+    trainer = build(processors, alone=("a", "b"))
+    losses = steps_of(trainer, 0, 20)
+    assert trainer.is_steady
+    assert set(followed(trainer).batch) == {"a", "b"}
+    processors["b"].slow = 20.0
+    losses += [trainer.step(*feeds_of(step)) for step in range(20, 27)]
+    assert followed(trainer).named == ("a",)
+    losses += steps_of(trainer, 27, 40)
+    agrees(trainer, losses)
+
+
+def test_when_a_load_goes_away_the_first_plan_is_followed_again() -> None:
+    processors = two()
+    trainer = build(processors, alone=("a", "b"))
+    losses = steps_of(trainer, 0, 20)
+    first = followed(trainer)
+    processors["b"].slow = 20.0
+    losses += steps_of(trainer, 20, 50)
+    assert followed(trainer) != first
+    processors["b"].slow = 1.0
+    losses += steps_of(trainer, 50, 250)
+    assert followed(trainer) == first
+    agrees(trainer, losses)
+
+
+def test_nothing_changes_while_times_are_as_they_were() -> None:
+    trainer = build(two(), alone=("a", "b"))
+    steps_of(trainer, 0, 60)
+    (event,) = trainer.adaptations
+    assert event.kind == "kept"
+
+
+def test_what_is_ready_is_followed_when_a_processor_is_lost() -> None:
+    processors = two()
+    trainer = build(processors, alone=("a", "b"))
+    losses = steps_of(trainer, 0, 20)
+
+    def none(_factors: Mapping[str, float]) -> Proposal:
+        raise AssertionError("nothing has to be planned")
+
+    trainer._adapter.planner = none
+    processors["b"].lost = True
+    losses += steps_of(trainer, 20, 26)
+    assert list(trainer.processors) == ["a"]
+    assert followed(trainer).named == ("a",)
     agrees(trainer, losses)
 
 
@@ -226,12 +312,11 @@ def test_a_plan_that_fails_is_told_and_the_training_goes_on() -> None:
         raise ProcessorError("no plan today")
 
     trainer._adapter.planner = broken
+    losses += steps_of(trainer, 3, 8)
     processors["b"].slow = 4.0
-    for step in range(3, 9):
-        losses.append(trainer.step(*feeds_of(step)))
-        trainer.settle()
-    assert {each.kind for each in trainer.adaptations} == {"failed"}
-    assert "no plan today" in trainer.adaptations[0].text
+    losses += steps_of(trainer, 8, 14)
+    assert [each.kind for each in trainer.adaptations] == ["noticed", "failed"]
+    assert "no plan today" in trainer.adaptations[1].text
     agrees(trainer, losses)
 
 

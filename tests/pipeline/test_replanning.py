@@ -13,6 +13,8 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.planning import batch as batch_module
 from coexec.planning import planner as planning_module
+from coexec.planning.adapter import Adaptation
+from coexec.planning.adaptive import adaptive
 from coexec.planning.planner import PlanOptions, plan_inference, plan_training
 from coexec.planning.replanning import inference_planner, training_planner
 from tests.pipeline.small import FEATURES, network
@@ -67,7 +69,16 @@ def test_runs_are_planned_again_as_if_from_the_start(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(planning_module, "build_problem", None)
     assert planner(factors).plan == expected.plan
     # What is known is not changed by it.
-    assert planner({CPU: 1.0, GPU: 1.0}) == first
+    assert replace(first, alternatives=()) == planner({CPU: 1.0, GPU: 1.0})
+
+
+def test_each_processor_alone_is_an_alternative_to_the_first_plan() -> None:
+    model = coexec.load(network())
+    planner = inference_planner(model, FEEDS, open_all([CPU, GPU]), HOW)
+    first = planner({CPU: 1.0, GPU: 1.0})
+    assert [each.plan.named for each in first.alternatives] == [(CPU,), (GPU,)]
+    for name, each in zip((CPU, GPU), first.alternatives, strict=True):
+        assert [unit for unit, us in each.busy_us.items() if us > 0] == [name]
 
 
 def test_a_division_of_the_batch_is_built_once(trainer: coexec.Trainer) -> None:
@@ -84,3 +95,21 @@ def test_with_a_processor_less_another_problem_is_built(trainer: coexec.Trainer)
     planner = training_planner(trainer, FEEDS, HOW)
     planner({CPU: 1.0, GPU: 1.0})
     assert planner({CPU: 1.0}).plan.named == (CPU,)
+
+
+def adaptations_in_virtual_time() -> tuple[Adaptation, ...]:
+    """Of a training that is watched until it has settled."""
+    names = [name.partition("?")[0] for name in (CPU, GPU)]
+    plain = coexec.Trainer(coexec.load(network()), SoftmaxCrossEntropy(), SGD(0.1), names)
+    feeds, labels = {"x": np.ones((8, FEATURES), np.float32)}, np.zeros(8, np.int64)
+    trainer = adaptive(plain, training_planner(plain, feeds, HOW), names)
+    for _ in range(40):
+        trainer.step(feeds, labels)
+    assert trainer.is_steady
+    return trainer.adaptations
+
+
+def test_in_virtual_time_the_same_is_tried_at_the_same_steps() -> None:
+    first = adaptations_in_virtual_time()
+    assert first
+    assert first == adaptations_in_virtual_time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 
 from bench.__main__ import chosen_suites
 from bench.coexec_targets import back, coexecution
-from bench.contenders import ours, together
+from bench.contenders import on_both_cores, ours, together
 from bench.peers.coexec_adaptive import Gone, take_away
+from bench.peers.coexec_both import open_peer
 from bench.peers.coexec_together import ROLES
 from bench.record import Record
 from bench.suites import SUITES
+from coexec import zoo
 from coexec.core.types import OpCall, Region, TensorType
+from coexec.frontend.export import save_model
 from coexec.processors.reference.processor import ReferenceProcessor
 
 
@@ -73,6 +77,42 @@ def test_targets_of_coexecution_are_computed_from_the_rows() -> None:
     }
 
 
+def test_a_runtime_on_both_cores_is_what_plans_are_held_against_and_no_plan() -> None:
+    times = {"one alone": 2.0, "other alone": 2.0, "operator split": 1.25, "auto": 1.25}
+    both = {"first on both cores": 1.0, "second on both cores": 1.5}
+    lines = coexecution({"cases": [layer_of("a", "layers, x", times | both)]})
+    told = {work: measured for work, _, measured in lines}
+    work = "layers, x: speed of operator split against the faster runtime on both cores"
+    assert told[work] == "geometric mean 80%, least 80% (a)"
+    assert told["auto's plan behind the best plan that was run"].startswith("median 0.0%")
+
+
+def test_both_cores_take_part_where_plans_are_compared() -> None:
+    everybody = on_both_cores(["opencl:intel", "opencl:pocl"])
+    assert {c.process for c in everybody} == {"both cores"}
+    for case in SUITES["coexec"].cases:
+        taking = [c.role for c in everybody if c.takes(case.kind, case.spec)]
+        compared = case.kind.rpartition(".")[2] in ("layer", "model", "train")
+        assert taking == (["first", "second"] if compared else [])
+        assert len(case.spec["on_both_cores"]) == 2
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_runtime_on_both_cores_computes_without_a_plan(tmp_path: Path, trains: bool) -> None:
+    save_model(zoo.build("digits_cnn", batch=4), tmp_path / "model.onnx")
+    x = np.ones((4, 1, 8, 8), np.float32)
+    np.savez(tmp_path / "data.npz", x=x, labels=np.zeros(4, np.int64))
+    spec: dict[str, Any] = {
+        "onnx": str(tmp_path / "model.onnx"),
+        "data": str(tmp_path / "data.npz"),
+    }
+    spec |= {"on_both_cores": ["reference", "opencl:pocl"], "trains": trains}
+    job = open_peer({}).prepare({"spec": spec, "kind": "coexec.x.model", "role": "second"})
+    job.run(1)
+    (found,) = job.outputs()
+    assert np.isfinite(found).all()
+
+
 def row(peer: str, seconds: float, **facts: Any) -> dict[str, Any]:
     base = {"peer": peer, "ours": True, "seconds": seconds, "facts": facts}
     return base | {"ratio": {"value": seconds}}
@@ -94,7 +134,12 @@ def test_steps_are_back_once_they_stay_near_the_best_plan() -> None:
 
 def test_what_was_withstood_is_told_with_its_figures() -> None:
     steps = [3.0e3, 3.0e3, *[1.0e3] * 18]
-    adapted = row("adapted to the load", 1.05, steps_ms=steps, adaptations=[[2, "replanned"]])
+    adapted = row(
+        "adapted to the load",
+        1.05,
+        steps_ms=steps,
+        adaptations=[[-9, "kept", ""], [2, "replanned", "x"]],
+    )
     best = row("best plan found for the load", 1.0, plan="only a")
     loaded = {"name": "load", "group": "g", "rows": [adapted, best]}
     facts = {"steps": 10, "steps_wanted": 10, "lost_step_s": 1.5}
