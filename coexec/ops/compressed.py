@@ -53,6 +53,11 @@ def blocks_of(size: int) -> int:
     return -(-size // BLOCK)
 
 
+def code_bytes(size: int, dtype: np.dtype[Any], bits: int) -> int:
+    """Of a tensor in blocks: codes, and two ends for each block."""
+    return blocks_of(size) * (BLOCK * bits // 8 + 2 * compute_type(dtype).itemsize)
+
+
 def compute_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """What ends are kept and codes are computed in."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)

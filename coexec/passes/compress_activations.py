@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from coexec.core.types import TensorType
-from coexec.ops.compressed import BLOCK, blocks_of
+from coexec.ops.compressed import BLOCK, code_bytes
 from coexec.ops.elementwise import is_float
 from coexec.ops.node import type_of
 from coexec.passes.insert import Inserter, New
@@ -138,9 +138,8 @@ class _Lossy:
         )
 
     def _small_bytes(self, kept: Kept) -> int:
-        """Of a tensor in blocks: codes and two ends for each."""
-        blocks = blocks_of(type_of(kept.value).size)
-        return blocks * (BLOCK * (4 if self.how == "int4" else 8) // 8 + 8)
+        kind = type_of(kept.value)
+        return code_bytes(kind.size, kind.dtype, 4 if self.how == "int4" else 8)
 
     def _compress(self, kept: Kept) -> None:
         pools = self.how == "pooled" and all(map(_pools, kept.uses))

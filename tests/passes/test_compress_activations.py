@@ -164,6 +164,25 @@ def test_gradients_on_opencl_are_those_of_the_reference() -> None:
         assert distance(found, expected) < error
 
 
+@pytest.mark.parametrize("how", ["int8", "int4"])
+def test_kernels_that_write_and_read_codes_train_as_the_reference(how: Activations) -> None:
+    """Normalisations and gradients of a whole network, of which little is expanded in full."""
+    rng = np.random.default_rng(4)
+    x = {"x": rng.standard_normal((16, 1, 8, 8)).astype(np.float32)}
+
+    def trained(processor: str) -> dict[str, Array]:
+        model = coexec.load(zoo.build("digits_cnn", batch=16))
+        optimizer = SGD(1e-2, momentum=0.9)
+        trainer = coexec.Trainer(
+            model, SoftmaxCrossEntropy(), optimizer, [processor], activations=how
+        )
+        for _ in range(2):
+            trainer.step(x, np.arange(16) % 10)
+        return {name: value for name, value in trainer.state().items() if "#" in name}
+
+    assert distance(trained(THOROUGH[0]), trained("reference")) < 1e-2
+
+
 def test_tensors_of_residual_networks_are_made_again_for_readers_far_apart() -> None:
     """Held for both, a tensor would be there in full for half of the backward pass."""
     arrays = {"x": np.zeros((2, 3, 32, 32), np.float32)}

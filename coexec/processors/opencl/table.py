@@ -13,6 +13,7 @@ from coexec.processors.opencl.kernels import (
     chain,
     compress,
     conv,
+    conv_coded,
     creation,
     gemm,
     index,
@@ -20,11 +21,13 @@ from coexec.processors.opencl.kernels import (
     movement,
     norm,
     norm_activated,
+    norm_coded,
     norm_shares,
     optim,
     optim_8bit,
     pad,
     pool,
+    pool_coded,
     pool_taps,
     quantize,
     random,
@@ -68,7 +71,14 @@ FAMILIES: tuple[KernelFamily, ...] = (
     optim_8bit.FAMILY,
 )
 
-INTERNAL: tuple[KernelFamily, ...] = (chain.FAMILY, norm_activated.FAMILY, gemm.BIASED_FAMILY)
+INTERNAL: tuple[KernelFamily, ...] = (
+    chain.FAMILY,
+    norm_activated.FAMILY,
+    norm_coded.FAMILY,
+    conv_coded.FAMILY,
+    pool_coded.FAMILY,
+    gemm.BIASED_FAMILY,
+)
 """Families of operators that only the compiler of regions makes."""
 
 KERNELS: Mapping[str, KernelFamily] = MappingProxyType(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from coexec.core.types import Region
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.fusion.bias import fuse_bias
+from coexec.processors.opencl.fusion.compression import fuse_compression
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
@@ -18,6 +19,7 @@ Rewrite = Callable[[Region, DeviceFacts], Region]
 REWRITES: tuple[Rewrite, ...] = (
     pass_through,
     fuse_normalisation,
+    fuse_compression,
     fuse_bias,
     fuse_elementwise,
     fuse_epilogues,

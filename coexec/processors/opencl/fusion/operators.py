@@ -13,10 +13,21 @@ from coexec.processors.opencl.fusion.activated import (
 )
 from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
+from coexec.processors.opencl.fusion.coded import (
+    EXPANDING,
+    EXPANDING_WEIGHT,
+    KEEPING,
+    KEEPING_TAPS,
+    coded_of,
+)
 from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
 
 FUSED_OPERATORS = {
-    op.identifier: op for op in (CHAIN, ACTIVATED, ACTIVATED_GRAD, ACTIVATED_SUMS, BIASED, FINISHED)
+    op.identifier: op
+    for op in (
+        *(CHAIN, ACTIVATED, ACTIVATED_GRAD, ACTIVATED_SUMS, BIASED, FINISHED),
+        *(KEEPING, KEEPING_TAPS, EXPANDING, EXPANDING_WEIGHT),
+    )
 }
 
 
@@ -51,6 +62,10 @@ def title(call: OpCall) -> str:
         return f"{title(own.core)}+{title(own.chain)}"
     if call.identifier == BIASED.identifier:
         return "MatMul+Add"
+    if call.identifier in (KEEPING.identifier, KEEPING_TAPS.identifier):
+        return f"{title(coded_of(call).call)}+CompressBlocks"
+    if call.identifier in (EXPANDING.identifier, EXPANDING_WEIGHT.identifier):
+        return f"DecompressBlocks+{title(coded_of(call).call)}"
     if call.identifier != CHAIN.identifier:
         return "+".join(dict.fromkeys(activated_of(call).kinds))
     return "+".join(dict.fromkeys(step.call.identifier for step in chain_of(call).steps))

@@ -13,28 +13,11 @@
 #ifndef ACC
 #define ACC float /* type to compute in */
 #endif
-#ifndef E
-#define E float /* element type of ends */
-#endif
-#ifndef BITS
-#define BITS 8 /* bits of a code: 4 or 8 */
-#endif
 #ifndef LANES
 #define LANES 1 /* 0: the kernels that go value by value */
 #endif
 
-#define BLOCK 64
-#define PLACES (32 / BITS)
-#define WORDS (BLOCK / PLACES)
-#define LEVELS ((1 << BITS) - 1)
-#define NARROWEST (ACC)1e-30f /* ends that are no further apart count as equal */
-
-/* Codes per unit; 0: all values are the lower end. */
-static inline __attribute__((always_inline)) ACC rate_of(const ACC low, const ACC high)
-{
-    const ACC span = high - low;
-    return span > NARROWEST ? (ACC)LEVELS / span : (ACC)0;
-}
+#include "blocks.cl"
 
 static inline __attribute__((always_inline)) void compress_one(__global const T *x,
                                                                __global uint *words,
@@ -98,46 +81,7 @@ __kernel void decompress_naive(__global const uint *words, __global const E *end
 #else
 
 #include "alone.cl"
-
-typedef JOIN(uint, V) codes_of_lanes;
-typedef codes_of_lanes packed __attribute__((aligned(4))); /* anywhere in words */
-#define BITS_OF(v) JOIN(as_uint, V)(v)
-#define FLOAT_OF(bits) JOIN(as_float, V)(bits)
-
-#define LEAST(a, b) ((a) < (b) ? (a) : (b))
-#define MOST(a, b) ((a) > (b) ? (a) : (b))
-
-/* Halves are folded onto each other until one lane is left. */
-#define FOLD(name, BEST)                                                       \
-    static inline __attribute__((always_inline)) ACC name(const fetched v)     \
-    {                                                                          \
-        FOLD_16(BEST)                                                          \
-        FOLD_8(BEST)                                                           \
-        const JOIN(ACC, 2) pair = BEST(four.lo, four.hi);                      \
-        return BEST(pair.x, pair.y);                                           \
-    }
-#if V == 16
-#define FOLD_16(BEST) const JOIN(ACC, 8) eight = BEST(v.lo, v.hi);
-#else
-#define FOLD_16(BEST) const fetched eight = v;
-#endif
-#if V >= 8
-#define FOLD_8(BEST) const JOIN(ACC, 4) four = BEST(eight.lo, eight.hi);
-#else
-#define FOLD_8(BEST) const fetched four = eight;
-#endif
-FOLD(LEAST_LANE, LEAST)
-FOLD(MOST_LANE, MOST)
-
-#define AT(w, place) (*(__global const stored *)(from + (place) * WORDS + (w)))
-
-/* A float below 2^23 that has 1.5 * 2^23 added holds its rounded value in its lowest bits. */
-#define SHIFTED 12582912.0f
-#define CODE(v, code)                                                          \
-    fetched code = (v - low) * rate;                                           \
-    code = LEAST(MOST(code, (fetched)1), (fetched)(LEVELS - 1));               \
-    code = v == high ? (fetched)LEVELS : code;                                 \
-    code = v == low ? (fetched)0 : code;
+#include "block_vectors.cl"
 
 __kernel ALONE void compress(__global const T *x, __global uint *words, __global E *ends,
                              const int size, const int blocks)
@@ -146,32 +90,10 @@ __kernel ALONE void compress(__global const T *x, __global uint *words, __global
     const int end = (int)((long)blocks * (item + 1) / count);
     for (int block = (int)((long)blocks * item / count); block < end; ++block) {
         __global const T *from = x + block * BLOCK;
-        __global uint *to = words + block * WORDS;
-        if (size - block * BLOCK < BLOCK) {
-            compress_one(from, to, ends + 2 * block, size - block * BLOCK);
-            break;
-        }
-        fetched lows = WIDEN(AT(0, 0)), highs = lows;
-        for (int i = V; i < BLOCK; i += V) {
-            const fetched v = WIDEN(AT(i, 0));
-            lows = v < lows ? v : lows;
-            highs = v > highs ? v : highs;
-        }
-        const ACC least = LEAST_LANE(lows), most = MOST_LANE(highs);
-        ends[2 * block] = (E)least;
-        ends[2 * block + 1] = (E)most;
-        const ACC step = rate_of(least, most);
-        const fetched low = least, high = most, rate = step;
-        for (int w = 0; w < WORDS; w += V) {
-            codes_of_lanes word = 0;
-            for (int place = 0; place < PLACES; ++place) {
-                const fetched v = WIDEN(AT(w, place));
-                CODE(v, code)
-                word |= (BITS_OF(code + SHIFTED) & (uint)LEVELS) << (uint)(place * BITS);
-            }
-            if (!(step > 0)) word = 0;
-            *(__global packed *)(to + w) = word;
-        }
+        if (size - block * BLOCK < BLOCK)
+            compress_one(from, words + block * WORDS, ends + 2 * block, size - block * BLOCK);
+        else
+            compress_block(from, words + block * WORDS, ends + 2 * block);
     }
 }
 
@@ -182,23 +104,10 @@ __kernel ALONE void decompress(__global const uint *words, __global const E *end
     const int end = (int)((long)blocks * (item + 1) / count);
     for (int block = (int)((long)blocks * item / count); block < end; ++block) {
         __global const uint *from = words + block * WORDS;
-        __global T *to = x + block * BLOCK;
-        if (size - block * BLOCK < BLOCK) {
-            decompress_one(from, ends + 2 * block, to, size - block * BLOCK);
-            break;
-        }
-        const fetched low = (ACC)ends[2 * block], high = (ACC)ends[2 * block + 1];
-        for (int w = 0; w < WORDS; w += V) {
-            const codes_of_lanes word = *(__global const packed *)(from + w);
-            for (int place = 0; place < PLACES; ++place) {
-                /* The lowest bits of 2^23 and above count ones. */
-                const codes_of_lanes code = word >> (uint)(place * BITS) & (uint)LEVELS;
-                const fetched whole = FLOAT_OF(code | 0x4B000000u) - 8388608.0f;
-                const fetched share = whole * (1.0f / LEVELS);
-                *(__global stored *)(to + place * WORDS + w) =
-                    NARROW(low * (1.0f - share) + high * share);
-            }
-        }
+        if (size - block * BLOCK < BLOCK)
+            decompress_one(from, ends + 2 * block, x + block * BLOCK, size - block * BLOCK);
+        else
+            expand_block(from, ends + 2 * block, x + block * BLOCK);
     }
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coexec.core.types import OpCall
+from coexec.ops.compressed import BLOCK
 from coexec.processors.opencl.family import (
     Argument,
     DeviceFacts,
@@ -127,7 +128,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     if depthwise_lanes.suits(call, w, shares.lanes):
         return depthwise_lanes.lower(call, w, shares.lanes, facts)
     if call.identifier == "coexec::ConvWeightGrad":
-        return _weight(call, w, shares)
+        return _weight(call, w, shares, (inp(0),))
     if call.identifier == "Conv":
         return _forward(call, w, shares, w.pads[1:], w.in_size[1:], w.out_size[1:], reverse=False)
     if w.strides == (1, 1, 1):
@@ -135,6 +136,26 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         pads = (reach[0] - w.pads[1], reach[1] - w.pads[2])
         return _forward(call, w, shares, pads, w.out_size[1:], w.in_size[1:], reverse=True)
     return _back(call, w, shares)
+
+
+def refuse_codes(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why the gradient of the weights cannot expand planes of x, else ``None``."""
+    if call.identifier != "coexec::ConvWeightGrad":
+        return "only the gradient of the weights reads codes"
+    refusal = refuse(call, facts)
+    if refusal:
+        return refusal
+    if call.output(0).dtype != np.float32:
+        return f"codes of {call.output(0).dtype.name} have kernels of their own"
+    lanes = max(facts.vector_bytes, LEAST_VECTOR_BYTES) // 4
+    if depthwise_lanes.suits(call, Window.of(call), lanes):
+        return "channels in a vector's lanes: planes are small"
+    return None
+
+
+def lower_codes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int], bits: int) -> Lowering:
+    """The gradient of the weights, with words of x as operand 0 and ends as operand 2."""
+    return _weight(call, Window.of(call), Shares.of(call, facts, params), (inp(0), inp(2)), bits)
 
 
 def _forward(
@@ -207,7 +228,10 @@ def _back(call: OpCall, w: Window, shares: Shares) -> Lowering:
     )
 
 
-def _weight(call: OpCall, w: Window, shares: Shares) -> Lowering:
+def _weight(
+    call: OpCall, w: Window, shares: Shares, x: tuple[Argument, ...], bits: int = 0
+) -> Lowering:
+    """``x``: the operand, or its words and ends of codes of ``bits`` bits."""
     (_, k1, k2), (_, s1, s2), (_, d1, d2) = w.kernel, w.strides, w.dilations
     (i1, i2), (o1, o2), (p1, p2) = w.in_size[1:], w.out_size[1:], w.pads[1:]
     result, lanes = call.output(0), shares.lanes
@@ -225,11 +249,15 @@ def _weight(call: OpCall, w: Window, shares: Shares) -> Lowering:
     tasks = w.out_channels // more
     together = _side_by_side(i1 * i2, -(-o1 // band), tasks // shares.slots)
     slot = grid + more * (right + together * w.taps * lanes) + w.taps
+    slot += i1 * i2 + 2 * BLOCK if bits else 0
     numbers = (w.batch, tasks, -(-o1 // band), band, w.out_channels, w.outer, slot, grid, right)
     place = (i1, i2, o1, o2, k1, k2, s1, p1, p2, d1, d2, sheet, y_pitch)
     sizes = (*place, int(stays), int(fits), together)
     defines = shares.defines(result.dtype) | {"GROUP": group, "MORE": more, "S2": s2}
-    operands = (inp(0), inp(1), out(0))
+    if bits:
+        defines["BITS"] = bits
+        x = (*x, i32(slot - i1 * i2 - 2 * BLOCK))
+    operands = (*x, inp(1), out(0))
     return shares.kernel(
         "depthwise_weight", "depthwise_weight", operands, tasks, slot, (*numbers, *sizes), defines
     )

@@ -7,6 +7,8 @@
  * (see plane.cl), unless vectors fit them where they are, and sums products of rows for GROUP taps at
  * once. Rows of y are filled up with zeros to whole vectors. Small planes are done for `together`
  * tasks image by image, so that memory is read in long runs.
+ * BITS: defined where x is there as blocks of codes (compress.cl): each plane is expanded, to
+ * `window_at` of the slot.
  * Geometry: one work-item per slot of scratch, work-groups of one. */
 
 #ifndef GROUP
@@ -20,6 +22,14 @@
 #endif
 
 #include "plane.cl"
+
+#ifdef BITS
+#include "blocks.cl"
+#include "block_vectors.cl"
+#define X_ARGUMENT __global const uint *words, __global const E *ends, const int window_at,
+#else
+#define X_ARGUMENT __global const T *x,
+#endif
 
 #if GROUP == 9
 #define EACH_TAP(F) F(0) F(1) F(2) F(3) F(4) F(5) F(6) F(7) F(8)
@@ -59,7 +69,7 @@ INLINE ACC sum_lanes(__global const ACC *lanes)
 }
 
 __kernel ALONE void depthwise_weight(
-    __global const T *x, __global const T *y, __global T *w, __global ACC *slots, const int images,
+    X_ARGUMENT __global const T *y, __global T *w, __global ACC *slots, const int images,
     const int tasks, const int bands, const int band, const int channels, const int multiplier,
     const int slot_size, const int grid_size, const int right_size, const int i1, const int i2,
     const int o1, const int o2, const int k1, const int k2, const int s1, const int p1,
@@ -86,7 +96,13 @@ __kernel ALONE void depthwise_weight(
             const int out_plane = image * channels + channel;
             const int source = multiplier == 1 ? out_plane : out_plane / multiplier;
             __global ACC *sums = base + own * MORE * taps * V;
+#ifdef BITS
+            const int from = source * i1 * i2;
+            __global const T *plane = grid + window_at + from % BLOCK;
+            if (number == 0) expand_run(words, ends, grid + window_at, from, i1 * i2);
+#else
             __global const T *plane = x + source * i1 * i2;
+#endif
             __global const T *result = y + out_plane * o1 * o2 + top * o2;
             __global const ACC *left = grid, *right0 = right;
             int apart = right_size;

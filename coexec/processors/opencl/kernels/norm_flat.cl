@@ -4,9 +4,11 @@
  * every image is walked alike: sums are kept for each position of the run and added up by channel at
  * the end. They are taken around the channel's mean over an eighth of the images, so that nothing
  * cancels however far the mean is from 0 (the error grows by a factor of 8 at most).
- * Item i has an even share of the runs, in order; run g has the channels from channels * g / runs on,
- * and V elements at least. What a whole vector does not reach at its end is computed as one that
- * overlaps the one before; its sums stand behind those of the others until they are added up.
+ * Item i has an even share of the runs, in order; run g has the channels from channels * g / runs
+ * on, counted in granules (where tensors are blocks of codes, channels whose planes are whole
+ * blocks), and V elements at least. What a whole vector does not reach at its end is computed as
+ * one that overlaps the one before; its sums stand behind those of the others until they are added
+ * up.
  * slots: RECORDS + 1 records of slot_size elements for each item, slot_size being no less than a run
  * + 2 * V, and than RECORDS times its channels.
  * Geometry: one work-item per slot, work-groups of one. Results are deterministic. */
@@ -49,7 +51,7 @@ INLINE void settle(__global ACC *sums, const int n)
 #define RECORDS 3
 #define CENTRED(k)                                                                              \
     {                                                                                           \
-        const fetched v = counted##k * (GET(x + i + o##k) - centre);                            \
+        const fetched v = counted##k * (X_AT(i + o##k) - centre);                            \
         sum += v;                                                                               \
         square += v * v;                                                                        \
     }
@@ -58,12 +60,14 @@ INLINE void settle(__global ACC *sums, const int n)
     const fetched shift = AT(centres + 2 * slot_size + f);
 
 ALONE __kernel void batch_flat(__global const T *x, __global const TP *scale,
-                               __global const TP *bias, RESIDUAL_ARGUMENT __global T *y,
+                               __global const TP *bias, RESIDUAL_ARGUMENT KEEP_X_ARGUMENT
+                               KEEP_Y_ARGUMENT __global T *y,
                                __global const TS *old_means, __global const TS *old_variances,
                                __global TS *new_means, __global TS *new_variances,
                                const int running, __global ACC *slots, const int images,
-                               const int channels, const int inner, const int runs,
-                               const int slot_size, const float epsilon, const float momentum)
+                               const int channels, const int inner, const int granule,
+                               const int runs, const int slot_size, const float epsilon,
+                               const float momentum)
 
 #else
 
@@ -72,7 +76,7 @@ ALONE __kernel void batch_flat(__global const T *x, __global const TP *scale,
 #define RECORDS 5
 #define CENTRED(k)                                                                              \
     {                                                                                           \
-        const fetched v = counted##k * (GET(x + i + o##k) - centre);                            \
+        const fetched v = counted##k * (X_AT(i + o##k) - centre);                            \
         const fetched down = counted##k * FLOW(i + o##k);                                       \
         sum += v;                                                                               \
         along += down * v;                                                                      \
@@ -84,12 +88,12 @@ ALONE __kernel void batch_flat(__global const T *x, __global const TP *scale,
     const fetched slope = AT(centres + 2 * slot_size + f);                                      \
     const fetched level = AT(centres + 3 * slot_size + f);
 
-ALONE __kernel void batch_grad_flat(__global const T *x, __global const TP *scale,
+ALONE __kernel void batch_grad_flat(X_ARGUMENT __global const TP *scale,
                                     __global const T *dy, RESULT_ARGUMENT MASKED_ARGUMENT
                                     __global T *dx, __global TP *dscale, __global TP *dbias,
                                     __global ACC *slots, const int images, const int channels,
-                                    const int inner, const int runs, const int slot_size,
-                                    const float epsilon)
+                                    const int inner, const int granule, const int runs,
+                                    const int slot_size, const float epsilon)
 
 #endif
 {
@@ -100,13 +104,14 @@ ALONE __kernel void batch_grad_flat(__global const T *x, __global const TP *scal
     __global ACC *centres = slots + (RECORDS + 1) * slot_size * item;
     __global ACC *found = centres + slot_size, *table = centres + RECORDS * slot_size;
     for (int run = (int)((long)runs * item / items); run < end_run; ++run) {
-        const int first = (int)((long)channels * run / runs);
-        const int last = (int)((long)channels * (run + 1) / runs), n = (last - first) * inner;
+        const int first = (int)((long)(channels / granule) * run / runs) * granule;
+        const int last = (int)((long)(channels / granule) * (run + 1) / runs) * granule;
+        const int n = (last - first) * inner;
         const int begin = first * inner;
         for (int i = 0; i < (RECORDS - 1) * slot_size; i += V) AT(found + i) = 0;
         for (int image = 0; image < probe; ++image)
             for (int f = 0; f < n; f += V)
-                AT(found + f) += GET(x + begin + image * stride + PLACE(f, n));
+                AT(found + f) += X_AT(begin + image * stride + PLACE(f, n));
         settle(found, n);
         for (int i = 0; i < n; i += inner)
             fill_run(centres + i, sum_run(found + i, inner, numbers) / ((ACC)probe * inner), inner);
@@ -159,7 +164,9 @@ ALONE __kernel void batch_grad_flat(__global const T *x, __global const TP *scal
         FOR_STREAMS {
             const int left = images - image;
             EACH(STREAM)
+            KEEP_X_BLOCKS(at, n)
             WRITE_RESULTS(at, n, COEFFICIENTS_AT)
+            KEEP_Y_BLOCKS(at, n)
         }
     }
 }

@@ -52,22 +52,23 @@ INLINE void join_moments(Moments *all, const Moments part)
     all->count = count;
 }
 
-/* Mean of `planes` pieces of `length` elements, `stride` apart. */
-INLINE ACC mean_of(__global const T *x, const int planes, const int stride, const int length)
+/* Mean of `planes` pieces of `length` elements from `at` on, `stride` apart. */
+INLINE ACC mean_of(X_ARGUMENT int at, const int planes, const int stride, const int length)
 {
     const fetched keep = new_lanes(length), whole = 1;
     fetched sum = 0;
-    for (int plane = 0; plane < planes; ++plane, x += stride)
+    for (int plane = 0; plane < planes; ++plane, at += stride)
         for (int f = 0; f < length; f += V)
-            sum += (f + V <= length ? whole : keep) * GET(x + PLACE(f, length));
+            sum += (f + V <= length ? whole : keep) * X_AT(at + PLACE(f, length));
     return add_up(sum) / ((ACC)planes * length);
 }
 
 /* What the first part is centred around: the mean of an eighth of it. */
-INLINE ACC first_centre(__global const T *x, const int planes, const int stride, const int length)
+INLINE ACC first_centre(X_ARGUMENT const int at, const int planes, const int stride,
+                        const int length)
 {
     const int some = max(length / 8 / V, 1) * V;
-    return mean_of(x, (planes + 7) / 8, stride, planes > 1 ? length : some);
+    return mean_of(X, at, (planes + 7) / 8, stride, planes > 1 ? length : some);
 }
 
 #if GRADIENT == 0
@@ -76,7 +77,7 @@ INLINE ACC first_centre(__global const T *x, const int planes, const int stride,
 #define FIELDS(k) fetched sum##k = 0, squares##k = 0;
 #define ADD(k)                                                                                  \
     {                                                                                           \
-        const fetched v = part * (GET(x + i + o##k) - centre);                                  \
+        const fetched v = part * (X_AT(i + o##k) - centre);                                  \
         sum##k += v;                                                                            \
         squares##k += v * v;                                                                    \
     }
@@ -87,15 +88,15 @@ INLINE ACC first_centre(__global const T *x, const int planes, const int stride,
     }
 #else
 #ifdef MASK_GRADIENT
-#define OPERANDS x, dy, activated
+#define OPERANDS X, dy, ACTIVATED
 #else
-#define OPERANDS x, dy
+#define OPERANDS X, dy
 #endif
-#define STATISTICS_ARGUMENTS __global const T *x, __global const T *dy, RESULT_ARGUMENT
+#define STATISTICS_ARGUMENTS X_ARGUMENT __global const T *dy, RESULT_ARGUMENT
 #define FIELDS(k) fetched sum##k = 0, squares##k = 0, along##k = 0, plain##k = 0;
 #define ADD(k)                                                                                  \
     {                                                                                           \
-        const fetched v = part * (GET(x + i + o##k) - centre), down = part * FLOW(i + o##k);    \
+        const fetched v = part * (X_AT(i + o##k) - centre), down = part * FLOW(i + o##k);    \
         sum##k += v;                                                                            \
         squares##k += v * v;                                                                    \
         along##k += down * v;                                                                   \
@@ -161,7 +162,7 @@ INLINE Moments moments_of(STATISTICS_ARGUMENTS const int channel, const int firs
     Moments all = {0};
     for (int part = first; part < last; ++part) {
         PART_PLACE;
-        const ACC around = part > first ? all.mean : first_centre(x + at, planes, stride, length);
+        const ACC around = part > first ? all.mean : first_centre(X, at, planes, stride, length);
         join_moments(&all, part_moments(OPERANDS, at, planes, stride, length, around));
     }
     return all;
@@ -174,20 +175,22 @@ INLINE Moments moments_of(STATISTICS_ARGUMENTS const int channel, const int firs
 #if GRADIENT == 0
 
 #ifdef RESIDUAL
-#define DESTINATION x, residual, y
+#define DESTINATION x, residual, KEEP_X_TARGETS KEEP_Y_TARGETS y
 #else
-#define DESTINATION x, y
+#define DESTINATION x, KEEP_X_TARGETS KEEP_Y_TARGETS y
 #endif
 
 /* y = (x - mean) * factor + shift for `length` elements from `at` on, of the first of
  * `left` planes, `stride` apart. */
-INLINE void normalise(__global const T *x, RESIDUAL_ARGUMENT __global T *y, const int at,
-                      const int left, const int stride, const int length, const ACC mean_,
-                      const ACC factor_, const ACC shift_)
+INLINE void normalise(__global const T *x, RESIDUAL_ARGUMENT KEEP_X_ARGUMENT KEEP_Y_ARGUMENT
+                      __global T *y, const int at, const int left, const int stride,
+                      const int length, const ACC mean_, const ACC factor_, const ACC shift_)
 {
     const fetched mean = mean_, factor = factor_, shift = shift_;
     EACH(STREAM)
+    KEEP_X_BLOCKS(at, length)
     WRITE_RESULTS(at, length, AS_THEY_ARE)
+    KEEP_Y_BLOCKS(at, length)
 }
 
 #define RUNNING_ARGUMENTS                                                                       \
@@ -237,11 +240,12 @@ INLINE void flow_back(STATISTICS_ARGUMENTS MASKED_ARGUMENT __global T *dx, const
 
 #if GRADIENT == 0
 ALONE __kernel void batch_whole(__global const T *x, __global const TP *scale,
-                                __global const TP *bias, RESIDUAL_ARGUMENT __global T *y,
-                                RUNNING_ARGUMENTS, PART_ARGUMENTS, const int per_item,
-                                const float epsilon, const float momentum)
+                                __global const TP *bias, RESIDUAL_ARGUMENT KEEP_X_ARGUMENT
+                                KEEP_Y_ARGUMENT __global T *y, RUNNING_ARGUMENTS,
+                                PART_ARGUMENTS, const int per_item, const float epsilon,
+                                const float momentum)
 #else
-ALONE __kernel void batch_grad_whole(__global const T *x, __global const TP *scale,
+ALONE __kernel void batch_grad_whole(X_ARGUMENT __global const TP *scale,
                                      __global const T *dy, RESULT_ARGUMENT MASKED_ARGUMENT
                                      __global T *dx, __global TP *dscale, __global TP *dbias,
                                      PART_ARGUMENTS, const int per_item, const float epsilon)
@@ -285,12 +289,12 @@ ALONE __kernel void batch_sums(STATISTICS_ARGUMENTS __global Moments *records, P
 
 #if GRADIENT == 0
 ALONE __kernel void batch_result(__global const T *x, __global const TP *scale,
-                                 __global const TP *bias, RESIDUAL_ARGUMENT __global T *y,
-                                 RUNNING_ARGUMENTS, __global const Moments *records,
-                                 PART_ARGUMENTS, const int per_slice, const float epsilon,
-                                 const float momentum)
+                                 __global const TP *bias, RESIDUAL_ARGUMENT KEEP_X_ARGUMENT
+                                 KEEP_Y_ARGUMENT __global T *y, RUNNING_ARGUMENTS,
+                                 __global const Moments *records, PART_ARGUMENTS,
+                                 const int per_slice, const float epsilon, const float momentum)
 #else
-ALONE __kernel void batch_result(__global const T *x, __global const TP *scale,
+ALONE __kernel void batch_result(X_ARGUMENT __global const TP *scale,
                                  __global const T *dy, RESULT_ARGUMENT MASKED_ARGUMENT
                                  __global T *dx, __global TP *dscale, __global TP *dbias,
                                  __global const Moments *records, PART_ARGUMENTS,

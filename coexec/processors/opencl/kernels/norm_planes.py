@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
 from coexec.core.types import OpCall
 from coexec.ops.batch_norm import EPSILON, MOMENTUM, is_training
+from coexec.ops.compressed import BLOCK
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     Argument,
@@ -43,6 +45,32 @@ Defines = dict[str, str | int | float]
 
 
 @dataclass(frozen=True)
+class Codes:
+    """Tensors as blocks of codes of ``bits`` bits (``compress.cl``).
+
+    The gradient reads words where it reads x, or the activation's result, otherwise; ``x_ends`` and
+    ``result_ends`` belong to those words. The normalisation writes ``kept_x`` and ``kept_result``,
+    words and ends, beside its result.
+    """
+
+    bits: int
+    x_ends: Operand | None = None
+    result_ends: Operand | None = None
+    kept_x: tuple[Operand, ...] = ()
+    kept_result: tuple[Operand, ...] = ()
+
+    def defines(self) -> Defines:
+        """What programs are built with."""
+        present = {
+            "X_CODES": self.x_ends,
+            "RESULT_CODES": self.result_ends,
+            "KEEP_X": self.kept_x,
+            "KEEP_Y": self.kept_result,
+        }
+        return {"BITS": self.bits, **{name: 1 for name, own in present.items() if own}}
+
+
+@dataclass(frozen=True)
 class Epilogue:
     """What else the kernels do with each element, as macros and operands of ``norm_planes.cl``.
 
@@ -56,9 +84,10 @@ class Epilogue:
     mask: str = ""
     activated: Operand | None = None
     masked: Operand | None = None
+    codes: Codes | None = None
 
     def defines(self) -> Defines:
-        found: Defines = {}
+        found: Defines = self.codes.defines() if self.codes else {}
         if self.activate:
             found["ACTIVATE(type, v)"] = self.activate
         if self.mask:
@@ -69,7 +98,19 @@ class Epilogue:
 
     def operands(self) -> tuple[Operand, ...]:
         """Those that are there, in the kernels' order."""
-        return tuple(o for o in (self.residual, self.activated, self.masked) if o)
+        kept = (*self.codes.kept_x, *self.codes.kept_result) if self.codes else ()
+        found = (self.residual, *self.result(), *kept, self.masked)
+        return tuple(o for o in found if o)
+
+    def result(self) -> tuple[Operand, ...]:
+        """The activation's result, as the gradient reads it."""
+        ends = self.codes.result_ends if self.codes else None
+        return tuple(o for o in (self.activated, ends) if o)
+
+    def x(self) -> tuple[Operand, ...]:
+        """Operand 0, as the gradient reads it."""
+        ends = self.codes.x_ends if self.codes else None
+        return (inp(0), ends) if ends else (inp(0),)
 
 
 NOTHING_MORE = Epilogue()
@@ -131,6 +172,26 @@ def _is_flat(call: OpCall) -> bool:
     return not given and image <= MOST_FLAT * channels and image >= LEAST_RUN
 
 
+def granule_of(call: OpCall) -> int:
+    """Channels whose planes are whole blocks of codes."""
+    kind = call.input(0)
+    return BLOCK // gcd(BLOCK, kind.size // (kind.shape[0] * kind.shape[1]))
+
+
+def refuse_codes(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why planes cannot be walked as blocks of codes, or not by all units, else ``None``."""
+    kind = call.input(0)
+    if kind.dtype != np.float32:
+        return f"codes of {kind.dtype.name} have kernels of their own"
+    if kind.shape[1] % granule_of(call):
+        return "a block belongs to two images"
+    if granule_of(call) > 1 and not _is_flat(call):
+        return "a block belongs to two planes"
+    if granule_of(call) > 1 and kind.shape[1] // granule_of(call) < facts.compute_units:
+        return "fewer runs of whole blocks than compute units"
+    return None
+
+
 def lanes_of(call: OpCall, facts: DeviceFacts) -> int:
     """Elements of a vector: a register's, fewer if a plane is smaller."""
     kind = call.input(0)
@@ -189,7 +250,7 @@ def _operands(call: OpCall, epilogue: Epilogue, unused: int) -> tuple[Argument, 
     more = epilogue.operands()
     if call.op_type == "BatchNormalizationGrad":
         targets = (out(i) if call.has_output(i) else scratch(unused) for i in (1, 2))
-        return (inp(0), inp(1), inp(2), *more, out(0), *targets)
+        return (*epilogue.x(), inp(1), inp(2), *more, out(0), *targets)
     running = int(call.has_output(1)) + 2 * int(call.has_output(2))
     new = (out(i) if call.has_output(i) else inp(i + 2) for i in (1, 2))
     return (inp(0), inp(1), inp(2), *more, out(0), inp(3), inp(4), *new, i32(running))
@@ -226,12 +287,14 @@ def _flat(call: OpCall, walk: Walk, facts: DeviceFacts, items: int, epilogue: Ep
     lanes = register_lanes(call, facts)
     image = walk.channels * walk.inner
     run = min(max(image // (2 * facts.compute_units), LEAST_RUN), LONG_RUN)
-    runs = min(image // run, walk.channels)
+    granule = granule_of(call) if epilogue.codes else 1
+    granules = walk.channels // granule
+    runs = min(image // run, granules)
     items = min(items, runs)
     fields = 5 if gradient else 3
-    slot = -(-walk.channels // runs) * max(walk.inner, fields) + 2 * lanes
+    slot = -(-granules // runs) * granule * max(walk.inner, fields) + 2 * lanes
     slot = -(-slot // lanes) * lanes
-    sizes = (walk.images, walk.channels, walk.inner, runs, slot)
+    sizes = (walk.images, walk.channels, walk.inner, granule, runs, slot)
     operands = _operands(call, epilogue, 1)
     kernel = KernelCall(
         family="norm_flat",
@@ -251,9 +314,9 @@ def _slices(call: OpCall, walk: Walk, lanes: int, items: int, epilogue: Epilogue
     per_slice = -(-walk.parts // -(-items // walk.channels))
     slices = -(-walk.parts // per_slice)
     defines = _defines(call, lanes, 1, epilogue)
-    read: tuple[Argument, ...] = (inp(0),)
+    read: tuple[Argument, ...] = epilogue.x()
     if gradient:
-        read += (inp(2), *([epilogue.activated] if epilogue.activated else []))
+        read += (inp(2), *epilogue.result())
     where = (*walk.sizes, i32(per_slice))
     names = ("batch_grad_sums", "batch_grad_result") if gradient else ("batch_sums", "batch_result")
     operands = (

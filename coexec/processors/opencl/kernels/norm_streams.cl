@@ -22,7 +22,58 @@
  * MASK_GRADIENT(type, g, y): defined where dy passes an activation with result y first: the
  * gradient of its operand, of g = dy. With RESIDUAL the kernels also write that gradient. */
 
+/* BITS: defined where tensors are there, or are kept, as blocks of codes (compress.cl), which begin
+ * and end with runs. X_CODES, RESULT_CODES: x, or the activation's result, is read as codes, by the
+ * gradient. KEEP_X, KEEP_Y: codes of x, or of the result, are written beside the result. */
+
 #include "lanes.cl"
+
+#ifdef BITS
+#include "blocks.cl"
+#include "block_vectors.cl"
+#endif
+
+#ifdef X_CODES
+#define X_ARGUMENT __global const uint *x, __global const E *x_ends,
+#define X x, x_ends
+#define X_AT(i) expand_at(x, x_ends, i)
+#else
+#define X_ARGUMENT __global const T *x,
+#define X x
+#define X_AT(i) GET(x + (i))
+#endif
+
+#ifdef KEEP_X
+#define KEEP_X_ARGUMENT __global uint *x_words, __global E *x_ends,
+#define KEEP_X_TARGETS x_words, x_ends,
+#define KEEP_X_BLOCKS(at, n) keep_blocks(x, x_words, x_ends, at, n, min(left, TOGETHER), stride);
+#else
+#define KEEP_X_ARGUMENT
+#define KEEP_X_TARGETS
+#define KEEP_X_BLOCKS(at, n)
+#endif
+#ifdef KEEP_Y
+#define KEEP_Y_ARGUMENT __global uint *y_words, __global E *y_ends,
+#define KEEP_Y_TARGETS y_words, y_ends,
+#define KEEP_Y_BLOCKS(at, n) keep_blocks(y, y_words, y_ends, at, n, min(left, TOGETHER), stride);
+#else
+#define KEEP_Y_ARGUMENT
+#define KEEP_Y_TARGETS
+#define KEEP_Y_BLOCKS(at, n)
+#endif
+
+#if defined(KEEP_X) || defined(KEEP_Y)
+/* Codes of `n` elements from `at` on, of some planes; they are in a cache. */
+INLINE void keep_blocks(__global const T *from, __global uint *words, __global E *ends,
+                        const int at, const int n, const int planes, const int stride)
+{
+    for (int plane = 0; plane < planes; ++plane)
+        for (int f = 0; f < n; f += BLOCK) {
+            const int block = (at + plane * stride + f) / BLOCK;
+            compress_block(from + block * BLOCK, words + block * WORDS, ends + 2 * block);
+        }
+}
+#endif
 
 #ifdef RESIDUAL
 #define RESIDUAL_ARGUMENT __global const T *residual,
@@ -31,9 +82,17 @@
 #define RESIDUAL_ARGUMENT
 #define MASKED_ARGUMENT
 #endif
-#ifdef MASK_GRADIENT
+#ifdef RESULT_CODES
+#define RESULT_ARGUMENT __global const uint *activated, __global const E *activated_ends,
+#define ACTIVATED activated, activated_ends
+#define ACTIVATED_AT(i) expand_at(activated, activated_ends, i)
+#elif defined(MASK_GRADIENT)
 #define RESULT_ARGUMENT __global const T *activated,
-#define FLOW(i) MASK_GRADIENT(fetched, GET(dy + (i)), GET(activated + (i)))
+#define ACTIVATED activated
+#define ACTIVATED_AT(i) GET(activated + (i))
+#endif
+#ifdef MASK_GRADIENT
+#define FLOW(i) MASK_GRADIENT(fetched, GET(dy + (i)), ACTIVATED_AT(i))
 #else
 #define RESULT_ARGUMENT
 #define FLOW(i) GET(dy + (i))
@@ -65,7 +124,7 @@
 #if GRADIENT
 #define HOLD(k) fetched x##k, down##k;
 #define FETCH(k)                                                                                \
-    x##k = GET(x + i + o##k);                                                                   \
+    x##k = X_AT(i + o##k);                                                                   \
     down##k = FLOW(i + o##k);
 #ifdef RESIDUAL
 #define GIVE(k)                                                                                 \
@@ -81,12 +140,12 @@
 #ifdef RESIDUAL
 #define HOLD(k) fetched x##k, more##k;
 #define FETCH(k)                                                                                \
-    x##k = GET(x + i + o##k);                                                                   \
+    x##k = X_AT(i + o##k);                                                                   \
     more##k = GET(residual + i + o##k);
 #define NORMAL(k) (x##k - mean) * factor + shift + more##k
 #else
 #define HOLD(k) fetched x##k;
-#define FETCH(k) x##k = GET(x + i + o##k);
+#define FETCH(k) x##k = X_AT(i + o##k);
 #define NORMAL(k) (x##k - mean) * factor + shift
 #endif
 #define GIVE(k) PUT(y + to + o##k, result##k);

@@ -14,6 +14,7 @@
  * A task is a part of the positions, blocks of NR rows of y, and channels; it keeps its sums,
  * [block of y][row][NR], in `panels`. Where positions are divided (`splits`), its sums go to
  * `parts`, and `finish` adds those of all parts, in order.
+ * An operand may be there as blocks of codes: outer_codes.cl.
  * Geometry: outer: one work-item per slot, work-groups of one; tasks are divided evenly, in order.
  * finish: (blocks of y of all groups, blocks of SPAN rows). widen: one per line of padded x. */
 
@@ -130,11 +131,13 @@ typedef JOIN(ACC, V) vec;
 #define TURN TURN_FOUR(0, 1, 2, 3) TURN_REST
 
 #if STEP == 0
+#include "outer_codes.cl"
+
 /* Positions `start` to `end` of tap (t0, t1, t2) that lie inside x: offsets in x and the panel. */
 inline int list_positions(int *x_at, int *y_at, const int start, const int end, const int x_image,
-                          const int i0, const int i1, const int i2, const int o0, const int o1,
-                          const int o2, const int s0, const int s1, const int s2, const int t0,
-                          const int t1, const int t2)
+                          WINDOW_ARGUMENTS const int i0, const int i1, const int i2,
+                          const int o0, const int o1, const int o2, const int s0, const int s1,
+                          const int s2, const int t0, const int t1, const int t2)
 {
     int c2 = start % o2, c1 = start / o2 % o1, c0 = start / (o2 * o1) % o0;
     int image = start / (o2 * o1 * o0), found = 0;
@@ -144,7 +147,7 @@ inline int list_positions(int *x_at, int *y_at, const int start, const int end, 
     for (int p = start - c2; p < end; p += o2) {
         const int x0 = c0 * s0 + t0, x1 = c1 * s1 + t1;
         if (x0 >= 0 && x0 < i0 && x1 >= 0 && x1 < i1) {
-            const int line = image * x_image + (x0 * i1 + x1) * i2 + t2, place = p - start;
+            const int line = IMAGE_AT(image) + (x0 * i1 + x1) * i2 + t2, place = p - start;
             const int last = LEAST(high, end - p);
             for (int c = low > c2 ? low : c2; c < last; ++c) {
                 x_at[found] = line + c * s2;
@@ -245,7 +248,7 @@ inline void write_sums(__global const ACC *sums, __global const T *bias, __globa
 
 #if STEP == 0
 __kernel ALONE void outer(
-    __global const T *x, __global const T *y, __global const T *bias, __global T *w,
+    X_ARGUMENT Y_ARGUMENT __global const T *bias, __global T *w,
     __global ACC *panels, __global ACC *parts, RESULT, const int lane_blocks,
     const int channel_block, const int columns, const int part, const int x_image,
     const int x_channel, const int y_image, const int slot_size, const int tasks, const int i0,
@@ -267,8 +270,25 @@ __kernel ALONE void outer(
         const int count = min(lane_blocks, blocks - first);
         const int width = min(channel_block, channels - channel);
         const int begin = min(columns, split * part), end = min(columns, begin + part);
-        __global const T *xs = x + (group * channels + channel) * x_channel;
+        const int x_first = (group * channels + channel) * x_channel;
+#if COLUMNS >= 0
+        __global T *window = panel + window_at;
+#endif
+#if COLUMNS == 0
+        int image = begin / y_row;
+#endif
+#if COLUMNS == 0 || COLUMNS == 1
+        __global const T *xs = window;
+#else
+        __global const T *xs = x + x_first;
+#endif
+#if COLUMNS == 2
+        __global const T *ys = window;
+        const int y_pitch = LENGTH;
+#else
         __global const T *ys = y + (group * lanes + first * NR) * y_row;
+        const int y_pitch = y_row;
+#endif
         /* Sums of a block of lanes: in the slot, or among all rows of this part. */
         const int sums_block = (splits > 1 ? channels : width) * taps * NR;
         __global ACC *sums =
@@ -278,14 +298,28 @@ __kernel ALONE void outer(
         int start = begin;
         do {
             const int last = min(end, start + LENGTH), fresh = start == begin;
+#if COLUMNS == 0
+            for (; image * y_row < last; ++image)
+                expand_run(words, ends, window + image % held * pitch, image * x_image + x_first,
+                           width * x_channel);
+#elif COLUMNS == 1
+            expand_columns(words, ends, window, start, last, group * channels + channel, width,
+                           held, y_row);
+#elif COLUMNS == 2
+            expand_columns(words, ends, window, start, last, group * lanes + first * NR,
+                           min(count * NR, lanes - first * NR), held, y_row);
+#endif
+            /* Where y is expanded, its rows begin with the panel. */
+            const int from = COLUMNS == 2 ? 0 : start, to = COLUMNS == 2 ? last - start : last;
             for (int b = 0; b < count; ++b)
-                turn(ys + b * NR * y_row, panel + b * LENGTH * NR, start, last,
-                     lanes - (first + b) * NR, y_image, y_row);
+                turn(ys + b * NR * y_pitch, panel + b * LENGTH * NR, from, to,
+                     lanes - (first + b) * NR, y_image, y_pitch);
             for (int pass = 0; pass < (PASSES ? taps : 1); ++pass) {
                 int x_at[LENGTH], y_at[LENGTH];
                 const int t0 = pass / (k1 * k2) * d0, t1 = pass / k2 % k1 * d1, t2 = pass % k2 * d2;
-                const int found = list_positions(x_at, y_at, start, last, x_image, i0, i1, i2, o0,
-                                                 o1, o2, s0, s1, s2, t0 - p0, t1 - p1, t2 - p2);
+                const int found = list_positions(x_at, y_at, start, last, x_image, WINDOW i0, i1,
+                                                 i2, o0, o1, o2, s0, s1, s2, t0 - p0, t1 - p1,
+                                                 t2 - p2);
                 const int rows = PASSES ? width : width * taps;
                 for (int b = 0; b < count; ++b) {
                     __global const ACC *right = panel + b * LENGTH * NR;

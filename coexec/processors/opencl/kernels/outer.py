@@ -11,7 +11,9 @@ from math import prod
 
 import numpy as np
 
+from coexec.ops.compressed import BLOCK, code_bytes
 from coexec.processors.opencl.family import (
+    Argument,
     DeviceFacts,
     KernelCall,
     Lowering,
@@ -20,6 +22,7 @@ from coexec.processors.opencl.family import (
     c_type,
     ceil_to,
     i32,
+    inp,
     scratch,
 )
 from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES, ZEROS
@@ -171,8 +174,64 @@ def even_block(size: int, most: int) -> int:
     return -(-size // max(1, -(-size // most)))
 
 
-def lower_outer(o: Outer, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """Copy x with its padding where taps are rows, multiply, add parts of the positions."""
+@dataclass(frozen=True)
+class Codes:
+    """An operand as blocks of codes of ``bits`` bits, and the window where they are expanded.
+
+    ``columns`` is COLUMNS of outer.cl, ``held`` and ``pitch`` are its arguments; ``x_image`` and
+    ``x_channel`` are the strides of x there.
+    """
+
+    bits: int
+    ends: Operand
+    columns: int
+    held: int
+    pitch: int
+    elements: int
+    x_image: int
+    x_channel: int
+
+    @classmethod
+    def of(cls, o: Outer, d: Division, length: int, codes: tuple[int, Operand]) -> Codes:
+        """``codes``: bits and ends of operand 0, whose words are o.x or o.y."""
+        w = o.window
+        image = w.in_channels * w.in_pixels
+        if w.pointwise and o.x == inp(0):
+            rows = d.channels * length
+            return cls(*codes, 1, w.in_channels, 0, rows, w.in_pixels, length)
+        if w.pointwise:
+            rows = d.lane_blocks * d.block * length
+            return cls(*codes, 2, w.out_channels, 0, rows, image, w.in_pixels)
+        held = min((length + w.pixels - 2) // w.pixels + 1, w.batch)
+        # Blocks begin in front of what is read, and end behind it.
+        pitch = ceil_to(d.channels * w.in_pixels + 2 * BLOCK, BLOCK)
+        return cls(*codes, 0, held, pitch, held * pitch, image, w.in_pixels)
+
+    def moved(self, o: Outer) -> int:
+        """Bytes of codes less those of the operand."""
+        w = o.window
+        y_size, x_size = w.out_channels * w.pixels, w.in_channels * w.in_pixels
+        size = w.batch * (y_size if self.columns == 2 else x_size)
+        return code_bytes(size, o.dtype, self.bits) - size * o.dtype.itemsize
+
+
+def by_blocks(d: Division, columns: int) -> Division:
+    """The same work in parts of whole blocks of codes."""
+    part = ceil_to(d.part, BLOCK)
+    splits = max(1, -(-columns // part))
+    return replace(d, part=part, splits=splits, tasks=d.tasks // d.splits * splits)
+
+
+def lower_outer(
+    o: Outer,
+    facts: DeviceFacts,
+    params: Mapping[str, int],
+    codes: tuple[int, Operand] | None = None,
+) -> Lowering:
+    """Copy x with its padding where taps are rows, multiply, add parts of the positions.
+
+    ``codes``: bits and ends of operand 0 where that is words; taps are no rows then.
+    """
     w = o.window
     calls: list[KernelCall] = []
     if few_channels(w) and reads_padding(w):
@@ -180,18 +239,40 @@ def lower_outer(o: Outer, facts: DeviceFacts, params: Mapping[str, int]) -> Lowe
         w = widened(w)
         o = replace(o, window=w, x=scratch(2))
     d = divide(o, facts, params)
+    if codes and w.pointwise:
+        d = by_blocks(d, w.batch * w.pixels)
     slots = min(d.tasks, facts.compute_units * params["SLOTS"])
     rows = w.taps * w.inner
     sums = d.lane_blocks * w.taps * d.channels * d.block if d.splits == 1 else 0
     slot = d.lane_blocks * params["LENGTH"] * d.block + sums
+    window = Codes.of(o, d, params["LENGTH"], codes) if codes else None
+    slot += window.elements if window else 0
     parts = d.splits * w.groups * -(-w.outer // d.block) * d.block * rows if d.splits > 1 else 1
-    calls.append(outer_call(o, d, slots, slot, params))
+    calls.append(outer_call(o, d, slots, slot, params, window))
     if d.splits > 1:
         calls.append(finish_call(o, d, params))
     blocks = [slots * slot * o.sums.itemsize, parts * o.sums.itemsize]
     if o.x == scratch(2):
         blocks.append(w.batch * w.in_channels * w.in_pixels * o.dtype.itemsize)
     return Lowering(tuple(calls), tuple(blocks))
+
+
+MOST_WINDOW = 1 << 18
+"""Bytes of a window: a part of the second cache."""
+
+
+def refuse_codes(o: Outer, facts: DeviceFacts, params: Mapping[str, int]) -> str | None:
+    """Why images of x cannot be expanded one after the other, else ``None``."""
+    w = o.window
+    if o.dtype != np.float32:
+        return f"codes of {o.dtype.name} have kernels of their own"
+    if few_channels(w) or o.bias is not None:
+        return "x is read in another form"
+    if w.pointwise and w.in_pixels % BLOCK:
+        return "a block belongs to two planes"
+    window = Codes.of(o, divide(o, facts, params), params["LENGTH"], (8, o.x))
+    nbytes = window.elements * o.dtype.itemsize
+    return f"a window of {nbytes} bytes leaves a cache" if nbytes > MOST_WINDOW else None
 
 
 def few_channels(w: Window) -> bool:
@@ -251,7 +332,12 @@ def widen_call(o: Outer, wide: Operand) -> KernelCall:
 
 
 def outer_call(
-    o: Outer, d: Division, slots: int, slot: int, params: Mapping[str, int]
+    o: Outer,
+    d: Division,
+    slots: int,
+    slot: int,
+    params: Mapping[str, int],
+    codes: Codes | None = None,
 ) -> KernelCall:
     """The kernel that multiplies."""
     w = o.window
@@ -261,15 +347,23 @@ def outer_call(
         d.channels,
         columns,
         d.part,
-        w.in_channels * w.in_pixels,
-        w.in_pixels,
+        codes.x_image if codes else w.in_channels * w.in_pixels,
+        codes.x_channel if codes else w.in_pixels,
         w.out_channels * w.pixels,
         slot,
         d.tasks,
     )
     window = (*w.in_size, *w.out_size, *w.kernel, *w.strides, *w.pads, *w.dilations)
     bias = o.bias[0] if o.bias else o.x
-    operands = (o.x, o.y, bias, o.result, scratch(0), scratch(1))
+    x: tuple[Argument, ...] = (o.x,)
+    y: tuple[Argument, ...] = (o.y,)
+    more: dict[str, str | int | float] = {}
+    if codes:
+        window_numbers = (slot - codes.elements, codes.held, codes.pitch)
+        where: tuple[Argument, ...] = (codes.ends, *map(i32, window_numbers))
+        x, y = ((o.x,), (o.y, *where)) if codes.columns == 2 else ((o.x, *where), (o.y,))
+        more = {"BITS": codes.bits, "COLUMNS": codes.columns}
+    operands = (*x, *y, bias, o.result, scratch(0), scratch(1))
     read = w.batch * (w.in_channels * w.in_pixels + w.out_channels * w.pixels)
     return KernelCall(
         family="outer",
@@ -277,9 +371,10 @@ def outer_call(
         args=(*operands, *result_arguments(o, d), *map(i32, (*numbers, *window))),
         global_size=(slots,),
         local_size=(1,),
-        defines=defines(o, d, params),
+        defines={**defines(o, d, params), **more},
         flop=2 * columns * w.out_channels * w.inner * w.taps,
-        bytes=(read + w.out_channels * w.inner * w.taps) * o.dtype.itemsize,
+        bytes=(read + w.out_channels * w.inner * w.taps) * o.dtype.itemsize
+        + (codes.moved(o) if codes else 0),
     )
 
 

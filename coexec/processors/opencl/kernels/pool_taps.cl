@@ -7,7 +7,9 @@
  *     along w, y = all other positions, both padded to the work-group.
  * pairs, pairs_grad (TILES 1): windows are the 2 x 2 tiles of x, V at a time; out_w >= V, the last
  *     vector of a row overlaps its neighbour. One work-item per share of all rows of windows
- *     (divided evenly, in order), groups of one. A last odd row or column is in no window. */
+ *     (divided evenly, in order), groups of one. A last odd row or column is in no window.
+ *     BITS: defined where pairs also keeps y as blocks of codes (compress.cl), `granule` rows of
+ *     windows being whole blocks. */
 
 #ifndef T
 #define T float /* element type of x and y */
@@ -102,19 +104,30 @@ typedef JOIN(uchar, V) bytes __attribute__((aligned(1)));
         best = better ? v : best;                                                               \
         tap = better ? (fetched)(number) : tap;                                                 \
     }
-#define ROWS                                                                                    \
+#ifdef BITS
+#include "blocks.cl"
+#include "block_vectors.cl"
+#define KEEP_ARGUMENT __global uint *words, __global E *ends, const int granule,
+#define GRANULE granule
+#else
+#define KEEP_ARGUMENT
+#define GRANULE 1
+#endif
+/* Shares of whole granules. */
+#define SHARE(item, granule) ((int)((long)(lines / (granule)) * (item) / count) * (granule))
+#define ROWS(granule)                                                                           \
     const int item = get_global_id(0), count = get_global_size(0);                              \
-    const int end = (int)((long)lines * (item + 1) / count);                                    \
-    for (int line = (int)((long)lines * item / count); line < end; ++line)
+    const int end = SHARE(item + 1, granule);                                                   \
+    for (int line = SHARE(item, granule); line < end; ++line)
 #define SIZES const int lines, const int i1, const int i2, const int o1, const int o2
 #define NEXT_COLUMN                                                                             \
     if (col == o2 - V) break;                                                                   \
     col = col + V < o2 - V ? col + V : o2 - V;
 
 __kernel ALONE void pairs(__global const T *x, __global T *y, __global uchar *taps,
-                          const int positive, SIZES)
+                          KEEP_ARGUMENT const int positive, SIZES)
 {
-    ROWS {
+    ROWS(GRANULE) {
         __global const T *from = x + (line / o1 * i1 + 2 * (line % o1)) * i2;
         for (int col = 0;;) {
             LOAD_PAIRS(from + 2 * col, v0, v1)
@@ -129,13 +142,18 @@ __kernel ALONE void pairs(__global const T *x, __global T *y, __global uchar *ta
             *(__global bytes *)(taps + line * o2 + col) = TO_BYTES(tap);
             NEXT_COLUMN
         }
+#ifdef BITS
+        if ((line + 1) % granule) continue;
+        for (int at = (line + 1 - granule) * o2; at < (line + 1) * o2; at += BLOCK)
+            compress_block(y + at, words + at / BLOCK * WORDS, ends + at / BLOCK * 2);
+#endif
     }
 }
 
 __kernel ALONE void pairs_grad(__global const uchar *taps, __global const T *dy, __global T *dx,
                                SIZES)
 {
-    ROWS {
+    ROWS(1) {
         const int row = line % o1, top = (line / o1 * i1 + 2 * row) * i2;
         for (int col = 0;;) {
             const int at = line * o2 + col, to = top + 2 * col;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
 from coexec.core.types import OpCall, TensorType
+from coexec.ops.compressed import BLOCK
 from coexec.ops.pool_taps import passes_positive
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
@@ -80,24 +81,45 @@ def _defines(call: OpCall, tiles: int) -> dict[str, str | int | float]:
     }
 
 
+def refuse_codes(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why rows of 2 x 2 tiles cannot keep their maxima as codes, else ``None``."""
+    refusal = applies_pairs(call, facts)
+    if refusal:
+        return refusal
+    kind = call.output(0)
+    if kind.dtype != np.float32:
+        return f"codes of {kind.dtype.name} have kernels of their own"
+    return "the last block is not whole" if kind.size % BLOCK else None
+
+
 def lower_pairs(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """Rows of 2 x 2 tiles."""
+    return lower_codes(call, facts, params, bits=0)
+
+
+def lower_codes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int], bits: int) -> Lowering:
+    """The same; with ``bits``, maxima are also kept as words, result 2, and ends, result 3."""
     if data_of(call).size == 0:
         return Lowering(())
     g, dtype = geometry(call), data_of(call).dtype
     sums = np.dtype(np.float32) if dtype == np.float16 else dtype
     widest = min(max(facts.vector_bytes, 16) // sums.itemsize, 16)
     lines = g.batch * g.channels * g.out_size[0]
+    operands = _operands(call)
+    granule = BLOCK // gcd(BLOCK, g.out_size[1]) if bits else 1
+    if bits:
+        operands = (*operands[:-1], out(2), out(3), i32(granule), operands[-1])
     kernel = KernelCall(
         "pool_taps",
         "pairs" if call.identifier == FORWARD else "pairs_grad",
-        (*_operands(call), *map(i32, (lines, *g.in_size, *g.out_size))),
-        (min(facts.compute_units * params["SHARES"], lines),),
+        (*operands, *map(i32, (lines, *g.in_size, *g.out_size))),
+        (min(facts.compute_units * params["SHARES"], lines // granule),),
         (1,),
         {
             **_defines(call, 1),
             "V": min(widest, 1 << (g.out_size[1].bit_length() - 1)),
             "SAME": int(dtype == sums),
+            **({"BITS": bits} if bits else {}),
         },
     )
     return Lowering((kernel,))

@@ -11,10 +11,20 @@
  * `channel_block` channels at a time, their patches of x to [point][tile][channel], which stay in
  * cache while they are multiplied with every panel, point by point, MR channels x NR rows in
  * registers, to [point][channel][NR]; transforms these back and adds them to the part's sums.
+ * BITS: defined where x is there as blocks of codes (compress.cl). The images that a block of tiles
+ * lies in are expanded for those channels, to [image][channel] at `window_at` of the slot.
  * Geometry: one work-item per slot, groups of one, tasks divided evenly, in order. */
 
 #include "winograd_tiles.cl"
 #include "winograd_products.cl"
+
+#ifdef BITS
+#include "blocks.cl"
+#include "block_vectors.cl"
+#define X_ARGUMENT __global const uint *words, __global const float *ends, const int window_at,
+#else
+#define X_ARGUMENT __global const float *x,
+#endif
 
 /* min and max are calls on some runtimes. */
 #define LEAST(a, b) ((a) < (b) ? (a) : (b))
@@ -152,8 +162,8 @@ inline void add_weights(__global const float *m, const int step, __global float 
     }
 }
 
-__kernel ALONE void winograd_weight(__global const float *x, __global const float *y,
-                                    __global float *parts, __global float *slots, const int rows,
+__kernel ALONE void winograd_weight(X_ARGUMENT __global const float *y, __global float *parts,
+                                    __global float *slots, const int rows,
                                     const int row_block, const int channels,
                                     const int channel_block, const int tiles, const int part,
                                     const int block, const int tasks, const int slot_size,
@@ -172,6 +182,12 @@ __kernel ALONE void winograd_weight(__global const float *x, __global const floa
     __global float *gradients = m + POINTS * STEP(most * NR) +
                                 (block * PATCH * 9 + 8 + 64 * PATCH + 15) / 16 * 16;
     __global float *patches = gradients + row_block / NR * POINTS * STEP(block * NR);
+#ifdef BITS
+    __global float *x = m + window_at;
+    const int image_size = channel_block * plane;
+#else
+    const int image_size = channels * plane;
+#endif
 #pragma unroll 1
     for (int i = 0; i < PATCH; ++i) staged[i] = i * 8;
     const int stop = (int)((long)tasks * (slot + 1) / count_of);
@@ -183,18 +199,33 @@ __kernel ALONE void winograd_weight(__global const float *x, __global const floa
         for (int start = begin; start < end; start += block) {
             const int count = LEAST(block, end - start);
             const int y_step = STEP(count * NR), x_step = STEP(count * channel_block);
+#ifdef BITS
+            const int first_image = start / (across * down);
+            const int images = (start + count - 1) / (across * down) + 1 - first_image;
+#else
+            const int first_image = 0;
+#endif
             for (int t = 0; t < count; ++t) {
                 const int tile = start + t, image = tile / (across * down);
                 const int o = tile / across % down * 4, q = tile % across * 4;
-                find_patch(at + t * PATCH, keep + t * PATCH, 1, image * channels * plane, o - p1,
-                           q - p2, i1, i2);
+                find_patch(at + t * PATCH, keep + t * PATCH, 1,
+                           (image - first_image) * image_size, o - p1, q - p2, i1, i2);
                 transform_rows(y, y_size, image, from, to, rows, o, q, o1, o2, stage,
                                gradients + t * NR, y_step);
             }
             for (int channel = 0; channel < channels; channel += channel_block) {
                 const int width = LEAST(channel_block, channels - channel);
+#ifdef BITS
+                for (int image = 0; image < images; ++image)
+                    expand_run(words, ends, x + image * image_size,
+                               ((first_image + image) * channels + channel) * plane,
+                               width * plane);
+                const int from_channel = 0;
+#else
+                const int from_channel = channel * plane;
+#endif
                 for (int t = 0; t < count; ++t)
-                    transform_channels(x, x_size, channel * plane, plane, width, at + t * PATCH,
+                    transform_channels(x, x_size, from_channel, plane, width, at + t * PATCH,
                                        keep + t * PATCH, staged, stage,
                                        patches + t * channel_block, x_step);
                 for (int panel = 0; panel < (to - from) / NR; ++panel) {

@@ -17,12 +17,15 @@ by 1; both runtimes alike), largest / root mean square:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import gcd
 
 import numpy as np
 
 from coexec.core.types import OpCall
+from coexec.ops.compressed import BLOCK, code_bytes
 from coexec.processors.opencl.family import (
+    Argument,
     DeviceFacts,
     KernelCall,
     Lowering,
@@ -96,6 +99,16 @@ class Division:
         return -(-self.tasks // units) * task + finish
 
 
+@dataclass(frozen=True)
+class Source:
+    """What the kernel reads as x: arguments, elements where patches are taken from, bytes."""
+
+    arguments: tuple[Argument, ...]
+    size: int
+    nbytes: int
+    defines: Mapping[str, int] = field(default_factory=dict)
+
+
 def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     """Why tiles of 4 x 4 positions do not fit or do not pay, else ``None``."""
     if call.identifier != "coexec::ConvWeightGrad":
@@ -151,8 +164,32 @@ def divide(w: Window, panel: int, facts: DeviceFacts, params: Mapping[str, int])
     return min(found, key=lambda d: d.time(units))
 
 
+def refuse_codes(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why x cannot be expanded plane by plane, else ``None``."""
+    refusal = refuse(call, facts)
+    if refusal:
+        return refusal
+    w = Window.of(call)
+    block = min(SPACE["CHANNELS"][0], ceil_to(w.in_channels, GROUP))
+    whole = BLOCK // gcd(BLOCK, w.in_pixels)
+    if w.in_channels % whole or block % whole:
+        return "a block of codes belongs to two images or two blocks of channels"
+    return None
+
+
+def images_of(w: Window, tiles: int) -> int:
+    """Images that so many tiles in a row may lie in."""
+    own = tile_count(w) // w.batch
+    return min((tiles + own - 2) // own + 1, w.batch)
+
+
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """Sums of parts of the tiles, then their sum."""
+    return lower_codes(call, facts, params, bits=0)
+
+
+def lower_codes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int], bits: int) -> Lowering:
+    """The same, with words of x as operand 0 and ends as operand 2; 0 bits: with x itself."""
     if call.output(0).size == 0:
         return Lowering(())
     w = Window.of(call)
@@ -162,9 +199,15 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     slots = min(d.tasks, facts.compute_units * params["SLOTS"])
     channels = min(params["CHANNELS"], ceil_to(w.in_channels, GROUP))
     slot = slot_elements(d, channels, panel, params["MR"])
+    source = Source((inp(0),), call.input(0).size, call.input(0).nbytes)
+    if bits:
+        size = images_of(w, d.block) * channels * w.in_pixels
+        moved = code_bytes(call.input(0).size, call.input(0).dtype, bits)
+        source = Source((inp(0), inp(2), i32(slot)), size, moved, {"BITS": bits})
+        slot += ceil_to(size, 16)
     parts = d.splits * ceil_to(w.out_channels, panel) * w.in_channels * TAPS
     calls = (
-        sum_call(call, w, d, channels, slots, slot, {"V": lanes} | pick(params)),
+        sum_call(call, w, d, channels, slots, slot, {"V": lanes} | pick(params), source),
         finish_call(call, w, d, lanes, facts, params),
     )
     return Lowering(calls, (slots * slot * 4, parts * 4))
@@ -192,9 +235,10 @@ def sum_call(
     slots: int,
     slot: int,
     defines: Mapping[str, int],
+    source: Source,
 ) -> KernelCall:
     """The kernel that transforms, multiplies and transforms back."""
-    x, y = call.input(0), call.input(1)
+    y = call.input(1)
     numbers = (
         w.out_channels,
         d.row_block,
@@ -205,7 +249,7 @@ def sum_call(
         d.block,
         d.tasks,
         slot,
-        x.size,
+        source.size,
         y.size,
         *w.in_size[1:],
         *w.out_size[1:],
@@ -215,13 +259,13 @@ def sum_call(
     return KernelCall(
         family="winograd_weight",
         entry="winograd_weight",
-        args=(inp(0), inp(1), scratch(1), scratch(0), *map(i32, numbers)),
+        args=(*source.arguments, inp(1), scratch(1), scratch(0), *map(i32, numbers)),
         global_size=(slots,),
         local_size=(1,),
-        defines=defines,
+        defines={**defines, **source.defines},
         # The multiplications really done: a quarter of what direct sums count.
         flop=2 * POINTS * products * d.tiles,
-        bytes=x.nbytes + y.nbytes + 4 * TAPS * products * d.splits,
+        bytes=source.nbytes + y.nbytes + 4 * TAPS * products * d.splits,
     )
 
 
