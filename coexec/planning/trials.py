@@ -109,8 +109,9 @@ class Trials:
 
     @property
     def suspicious(self) -> bool:
-        """Whether the last run may have been the first in another situation."""
-        return not self._trying and self.times[self.now].unusual(1)
+        """Whether the last run may have been one of the first in another situation."""
+        times = self.times[self.now]
+        return not self._trying and any(times.unusual(count) for count in range(1, ALARM))
 
     @property
     def usual_us(self) -> float:

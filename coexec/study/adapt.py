@@ -1,8 +1,8 @@
 """The plan that a model comes to which watches its processors and plans again, as adaptive runs do.
 
-The same rule (:class:`coexec.runtime.adapt.Drift`) and the same planner as in
-:mod:`coexec.planning.adapter`, without threads: in virtual time planning takes none, and a result
-does not depend on how busy this machine is. What is measured afterwards is the plan that was come
+The same planner as in :mod:`coexec.planning.adapter`, without threads: in virtual time planning
+takes none, and a result does not depend on how busy this machine is. When to plan again is the
+rule of :class:`coexec.runtime.adapt.Drift`. What is measured afterwards is the plan that was come
 to.
 """
 

@@ -35,13 +35,21 @@ WARM = 2
 
 @dataclass(frozen=True)
 class Case:
-    """Samples a step, and turns that count."""
+    """Samples a step, turns that count, and the side of images that is not the net's own."""
 
     batch: int
     turns: int
+    side: int = 0
 
 
-CASES = {"digits_cnn": Case(32, 400), "sensor_cnn": Case(64, 150), "resnet18": Case(32, 6)}
+CASES = {
+    "lenet5": Case(32, 100),
+    "digits_cnn": Case(32, 400),
+    "sensor_cnn": Case(64, 150),
+    "vgg11": Case(64, 9),
+    "mobilenetv2": Case(8, 25, side=96),
+    "resnet18": Case(32, 9),
+}
 
 
 def main() -> None:
@@ -62,7 +70,8 @@ def main() -> None:
 def measure(net: str, runtime: str) -> list[dict[str, Any]]:
     """Steps of a network in every way, in turns."""
     case, rng = CASES[net], np.random.default_rng(0)
-    feeds = {"x": rng.standard_normal((case.batch, *CATALOG[net].input_shape), np.float32)}
+    shape = (3, case.side, case.side) if case.side else CATALOG[net].input_shape
+    feeds = {"x": rng.standard_normal((case.batch, *shape), np.float32)}
     labels = rng.integers(0, 4, case.batch)
     forms = {way: trainer(net, runtime, way) for way in WAYS}
     times: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -105,7 +114,8 @@ def row(
 def trainer(net: str, runtime: str, way: Activations) -> coexec.Trainer:
     """A training by stochastic gradient descent with momentum."""
     how = SGD(1e-3, momentum=0.9)
-    model = coexec.load(zoo.build(net))
+    side = CASES[net].side
+    model = coexec.load(zoo.build(net, **({"image_size": side} if side else {})))
     return coexec.Trainer(model, SoftmaxCrossEntropy(), how, [runtime], activations=way)
 
 

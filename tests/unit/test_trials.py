@@ -131,3 +131,13 @@ def test_single_outliers_are_suspicious_but_no_other_situation() -> None:
     found = [trials.observe(400.0) for _ in range(3)]
     assert found == [News.NOTHING, News.NOTHING, News.CHANGED]
     assert trials.change == pytest.approx(4.0)
+
+
+def test_all_first_runs_in_another_situation_are_suspicious_however_uneven_usual_ones_are() -> None:
+    trials = ready(1)
+    for us in (999.0, 60.0, 124.0, 68.0):
+        trials.observe(us)
+    suspicious = []
+    while trials.observe(121.0) is News.NOTHING:
+        suspicious.append(trials.suspicious)
+    assert suspicious == [True, True]
