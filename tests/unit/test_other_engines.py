@@ -10,14 +10,25 @@ import numpy as np
 import pytest
 
 from coexec.core.soc_file import find_soc
-from coexec.cost.calibration.engines import ENOUGH, fit_mixes, tells_kinds
+from coexec.cost.calibration.engines import (
+    ENOUGH,
+    SHAPES,
+    best_shapes,
+    fit_mixes,
+    tells_kinds,
+)
 from coexec.cost.calibration.fit import _mix_row
 from coexec.cost.calibration.frameworks import NCNN_COLUMNS, ncnn_cores, read_frameworks
 from coexec.cost.calibration.mobile_networks import MOBILE
 from coexec.cost.calibration.sample import Sample
-from coexec.cost.soc.coefficients import Coefficients, read_coefficients, write_coefficients
-from coexec.cost.soc.engine_mix import KINDS, mix_levels, mix_of, without_groups
-from coexec.cost.soc.estimate import calls_us, engines, network_us
+from coexec.cost.soc.coefficients import (
+    Coefficients,
+    read_coefficients,
+    shipped,
+    write_coefficients,
+)
+from coexec.cost.soc.engine_mix import WIDTH, mix_levels, mix_of, without_groups
+from coexec.cost.soc.estimate import calls_us, engines, mixable, network_us
 from coexec.cost.soc.terms import TERMS
 from coexec.cost.soc.workload import CONV, GROUPED, Workload
 from tests.phones import write_csv
@@ -59,16 +70,42 @@ def test_few_networks_tell_no_kinds_of_operators_apart() -> None:
     assert tells_kinds([*enough, *few]) == [True] * ENOUGH + [False] * (ENOUGH - 1)
 
 
+def test_how_far_kinds_may_differ_is_chosen_on_networks_that_were_held_out() -> None:
+    """Where kinds differ by a law, they may; where only chance makes them differ, they may not."""
+    lawful = [measured(number, CHIPS[0], "one") for number in range(20)]
+    rows = np.array([_mix_row(LIKE, sample) for sample in lawful])
+    assert best_shapes(lawful, rows)["one"] < 1
+    rng = np.random.default_rng(0)
+    whole = rows.sum(axis=1) * np.exp(rng.normal(0, 0.5, len(rows)))
+    chance = [replace(s, measured_us=float(us)) for s, us in zip(lawful, whole, strict=True)]
+    assert best_shapes(chance, rows)["one"] == max(SHAPES)
+
+
+def test_traffic_counts_beside_kernels_on_cpus_alone() -> None:
+    call = Workload(CONV, 1e6, 3e5, 1e5, in_channels=64, out_channels=64)
+    found = mixable(LIKE, find_soc(CHIPS[0]), CORE, "float32", [call])
+    gbps = find_soc(CHIPS[0]).cores(CORE)[0][0].gbps
+    assert found.traffic_us == pytest.approx([4 * 4e5 / gbps / 1e3])
+    mix = np.zeros(WIDTH)
+    mix[-2] = 3.0
+    assert found.times_us(mix) == pytest.approx(3 * found.traffic_us)
+    assert found.row @ mix == pytest.approx(found.times_us(mix).sum())
+    gpu = mixable(shipped(), find_soc(CHIPS[0]), "gpu", "float16", [call])
+    assert gpu.traffic_us == pytest.approx([0.0])
+
+
 def test_the_most_specific_mix_counts_and_an_unknown_engine_has_none() -> None:
-    names = mix_levels("one", "cpu", "int8", "chip")
-    general, own = np.ones(len(KINDS) + 1), np.full(len(KINDS) + 1, 2.0)
+    names = mix_levels("one", "int8", "chip", "cpu:1big")
+    general, own = np.ones(WIDTH), np.full(WIDTH, 2.0)
     assert mix_of({"cpu": general}, names) is None
     assert mix_of({"cpu": general, "one cpu": own}, names) is own
     assert mix_of({"one cpu": general, "one cpu int8 chip": own}, names) is own
+    assert mix_of({"one cpu": general, "one cpu int8 chip cpu:4big": own}, names) is general
+    assert len(mix_levels("one", "float16", "chip", "gpu")) == len(names) - 1
 
 
 def test_mixes_survive_writing_and_reading(tmp_path: Path) -> None:
-    mixes = {"one cpu": np.arange(1.0, len(KINDS) + 2)}
+    mixes = {"one cpu": np.arange(1.0, WIDTH + 1)}
     write_coefficients(replace(LIKE, mixes=mixes), tmp_path / "c.json")
     again = read_coefficients(tmp_path / "c.json")
     np.testing.assert_array_equal(again.mixes["one cpu"], mixes["one cpu"])

@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 
 from coexec.cost.calibration.libraries import library
 from coexec.cost.calibration.sample import Sample
-from coexec.cost.soc.engine_mix import KINDS, mix_levels
+from coexec.cost.soc.engine_mix import WIDTH, mix_levels, mix_of
 
 Numbers = NDArray[np.float64]
 
 ENOUGH = 8
 """Fewer networks on a kind of processor cannot tell kinds of operators apart."""
-PRIOR = np.ones(len(KINDS) + 1)
-SHAPE, SCALE = 1.0, 0.1
-"""How many networks off by e the distance e of a factor, or of all together, counts as much as."""
+PRIOR = np.ones(WIDTH)
+SHAPES, SCALE = (0.1, 0.3, 1.0, 3.0), 0.1
+"""How many networks off by e the distance e of a factor, or of all together, counts as much as. Of
+the former each engine has the one that predicts best what is held out of the networks to be
+fitted."""
+PARTS = 4
+"""Parts of the networks, each held out once, to choose by."""
 FREE = 1e-4
 """The same for an engine's speed as a whole, of which nothing is known beforehand."""
 
@@ -37,34 +41,68 @@ def tells_kinds(samples: Sequence[Sample]) -> list[bool]:
 
 def fit_mixes(samples: Sequence[Sample], row_of: Callable[[Sample], Numbers]) -> dict[str, Numbers]:
     """Mixes by level. ``row_of`` gives a network's time in the measured engine, by kind."""
-    if not samples:
-        return {}
-    table = np.array([row_of(sample) for sample in samples])
+    found: dict[str, Numbers] = {}
+    for kind in dict.fromkeys(sample.kind for sample in samples):
+        members = [sample for sample in samples if sample.kind == kind]
+        table = np.array([row_of(sample) for sample in members])
+        fits = {shape: _fit_levels(members, table, shape) for shape in SHAPES}
+        shapes = best_shapes(members, table)
+        for sample in members:
+            mixes = fits[shapes[sample.engine]]
+            found.update((name, mixes[name]) for name in _names(sample)[1:])
+    return found
+
+
+def best_shapes(samples: Sequence[Sample], table: Numbers) -> dict[str, float]:
+    """By engine, the one of :data:`SHAPES` with the least error on networks that no fit saw."""
+    part_of = {model: n % PARTS for n, model in enumerate(sorted({s.model for s in samples}))}
+    parts = np.array([part_of[sample.model] for sample in samples])
+    errors: dict[str, dict[float, float]] = defaultdict(lambda: dict.fromkeys(SHAPES, 0.0))
+    for part in range(PARTS):
+        inside = np.flatnonzero(parts != part).tolist()
+        known = [samples[place] for place in inside]
+        for shape in SHAPES:
+            mixes = _fit_levels(known, table[inside], shape)
+            for place in np.flatnonzero(parts == part).tolist():
+                sample = samples[place]
+                mix = mix_of(mixes, _names(sample))
+                guess = sample.measured_us if mix is None else table[place] @ mix
+                errors[sample.engine][shape] += abs(guess / sample.measured_us - 1)
+    return {engine: min(SHAPES, key=found.__getitem__) for engine, found in errors.items()}
+
+
+def _names(sample: Sample) -> tuple[str, ...]:
+    return mix_levels(sample.engine, sample.precision, sample.soc.name, sample.processor)
+
+
+def _fit_levels(samples: Sequence[Sample], table: Numbers, shape: float) -> dict[str, Numbers]:
     times = np.array([sample.measured_us for sample in samples])
-    chains = [mix_levels(s.engine, s.kind, s.precision, s.soc.name) for s in samples]
+    chains = [_names(sample) for sample in samples]
     found: dict[str, Numbers] = {}
     for places in _by_level(chains, 0).values():
         # What all engines share is the proportions of kinds: each one's speed is taken out.
         speeds = _speeds([samples[place] for place in places], table[places], times[places])
-        found[chains[places[0]][0]] = fit_mix(table[places], times[places] / speeds, PRIOR, FREE)
-    for depth in range(1, len(chains[0])):
+        found[chains[places[0]][0]] = fit_mix(
+            table[places], times[places] / speeds, PRIOR, FREE, shape
+        )
+    for depth in range(1, len(chains[0]) if chains else 0):
         for places in _by_level(chains, depth).values():
             above = found[chains[places[0]][depth - 1]]
             scale = FREE if depth == 1 else SCALE
-            mix = fit_mix(table[places], times[places], above, scale)
+            mix = fit_mix(table[places], times[places], above, scale, shape)
             found[chains[places[0]][depth]] = mix
     return found
 
 
-def fit_mix(table: Numbers, times: Numbers, above: Numbers, scale: float) -> Numbers:
+def fit_mix(table: Numbers, times: Numbers, above: Numbers, scale: float, shape: float) -> Numbers:
     """Factors w with the least sum of squares of log(table @ w) - log(times), near ``above``.
 
     ``table`` has shape (samples, factors). Factors stay positive: they are ``above`` times an
     exponential. ``scale`` is the weight of how far all of them together are from ``above``,
-    :data:`SHAPE` that of each one's distance from the others.
+    ``shape`` that of each one's distance from the others.
     """
     rows, logs, count = table * above, np.log(times), len(above)
-    pull = np.diag(np.sqrt([scale, *[SHAPE] * count]))
+    pull = np.diag(np.sqrt([scale, *[shape] * count]))
 
     def residuals(steps: Numbers) -> Numbers:
         return np.concatenate([np.log(rows @ np.exp(steps[1:])) + steps[0] - logs, pull @ steps])

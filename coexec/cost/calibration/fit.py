@@ -17,8 +17,7 @@ from coexec.cost.calibration.least_squares import fit_factors
 from coexec.cost.calibration.libraries import library
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
-from coexec.cost.soc.engine_mix import mix_row
-from coexec.cost.soc.estimate import LIKE, RUN, calls_us, mixable_us, network_us
+from coexec.cost.soc.estimate import LIKE, RUN, calls_us, mixable, network_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
 from coexec.cost.soc.terms import LEAST, PRIOR, TIED, run_terms, terms
@@ -104,18 +103,27 @@ def fit(samples: Sequence[Sample], memory: Memory | None = None) -> Coefficients
 def _fit_processors(wholes: Sequence[Sample], memory: Memory) -> dict[str, Levels]:
     """Factors of terms, for kinds of processors whose kernels were not measured one by one."""
     found = {}
+    kinds = _grouped(wholes, lambda sample: sample.kind)
     for group, members in _grouped(wholes, lambda sample: sample.group).items():
+        kin = kinds[members[0].kind]
         if members[0].kind != "gpu":
-            found[group] = memory.part(group, members, partial(_fit_terms, members, memory))
+            found[group] = memory.part(group, kin, partial(_fit_terms, members, kin, memory))
     return found
 
 
-def _fit_terms(members: Sequence[Sample], memory: Memory) -> Levels:
-    """Factors of each term; where there are few samples, of a few sums of terms."""
+def _fit_terms(members: Sequence[Sample], kin: Sequence[Sample], memory: Memory) -> Levels:
+    """Factors of each term; where there are few samples, of a few sums of terms.
+
+    Those few are drawn towards the proportions that ``kin`` have: all element types together.
+    """
     table = np.array([memory.terms_of(sample) for sample in members])
     if len(members) >= ENOUGH:
         return _fit_levels(members, table, PRIOR, LEAST)
-    tied = _fit_levels(members, table @ TIED, np.ones(TIED.shape[1]))
+    whole = np.array([memory.terms_of(sample) for sample in kin]) @ TIED
+    times = np.array([sample.measured_us for sample in kin])
+    limits = np.ones(TIED.shape[1]) * float(np.median(times / whole.sum(axis=1)))
+    shared = fit_factors(whole, times, limits, STRENGTHS[0])
+    tied = _fit_levels(members, table @ TIED, shared)
     return {level: TIED @ factors for level, factors in tied.items()}
 
 
@@ -153,8 +161,7 @@ def _fit_engines(fitted: Coefficients, others: Sequence[Sample]) -> dict[str, fl
 
 
 def _mix_row(fitted: Coefficients, sample: Sample) -> Numbers:
-    like_us = mixable_us(fitted, sample.soc, sample.processor, sample.precision, sample.calls)
-    return mix_row(sample.calls, like_us, sample.kind)
+    return mixable(fitted, sample.soc, sample.processor, sample.precision, sample.calls).row
 
 
 def _run_row(fitted: Coefficients, sample: Sample) -> Numbers:

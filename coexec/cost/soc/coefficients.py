@@ -25,7 +25,7 @@ from coexec.cost.soc.trees import Trees
 
 GENERAL = ""
 SHIPPED = files("coexec.cost.soc") / "coefficients.json"
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)

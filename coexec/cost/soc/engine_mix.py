@@ -2,14 +2,15 @@
 
 Engines differ in what they are good at: 3 x 3 convolutions by Winograd's method, products in
 float16, calls. A mix says how many times longer than the measured engine (``LIKE``) each kind takes
-and what a call takes beside. Mixes come in levels, the most specific one that was fitted counts:
-any engine on this kind of processor, this engine, this element type, this chip.
+and, beside that, what bringing tensors into the engine's own order takes (on CPUs, by their bytes)
+and what a call does. Mixes come in levels, the most specific one that was fitted counts: any engine
+on this kind of processor, this engine, this element type, this chip, these of its cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,20 @@ Numbers = NDArray[np.float64]
 
 WINOGRAD, REST = "conv-3x3", "rest"
 KINDS = (POINTWISE, WINOGRAD, WIDE, GROUPED, DEPTHWISE, DENSE, REST)
-"""Kinds of operators with a multiple each; a mix has the calls' behind them."""
+"""Kinds of operators with a multiple each; a mix has those of traffic and of calls behind them."""
+WIDTH = len(KINDS) + 2
 CALL_US = {"cpu": 2.5, "gpu": 10.0}
 """What a call takes beside its kernel, of which the last number of a mix is a multiple."""
 WINOGRAD_CHANNELS = 16
 """With fewer input channels, transforming tiles takes longer than it saves."""
 
 
-def mix_levels(engine: str, kind: str, precision: str, chip: str) -> tuple[str, ...]:
-    """Names of the levels of a mix, general ones first."""
+def mix_levels(engine: str, precision: str, chip: str, processor: str) -> tuple[str, ...]:
+    """Names of the levels of a mix, general ones first; of a CPU the last is a mix of cores."""
+    kind = processor.partition(":")[0]
     own = f"{engine} {kind}"
-    return kind, own, f"{own} {precision}", f"{own} {precision} {chip}"
+    levels = kind, own, f"{own} {precision}", f"{own} {precision} {chip}"
+    return (*levels, f"{levels[-1]} {processor}") if kind == "cpu" else levels
 
 
 def mix_of(mixes: Mapping[str, Numbers], names: Sequence[str]) -> Numbers | None:
@@ -51,18 +55,32 @@ def without_groups(work: Workload) -> Workload:
     return replace(work, family=CONV, kernel=1.0, groups=1.0)
 
 
-def mix_row(calls: Sequence[Workload], like_us: Numbers, kind: str) -> Numbers:
-    """Microseconds of a network by kind, and of its calls: what a mix is multiplied with."""
-    row = np.zeros(len(KINDS) + 1)
-    np.add.at(row, _places(calls), like_us)
-    row[-1] = len(calls) * CALL_US[kind]
-    return row
+@dataclass(frozen=True)
+class Mixable:
+    """Calls with what mixes are multiples of, in microseconds, shape (calls,).
 
+    ``like_us`` is their time in the measured engine, ``traffic_us`` that of the tensors that they
+    read and write at full bandwidth (0 where that is in ``like_us``, kernel by kernel).
+    """
 
-def mixed_us(mix: Numbers, calls: Sequence[Workload], like_us: Numbers, kind: str) -> Numbers:
-    """Times of calls from those of the measured engine, shape (calls,)."""
-    times: Numbers = mix[_places(calls)] * like_us + mix[-1] * CALL_US[kind]
-    return times
+    kind: str
+    calls: Sequence[Workload]
+    like_us: Numbers
+    traffic_us: Numbers
+
+    @property
+    def row(self) -> Numbers:
+        """What the mix of a whole network is multiplied with, shape (WIDTH,)."""
+        row = np.zeros(WIDTH)
+        np.add.at(row, _places(self.calls), self.like_us)
+        row[-2:] = self.traffic_us.sum(), len(self.calls) * CALL_US[self.kind]
+        return row
+
+    def times_us(self, mix: Numbers) -> Numbers:
+        """Times of calls in the engine of a mix, shape (calls,)."""
+        beside = mix[-2] * self.traffic_us + mix[-1] * CALL_US[self.kind]
+        times: Numbers = mix[_places(self.calls)] * self.like_us + beside
+        return times
 
 
 def _places(calls: Sequence[Workload]) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from coexec.base.errors import UsageError
 from coexec.core.soc import Soc
 from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
-from coexec.cost.soc.engine_mix import mix_levels, mix_of, mixed_us, without_groups
+from coexec.cost.soc.engine_mix import Mixable, mix_levels, mix_of, without_groups
 from coexec.cost.soc.engine_profile import COEXEC, QNN, STOCK_MNN, TFLITE, call_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
@@ -39,10 +39,9 @@ def calls_us(
         ProcessorError: this chip has no such processor.
     """
     kind = processor.partition(":")[0]
-    mix = mix_of(coefficients.mixes, mix_levels(engine, kind, precision, soc.name))
+    mix = mix_of(coefficients.mixes, mix_levels(engine, precision, soc.name, processor))
     if mix is not None:
-        like_us = mixable_us(coefficients, soc, processor, precision, calls)
-        return mixed_us(mix, calls, like_us, kind)
+        return mixable(coefficients, soc, processor, precision, calls).times_us(mix)
     limits = limits_of(soc, processor, precision)
     if kind == "gpu" and soc.gpu is not None:
         times = _gpu_us(coefficients, soc, precision, calls)
@@ -65,21 +64,26 @@ def calls_us(
     return found
 
 
-def mixable_us(
+def mixable(
     coefficients: Coefficients,
     soc: Soc,
     processor: str,
     precision: str,
     calls: Sequence[Workload],
-) -> NDArray[np.float64]:
-    """Times of calls that mixes of other engines are multiples of, shape (calls,).
+) -> Mixable:
+    """What mixes of other engines are multiples of.
 
     Raises:
         UsageError, ProcessorError: as :func:`calls_us`.
     """
     plain = [without_groups(call) for call in calls]
-    like = LIKE[processor.partition(":")[0]]
-    return calls_us(coefficients, soc, processor, precision, like, plain)
+    kind = processor.partition(":")[0]
+    like_us = calls_us(coefficients, soc, processor, precision, LIKE[kind], plain)
+    # Kernels of GPUs were measured one by one, with their traffic; of CPUs whole networks were.
+    gbps = limits_of(soc, processor, precision).gbps if kind == "cpu" else np.inf
+    moved = [call.in_elements + call.out_elements + call.others for call in calls]
+    traffic_us = np.array(moved) * np.dtype(precision).itemsize / gbps / 1e3
+    return Mixable(kind, calls, like_us, traffic_us)
 
 
 def network_us(
