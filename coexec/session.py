@@ -32,7 +32,8 @@ from coexec.placement.policies.first_that_can import place
 from coexec.report.lines import watched
 from coexec.runtime.bundle import save_bundle
 from coexec.runtime.executor import Executor
-from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.lower import lower
+from coexec.runtime.lowering import Lowering
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 
 Key = tuple[tuple[str, tuple[int, ...], bytes], ...]

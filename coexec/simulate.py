@@ -11,8 +11,11 @@ import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
-from coexec.base.errors import ProcessorError, UsageError
+from coexec.base.errors import MemoryBudgetError, ProcessorError, UsageError
 from coexec.base.units import bytes_text
+from coexec.budget.amounts import AUTO as ALL_FREE
+from coexec.budget.amounts import budget_bytes
+from coexec.budget.settings import MemoryPlan
 from coexec.core.events import Trace
 from coexec.core.machine_file import is_machine
 from coexec.core.plan import Plan
@@ -22,7 +25,7 @@ from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc, read_soc
 from coexec.core.soc_of_machine import read_desk
 from coexec.core.types import Array
-from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, NAMES
+from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, NAMES, POLICIES
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
 from coexec.planning.verification import verify
 from coexec.processors.simulated.footprint import largest_tensors
@@ -69,7 +72,8 @@ class Subject:
 class Setup:
     """On what, and how. ``machine`` is a name or a TOML file; ``processors`` are all by default.
 
-    ``runs`` are simulated one by one, then (``seconds``) the model repeats for so long.
+    ``runs`` are simulated one by one, then (``seconds``) the model repeats for so long. ``memory``
+    is a budget for training steps (``512MiB``; ``auto``: what the phone has free).
     """
 
     machine: str
@@ -84,6 +88,7 @@ class Setup:
     seconds: float = 0.0
     queue: str = SimulatedOptions.queue
     fusion: str = SimulatedOptions.fusion
+    memory: str = ""
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -120,6 +125,7 @@ class Simulation:
     ``latencies_ms`` by run, ``energy_j`` of the last run by part, ``busy`` the share of it that
     each processor worked, ``samples`` of the repetition. ``needed_bytes`` of ``free_bytes`` are
     allocated; ``build_ms`` is spent once, before the first run. The trace is of the last run.
+    ``memory_plan`` is how a training step keeps its budget.
     """
 
     setup: Setup
@@ -142,6 +148,7 @@ class Simulation:
     record: ProfileRecord
     samples: tuple[Sample, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    memory_plan: MemoryPlan | None = None
 
     @property
     def ms(self) -> float:
@@ -160,12 +167,47 @@ def simulate(subject: Subject, setup: Setup) -> list[Simulation]:
     Raises:
         UsageError: an unknown machine, condition, policy or engine.
         ProcessorError: a processor that the phone lacks, or the model does not fit its memory.
+        MemoryBudgetError: no plan was found that keeps the budget.
     """
     soc = machine_named(setup.machine)
+    if setup.memory:
+        return _within_memory(subject, setup, soc)
     plans, left_out = _plans(subject, setup, soc)
     found = [_run(subject, replace(setup, policy=plan.policy), soc, plan) for plan in plans]
     found = [replace(each, left_out=left_out) for each in found]
     return sorted(found, key=lambda each: each.ms)
+
+
+def _within_memory(subject: Subject, setup: Setup, soc: Soc) -> list[Simulation]:
+    """Training steps within a budget: on one processor by all techniques, on several as placed.
+
+    ``auto`` is the fastest of each processor alone and of the best plan on all of them.
+    """
+    if not subject.trains:
+        raise UsageError("--memory is the budget of a training step: give --train too")
+    names = setup.processors or soc.processors
+    alone = [replace(setup, processors=(name,), policy=SINGLE) for name in names]
+    several = {
+        AUTO: [setup],
+        ALL: [replace(setup, policy=name) for name in POLICIES if name != SINGLE],
+        SINGLE: [],
+    }.get(setup.policy)
+    tried = [setup] if several is None else [*alone, *(several if len(names) > 1 else [])]
+    found: list[Simulation] = []
+    refused: dict[str, str] = {}
+    error: MemoryBudgetError | None = None
+    for each in tried:
+        try:
+            found.append(_run(subject, each, soc, _planned(subject, each, soc).plan))
+        except MemoryBudgetError as reason:
+            error = reason
+            what = f"{each.policy} on {', '.join(each.processors or names)}"
+            refused[what] = str(reason)
+    if not found:
+        assert error is not None
+        raise error
+    found = sorted((replace(each, left_out=refused) for each in found), key=lambda each: each.ms)
+    return found if setup.policy == ALL else found[:1]
 
 
 def machine_named(name: str) -> Soc:
@@ -180,10 +222,12 @@ def machine_named(name: str) -> Soc:
     return read_desk(path) if is_machine(path) else read_soc(path)
 
 
-def open_phone(setup: Setup, soc: Soc) -> tuple[Phone, dict[str, Processor]]:
-    """A phone of its own, with its processors by name."""
+def open_phone(
+    setup: Setup, soc: Soc, *, steady: bool = False
+) -> tuple[Phone, dict[str, Processor]]:
+    """A phone of its own, with its processors by name; nothing varies on a ``steady`` one."""
     options = setup.options
-    phone = Phone(soc, condition_named(setup.condition), setup.seed, walled=False)
+    phone = Phone(soc, condition_named(setup.condition), setup.seed, walled=False, steady=steady)
     names = setup.processors or soc.processors
     known = soc.processors
     for name in names:
@@ -212,10 +256,11 @@ def _plans(subject: Subject, setup: Setup, soc: Soc) -> tuple[list[Plan], Mappin
 
 
 def _planned(subject: Subject, setup: Setup, soc: Soc) -> Planning:
-    _, processors = open_phone(setup, soc)
+    # Which plan is the fastest is not to be left to chance.
+    _, processors = open_phone(setup, soc, steady=True)
     how = PlanOptions(setup.policy, seconds=0.0)
     if subject.trains:
-        return plan_training(_trainer(subject, processors, None), subject.feeds, how)
+        return plan_training(_trainer(subject, setup, processors, None), subject.feeds, how)
     planning = plan_inference(subject.model, subject.feeds, processors, how)
     if setup.policy != AUTO:
         return planning
@@ -225,22 +270,36 @@ def _planned(subject: Subject, setup: Setup, soc: Soc) -> Planning:
     return replace(tried.planning, plan=named)
 
 
-def _trainer(subject: Subject, processors: Mapping[str, Processor], plan: Plan | None) -> Trainer:
+def _trainer(
+    subject: Subject, setup: Setup, processors: Mapping[str, Processor], plan: Plan | None
+) -> Trainer:
     assert subject.loss is not None
     assert subject.optimizer is not None
-    return Trainer(
-        subject.model, subject.loss, subject.optimizer, processors, mode=subject.mode, plan=plan
-    )
+    parts = (subject.model, subject.loss, subject.optimizer, processors)
+    if not setup.memory:
+        return Trainer(*parts, mode=subject.mode, plan=plan)
+    # One processor leaves nothing to place: its steps may change in all ways that save memory.
+    follow = plan if len(processors) > 1 else None
+    budget = _budget_bytes(setup, next(iter(processors.values())))
+    return Trainer(*parts, mode=subject.mode, plan=follow, memory=budget)
+
+
+def _budget_bytes(setup: Setup, processor: Processor) -> int:
+    """What ``--memory`` says; of ``auto``, what the phone has free."""
+    if setup.memory != ALL_FREE:
+        return budget_bytes(setup.memory)
+    assert isinstance(processor, SimulatedProcessor)
+    return processor.phone.memory.free_bytes
 
 
 def _compiled(
-    subject: Subject, processors: Mapping[str, Processor], plan: Plan
+    subject: Subject, setup: Setup, processors: Mapping[str, Processor], plan: Plan
 ) -> tuple[Session | Trainer, Step]:
     """The model or its training, with a function that runs it once."""
     if not subject.trains:
         session = Session(subject.model, processors, subject.mode, plan)
         return session, lambda trace: session.run(subject.feeds, trace=trace)
-    trainer = _trainer(subject, processors, plan)
+    trainer = _trainer(subject, setup, processors, plan)
     labels = subject.labels
     assert labels is not None
     return trainer, lambda trace: trainer.step(subject.feeds, labels, trace)
@@ -248,7 +307,7 @@ def _compiled(
 
 def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
     phone, processors = open_phone(setup, soc)
-    compiled, step = _compiled(subject, processors, plan)
+    compiled, step = _compiled(subject, setup, processors, plan)
     engine = phone.engine
     latencies: list[float] = []
     trace = Trace()
@@ -286,6 +345,7 @@ def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:
         trace=trace,
         record=_record(subject, compiled, soc, setup, trace),
         samples=samples,
+        memory_plan=compiled.memory_plan if isinstance(compiled, Trainer) else None,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -39,18 +41,27 @@ def rows_of(array: Array) -> tuple[Array, int, int, int]:
     Raises:
         ValueError: they lie otherwise. A part of a contiguous array along one axis does not.
     """
-    inner = array.ndim
-    length = array.itemsize
-    while inner and (array.strides[inner - 1] == length or array.shape[inner - 1] == 1):
-        inner -= 1
-        length *= array.shape[inner]
-    outer = array.shape[:inner]
-    count = int(np.prod(outer, dtype=np.int64))
-    pitch = array.strides[inner - 1] if inner else length
-    steps = np.cumprod((1, *outer[:0:-1]), dtype=np.int64)[::-1] * pitch if inner else ()
-    even = all(a == b for a, b, n in zip(array.strides[:inner], steps, outer, strict=True) if n > 1)
-    if not even:
-        raise ValueError(f"strides {array.strides} of shape {array.shape} are no runs")
-    elements = ((count - 1) * pitch + length) // array.itemsize
+    elements, count, length, pitch = _runs(array.shape, array.strides, array.itemsize)
     memory = as_strided(array, (elements,), (array.itemsize,))
     return memory, count, length, pitch
+
+
+@lru_cache(1024)
+def _runs(
+    shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int
+) -> tuple[int, int, int, int]:
+    """The elements from the first to the last, and the runs of :func:`rows_of`."""
+    inner = len(shape)
+    length = itemsize
+    while inner and (strides[inner - 1] == length or shape[inner - 1] == 1):
+        inner -= 1
+        length *= shape[inner]
+    outer = shape[:inner]
+    count = prod(outer)
+    pitch = strides[inner - 1] if inner else length
+    step = pitch
+    for size, stride in zip(reversed(outer), reversed(strides[:inner]), strict=True):
+        if size > 1 and stride != step:
+            raise ValueError(f"strides {strides} of shape {shape} are no runs")
+        step *= size
+    return ((count - 1) * pitch + length) // itemsize, count, length, pitch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -29,6 +30,20 @@ def physical_cores(topology: Path = TOPOLOGY) -> tuple[Core, ...]:
 def pin_this_thread(cores: tuple[Core, ...]) -> None:
     """Run the calling thread, and threads that it starts, on these cores alone."""
     os.sched_setaffinity(0, {cpu for core in cores for cpu in core})
+
+
+@contextmanager
+def pinned(cores: tuple[Core, ...]) -> Iterator[None]:
+    """Run the calling thread on these cores alone for a while; on any that it may use if none."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin_this_thread(cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _core_of(topology: Path, cpu: int) -> str:

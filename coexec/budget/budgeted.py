@@ -15,6 +15,7 @@ from coexec.budget.amounts import budget_bytes
 from coexec.budget.search import plan_memory
 from coexec.budget.settings import Lowered, MemoryPlan, Setting, step_problem
 from coexec.budget.techniques import TECHNIQUES, Question, Technique
+from coexec.budget.variants import Known
 from coexec.core.processor import Processor
 from coexec.core.program import SCRATCH
 from coexec.core.types import Array
@@ -83,28 +84,45 @@ class BudgetedSteps:
         question = Question(self.model, recipe, arrays, self.lossy, half, *pages)
         return self._search(question, self.nbytes, techniques)
 
-    def recomputed(self, arrays: Mapping[str, Array], nbytes: int) -> tuple[str, ...]:
+    def recomputed(
+        self, arrays: Mapping[str, Array], nbytes: int, known: Known | None = None
+    ) -> tuple[str, ...]:
         """What to recompute, with no other technique, so that steps fit so many bytes.
+
+        ``known`` is what was found out for other budgets, and learns what is for this one.
 
         Raises:
             MemoryBudgetError: they do not.
         """
         question = Question(self.model, self.recipe, arrays)
-        return self._search(question, nbytes, ()).setting.recompute
+        return self._search(question, nbytes, (), known).setting.recompute
 
     def problem(self, lowered: Lowered) -> StepProblem:
         """The memory problem of a step, with times on the first processor."""
         return step_problem(lowered, self._costs())
 
     def _search(
-        self, question: Question, nbytes: int, techniques: Sequence[Technique]
+        self,
+        question: Question,
+        nbytes: int,
+        techniques: Sequence[Technique],
+        known: Known | None = None,
     ) -> MemoryPlan:
+        plain: list[tuple[Signature, Lowered]] = []
+
         def lower(setting: Setting) -> Lowered:
             kind, pieces = part_of(setting.recipe, question.arrays)
-            return self._lowered(setting, kind, self._graph(setting.recipe, kind, pieces))
+            graph = self._graph(setting.recipe, kind, pieces)
+            signature = _signature(kind, graph)
+            if plain and not setting.recompute and plain[0][0] == signature:
+                return plain[0][1]  # a technique that changes nothing
+            lowered = self._lowered(setting, kind, graph)
+            if not plain:
+                plain.append((signature, lowered))
+            return lowered
 
         try:
-            return plan_memory(question, nbytes, lower, self._costs(), techniques)
+            return plan_memory(question, nbytes, lower, self._costs(), techniques, known)
         finally:
             self._built.clear()
             forget_problems()
@@ -144,6 +162,18 @@ class BudgetedSteps:
         update_graph = StepBuilder(self.model, setting.recipe).build_update(graph)
         update = programs.lower("update", update_graph, builds=False)
         return Lowered(first.graph, (first.program, update.program))
+
+
+Signature = tuple[object, ...]
+
+
+def _signature(kind: Kind, graph: StepGraph) -> Signature:
+    """What tells graphs of one model apart: nodes by name and operator with what they read."""
+    nodes = (
+        (node.name, node.op_type, *(value and value.name for value in node.inputs))
+        for node in graph.model.graph
+    )
+    return (kind, graph.early, graph.paging, *nodes)
 
 
 def lay_out(

@@ -1,19 +1,18 @@
-"""Budgets of memory for steps that follow a plan, on processors that share one physical memory.
+"""Steps that follow a plan within a budget: all processors share one physical memory.
 
-What is recomputed is decided first, on the step as one processor would run it; then repetitions are
-placed like all other nodes, by cost, so that an idle processor may make them; then the arenas and
-buffers of all processors are counted together. Where they are above the budget, more is recomputed
-and the step placed again. Techniques that need another recipe are not used: a plan is that of the
-step as asked for.
+What they hold is counted together (:func:`combined_bytes`). Techniques that need another recipe
+are not used: a plan is that of the step as asked for. How such plans are found says
+:mod:`coexec.budget.placing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
 
+from coexec.autodiff.step import StepGraph
 from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
 from coexec.budget.budgeted import BudgetedSteps
@@ -28,11 +27,6 @@ from coexec.memory.lifetimes import usage
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.steps.builder import Recipe, StepBuilder
 from coexec.steps.resident import ResidentPrograms
-
-ROUNDS = 3
-"""Times that a step is placed: each time with more that is recomputed."""
-Place = Callable[[tuple[str, ...], int], Plan]
-"""A plan of a step in which these activations are recomputed; the round, from 0 on."""
 
 
 class PlacedSteps(BudgetedSteps):
@@ -51,7 +45,7 @@ class PlacedSteps(BudgetedSteps):
         self.follow = follow
 
     def _planned(self, arrays: Mapping[str, Array]) -> MemoryPlan:
-        program = placed_program(self, self.follow, arrays)
+        program = placed_program(self, self.follow, step_graph(self, arrays))
         peak, plain = combined_bytes((program,)), self.lower(Setting(self.recipe), arrays)
         if peak > self.nbytes:
             raise refusal(self.nbytes, program)
@@ -73,35 +67,16 @@ class PlacedSteps(BudgetedSteps):
         )
 
 
-def placed_within(steps: BudgetedSteps, arrays: Mapping[str, Array], place: Place) -> Plan:
-    """A plan of a step on ``arrays`` that keeps the budget of ``steps``.
-
-    Raises:
-        MemoryBudgetError: what was tried does not fit; with what stands in the way.
-    """
-    goal, program = steps.nbytes, None
-    for number in range(ROUNDS):
-        try:
-            recompute = steps.recomputed(arrays, goal)
-        except MemoryBudgetError as error:
-            if program is None:
-                raise
-            raise refusal(steps.nbytes, program) from error
-        plan = replace(place(recompute, number), recompute=recompute)
-        program = placed_program(steps, plan, arrays)
-        excess = combined_bytes((program,)) - steps.nbytes
-        if excess <= 0:
-            return plan
-        goal -= excess
-    assert program is not None
-    raise refusal(steps.nbytes, program)
+def step_graph(steps: BudgetedSteps, arrays: Mapping[str, Array]) -> StepGraph:
+    """The graph of a step as it was asked for."""
+    return StepBuilder(steps.model, steps.recipe).build("step", arrays)
 
 
-def placed_program(steps: BudgetedSteps, plan: Plan, arrays: Mapping[str, Array]) -> Program:
+def placed_program(steps: BudgetedSteps, plan: Plan, graph: StepGraph) -> Program:
     """The program of a step that follows a plan; nothing is built or allocated."""
     programs = ResidentPrograms(steps.processors, steps.mode, plan)
-    graph = StepBuilder(steps.model, steps.recipe).build("step", arrays)
-    return programs.lower("step", graph, builds=False).program
+    own = replace(graph, model=graph.model.clone())
+    return programs.lower("step", own, builds=False).program
 
 
 def refusal(budget: int, program: Program) -> MemoryBudgetError:

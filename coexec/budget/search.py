@@ -32,7 +32,7 @@ from coexec.budget.techniques import (
     Technique,
     not_worth,
 )
-from coexec.budget.variants import NEVER_US, Found, Known, Variant
+from coexec.budget.variants import NEVER_US, ROUGH, Found, Known, Variant
 from coexec.memory.build_problem import Measure
 from coexec.memory.choose import tightened
 
@@ -44,6 +44,9 @@ CLOSE = 1.03
 """Times the plain step: what is as fast is good enough, and nothing is combined."""
 COMBINED, DEEPEST = 4, 3
 """So many combinations are planned at each depth, and so many techniques are combined at most."""
+DESPERATE, MORE = 3, 1.1
+"""So many combinations are planned that promise nothing but a low peak, up to so many times the
+lowest: together techniques may save more than each alone."""
 FACTORS = (1.0, 1.03, 1.1, 1.25)
 """Times the lowest peak: budgets for which a plan is sought."""
 TRIED = 2
@@ -59,14 +62,17 @@ def plan_memory(
     lower: Lower,
     cost_us: Measure,
     techniques: Sequence[Technique] = TECHNIQUES,
+    known: Known | None = None,
 ) -> MemoryPlan:
     """The fastest setting whose programs take at most ``budget`` bytes.
+
+    ``known`` is what was found out about the same question for another budget, and learns.
 
     Raises:
         MemoryBudgetError: none does; with the least that one would take, and what stands in the
             way.
     """
-    return _Search(question, budget, lower, cost_us, techniques).run()
+    return _Search(question, budget, lower, cost_us, techniques, known).run()
 
 
 class _Search:
@@ -92,7 +98,7 @@ class _Search:
         self.cost_us = cost_us
         self.refused: dict[str, str] = {}
         self.usable = self._usable(techniques)
-        self.known = known or Known()
+        self.known = Known() if known is None else known
         self.any_that_fits = any_that_fits
         self.found: list[Found] = []
 
@@ -119,17 +125,25 @@ class _Search:
             return Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us)
         self._try(plain, self._singles(plain))
         if self._best() is None:
-            self._try(plain, self._singles(plain, last_resorts=True))
+            singles = self._singles(plain, last_resorts=True)
+            self._try(plain, singles)
+            if self._best() is None:
+                self._combine(plain, singles, desperate=True)
         return self._best()
 
     def _try(self, plain: Variant, singles: Sequence[Variant]) -> None:
         """Fit techniques alone, then combined, until one is nearly as fast as the plain step."""
         self._fit_all([plain, *singles])
+        self._combine(plain, singles)
+
+    def _combine(
+        self, plain: Variant, singles: Sequence[Variant], *, desperate: bool = False
+    ) -> None:
         level = singles
         for _ in range(1, DEEPEST):
             if self._settled(CLOSE * plain.step_us):
                 break
-            level = self._combined(plain, singles, level)
+            level = self._combined(plain, singles, level, desperate)
 
     def _usable(self, techniques: Sequence[Technique]) -> list[Technique]:
         found = []
@@ -154,6 +168,8 @@ class _Search:
                 if slow := not_worth(self.question, plain.problem, offer.recipe):
                     reason = slow
                     break
+                if self._is_too_little(plain, offer, technique):
+                    continue
                 variant = self._variant(offer, technique, plain)
                 changed += [variant] if _differs(variant, plain) else []
                 if variant.peak <= self.budget:
@@ -163,17 +179,40 @@ class _Search:
             found += changed
         return found
 
+    def _is_too_little(self, plain: Variant, offer: Offer, technique: Technique) -> bool:
+        """Whether smaller parts of the batch are to be looked at instead.
+
+        What no plan of the whole batch goes below is shared out at best.
+        """
+        count = offer.recipe.micro_batches
+        strongest = technique.offers(self.question, plain.offer.recipe)[-1]
+        least = plain.fixed + (plain.least - plain.fixed) / count
+        return count > plain.count and offer != strongest and least > self.budget
+
     def _combined(
-        self, plain: Variant, singles: Sequence[Variant], level: Sequence[Variant]
+        self,
+        plain: Variant,
+        singles: Sequence[Variant],
+        level: Sequence[Variant],
+        desperate: bool,
     ) -> list[Variant]:
         """One technique more on each variant, the most promising first; each is fitted at once.
 
-        Making one takes long: none is made that promises no more than what was found by then.
+        Making one takes long: none is made that promises no more than what was found by then, and
+        only in a ``desperate`` search one that promises nothing.
         """
         made: list[Variant] = []
-        for (promise, _), before, technique, offer in self._ranked(plain, singles, level):
+        ranked = self._ranked(plain, singles, level)
+        if desperate:
+            lowest = min(map(self._paper_peak, self.known.variants.values()))
+            lower = [each for each in ranked if each[0][1] < MORE * lowest]
+            ranked = sorted(lower, key=lambda each: each[0][1])[:DESPERATE]
+        for (promise, peak), before, technique, offer in ranked:
             if len(made) == COMBINED or self._settled(promise):
                 break
+            hopeless = promise >= NEVER_US or peak > ROUGH * self.budget
+            if hopeless and not desperate:
+                continue
             made.append(self._variant(offer, technique, before))
             self._fit_all(made[-1:])
         return made
@@ -181,7 +220,7 @@ class _Search:
     def _ranked(
         self, plain: Variant, singles: Sequence[Variant], level: Sequence[Variant]
     ) -> list[tuple[tuple[float, float], Variant, Technique, Offer]]:
-        """Techniques on top of variants: promised time and peak by what each gives alone."""
+        """Techniques on top of variants: promised time and least peak by what each gives alone."""
         ranked: list[tuple[tuple[float, float], Variant, Technique, Offer]] = []
         best = self._best()
         for variant in level:
@@ -197,7 +236,8 @@ class _Search:
                 goal = self.budget + max(saved, 0)
                 promise = min(self.known.hope(variant, goal) + longer, NEVER_US)
                 if best is None or promise < best.step_us:
-                    peak = self._paper_peak(variant) - saved
+                    less = self._paper_peak(plain) - self._paper_peak(single)
+                    peak = self._paper_peak(variant) - less
                     ranked.append(((promise, peak), variant, single.technique, offer))
         return sorted(ranked, key=lambda each: each[0])
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from coexec.base.units import bytes_text
 from coexec.budget.keeper import MemoryEvent
+from coexec.budget.placing import Tried
 from coexec.budget.settings import MemoryPlan
 from coexec.cli.output import console
 
@@ -32,6 +34,27 @@ def memory_record(
         "used": [vars(use) for use in plan.used],
         "refused": dict(plan.refused),
     }
+
+
+def forms_record(tried: Sequence[Tried]) -> list[dict[str, Any]]:
+    """Forms of plans that were searched within a budget, as JSON values."""
+    return [vars(each) for each in tried]
+
+
+def show_forms(forms: Sequence[Mapping[str, Any]], to: Console) -> None:
+    """The same for people: what each takes on all processors together, and a step by it."""
+    if not forms:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("plan within the budget", "recomputed", "memory", "ms a step (predicted)", ""):
+        table.add_column(column, no_wrap=True, justify="left" if column[:1] == "p" else "right")
+    for form in forms:
+        taken = form["peak_bytes"]
+        fate = "" if form["fits"] else "slower" if taken is None else "does not fit"
+        memory = "" if taken is None else bytes_text(taken)
+        tensors = f"{form['recomputed']} tensors"
+        table.add_row(form["form"], tensors, memory, f"{form['step_ms']:.2f}", fate)
+    to.print(table)
 
 
 def show_memory(record: dict[str, Any] | None) -> None:

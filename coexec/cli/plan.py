@@ -17,7 +17,7 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
-from coexec.cli.memory_table import memory_record, show_memory
+from coexec.cli.memory_table import forms_record, memory_record, show_forms, show_memory
 from coexec.cli.options import (
     BatchSizeOption,
     BatchStatisticsOption,
@@ -39,7 +39,14 @@ from coexec.cli.output import (
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.cli.stream import show_stream, stream_record
 from coexec.cli.tune import parse_budget
-from coexec.cli.verified_plans import runs_plans, show_verified, tried_steps, verified_record
+from coexec.cli.verified_plans import (
+    corrections_record,
+    runs_plans,
+    show_corrections,
+    show_verified,
+    tried_steps,
+    verified_record,
+)
 from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
@@ -147,7 +154,7 @@ def plan(
                 lossy=memory_lossy,
             )
             planning = plan_training(trainer, feeds, how)
-            shown = trainer.with_plan(planning.plan) if planning.plan.recompute else trainer
+            shown = trainer.with_plan(planning.plan) if planning.tried else trainer
             kept = memory_record(shown.plan_memory(feeds))
             if runs:
                 progress.update(task, description="running steps by the best plans")
@@ -196,6 +203,7 @@ def record(planning: Planning, pipeline: Balanced | None = None) -> dict[str, An
             for unit, busy in zip(problem.units, timeline.busy_us, strict=True)
         },
         "sources": share_of_sources(planning),
+        "corrections": corrections_record(planning),
         "fits": {
             name: {"error": each.fitted.error, "samples": each.fitted.samples}
             for name, each in planning.costs.items()
@@ -207,6 +215,7 @@ def record(planning: Planning, pipeline: Balanced | None = None) -> dict[str, An
         ],
         "left_out": dict(planning.ranking.left_out),
         "batch": dict(planning.plan.batch),
+        "within": forms_record(planning.tried),
         "stream": stream_record(planning, pipeline),
         "moves": [
             {
@@ -260,7 +269,10 @@ def show(planning: Planning, pipeline: Balanced | None, *, explain: bool) -> Non
         highlight=False,
     )
     sources = ", ".join(f"{n} {source}" for source, n in share_of_sources(planning).items())
-    console.print(f"[dim]times of nodes: {sources}[/]\n", highlight=False)
+    console.print(f"[dim]times of nodes: {sources}[/]", highlight=False)
+    show_corrections(planning)
+    show_forms(forms_record(planning.tried), console)
+    console.print()
     if planning.plan.batch:
         shares = ", ".join(f"{count} on {name}" for name, count in planning.plan.batch.items())
         console.print(f"samples of a batch: {escape(shares)}\n", highlight=False)

@@ -17,10 +17,12 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
+from coexec.cli.memory_table import memory_record
 from coexec.cli.options import (
     BatchSizeOption,
     JsonFlag,
     LossOption,
+    MemoryOption,
     OptimizerOption,
     ShapeOption,
     require_known,
@@ -65,7 +67,8 @@ def simulate_command(
         str, typer.Option(metavar="cpu,gpu", help="Of the phone, or mixes as cpu:1prime+3big.")
     ] = "",
     policy: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(NAMES)}; {ALL}: each of them.")
+        str,
+        typer.Option(metavar="A,B", help=f"Of: {', '.join(NAMES)}; {ALL}: each of them."),
     ] = AUTO,
     condition: Annotated[
         str, typer.Option(metavar="A,B", help=f"Of: {', '.join(CONDITIONS)}.")
@@ -86,6 +89,7 @@ def simulate_command(
     loss: LossOption = "cross-entropy",
     optimizer: OptimizerOption = "sgd",
     batch_size: BatchSizeOption = 1,
+    memory: MemoryOption = "",
     shape: ShapeOption = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs, one after the other.")] = 10,
     seconds: Annotated[
@@ -103,7 +107,8 @@ def simulate_command(
     """Simulate a model on phones: latency, energy, transfers, and the plan, in virtual time."""
     for path, flag in ((html, "--html"), (trace, "--trace"), (compare, "--compare")):
         require_writable(path, flag)
-    require_known("--policy", policy, (*NAMES, ALL))
+    for each_policy in _items(policy):
+        require_known("--policy", each_policy, (*NAMES, ALL))
     require_known("--fusion", fusion, CHOICES["fusion"])
     require_known("--loss", loss, LOSSES)
     require_known("--optimizer", optimizer, OPTIMIZERS)
@@ -118,12 +123,13 @@ def simulate_command(
         subject = replace(subject, loss=chosen, optimizer=made, labels=labels)
     setups = [
         Setup(
-            *(each_machine, _items(processors), policy, each_condition, each_engine),
+            *(each_machine, _items(processors), each_policy, each_condition, each_engine),
             *(precision, wait, seed, runs, seconds),
             fusion=fusion,
+            memory=memory,
         )
-        for each_machine, each_condition, each_engine in itertools.product(
-            _items(machine), _items(condition), _items(engine)
+        for each_machine, each_condition, each_engine, each_policy in itertools.product(
+            _items(machine), _items(condition), _items(engine), _items(policy)
         )
     ]
     found = _simulated(subject, setups)
@@ -141,7 +147,8 @@ def _items(text: str) -> tuple[str, ...]:
 
 def _simulated(subject: Subject, setups: Sequence[Setup]) -> list[Simulation]:
     if not setups:
-        raise UsageError("nothing to simulate: --machine, --condition or --engine names nothing")
+        flags = "--machine, --condition, --engine or --policy"
+        raise UsageError(f"nothing to simulate: {flags} names nothing")
     found = []
     with notes.status("") as status:
         for setup in setups:
@@ -192,6 +199,7 @@ def record(each: Simulation) -> dict[str, Any]:
         "plan": dict(each.plan.processors),
         "refusals": [vars(refusal) for refusal in each.plan.refusals],
         "left_out": dict(each.left_out),
+        "memory": memory_record(each.memory_plan),
         "repetition": [vars(sample) for sample in each.samples],
     }
 

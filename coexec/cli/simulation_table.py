@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from coexec.base.units import bytes_text
+from coexec.cli.memory_table import memory_record, show_memory
 from coexec.cli.output import console, notes
 from coexec.core.events import HOST
 from coexec.report.bars import bar
@@ -32,6 +33,7 @@ def show(found: Sequence[Simulation], best: Simulation, *, energy: bool) -> None
         f"{best.peak_gbps:.1f} GB/s of DRAM",
         highlight=False,
     )
+    show_memory(memory_record(best.memory_plan))
     if energy:
         _show_energy(best)
     if best.samples:

@@ -192,9 +192,10 @@ def train(
     choice = chosen_to_fit(items, lambda some: trainer_on(on, some), train_data, batch_size)
     trainer: BaseTrainer = trainer_on(on, choice.trainable if choice else items, plan)
     tried: dict[str, float] = {}
+    forms: list[dict[str, Any]] = []
     if specs:
         how = plan_options(policy, budget, specs)
-        trainer, tried = planned(trainer, train_data, batch_size, how, adapt=adapt)
+        trainer, tried, forms = planned(trainer, train_data, batch_size, how, adapt=adapt)
     events = Trace() if trace is not None else None
     options = FitOptions(
         epochs, batch_size, seed, checkpoint, checkpoint_every, resume, trace=events
@@ -205,7 +206,7 @@ def train(
     if trace is not None and events is not None:
         write_perfetto(events, trace, trainer.program if events.events else None)
     record = _record(trainer, result, out) | {
-        "plan": plan_record(trainer.followed, tried),
+        "plan": plan_record(trainer.followed, tried, forms),
         "choice": choice_record(choice),
     }
     print_json(record) if as_json else _show(record, losses)

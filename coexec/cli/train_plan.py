@@ -10,6 +10,8 @@ import numpy as np
 from rich.markup import escape
 
 from coexec.api import LAST_RESORT
+from coexec.base.errors import MemoryBudgetError
+from coexec.cli.memory_table import forms_record, show_forms
 from coexec.cli.output import notes
 from coexec.cli.tune import parse_budget
 from coexec.cli.verified_plans import tried_steps
@@ -31,13 +33,15 @@ def plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
 
 def planned(
     plain: Trainer, data: Dataset, batch_size: int, how: PlanOptions, *, adapt: bool
-) -> tuple[Trainer, dict[str, float]]:
+) -> tuple[Trainer, dict[str, float], list[dict[str, Any]]]:
     """``plain`` again, with a plan of its step on the first batch; the plan is told on stderr.
 
-    Also returns the milliseconds of a step by each plan that was run, if any was.
+    Also returns the milliseconds of a step by each plan that was run, if any was, and the forms of
+    plans that were searched within a budget of memory, if there is one.
     """
     first = data.take(np.arange(batch_size) % len(data))
     tried: dict[str, float] = {}
+    forms: list[dict[str, Any]] = []
     with notes.status("planning") as status:
         how = replace(how, observe=lambda _, text: status.update(f"planning: {escape(text)}"))
         if adapt:
@@ -45,14 +49,37 @@ def planned(
             planner = training_planner(plain, first.inputs, how)
             trainer: Trainer = adaptive(plain, planner, names)
         else:
-            planning = plan_training(plain, first.inputs, how)
-            plan = planning.plan
+            try:
+                planning = plan_training(plain, first.inputs, how)
+            except MemoryBudgetError as error:
+                return _alone(plain, first, how, error), {}, []
+            plan, forms = planning.plan, forms_record(planning.tried)
             if _runs_plans(plain, planning, how):
                 status.update("running steps by the best plans and on each processor alone")
                 plan, tried = _tried(plain, first, planning, min(SECONDS, how.seconds))
             trainer = plain.with_plan(plan)
     _tell(trainer, tried)
-    return trainer, tried
+    show_forms(forms, notes)
+    return trainer, tried, forms
+
+
+def _alone(plain: Trainer, first: Dataset, how: PlanOptions, error: MemoryBudgetError) -> Trainer:
+    """``plain`` on its first processor alone, where a budget is kept by more than recomputing.
+
+    Raises:
+        MemoryBudgetError: a policy was asked for by name, or nothing fits there either.
+    """
+    if how.policy != AUTO:
+        raise error
+    name = next(iter(plain.processors))
+    processors = {n: p for n, p in plain.processors.items() if n in (name, how.last_resort)}
+    parts = (plain.model, plain.loss, plain.optimizer, processors)
+    alone = Trainer(*parts, **plain.options())
+    alone.plan_memory(first.inputs)
+    notes.print(
+        f"[yellow]on {escape(name)} alone, no plan on several fits:[/] {escape(str(error))}"
+    )
+    return alone
 
 
 def _runs_plans(plain: Trainer, planning: Planning, how: PlanOptions) -> bool:
@@ -81,8 +108,13 @@ def _tell(trainer: Trainer, tried: Mapping[str, float]) -> None:
     notes.print(f"plan: {plan.policy}, {plan.predicted_us / 1e3:.2f} ms predicted", highlight=False)
 
 
-def plan_record(plan: Plan | None, tried: Mapping[str, float]) -> dict[str, Any] | None:
-    """A plan that is followed, for JSON; ``tried`` are milliseconds of a step by plans that ran."""
+def plan_record(
+    plan: Plan | None, tried: Mapping[str, float], forms: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
+    """A plan that is followed, for JSON; ``tried`` are milliseconds of a step by plans that ran.
+
+    ``forms`` of plans were searched within a budget of memory.
+    """
     if plan is None:
         return None
     predicted = None if plan.predicted_us is None else plan.predicted_us / 1e3
@@ -90,6 +122,7 @@ def plan_record(plan: Plan | None, tried: Mapping[str, float]) -> dict[str, Any]
         "policy": plan.policy,
         "predicted_ms": predicted,
         "tried_ms": dict(tried),
+        "within": list(forms),
         "processors": list(plan.named),
         "batch": dict(plan.batch),
     }

@@ -1,4 +1,7 @@
-"""Plans that are run before one is taken: when that is done, and how the commands show it."""
+"""Plans that are run before one is taken: when that is done, and how the commands show it.
+
+Also what earlier runs say of predictions.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,30 @@ def tried_steps(
     except NOT_RUN as error:
         notes.print(f"[yellow]plans were not run before one was taken:[/] {escape(str(error))}")
         return None
+
+
+def corrections_record(planning: Planning) -> list[dict[str, Any]]:
+    """By what runs of whole programs correct predictions, for JSON."""
+    known = planning.ground.corrections
+    return [
+        {
+            "of": name,
+            "factor": each.factor,
+            "more_us_per_node": each.each_us,
+            "other_programs": each.programs,
+        }
+        for name, each in (*known.alone.items(), *known.ways.items())
+    ]
+
+
+def show_corrections(planning: Planning) -> None:
+    """The same in a line for each."""
+    for each in corrections_record(planning):
+        others = each["other_programs"]
+        runs = f"runs of {others} other programs" if others else "runs of this program"
+        more = f" and {each['more_us_per_node']:.0f} us a node" if each["more_us_per_node"] else ""
+        text = f"{each['of']}: {each['factor']:.2f} of what calls alone say{more}, by {runs}"
+        console.print(f"[dim]{escape(text)}[/]", highlight=False)
 
 
 def verified_record(tried: Verified) -> dict[str, Any]:

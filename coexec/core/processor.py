@@ -154,7 +154,8 @@ class Runner(ABC):
     is whether it computes on memory of the host: two such processors share a tensor. ``chained`` is
     whether it follows others by itself (:meth:`follow`), so that no thread of the host has to wake
     in between. ``threaded`` is whether a thread of this process takes up what it is given: it then
-    contends with whoever hands over more. ``pages`` says when it moves tensors off the device, if
+    contends with whoever hands over more. ``prompt`` is whether handing over returns at once,
+    whatever has to be done before. ``pages`` says when it moves tensors off the device, if
     it does: ``beside`` its kernels, or ``between`` them, with the very cores that compute.
     """
 
@@ -162,6 +163,7 @@ class Runner(ABC):
     host_memory: bool = False
     chained: bool = False
     threaded: bool = False
+    prompt: bool = False
     pages: Literal["", "beside", "between"] = ""
 
     @abstractmethod
@@ -230,6 +232,10 @@ class Runner(ABC):
         Raises what :meth:`wait` raises.
         """
         self.wait(ticket)
+
+    def watch(self, ticket: Ticket) -> None:
+        """As :meth:`finish`, for a caller whose core has nothing else to do: it need not sleep."""
+        self.finish(ticket)
 
 
 class Processor(Runner):

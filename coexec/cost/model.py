@@ -43,7 +43,7 @@ It names the way of measuring, so that what was measured in another way is not t
 HANDOVER = "#end to start by flags"
 """Key, with a name behind it, of the way to another processor in memory that both share. It and the
 next one name what processors of this version tell each other by, where they can."""
-EXCHANGE = "#exchange by flags"
+EXCHANGE = "#exchange by flags or the caller"
 """Key, with a name behind it, of the host's time for letting another processor go on from here."""
 OWN_KEYS = "#"
 """Keys that begin so are of no operator call."""

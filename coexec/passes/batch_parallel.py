@@ -24,6 +24,7 @@ from coexec.ops.builder import PHASE, ROLE, SOURCE, STATE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split_rules import way
 from coexec.passes.batch_ways import Divided, Way, find_way, is_reduction
+from coexec.passes.rematerialise import SUFFIX
 from coexec.passes.synchronised_norm import Norms, Statistics
 
 CHEAP = frozenset({"coexec::BernoulliMask"})
@@ -82,7 +83,8 @@ class _Divider:
         self.cheap: dict[ir.Value, ir.Node] = {}
         self.wholes: dict[tuple[ir.Value, str], ir.Value] = {}
         self.cuts: dict[tuple[ir.Value, int, int, int, str], ir.Value] = {}
-        self.statistics: dict[ir.Value, Statistics] = {}
+        # By the operand's name; a repetition of that has the same.
+        self.statistics: dict[str, Statistics] = {}
         self.norms = Norms(self._emit, self.rows)
 
     def run(self) -> Plan:
@@ -140,12 +142,15 @@ class _Divider:
             return False
         home = self.plan.processors[str(node.name)]
         shares = {place: self._part(x, 0, *known.bounds[place], place) for place in self.rows}
+        name = str(x.name).partition(SUFFIX)[0]
+        outputs: Sequence[ir.Value | None] = ()
         if call.identifier == "BatchNormalization" and is_training(call):
-            results, found, running = self.norms.forward(node, shares, home)
-            self.statistics[x] = found
-            outputs: Sequence[ir.Value | None] = running
-        elif call.identifier == "coexec::BatchNormalizationGrad" and x in self.statistics:
-            found = self.statistics[x]
+            if name in self.statistics and not (call.has_output(1) or call.has_output(2)):
+                results = self.norms.again(node, shares, self.statistics[name])
+            else:
+                results, self.statistics[name], outputs = self.norms.forward(node, shares, home)
+        elif call.identifier == "coexec::BatchNormalizationGrad" and name in self.statistics:
+            found = self.statistics[name]
             dy = node.inputs[2]
             assert dy is not None
             parts = {place: self._part(dy, 0, *known.bounds[place], place) for place in self.rows}

@@ -51,7 +51,6 @@ class Norms:
         }
         found = Statistics()
         running: tuple[ir.Value | None, ir.Value | None] = (None, None)
-        epsilon = float(call.attribute("epsilon", EPSILON))
         results = {}
         for place in dict.fromkeys([*shares, home]):
             wanted = place == home and (call.has_output(1) or call.has_output(2))
@@ -60,10 +59,20 @@ class Norms:
             if wanted:
                 running = made[2], made[3]
             if place in shares:
-                operands = [shares[place], *node.inputs[1:3], *made[:2]]
-                how = {"epsilon": epsilon}
-                (results[place],) = self.emit(place, "BatchNormalization", operands, how)
+                results[place] = self._normalised(node, place, shares[place], found)
         return results, found, running
+
+    def again(self, node: ir.Node, shares: ByProcessor, found: Statistics) -> dict[str, ir.Value]:
+        """The shares of the result once more, by statistics that are known: nothing is sent."""
+        return {place: self._normalised(node, place, x, found) for place, x in shares.items()}
+
+    def _normalised(
+        self, node: ir.Node, place: str, share: ir.Value, found: Statistics
+    ) -> ir.Value:
+        how = {"epsilon": float(call_of(node).attribute("epsilon", EPSILON))}
+        operands = [share, *node.inputs[1:3], *found.joint[place]]
+        (result,) = self.emit(place, "BatchNormalization", operands, how)
+        return result
 
     def _join(
         self, node: ir.Node, own: Mapping[str, tuple[ir.Value, ...]], place: str, running: bool

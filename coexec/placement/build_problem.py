@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from coexec.base.cores import resources_of
 from coexec.base.errors import ProcessorError
 from coexec.core.plan import Plan, Refusal, Split
 from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
 from coexec.cost.silicon import occupied
+from coexec.cost.whole import Correction
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.table import opdef
@@ -62,6 +64,25 @@ class Planned:
         times = self.problem.time_us * np.array(by_unit)
         return replace(self, problem=replace(self.problem, time_us=times, divisions=divided))
 
+    def corrected(self, alone: Mapping[str, Correction], ways: Mapping[str, float]) -> Planned:
+        """The same with other times of tasks, by processor, and makespans of ``ways``."""
+        none = Correction(1.0)
+        by_unit = [alone.get(unit.name, none) for unit in self.problem.units]
+        slowed = self.slowed({name: each.factor for name, each in alone.items()})
+        more = [each.each_us for each in by_unit]
+        times = slowed.problem.time_us
+        divided = {
+            task: tuple(_lengthened(division, more) for division in divisions)
+            for task, divisions in slowed.problem.divisions.items()
+        }
+        problem = replace(
+            slowed.problem,
+            time_us=times + np.where(times > 0, more, 0.0),
+            divisions=divided,
+            corrections=ways,
+        )
+        return replace(self, problem=problem)
+
     def plan(self, outcome: Outcome) -> Plan:
         """An outcome as a plan by names; of the refusals all."""
         tasks, units = self.problem.tasks, self.problem.units
@@ -86,6 +107,14 @@ def _slowed(division: Division, factors: Sequence[float]) -> Division:
     curves = tuple(
         tuple((share, time * factor) for share, time in curve)
         for curve, factor in zip(division.curves, factors, strict=True)
+    )
+    return replace(division, curves=curves)
+
+
+def _lengthened(division: Division, more_us: Sequence[float]) -> Division:
+    curves = tuple(
+        tuple((share, time + more if time else time) for share, time in curve)
+        for curve, more in zip(division.curves, more_us, strict=True)
     )
     return replace(division, curves=curves)
 
@@ -130,6 +159,7 @@ def build_problem(
             list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes
         ),
         exchange_us=_exchanges([costs[name] for name in names]),
+        host_shares=_all_cores_taken([costs[name] for name in names]),
     )
     return Planned(problem, calls, tuple(refusals), rows)
 
@@ -219,6 +249,12 @@ def _exchanges(costs: Sequence[ProcessorCosts]) -> Matrix | None:
     for place, us in known.items():
         table[place] = us
     return table
+
+
+def _all_cores_taken(costs: Sequence[ProcessorCosts]) -> bool:
+    """Whether the processors occupy all cores of this host, so that its thread runs on theirs."""
+    everything = [name for each in costs for name in each.processor.describe().resources]
+    return set(resources_of()) <= occupied(everything, resources_of())
 
 
 def _links(costs: Sequence[ProcessorCosts]) -> tuple[Matrix, Matrix, Matrix]:

@@ -8,20 +8,32 @@ handed over once the host has seen that.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from coexec.placement.problem import Problem, Schedule
 
 
-def handed_over_us(problem: Problem, schedule: Schedule) -> tuple[list[float], float]:
+class HandedOver(NamedTuple):
     """Microseconds until the host is done with each task, and with all that waits for no gate.
 
-    Of a task behind a gate they count from the moment when that opens.
+    Of a task behind a gate they count from the moment when that opens. ``exchanges_us`` is what the
+    exchange of a task takes the host.
     """
+
+    done_us: list[float]
+    given_us: float
+    exchanges_us: list[float]
+
+
+def handed_over(problem: Problem, schedule: Schedule) -> HandedOver:
+    """What the host does for a schedule, in its order."""
     placed, exchange = schedule.units, problem.exchanges
     position = {index: place for place, index in enumerate(schedule.order)}
     # By processor and the one that it waits for, the last task there that it has waited for.
     awaited: dict[tuple[int, int], int] = {}
     clocks = [0.0, 0.0]
     done = [0.0] * len(problem.tasks)
+    exchanges = [0.0] * len(problem.tasks)
     for index in schedule.order:
         unit = placed[index]
         needed: dict[int, int] = {}
@@ -35,6 +47,7 @@ def handed_over_us(problem: Problem, schedule: Schedule) -> tuple[list[float], f
                 needed[source] = max(made, needed.get(source, -1))
         new = [q for q, made in needed.items() if made > awaited.get((unit, q), -2)]
         awaited.update(((unit, source), needed[source]) for source in new)
-        clocks[gated] += problem.units[unit].launch_us + sum(exchange[q][unit] for q in new)
+        exchanges[index] = sum(exchange[q][unit] for q in new)
+        clocks[gated] += problem.units[unit].launch_us + exchanges[index]
         done[index] = clocks[gated]
-    return done, clocks[False]
+    return HandedOver(done, clocks[False], exchanges)

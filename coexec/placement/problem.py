@@ -10,7 +10,7 @@ tested on machines that do not exist. What the model says, and what it does not:
   copies keep a processor from its tasks is that processor's (``Unit.reads``, ``Unit.writes``);
   beside that moves do not wait for each other.
 * One thread of the host hands everything over, where it is known what that takes it: no task starts
-  before.
+  before. Where processors occupy all cores, its exchanges take time of those that wait for them.
 """
 
 from __future__ import annotations
@@ -165,6 +165,9 @@ class Problem:
     q is busy. ``time_sigma`` and ``latency_sigma`` are standard deviations of logarithms.
     ``divisions`` are, by task, the ways to divide it. ``exchange_us[p, q]`` is the host's time for
     a task on q that waits for p, beside that of its launch; without it nothing is said of the host.
+    If ``host_shares``, no core is left for the host: that time is taken from q.
+    ``corrections`` are how many times longer than their timelines plans take that spread work in a
+    way.
 
     Raises:
         ValueError: arrays of the wrong shape, negative or NaN times, a task before what it reads,
@@ -182,6 +185,8 @@ class Problem:
     latency_sigma: Matrix
     divisions: Mapping[int, tuple[Division, ...]] = field(default_factory=dict)
     exchange_us: Matrix | None = None
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    host_shares: bool = False
 
     def __post_init__(self) -> None:
         tasks, units = len(self.tasks), len(self.units)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coexec.placement.hand_over import handed_over_us
+from coexec.placement.hand_over import handed_over
 from coexec.placement.problem import Matrix, Problem, Schedule
 
 SEED = 0
@@ -136,8 +136,12 @@ class _Simulation:
         self.arrival = [0.0] * len(problem.tasks)
         # When the host has handed each task over; of those behind a gate, since that opened.
         self.handed, self.given = [0.0] * len(problem.tasks), 0.0
+        # What the host takes of a processor's time, where it has no core of its own.
+        self.hosting: list[float] = [0.0] * len(problem.tasks)
         if problem.exchange_us is not None:
-            self.handed, self.given = handed_over_us(problem, schedule)
+            self.handed, self.given, exchanges = handed_over(problem, schedule)
+            if problem.host_shares:
+                self.hosting = exchanges
         # Tasks that hold or wait for each resource, in the schedule's order.
         self.queues: list[deque[int]] = [deque() for _ in range(problem.resource_count)]
         # Tasks whose turn has come, by the time when their inputs are there.
@@ -195,6 +199,8 @@ class _Simulation:
             _, _, index = heapq.heappop(self.ready)
             self.start[index] = self.now
             before = self.restarts.get(index, 0.0) + self.writes.get(index, 0.0)
+            # While a processor waits for the host, the host has that one's core.
+            before += min(self.hosting[index], max(self.now - self.handed[index], 0.0))
             self.running[index] = self.times[index][self.placed[index]] + before
 
     def _unit(self, running: int) -> int:

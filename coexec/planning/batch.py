@@ -98,13 +98,14 @@ class Steps:
 
 
 def plan_batch(
-    steps: Steps, whole: Planned, measure: Measure | None, factors: Mapping[str, float]
+    steps: Steps, whole: Planned, measure: Measure | None, adjusted: Callable[[Planned], Planned]
 ) -> BatchPlanning:
     """The best division that is found of a model whose problem is ``whole``.
 
-    ``measure`` gets the calls of divided models that are new; what it measures decides, times
-    ``factors``. Without it what new divisions take is estimated by the nearest one that is known:
-    at once, where looking their costs up means to clone graphs and to train regressions.
+    ``measure`` gets the calls of divided models that are new; what it measures decides, once a
+    problem by such times is ``adjusted``, as ``whole`` is. Without it what new divisions take is
+    estimated by the nearest one that is known: at once, where looking their costs up means to clone
+    graphs and to train regressions.
 
     Raises:
         NoDivision: one processor alone can do it, or the model has too few samples.
@@ -121,7 +122,7 @@ def plan_batch(
         if built is None:
             built = _Attempt(steps, rows, names[0]).built(whole.refusals, measure or _nothing)
             steps.batches[key] = built
-        return _slowed(built, factors)
+        return _priced(built, adjusted)
 
     try:
         size = batch_size(steps.model.graph, len(names))
@@ -178,9 +179,9 @@ def _estimated(batches: Batches, rows: Mapping[str, int]) -> Built | None:
     return min(known, key=distance).with_rows(rows) if known else None
 
 
-def _slowed(built: Built, factors: Mapping[str, float]) -> BatchPlanning:
+def _priced(built: Built, adjusted: Callable[[Planned], Planned]) -> BatchPlanning:
     """What a division leads to."""
-    planned = built.planned.slowed(factors)
+    planned = adjusted(built.planned)
     outcome = priced(planned.problem, built.placed)
     plan = replace(built.plan, predicted_us=outcome.makespan_us)
     return BatchPlanning(plan, built.placed, planned, outcome)

@@ -11,16 +11,18 @@ import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import UsageError
-from coexec.budget.placed import placed_within
+from coexec.budget.placing import JOINT, Tried, placed_within
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array, OpCall
 from coexec.cost.model import Observer, ProcessorCosts, measure
 from coexec.cost.predicted import PredictedCosts
+from coexec.cost.whole import INFERENCE, STEP, Program
 from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.fold_scale import fold_scale
+from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
@@ -38,6 +40,7 @@ from coexec.placement.policies.table import (
 )
 from coexec.placement.timeline import makespan_deciles
 from coexec.planning.batch import Batches, BatchPlanning, Measure, NoDivision, Steps, plan_batch
+from coexec.planning.corrections import NONE, Corrections, Run, alone_corrections, known_corrections
 from coexec.planning.exchanges import measure_exchanges
 from coexec.processor_costs import processor_costs
 from coexec.session import check_feeds, legalise
@@ -74,8 +77,9 @@ class PlanOptions:
 class Ground:
     """What plans of a graph stand on, however much longer than known its processors take now.
 
-    ``known`` is the problem by known times. ``batches`` has the graph with its batch in shares, as
-    far as that was asked for. ``divides``: whether it may be.
+    ``known`` is the problem by times of calls, ``corrections`` what runs of the whole say of them.
+    ``batches`` has the graph with its batch in shares, as far as that was asked for. ``divides``:
+    whether it may be.
     """
 
     model: ir.Model
@@ -84,6 +88,12 @@ class Ground:
     known: Planned
     divides: bool
     batches: Batches = field(default_factory=dict)
+    corrections: Corrections = NONE
+
+    @property
+    def program(self) -> Program:
+        """What is run."""
+        return Program(self.known.calls, STEP if self.states.state else INFERENCE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,8 @@ class Planning:
     ``placed`` says where each task of ``planned`` runs: that is ``plan``, unless the plan divides
     the batch; then tasks are those of the divided graph. ``whole`` is the problem without that,
     and ``divided`` the division that was found, if one was, whatever is chosen. ``ground`` is what
-    :func:`plan_again` starts from.
+    :func:`plan_again` starts from, and ``how`` the way it was planned. Within a budget of memory,
+    ``tried`` are the forms of plans that were searched.
 
     ``deciles_us`` are the first and last decile of the makespan, by the spread of the measured
     times.
@@ -109,6 +120,8 @@ class Planning:
     whole: Planned
     divided: BatchPlanning | None
     ground: Ground
+    how: PlanOptions
+    tried: tuple[Tried, ...] = ()
 
     def plan_of(self, outcome: Outcome) -> Plan:
         """An outcome of the ranking, or another one of ``whole``, as a plan."""
@@ -123,7 +136,7 @@ class Planning:
             placed=placed,
             planned=planned,
             ranking=replace(self.ranking, chosen=outcome),
-            deciles_us=makespan_deciles(outcome.plain.problem, outcome.plain.schedule),
+            deciles_us=_deciles(outcome),
         )
 
 
@@ -174,34 +187,39 @@ def plan_training(
     """Plan training steps on batches like ``feeds``; nothing is compiled or trained.
 
     They run on the trainer's processors, or on others. On several, they keep the trainer's budget
-    of memory; on one, other techniques do that, and there is nothing to place.
+    of memory (:mod:`coexec.budget.placing`); on one, other techniques do that, and there is nothing
+    to place.
 
     Raises:
         MemoryBudgetError: no plan was found that does.
     """
     there = processors or trainer.processors
+    within = trainer.memory.steps is not None and len(there.keys() - {how.last_resort}) > 1
 
     def planned(recompute: tuple[str, ...], how: PlanOptions, *, divides: bool) -> Planning:
         step: StepGraph = trainer.build_step(feeds)
         states = States(step.state, frozenset(step.initial), step.watched)
         model = legalise(step.model, there)
+        if within:
+            order_for_memory(model.graph, step.state)
         rematerialise(model.graph, recompute)
         if recompute:
             replace_after_readers(model.graph, step.state)
         return _plan(model, there, states, how, divides=divides)
 
-    if trainer.memory.steps is None or len(there.keys() - {how.last_resort}) < 2:
+    if not within or trainer.memory.steps is None:
         return planned((), how, divides=True)
-    found: list[Planning] = []
+    seconds, policy = how.seconds, AUTO if how.policy == JOINT else how.policy
 
-    def place(recompute: tuple[str, ...], number: int) -> Plan:
+    def place(recompute: tuple[str, ...], divides: bool) -> Planning:
+        nonlocal seconds
         # What is not known yet is measured once.
-        now = replace(how, seconds=0.0) if number else how
-        found.append(planned(recompute, now, divides=False))
-        return found[-1].plan
+        now, seconds = replace(how, seconds=seconds, policy=policy), 0.0
+        return planned(recompute, now, divides=divides)
 
-    plan = placed_within(trainer.memory.steps, check_feeds(trainer.model, feeds), place)
-    return replace(found[-1], plan=plan)
+    arrays = check_feeds(trainer.model, feeds)
+    found = placed_within(trainer.memory.steps, arrays, place, how.policy)
+    return replace(found.placing, plan=found.plan, tried=found.tried)
 
 
 def _plan(
@@ -237,7 +255,9 @@ def _plan(
         if measurable and left > 0:
             measure(shares, measurable, left, how.observe, how.refresh)
 
-    return _choose(Ground(model, costs, states, timed, divides), how, measure_shares)
+    ground = Ground(model, costs, states, timed, divides)
+    corrections = known_corrections(ground.program, costs, timed.problem)
+    return _choose(replace(ground, corrections=corrections), how, measure_shares)
 
 
 def plan_again(ground: Ground, how: PlanOptions) -> Planning:
@@ -248,8 +268,16 @@ def plan_again(ground: Ground, how: PlanOptions) -> Planning:
     return _choose(ground, how, None)
 
 
+def after_runs(planning: Planning, runs: Mapping[str, Run]) -> Planning:
+    """Plan again by runs of all on one processor, by its name."""
+    ground = planning.ground
+    found = {**ground.corrections.alone, **alone_corrections(ground.known.problem, runs)}
+    corrections = replace(ground.corrections, alone=found)
+    return plan_again(replace(ground, corrections=corrections), planning.how)
+
+
 def _choose(ground: Ground, how: PlanOptions, measure_shares: Measure | None) -> Planning:
-    whole = ground.known.slowed(how.factors)
+    whole = ground.corrections.of(ground.known).slowed(how.factors)
     ranking = rank(whole.problem, how.policy, how.exact_seconds)
     if ground.divides:
         ranking, divided = _with_batch(ground, whole, ranking, how, measure_shares)
@@ -264,11 +292,18 @@ def _choose(ground: Ground, how: PlanOptions, measure_shares: Measure | None) ->
         planned=planned,
         ranking=ranking,
         costs=ground.costs,
-        deciles_us=makespan_deciles(chosen.plain.problem, chosen.plain.schedule),
+        deciles_us=_deciles(chosen),
         whole=whole,
         divided=divided,
         ground=ground,
+        how=how,
     )
+
+
+def _deciles(outcome: Outcome) -> tuple[float, float]:
+    """Of its makespan, corrected as that is."""
+    low, high = makespan_deciles(outcome.plain.problem, outcome.plain.schedule)
+    return low * outcome.correction, high * outcome.correction
 
 
 def _taken(
@@ -296,7 +331,12 @@ def _with_batch(
     team = {name: each for name, each in ground.costs.items() if name != how.last_resort}
     steps = Steps(ground.model, team, ground.states, ground.batches)
     try:
-        found = plan_batch(steps, whole, measure_shares, how.factors)
+        found = plan_batch(
+            steps,
+            whole,
+            measure_shares,
+            lambda known: ground.corrections.of(known).slowed(how.factors),
+        )
     except NoDivision as reason:
         if how.policy == BATCH_PARALLEL:
             raise UsageError(f"policy {BATCH_PARALLEL}: {reason}") from reason

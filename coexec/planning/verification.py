@@ -1,10 +1,15 @@
-"""Plans that were run: predictions choose what is worth trying, the clock chooses the plan."""
+"""Plans that were run: predictions choose what is worth trying, the clock chooses the plan.
+
+Each processor alone is run first. What that says of the times of its calls goes into the plans that
+are tried then, and with what those take it is kept for later predictions.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from math import comb
 from statistics import median
@@ -12,26 +17,40 @@ from statistics import median
 import numpy as np
 import onnx_ir as ir
 
+from coexec.core.events import RUN, Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.timeline import timeline_of
 from coexec.core.types import Array
-from coexec.placement.policies.table import Outcome, outcome_of
-from coexec.placement.problem import Problem, Schedule
-from coexec.planning.planner import Planning
+from coexec.placement.policies.table import BATCH_DIVIDED, FALLBACK, WAYS, Outcome, outcome_of
+from coexec.planning.corrections import Run, everything_on, learn_alone, learn_way, team
+from coexec.planning.planner import Planning, after_runs
+from coexec.runtime.adapt import busy_us
 from coexec.session import Session
 from coexec.training.trainer import Trainer
 
 PLANS = 2
-"""Best predicted plans on several processors that are run."""
+"""Best predicted plans on several processors that are run: of different ways to spread work, where
+there are such. Predictions of one way are wrong alike."""
+CLOSE = 3.0
+"""Where no processor takes so many times what another one does for a step, dividing the batch is
+always tried."""
+MORE_TIMES = 2
+"""So often turns go on where they do not decide."""
+FIRST_ROUNDS = 3
+"""Of each processor alone, before plans on several are made."""
 SECONDS, LEAST_ROUNDS = 3.0, 9
 LEAST_STEPS = 8
 """Rounds of training steps, which are long: just enough that one disturbed turn decides nothing."""
 VIRTUAL_ROUNDS = 2
-"""In virtual time nothing disturbs a run but what the simulation draws by chance."""
+"""In virtual time nothing disturbs a run but other apps and what the simulation draws."""
 WORTH, CONFIDENCE = 0.02, 0.95
 """A plan on several processors has to gain this share of the time of the best one alone, and that
 so surely: with fewer turns or in a noisy hour, the one that was lucky would be taken."""
+ONLY = "only "
+"""Names of plans of one processor begin so."""
+Traced = Callable[[Trace | None], object]
+"""A run that notes what happened, if asked to."""
 Actions = Mapping[str, Callable[[], object]]
 """What one run by each plan is, by its name."""
 Samples = Mapping[str, Sequence[float]]
@@ -43,7 +62,8 @@ class Verified:
     """The median microseconds of a run of each plan that was tried.
 
     ``planning`` has the fastest as its choice, by ``name``. Names are those of policies, or ``only
-    NAME`` for all nodes on one processor.
+    NAME`` for all nodes on one processor. ``predicted_us`` is from before any run of the same: of
+    one processor by what was known, of several once each of them had run alone.
     """
 
     name: str
@@ -65,11 +85,11 @@ def verify(
     processors run in virtual time, a few times whatever ``seconds`` says.
     """
 
-    def action(plan: Plan) -> Callable[[], object]:
+    def action(plan: Plan) -> Traced:
         session = Session(model, processors, follow=plan)
-        return lambda: session.run(feeds)
+        return lambda trace: session.run(feeds, trace=trace)
 
-    return _verified(planning, action, lambda actions: timed(actions, processors, seconds))
+    return _verified(planning, action, _Clock(processors, seconds))
 
 
 def verify_training(
@@ -88,27 +108,84 @@ def verify_training(
         NonFiniteLoss: steps on one batch, again and again, led to a loss that is none.
     """
 
-    def action(plan: Plan) -> Callable[[], object]:
+    def action(plan: Plan) -> Traced:
         own = trainer.with_plan(plan)
-        return lambda: own.step(feeds, labels)
+        return lambda trace: own.step(feeds, labels, trace)
 
-    def measured(actions: Actions) -> Samples:
-        return timed(actions, trainer.processors, seconds, LEAST_STEPS)
-
-    return _verified(planning, action, measured)
+    return _verified(planning, action, _Clock(trainer.processors, seconds, LEAST_STEPS))
 
 
-def _verified(
-    planning: Planning,
-    action: Callable[[Plan], Callable[[], object]],
-    measured: Callable[[Actions], Samples],
-) -> Verified:
+@dataclass(frozen=True)
+class _Clock:
+    """How plans are timed: as :func:`timed` says."""
+
+    processors: Mapping[str, Processor]
+    seconds: float
+    least_rounds: int = LEAST_ROUNDS
+
+    def first(self, actions: Actions) -> Samples:
+        """A few turns only."""
+        return timed(actions, self.processors, 0.0, FIRST_ROUNDS)
+
+    def all(self, actions: Actions) -> Samples:
+        """Turns enough to choose by."""
+        return timed(actions, self.processors, self.seconds, self.least_rounds)
+
+
+def _verified(planning: Planning, action: Callable[[Plan], Traced], clock: _Clock) -> Verified:
     """The choice among the candidates, by what following their plans is measured to take."""
+    alone = _each_alone(planning)
+    traced = {name: action(planning.plan_of(each)) for name, each in alone.items()}
+    actions: dict[str, Callable[[], object]] = {n: partial(run, None) for n, run in traced.items()}
+    computes: dict[str, float] = {}
+    predicted = {name: each.makespan_us for name, each in alone.items()}
+    problem = planning.whole.problem
+    if alone and len(problem.units) > 1 and team(planning.costs, problem):
+        found = medians(clock.first(actions))
+        computes = {n.removeprefix(ONLY): _computing(run) for n, run in traced.items()}
+        runs = {name: Run(found[f"{ONLY}{name}"], share) for name, share in computes.items()}
+        planning = after_runs(planning, runs)
     outcomes = candidates(planning)
-    samples = measured({name: action(planning.plan_of(each)) for name, each in outcomes.items()})
+    for name, each in outcomes.items():
+        predicted.setdefault(name, each.makespan_us)
+        if name not in actions:
+            actions[name] = partial(action(planning.plan_of(each)), None)
+    samples = decided(clock.all, actions)
+    _learn(planning, outcomes, samples, computes)
     name = choose(samples)
-    predicted = {each: outcome.makespan_us for each, outcome in outcomes.items()}
     return Verified(name, planning.choosing(outcomes[name]), medians(samples), predicted)
+
+
+def _computing(run: Traced) -> float:
+    """The share of a run in which its processor computes."""
+    trace = Trace()
+    run(trace)
+    whole_us = sum(event.duration_ns for event in trace.events if event.kind == RUN) / 1e3
+    return min(sum(busy_us(trace.events).values()) / whole_us, 1.0) if whole_us else 1.0
+
+
+def _learn(
+    planning: Planning,
+    outcomes: Mapping[str, Outcome],
+    samples: Samples,
+    computes: Mapping[str, float],
+) -> None:
+    """Keep what runs took, for later predictions."""
+    costs, ground = planning.costs, planning.ground
+    members = team(costs, planning.whole.problem)
+    if not members:
+        return
+    alone = {n.removeprefix(ONLY): each for n, each in samples.items() if n.startswith(ONLY)}
+    learn_alone(ground.program, costs, ground.known.problem, alone, computes)
+    single = _best_alone(samples)
+    ratios = _ratios(samples, single)
+    for name, outcome in outcomes.items():
+        if outcome.way in WAYS:
+            # Beside its neighbours in time: the machine may be faster now than when they ran alone.
+            beside = median(ratios[name]) * outcomes[single].makespan_us if single else None
+            learn_way(members, ground.program, outcome, samples[name], beside)
+    for each in members:
+        each.store.save()
 
 
 def timed(
@@ -133,19 +210,48 @@ def candidates(planning: Planning) -> dict[str, Outcome]:
     """Each processor alone, where it executes all, and the best predicted plans on several.
 
     The choice of the planning comes first, whatever its policy is. Plans of different policies
-    that are run alike count once.
+    that are run alike count once. Where operators are refused, the order of processors that a user
+    would write down is among them.
     """
     problem = planning.whole.problem
-    found = {
-        f"only {unit.name}": outcome_of(problem, f"only {unit.name}", _alone(problem, number))
+    found = _each_alone(planning)
+    ranking = planning.ranking
+    ranked = (ranking.chosen, *ranking.outcomes)
+    several = [outcome for outcome in ranked if outcome.way in WAYS]
+    different = _different(planning, several)
+    real = team(planning.costs, problem)
+    best = _best(different, batch=_always_by_batch(found)) if real else different[:PLANS]
+    orders = [outcome for outcome in several if outcome.policy == FALLBACK]
+    picked = _different(planning, [*best, *orders])
+    found.update((outcome.policy, outcome) for outcome in picked)
+    return found or {ranking.chosen.policy: ranking.chosen}
+
+
+def _each_alone(planning: Planning) -> dict[str, Outcome]:
+    """All nodes on each processor that executes all."""
+    problem = planning.whole.problem
+    return {
+        f"{ONLY}{unit.name}": outcome_of(
+            problem, f"{ONLY}{unit.name}", everything_on(problem, number)
+        )
         for number, unit in enumerate(problem.units)
         if np.isfinite(problem.time_us[:, number]).all()
     }
-    ranking = planning.ranking
-    ranked = (ranking.chosen, *ranking.outcomes)
-    several = [o for o in ranked if len(set(o.plain.schedule.units)) > 1]
-    found.update((outcome.policy, outcome) for outcome in _different(planning, several)[:PLANS])
-    return found or {ranking.chosen.policy: ranking.chosen}
+
+
+def _always_by_batch(alone: Mapping[str, Outcome]) -> bool:
+    """Whether two processors take about as long as each other."""
+    times = sorted(outcome.makespan_us for outcome in alone.values())
+    return len(times) > 1 and times[1] < CLOSE * times[0]
+
+
+def _best(outcomes: Sequence[Outcome], *, batch: bool) -> list[Outcome]:
+    """:data:`PLANS` of them: the first, the division of the ``batch``, then one of each way."""
+    firsts = {outcome.way: outcome for outcome in reversed(outcomes)}
+    divided = [firsts[BATCH_DIVIDED]] if batch and BATCH_DIVIDED in firsts else []
+    others = [outcome for outcome in outcomes if firsts[outcome.way] is outcome]
+    wanted = [*outcomes[:1], *divided, *others, *outcomes]
+    return list({id(outcome): outcome for outcome in wanted}.values())[:PLANS]
 
 
 def _different(planning: Planning, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -194,23 +300,55 @@ def turns(
     return samples
 
 
+def decided(timed: Callable[[Actions], Samples], actions: Actions) -> Samples:
+    """Turns of ``actions``; more of those plans that seem to be worth it and are not surely so.
+
+    In a noisy hour the first turns are too few, and what is lost then is lost in every later run.
+    """
+    samples = timed(actions)
+    for _ in range(MORE_TIMES):
+        single = _best_alone(samples)
+        ratios = _ratios(samples, single)
+        contenders = [
+            name for name, found in ratios.items() if median(found) < 1 - WORTH <= at_most(found)
+        ]
+        if not contenders:
+            break
+        more = timed({name: actions[name] for name in (single, *contenders)})
+        samples = {name: [*times, *more.get(name, ())] for name, times in samples.items()}
+    return samples
+
+
 def choose(samples: Samples) -> str:
     """The fastest; a single processor unless several are surely faster by :data:`WORTH`.
 
     Turns that were neighbours are compared, so that what disturbed both counts for neither.
     """
-    middle = medians(samples)
-    alone = [name for name in samples if name.startswith("only ")]
-    if not alone:
+    single = _best_alone(samples)
+    if not single:
+        middle = medians(samples)
         return min(middle, key=lambda name: middle[name])
-    single = min(alone, key=lambda name: middle[name])
-    ratios = {
-        name: [us / one for us, one in zip(times, samples[single], strict=True)]
-        for name, times in samples.items()
-        if name not in alone
-    }
+    ratios = _ratios(samples, single)
     sure = [name for name, found in ratios.items() if at_most(found) < 1 - WORTH]
     return min(sure, key=lambda name: median(ratios[name]), default=single)
+
+
+def _best_alone(samples: Samples) -> str:
+    """The fastest single processor; empty if there is none."""
+    alone = {name: median(times) for name, times in samples.items() if name.startswith(ONLY)}
+    return min(alone, key=lambda name: alone[name], default="")
+
+
+def _ratios(samples: Samples, single: str) -> dict[str, list[float]]:
+    """Of neighbouring turns of plans on several processors and of the ``single`` one.
+
+    Some have fewer turns than it: the first ones.
+    """
+    return {
+        name: [us / one for us, one in zip(times, samples[single], strict=False)]
+        for name, times in samples.items()
+        if single and not name.startswith(ONLY)
+    }
 
 
 def at_most(values: Sequence[float]) -> float:
@@ -223,8 +361,3 @@ def at_most(values: Sequence[float]) -> float:
     likely = [ways / (1 << count) for ways in accumulate(comb(count, k) for k in range(count))]
     below = sum(chance < CONFIDENCE for chance in likely)
     return sorted(values)[min(below, count - 1)]
-
-
-def _alone(problem: Problem, unit: int) -> Schedule:
-    count = len(problem.tasks)
-    return Schedule((unit,) * count, tuple(range(count)))

@@ -8,25 +8,36 @@ Where processors follow each other by themselves, one thread hands everything ov
 the program, and only the processors wait: a thread of the host that has to wake on a core that
 computes, perhaps with the interpreter's lock, comes a millisecond late (measured), and with a
 thread each, lanes would wake each other at every exchange. Else each lane has a thread.
+
+If one of those processors can, that thread does its work, too (:mod:`coexec.core.here`): as late as
+possible, but before it hands over what others start only after the work behind that. So they always
+have something to go on with, and no other thread has to wake.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from threading import Condition
 
+import numpy as np
+
+from coexec.base.errors import ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
+from coexec.core.here import Here, here_of
 from coexec.core.processor import Runner, Ticket
 from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
 from coexec.core.types import Array
+from coexec.runtime.meeting import Arrival, Meeting, Stopped
 from coexec.runtime.run import Binding, Gate, Recorder, Run
 
+PAIR = 2
+NOTHING = np.empty(0)
 Turn = tuple[str, tuple[Instruction, ...]]
 """A lane (none: a gate, for all of them) and instructions of it that follow each other."""
 
@@ -40,9 +51,13 @@ def lanes_of(program: Program) -> dict[str, tuple[Instruction, ...]]:
     return {name: tuple(steps) for name, steps in lanes.items()}
 
 
-def turns_of(program: Program) -> list[Turn]:
-    """The lanes' instructions in the order of the program, those of one lane together."""
-    turns = groupby(_owned(program), key=itemgetter(0))
+def turns_of(program: Program, noted: bool = True) -> list[Turn]:
+    """The lanes' instructions in the order of the program, those of one lane together.
+
+    If a run is not ``noted``, nobody wants to know what is dead.
+    """
+    steps = (each for each in _owned(program) if noted or not isinstance(each[1], Free))
+    turns = groupby(steps, key=itemgetter(0))
     return [(owner, tuple(step for _, step in steps)) for owner, steps in turns]
 
 
@@ -90,16 +105,21 @@ class Lanes:
     """
 
     def __init__(self, binding: Binding) -> None:
-        self.binding = binding
         self.steps = lanes_of(binding.program)
-        # Who is shown nothing that lies in memory of the host.
-        runners = {binding.runners[name] for name in self.steps}
-        self._seeing = frozenset(each for each in runners if each.sees_host_memory())
-        self._turns: list[Turn] = []
+        chained = all(binding.runners[name].chained for name in self.steps)
+        self.binding = _by_caller(binding, self.steps) if chained else binding
+        runners = {name: self.binding.runners[name] for name in self.steps}
+        self._sides = _sides(runners.values())
+        self._order = sorted(self.steps, key=lambda name: runners[name] is not self._sides.here)
+        # Kernels are bound in the first run, which may wait for what was handed over.
+        self._bound = False
+        self._turns: dict[bool, list[Turn]] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
-        if all(binding.runners[name].chained for name in self.steps):
-            threaded = {name for name in self.steps if binding.runners[name].threaded}
-            self._turns = threads_last(turns_of(binding.program), threaded)
+        if chained:
+            threaded = {name for name, runner in runners.items() if runner.threaded}
+            for noted in (True, False):
+                turns = turns_of(binding.program, noted)
+                self._turns[noted] = threads_last(turns, threaded)
         else:
             others = list(self.steps)[1:]
             self._threads = {name: ThreadPoolExecutor(1, f"coexec {name}") for name in others}
@@ -116,18 +136,20 @@ class Lanes:
         An exception in one lane stops the others at their next instruction and is raised here.
         """
         start = time.perf_counter_ns()
-        meeting = Meeting(len(self.steps), gate, threads=not self._turns)
+        meeting = Meeting(len(self.steps), gate, threads=not self._turns, ahead=self._bound)
         first = next(iter(self.steps))
-        recorders = {name: Recorder(host=name == first) for name in self.steps}
+        one = bool(self._turns)
+        recorders = {name: Recorder(host=one or name == first) for name in self.steps}
         feeds = self.binding.placed(feeds, recorders[first])
         runs = {
-            name: LaneRun(self.binding, feeds, wanted, meeting, recorder, self._seeing)
+            name: LaneRun(self.binding, name, feeds, wanted, meeting, recorder, self._sides)
             for name, recorder in (recorders if trace else dict.fromkeys(self.steps)).items()
         }
         if self._turns:
-            self._hand_over(runs, meeting)
+            self._go_by_turns(runs, meeting, self._turns[trace is not None])
         else:
             self._go_at_once(runs, meeting)
+        self._bound = True
         if trace is not None:
             for recorder in recorders.values():
                 trace.events.extend(recorder.events)
@@ -137,18 +159,41 @@ class Lanes:
         outputs = (name for name in self.binding.program.outputs if name in wanted)
         return {name: meeting.arrivals[name].array for name in outputs}
 
-    def _hand_over(self, runs: Mapping[str, LaneRun], meeting: Meeting) -> None:
+    def _go_by_turns(
+        self, runs: Mapping[str, LaneRun], meeting: Meeting, turns: Sequence[Turn]
+    ) -> None:
+        """Hand everything over here; if that fails, what was started comes to its end first.
+
+        The next run would write what it still reads.
+        """
+        here = self._sides.here
+        try:
+            with nullcontext() if here is None else here.occupied():
+                self._hand_over(runs, meeting, turns)
+        except BaseException:
+            for run in runs.values():
+                with suppress(ProcessorError):  # why it came to this is raised
+                    run.drain()
+            raise
+
+    def _hand_over(
+        self, runs: Mapping[str, LaneRun], meeting: Meeting, turns: Sequence[Turn]
+    ) -> None:
         """Follow all lanes in the order of the program: what one needs has been started."""
-        for owner, steps in self._turns:
+        for owner, steps in turns:
             if owner:
-                runs[owner].follow(steps)
+                runs[owner].turn(steps)
             elif meeting.gate is not None:
-                for run in runs.values():
-                    run.settle(launches=False)
-                _ask(meeting, runs)
+                self._settle(runs)
+                meeting.ask()
+        self._settle(runs)
         for run in runs.values():
-            run.settle(launches=False)
             run.finish()
+
+    def _settle(self, runs: Mapping[str, LaneRun]) -> None:
+        """Wait for all reads so far, first of all for what only the caller can do."""
+        for name in self._order:
+            runs[name].settle(launches=False)
 
     def _go_at_once(self, runs: Mapping[str, LaneRun], meeting: Meeting) -> None:
         """Follow each lane in a thread of its own, the first one here."""
@@ -161,94 +206,38 @@ class Lanes:
             raise meeting.failure
 
 
-def _ask(meeting: Meeting, runs: Mapping[str, LaneRun]) -> None:
-    """Pass a gate; if it does not open, what was started comes to its end before that is raised.
-
-    The next run would write what it still reads.
-    """
-    try:
-        meeting.ask()
-    except BaseException:
-        for run in runs.values():
-            run.drain()
-        raise
-
-
 @dataclass(frozen=True)
-class Arrival:
-    """A tensor on its way to the host, and the ticket of the copy that brings it.
+class Sides:
+    """How the processors of a program take part.
 
-    ``number`` counts the copies of a lane: its processor works in order, so that one of them also
-    tells of those before.
+    ``seeing`` are shown nothing that lies in memory of the host. ``here`` works on the caller's
+    thread, if one does; ``apart`` compute on other cores than that. ``quiet``: nobody but ``here``
+    follows the others.
     """
 
-    array: Array
-    runner: Runner
-    ticket: Ticket
-    number: int = 0
+    seeing: frozenset[Runner]
+    here: Here | None
+    apart: frozenset[Runner]
+    quiet: bool
 
 
-class Stopped(Exception):
-    """Leaves a lane because another one failed."""
+def _by_caller(binding: Binding, names: Collection[str]) -> Binding:
+    """The first processor that can works on the caller's thread; by the others, it is followed."""
+    for name in names:
+        if (here := here_of(binding.runners[name])) is not None:
+            return replace(binding, runners={**binding.runners, name: here})
+    return binding
 
 
-class Meeting:
-    """What the lanes of one run tell each other: tensors, gates, the first failure.
-
-    Without ``threads``, what one expects has been announced.
-    """
-
-    def __init__(self, lanes: int, gate: Gate | None, *, threads: bool) -> None:
-        self.gate = gate
-        self.threads = threads
-        self.arrivals: dict[str, Arrival] = {}
-        self.whole: dict[str, Array] = {}
-        self.failure: BaseException | None = None
-        self._lanes = lanes
-        self._here: Counter[int] = Counter()
-        self._changed = Condition()
-
-    def announce(self, tensor: str, arrival: Arrival) -> None:
-        """A copy to the host was started."""
-        if not self.threads:
-            self.arrivals[tensor] = arrival
-            return
-        with self._changed:
-            self.arrivals[tensor] = arrival
-            self._changed.notify_all()
-
-    def expect(self, tensor: str) -> Arrival:
-        """The copy of a tensor, once it was started."""
-        if not self.threads:
-            return self.arrivals[tensor]
-        with self._changed:
-            self._wait(lambda: tensor in self.arrivals)
-            return self.arrivals[tensor]
-
-    def pass_gate(self, number: int) -> None:
-        """Wait for every lane at gate ``number``; the last to come asks whether to go on."""
-        with self._changed:
-            self._here[number] += 1
-            if self._here[number] == self._lanes:
-                self.ask()
-            self._changed.notify_all()
-            self._wait(lambda: self._here[number] == self._lanes)
-
-    def ask(self) -> None:
-        """Let the caller look at what was read; an exception from it ends the run."""
-        if self.gate is not None:
-            self.gate({name: arrival.array for name, arrival in self.arrivals.items()})
-
-    def fail(self, error: BaseException) -> None:
-        """Keep the first failure and release whoever waits."""
-        with self._changed:
-            self.failure = self.failure or error
-            self._changed.notify_all()
-
-    def _wait(self, condition: Callable[[], bool]) -> None:
-        self._changed.wait_for(lambda: condition() or self.failure is not None)
-        if self.failure is not None:
-            raise Stopped
+def _sides(runners: Collection[Runner]) -> Sides:
+    here = next((each for each in runners if isinstance(each, Here)), None)
+    silicon = set() if here is None else set(here.describe().resources)
+    return Sides(
+        frozenset(each for each in runners if each.sees_host_memory()),
+        here,
+        frozenset(each for each in runners if silicon.isdisjoint(each.describe().resources)),
+        here is not None and len(runners) == PAIR,
+    )
 
 
 class LaneRun(Run):
@@ -257,16 +246,18 @@ class LaneRun(Run):
     def __init__(
         self,
         binding: Binding,
+        name: str,
         feeds: Mapping[str, Array],
         wanted: set[str],
         meeting: Meeting,
         recorder: Recorder | None,
-        seeing: frozenset[Runner] = frozenset(),
+        sides: Sides,
     ) -> None:
         super().__init__(binding, feeds, wanted, meeting.gate, recorder)
+        self.by_caller = sides.here if binding.runners[name] is sides.here else None
         self.meeting = meeting
         self.whole = meeting.whole
-        self.seeing = seeing
+        self.sides = sides
         self.gates = 0
         # A driver's binding may wait for a copy that nobody refers to any more, with the
         # interpreter's lock: not while the processors wait for each other.
@@ -276,6 +267,14 @@ class LaneRun(Run):
         # The number of the copy announced last, which tells of all launches so far if it is there.
         self.announced = 0
         self.told: Arrival | None = None
+        # Work of the caller's before this turn.
+        self.behind: Ticket | None = None
+
+    def turn(self, steps: Iterable[Instruction]) -> None:
+        """Follow instructions between which no other lane has its turn."""
+        if self.sides.here is not None:
+            self.behind = self.sides.here.newest
+        self.follow(steps)
 
     def go(self, steps: tuple[Instruction, ...]) -> None:
         """Follow the lane's instructions to the end; a failure goes to the meeting."""
@@ -299,7 +298,9 @@ class LaneRun(Run):
             if arrival.number > self.awaited.get(arrival.runner, 0):
                 self._come_after(arrival, runner)
             self.host[step.tensor] = arrival.array
-        if runner in self.seeing and self.binding.is_in_place(step.buffer, self.host[step.tensor]):
+        if runner in self.sides.seeing and self.binding.is_in_place(
+            step.buffer, self.host[step.tensor]
+        ):
             return
         self.told = None
         super().write(step)
@@ -308,12 +309,44 @@ class LaneRun(Run):
     def _come_after(self, arrival: Arrival, runner: Runner) -> None:
         """What a processor is given from now on waits for a tensor of another one."""
         self.awaited[arrival.runner] = arrival.number
-        if runner.chained and arrival.runner.chained:
+        here = self.sides.here
+        if here is not None and runner is here:
+            here.come_after(partial(self.over, arrival.runner, arrival.ticket))
+        elif here is not None and arrival.runner is here:
+            self._come_after_caller(here, arrival, runner)
+        elif runner.chained and arrival.runner.chained:
             runner.follow(arrival.ticket)
         else:
             arrival.runner.finish(arrival.ticket)
 
+    def _come_after_caller(self, here: Here, arrival: Arrival, runner: Runner) -> None:
+        """The same for a tensor that the caller makes, who then need not have made it yet."""
+        ahead = self.meeting.ahead and runner.prompt
+        before = arrival.behind if ahead else arrival.ticket
+        if before is not None:
+            start = self.binding.now()
+            here.finish(before)
+            self._waited(start)
+        if here.keeps(arrival.ticket):
+            runner.follow(arrival.ticket)
+
+    def settle(self, launches: bool) -> None:
+        if self.by_caller is not None:
+            start = self.binding.now()
+            self.by_caller.finish_all()
+            self._waited(start)
+        super().settle(launches)
+
+    def over(self, runner: Runner, ticket: Ticket) -> None:
+        """Wait for a ticket; awake where that takes nothing from who works on it."""
+        if self.sides.here is not None and runner in self.sides.apart:
+            runner.watch(ticket)
+        else:
+            runner.finish(ticket)
+
     def read(self, step: Read) -> tuple[Runner, Ticket]:
+        if self.told is None and self.sides.quiet and self._is_common(step):
+            self.told = self._silent(self.binding.runner(step.buffer))
         if self.told is not None and self._is_common(step):
             array = self.binding.in_place(step.tensor, step.buffer)
             self.meeting.announce(step.tensor, replace(self.told, array=array))
@@ -323,16 +356,25 @@ class LaneRun(Run):
             # On its way to another processor, which waits for it: the caller does not.
             self.reads.pop()
         self.announced += 1
-        arrival = Arrival(self.host[step.tensor], runner, ticket, self.announced)
+        array = self.host[step.tensor]
+        arrival = Arrival(array, runner, ticket, self.announced, self.behind)
         self.meeting.announce(step.tensor, arrival)
         if self._is_common(step):
             self.told = arrival
         return runner, ticket
 
+    def _silent(self, runner: Runner) -> Arrival | None:
+        """What tells the caller of all launches so far: the last of them, if there is one."""
+        last = self.last.get(runner)
+        if last is None or runner is self.sides.here:
+            return None
+        self.announced += 1
+        return Arrival(NOTHING, runner, last, self.announced)
+
     def _is_common(self, step: Read) -> bool:
         """Whether a tensor on its way is there for others once they are told."""
         common = step.buffer in self.binding.memory and step.tensor not in self.program.outputs
-        return common and self.binding.runner(step.buffer) in self.seeing
+        return common and self.binding.runner(step.buffer) in self.sides.seeing
 
     def pause(self, step: Wait) -> None:
         if self.gate is not None:

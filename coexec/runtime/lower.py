@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from coexec.core.plan import Plan
-from coexec.core.processor import Executable, Processor
+from coexec.core.processor import Executable
 from coexec.core.program import (
     BOUNDARY,
     INPUT,
@@ -28,38 +26,14 @@ from coexec.core.program import (
 )
 from coexec.core.types import Kept, Region, TensorType
 from coexec.ops.node import constant_of, type_of
+from coexec.runtime.boundary_pool import BoundaryPool, Room
 from coexec.runtime.host_pieces import HostPieces, host_pieces
-from coexec.runtime.mode import DEFAULT, ExecutionMode
+from coexec.runtime.lowering import Lowering
 from coexec.runtime.partition import Part, Partitioning, exported, joined_at_gate, partition
 from coexec.runtime.region_node import region_node
 from coexec.runtime.state_homes import state_homes
 
 FORWARD = "forward"
-
-
-@dataclass(frozen=True)
-class Lowering:
-    """What lowering needs to know beside the graph.
-
-    ``state`` maps state outputs to state inputs; ``state_inputs`` are all inputs that live on a
-    device between runs; ``homes`` fixes the processor of states that other programs share.
-    ``gate`` names outputs to look at before the first region of phase ``gated_phase``; with
-    ``early`` updates, which stand between other nodes, before all but the forward pass.
-    ``prepares``: rearranged copies of constants may be kept from run to run. ``builds``: the code
-    of regions is built; plans are made without.
-    """
-
-    plan: Plan
-    processors: Mapping[str, Processor]
-    state: Mapping[str, str] = field(default_factory=dict)
-    state_inputs: frozenset[str] = frozenset()
-    homes: Mapping[str, str] = field(default_factory=dict)
-    gate: tuple[str, ...] = ()
-    gated_phase: str = "optimizer"
-    early: bool = False
-    mode: ExecutionMode = DEFAULT
-    prepares: bool = True
-    builds: bool = True
 
 
 def lower(graph: ir.Graph, how: Lowering) -> Program:
@@ -98,6 +72,7 @@ class _Lowerer:
         self.returned: dict[tuple[str, str], int] = {}
         # The last launch of a processor that reads a state.
         self.read_by: dict[tuple[str, str], int] = {}
+        self.pool = BoundaryPool()
         self.last_read = self._last_reads()
 
     def _partition(self) -> list[Part]:
@@ -240,16 +215,16 @@ class _Lowerer:
                 if reader == home or buffer is None or not self.buffers[buffer].shares:
                     continue
                 if self.returned.get((reader, home), 0) < self.read_by.get((name, reader), 0):
-                    self.returned[reader, home] = self.launches[reader]
-                    self._give_back(name, reader, buffer)
+                    self._give_back(name, reader, buffer, home)
 
-    def _give_back(self, name: str, reader: str, buffer: str) -> None:
-        """A state goes home from a processor that has read it; in common memory nothing moves."""
+    def _give_back(self, name: str, reader: str, buffer: str, home: str) -> None:
+        """A tensor goes home from a processor that has read it; in common memory nothing moves."""
+        self.returned[reader, home] = self.launches[reader]
         back = f"{name}#back {self.launches[reader]}@{reader}"
         self.types[back] = self.types[name]
         self.instructions.append(Read(back, buffer))
         self.instructions.append(Wait())
-        self.instructions.append(Write(back, self.held[name, self.homes[name]]))
+        self.instructions.append(Write(back, self.held[name, home]))
 
     def _evict(self, names: Sequence[str]) -> None:
         """Bring results to the host and forget that the device has them; states stay there."""
@@ -321,7 +296,11 @@ class _Lowerer:
             source = source if role == INPUT else self._stage(name)
             shares = "" if part else self._sharer(name, processor)
             nbytes = self.types[name].nbytes
-            buffer = self._buffer(f"{name}@{processor}", processor, nbytes, role, shares)
+            # One for each piece of memory: other tensors may have been there.
+            views = (b.name for b in self.buffers.values() if b.shares and b.shares == shares)
+            known = (view for view in views if self.buffers[view].processor == processor)
+            buffer = next(known, f"{name}@{processor}")
+            buffer = self._buffer(buffer, processor, nbytes, role, shares)
             self.instructions.append(Write(source, buffer, part))
             self.held[name, processor] = buffer
         return self.held[name, processor]
@@ -334,10 +313,17 @@ class _Lowerer:
         else:
             role = OUTPUT if name in self.output_names else BOUNDARY
             nbytes = self.types[name].nbytes
-            self.held[name, processor] = self._buffer(
-                f"{name}@{processor}", processor, nbytes, role
-            )
+            room = self.pool.take(processor, nbytes) if role == BOUNDARY else None
+            buffer = f"{name}@{processor}" if room is None else self._emptied(room, processor)
+            self.held[name, processor] = self._buffer(buffer, processor, nbytes, role)
         return self.held[name, processor]
+
+    def _emptied(self, room: Room, home: str) -> str:
+        """A buffer that can be written again: after those who have read in that memory."""
+        for reader, launches in room.readers.items():
+            if self.returned.get((reader, home), 0) < launches:
+                self._give_back(room.tensor, reader, self.held[room.tensor, reader], home)
+        return room.buffer
 
     def _store_state(self, name: str, processor: str) -> None:
         """A state computed away from its home goes back there."""
@@ -386,14 +372,22 @@ class _Lowerer:
             spec = self.buffers[buffer]
             if spec.role == BOUNDARY and self.last_read.get(name) == index:
                 self.instructions.append(Free(buffer))
+                if self.how.reuses and not spec.shares:
+                    self._let_others_in(name, spec)
+
+    def _let_others_in(self, name: str, spec: BufferSpec) -> None:
+        """Memory of a dead tensor is there for others; copies of it may have come from there."""
+        others = [place for held, place in self.held if held == name and place != spec.processor]
+        shared = any(self.buffers[self.held[name, place]].shares for place in others)
+        readers = {place: self.launches[place] for place in others if shared}
+        self.pool.give(spec.processor, Room(spec.name, spec.nbytes, name, readers))
 
     def _scratch(self, processor: str, nbytes: int, role: str) -> str:
         """One arena per processor, and memory for its pages: its regions run one after another."""
-        name = f"#{role}@{processor}"
-        known = self.buffers.get(name)
-        size = max(nbytes, known.nbytes if known else 0)
-        return self._buffer(name, processor, size, role)
+        return self._buffer(f"#{role}@{processor}", processor, nbytes, role)
 
     def _buffer(self, name: str, processor: str, nbytes: int, role: str, shares: str = "") -> str:
+        known = self.buffers.get(name)
+        nbytes = max(nbytes, known.nbytes if known else 0)
         self.buffers[name] = BufferSpec(name, processor, nbytes, role, shares)
         return name

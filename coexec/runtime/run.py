@@ -14,6 +14,7 @@ from coexec.core.events import COPY, DISPATCH, FREE, HOST, SYNC, Event, Trace
 from coexec.core.processor import Buffer, Runner, Ticket
 from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
 from coexec.core.types import Array
+from coexec.runtime.results import Results
 
 Gate = Callable[[Mapping[str, Array]], None]
 
@@ -23,7 +24,7 @@ class Binding:
     """A program with the processors and the memory that it runs on.
 
     ``now`` is their clock in nanoseconds: the host's, or that of a simulation. ``memory`` is that
-    of the host (bytes) which buffers of several processors lie over.
+    of the host (bytes) which buffers of several processors lie over, ``results`` that of outputs.
     """
 
     program: Program
@@ -32,6 +33,7 @@ class Binding:
     processor_of: Mapping[str, str]
     now: Callable[[], int] = time.perf_counter_ns
     memory: Mapping[str, Array] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
     _views: dict[tuple[str, str], Array] = field(default_factory=dict)
 
     def runner(self, buffer: str) -> Runner:
@@ -202,8 +204,11 @@ class Run:
 
     def _room(self, step: Read) -> Array:
         """Memory for a tensor; one that comes in parts has the same for all of them."""
+        if step.part and step.tensor in self.whole:
+            return self.whole[step.tensor]
         kind = self.program.types[step.tensor]
-        room = np.empty(kind.shape, kind.dtype)
+        wanted = step.tensor in self.wanted
+        room = self.binding.results.room(kind) if wanted else np.empty(kind.shape, kind.dtype)
         return self.whole.setdefault(step.tensor, room) if step.part else room
 
     def pause(self, step: Wait) -> None:
@@ -217,10 +222,10 @@ class Run:
         start = self.binding.now()
         over: dict[Runner, Ticket] = {}
         for runner, ticket, before in self.reads:
-            runner.finish(ticket)
+            self.over(runner, ticket)
             # An in-order queue has finished all that came before, but only its ticket says how.
             if before is not None and over.get(runner) is not before:
-                runner.finish(before)
+                self.over(runner, before)
                 over[runner] = before
         for runner, before in over.items():
             if self.last.get(runner) is before:
@@ -243,8 +248,12 @@ class Run:
     def drain(self) -> None:
         """Wait for what was started last on each processor."""
         for runner, ticket in self.last.items():
-            runner.finish(ticket)
+            self.over(runner, ticket)
         self.last.clear()
+
+    def over(self, runner: Runner, ticket: Ticket) -> None:
+        """Wait for a ticket."""
+        runner.finish(ticket)
 
     def _started(self, name: str, start: int, runner: Runner, ticket: Ticket) -> None:
         if self.recorder is not None:

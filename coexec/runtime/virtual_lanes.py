@@ -14,7 +14,8 @@ from coexec.core.processor import Runner, Ticket
 from coexec.core.program import Instruction, Program, Read, Wait, Write
 from coexec.core.timeline import Signal, Thread, Timeline
 from coexec.core.types import Array
-from coexec.runtime.lanes import Arrival, lanes_of
+from coexec.runtime.lanes import lanes_of
+from coexec.runtime.meeting import Arrival
 from coexec.runtime.run import Binding, Gate, Recorder, Run
 
 

@@ -23,7 +23,8 @@ from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
 from coexec.placement.policies.first_that_can import place
 from coexec.runtime.executor import Executor
-from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.lower import lower
+from coexec.runtime.lowering import Lowering
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import apply_plan, legalise, warn_of_fallbacks
 from coexec.steps.builder import TRAINING, Kind
@@ -145,8 +146,9 @@ class ResidentPrograms:
         follow = self.follow if kind == "step" else None
         recompute = recompute if follow is None else follow.recompute
         model = legalise(graph.model, self.processors, follow)
-        if kind in TRAINING and follow is None:
+        if kind in TRAINING and (follow is None or follow.recompute):
             order_for_memory(model.graph, graph.state, early=graph.early)
+        if kind in TRAINING and follow is None:
             self._page(model.graph, graph.paging)
         rematerialise(model.graph, recompute)
         if recompute:
@@ -168,6 +170,7 @@ class ResidentPrograms:
             # their bytes, and a training that freezes them wants its memory for other things.
             prepares=kind == "inference",
             builds=builds,
+            reuses=bool(recompute),
         )
         return Lowered(plan, lower(model.graph, how), model.graph)
 

@@ -146,10 +146,9 @@ class Desk:
         return self._compiled(planning.planned.plan(chosen), _busy_us(chosen), chosen.note)
 
     def _tried(self, planning: Planning) -> Outcome:
-        """What ``auto`` takes: of the best predicted plans the fastest on an idle phone."""
+        """What ``auto`` takes: of the best predicted plans the fastest on an idle, steady phone."""
         outcomes = candidates(planning)
-        phone = self.phone(IDLE.name)
-        opened = self.opened(phone)
+        opened = self.opened(Phone(self.soc, IDLE, self.seed, walled=False, steady=True))
         actions = {}
         for name, outcome in outcomes.items():
             program = self._compiled(planning.planned.plan(outcome), {}).program

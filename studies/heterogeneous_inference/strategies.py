@@ -25,6 +25,8 @@ from data import (
 
 LENGTHS = [0.0, 1.0, 3.0, 10.0, 50.0, np.inf]
 LENGTH_NAMES = ["under 1 ms", "1 to 3 ms", "3 to 10 ms", "10 to 50 ms", "above 50 ms"]
+TOLERANCE = 0.02
+"""``auto`` takes several processors only if they gain this share."""
 BEHIND = [0.0, 1.25, 1.5, 2.0, 3.0, np.inf]
 BEHIND_NAMES = ["under 1.25", "1.25 to 1.5", "1.5 to 2", "2 to 3", "above 3"]
 
@@ -75,6 +77,17 @@ def policies_against_alone(table: pd.DataFrame) -> pd.DataFrame:
             "best": gain.max(),
         }
     return _whole(pd.DataFrame(found).T, "cases")
+
+
+def auto_behind(table: pd.DataFrame) -> pd.DataFrame:
+    """Single requests on idle phones where ``auto`` takes longer than another static strategy."""
+    own = table[(table["workload"] == "single") & (table["condition"] == "idle")]
+    own = own.dropna(subset=[AUTO]).set_index(SETTING)
+    others = own[[name for name in STRATEGIES if name not in (AUTO, ADAPTIVE)]]
+    ratio = own[AUTO] / others.min(axis=1)
+    late = ratio > 1 + TOLERANCE
+    found = {"behind": others[late].idxmin(axis=1), "times its time": ratio[late]}
+    return pd.DataFrame(found).sort_values("times its time", ascending=False)
 
 
 def against_exact(rows: pd.DataFrame) -> pd.DataFrame:

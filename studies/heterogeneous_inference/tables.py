@@ -8,6 +8,7 @@ import pandas as pd
 from levels import fusion, levels
 from strategies import (
     against_exact,
+    auto_behind,
     energy,
     fallbacks,
     memory,
@@ -31,6 +32,7 @@ def tables(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "... by time on the best processor alone": parallel_gain(table, "long"),
         "... by how many times longer the second best takes": parallel_gain(table, "behind"),
         "Policies against the best processor alone": policies_against_alone(table),
+        "Where `auto` is more than 2 % behind another strategy": auto_behind(table),
         "Predicted times over the proved optimum of whole operators": against_exact(rows),
         "Times longer than the best strategy, all conditions": regret(table),
         "... by condition (geometric mean)": regret(table, by_condition=True),

@@ -1,5 +1,9 @@
 """Step time against memory: python studies/training_memory/run.py [--net NAME --budgets 0.5 64MiB].
 
+With two processors as ``--runtime A,B``, steps within the same budgets on the first alone, with the
+batch in shares, and by the plan for which memory, recomputation and placement are decided together;
+these go to together.json and together.md.
+
 Writes results.json, table.md and frontier.svg beside this file: the first after every network, in
 place of all rows of that network on that processor, so that a run can be continued in parts. All
 forms of a step are timed in turns in one process; medians count.
@@ -30,12 +34,16 @@ from coexec.base.disk import write_atomically
 from coexec.base.errors import MemoryBudgetError
 from coexec.budget.amounts import budget_bytes
 from coexec.core.types import Array
+from coexec.placement.policies.table import AUTO, BATCH_PARALLEL
+from coexec.planning.planner import PlanOptions, plan_training
 from coexec.zoo.catalog import CATALOG
 
 HERE = Path(__file__).parent
 BUDGETS = ("0.75", "0.5", "0.25")
 """Shares of the plain step's peak, or amounts; below what can be reached, that is taken instead."""
 TURNS = 3
+MEASURING_SECONDS = 30.0
+"""For the costs that plans on several processors need, where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +85,24 @@ NETS = {
 def main() -> None:
     """Measure what the command line asks for and write table and figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runtime", default="opencl:intel", help="processor")
+    parser.add_argument("--runtime", default="opencl:intel", help="processor, or two: A,B")
     parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
     parser.add_argument("--figure", action="store_true", help="only draw what was measured")
     arguments = parser.parse_args()
-    file = HERE / "results.json"
+    several = "," in arguments.runtime
+    file = HERE / ("together.json" if several else "results.json")
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     if not arguments.figure:
         for name in track(arguments.net, "measuring", console=Console(stderr=True)):
-            new = measure(NETS[name], arguments.runtime, arguments.budgets)
+            measured = measure_together if several else measure
+            new = measured(NETS[name], arguments.runtime, arguments.budgets)
             others = [r for r in rows if (r["net"], r["runtime"]) != (name, arguments.runtime)]
             rows = others + new
             _write(file, json.dumps(rows, indent=1) + "\n")
-    _write(HERE / "table.md", table(rows))
-    draw(rows, HERE / "frontier.svg")
+    _write(HERE / ("together.md" if several else "table.md"), table(rows))
+    if not several:
+        draw(rows, HERE / "frontier.svg")
     Console().print(table(rows), markup=False)
 
 
@@ -106,7 +117,42 @@ def measure(net: Net, runtime: str, budgets: list[str]) -> list[dict[str, Any]]:
     for budget in budgets:
         amount = budget_bytes(budget) if budget.endswith("B") else int(float(budget) * whole)
         forms[f"budget {budget}"] = within(net, runtime, amount, feeds)
-    times = in_turns(forms, feeds, labels)
+    return rows_of(net, runtime, forms, whole, in_turns(forms, feeds, labels))
+
+
+def measure_together(net: Net, runtime: str, budgets: list[str]) -> list[dict[str, Any]]:
+    """Steps on the first of two processors and on both, in turns; shares are of the first's."""
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((net.batch, *net.shape), np.float32)}
+    labels = rng.integers(0, 10, net.batch)
+    first = runtime.split(",", maxsplit=1)[0]
+    forms = {"plain": trainer(net, first)}
+    whole = forms["plain"].planned_bytes(feeds)
+    for budget in budgets:
+        amount = budget_bytes(budget) if budget.endswith("B") else int(float(budget) * whole)
+        forms[f"first alone, budget {budget}"] = within(net, first, amount, feeds)
+        for title, policy in (("batch in shares", BATCH_PARALLEL), ("joint plan", AUTO)):
+            asked = trainer(net, runtime, memory=amount)
+            how = PlanOptions(policy, MEASURING_SECONDS)
+            try:
+                planning = plan_training(asked, feeds, how)
+            except MemoryBudgetError as error:
+                Console(stderr=True).print(f"{title}, budget {budget}: {error}", markup=False)
+                continue
+            forms[f"{title} ({planning.plan.policy}), budget {budget}"] = asked.with_plan(
+                planning.plan
+            )
+    return rows_of(net, runtime, forms, whole, in_turns(forms, feeds, labels))
+
+
+def rows_of(
+    net: Net,
+    runtime: str,
+    forms: Mapping[str, coexec.Trainer],
+    whole: int,
+    times: Mapping[str, float],
+) -> list[dict[str, Any]]:
+    """Rows of the table; ``whole`` is the peak of the plain step in bytes."""
     return [
         {
             "net": net.title,
@@ -130,7 +176,7 @@ def trainer(net: Net, runtime: str, **options: Any) -> coexec.Trainer:
     """A training of the network by stochastic gradient descent with momentum."""
     model = coexec.load(net.model)
     return coexec.Trainer(
-        model, SoftmaxCrossEntropy(), SGD(1e-3, momentum=0.9), [runtime], **options
+        model, SoftmaxCrossEntropy(), SGD(1e-3, momentum=0.9), runtime.split(","), **options
     )
 
 

@@ -20,6 +20,7 @@ from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, type_of
 from coexec.ops.table import opdef
 from coexec.passes.batch_parallel import divide_batch, rows_of
+from coexec.passes.rematerialise import rematerialise
 from coexec.runtime.partition import Partitioning, partition
 from coexec.session import legalise
 from tests.graphs import evaluate, parse
@@ -86,6 +87,25 @@ def test_training_steps_of_networks(name: str, batch: int) -> None:
         whole += flop if node.metadata_props[PHASE] == "optimizer" else 0.0
     # Nothing that computes much stays whole: the larger share has little more than its part.
     assert max(work.values()) - whole < 1.15 * sum(work.values()) * (batch - batch // 2) / batch
+
+
+def test_what_is_recomputed_is_divided_and_sends_no_statistics_again() -> None:
+    model, feeds = step_graph(coexec.load(zoo.build("sensor_cnn", batch=4)), 4)
+    forward = [n for n in model.graph if n.metadata_props[PHASE] == "forward"]
+    late = [n for n in forward if n.op_type in ("Conv", "BatchNormalization", "Relu")]
+    whole, twice = model.clone(), model.clone()
+    rematerialise(twice.graph, [str(n.outputs[0].name) for n in late])
+    again = [n for n in twice.graph if n.metadata_props[PHASE] == "recompute"]
+    assert {n.op_type for n in again} >= {"Conv", "BatchNormalization"}
+    agrees(twice, feeds, {"a": 2, "b": 2})
+    divided(whole, {"a": 2, "b": 2})
+
+    def sent(of: ir.Model) -> int:
+        return sum(node.op_type == "BatchStatistics" for node in of.graph)
+
+    assert sent(twice) == sent(whole)
+    gradients = [node for node in twice.graph if node.op_type == "BatchNormalizationGrad"]
+    assert not gradients
 
 
 def test_processors_wait_for_each_other_at_statistics_and_losses_only() -> None:

@@ -24,7 +24,8 @@ from coexec.processors.opencl import common_memory, mapping
 from coexec.processors.opencl.flags import Flags
 from coexec.processors.ort.flags import OrtFlags
 from coexec.runtime.executor import Executor
-from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.lower import lower
+from coexec.runtime.lowering import Lowering
 from tests.graphs import evaluate
 from tests.random_graphs import random_model
 
@@ -73,7 +74,9 @@ def run(seed: int, on: dict[str, Processor]) -> bool:
     model = random_model(dice, size)
     names = [name for name in on if name != LAST_RESORT]
     plan = {str(node.name): dice.choice(names) for node in model.graph}
-    executor = Executor(lower(model.graph, Lowering(Plan(plan), on)), on)
+    # Half of the programs write tensors between processors where others were.
+    how = Lowering(Plan(plan), on, reuses=dice.random() < 0.5)
+    executor = Executor(lower(model.graph, how), on)
     for number in range(ROUNDS):
         rng = np.random.default_rng([seed, number])
         feeds = {n: rng.standard_normal(size).astype(np.float32) for n in ("a", "b")}

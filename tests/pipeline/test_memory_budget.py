@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import MemoryBudgetError, UsageError
+from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.pressure import Pressure, PressureWatch
+from coexec.budget.settings import Lowered, Setting
 from coexec.budget.techniques import with_state_bits
 from coexec.core.types import Array
 from coexec.placement.save import load_plan, save_plan
@@ -77,6 +80,20 @@ def test_nothing_fits_says_what_would_and_what_is_in_the_way() -> None:
     learner.step(DATA, LABELS)
     assert learner.peak_bytes <= caught.value.least_bytes
     assert learner.steps == 1
+
+
+def test_a_refusal_lowers_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered = []
+    lower = BudgetedSteps._lowered
+
+    def counted(self: BudgetedSteps, setting: Setting, *rest: Any) -> Lowered:
+        lowered.append(setting)
+        return lower(self, setting, *rest)
+
+    monkeypatch.setattr(BudgetedSteps, "_lowered", counted)
+    with pytest.raises(MemoryBudgetError):
+        trainer("100KiB", batch_statistics="ghost").plan_memory(DATA)
+    assert len(lowered) <= 12
 
 
 def test_ghost_statistics_allow_micro_batches() -> None:
@@ -219,3 +236,21 @@ def test_commands_keep_a_budget_and_tell_how(tmp_path: Path) -> None:
     assert planned["memory"]["recomputed"]
     refused = command("plan", model, "--memory", budget, "--processors", THOROUGH[0])
     assert "--memory is the budget of a training step: give --train too" in refused.err
+
+
+def test_where_no_plan_on_several_fits_one_processor_trains_by_all_techniques(
+    tmp_path: Path,
+) -> None:
+    model, data = tmp_path / "m.onnx", tmp_path / "d.npz"
+    assert command("zoo", "sensor_cnn", "--out", model).status == 0
+    np.savez(data, x=DATA["x"], labels=LABELS)
+    with pytest.raises(MemoryBudgetError) as exact:
+        trainer("100KiB").plan_memory(DATA)
+    budget = int(0.9 * exact.value.least_bytes)
+    how = ("--data", data, "--batch-size", str(BATCH), "--epochs", "1", "--budget", "0", "--json")
+    pair = ("--processors", f"{THOROUGH[0]},reference", "--memory", f"{budget}B", "--memory-lossy")
+    done = command("train", model, *how, *pair)
+    assert done.record["plan"] is None
+    assert done.record["memory"]["used"]
+    assert done.record["peak_bytes"] <= budget
+    assert "alone, no plan on several fits" in done.err

@@ -17,7 +17,8 @@ from coexec.placement.policies.table import NAMES
 from coexec.placement.save import load_plan
 from coexec.planning.planner import PlanOptions, plan_inference
 from coexec.runtime.executor import Executor
-from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.lower import lower
+from coexec.runtime.lowering import Lowering
 from tests.pipeline.command import coexec, failed
 from tests.pipeline.small import CLASSES, FEATURES, write_network
 

@@ -12,7 +12,8 @@ import coexec as package
 from coexec.core.soc_file import FOLDER
 from coexec.frontend.export import save_model
 from coexec.placement.policies.table import NAMES
-from coexec.simulate import Setup, Subject, simulate
+from coexec.simulate import Setup, Simulation, Subject, simulate
+from coexec.study.plans import feeds_of
 from coexec.zoo.catalog import build
 from tests.pipeline.command import coexec, failed
 
@@ -58,12 +59,44 @@ def test_phones_and_policies_in_one_table(model: Path, tmp_path: Path) -> None:
     assert picture.read_text().count("single_best") == 2
 
 
+def test_policies_by_name_beside_each_other(model: Path) -> None:
+    options = (*PAIR, "--machine", f"{SOC},{OTHER}", "--policy", "single_best,heft", "--runs", "1")
+    results = coexec("simulate", model, *options, "--json").record["results"]
+    asked = [(soc, policy) for soc in (SOC, OTHER) for policy in ("single_best", "heft")]
+    assert [(each["machine"], each["policy"]) for each in results] == asked
+    assert coexec("simulate", model, *options).out.count("heft") >= 2
+
+
 def test_conditions_and_engines_for_people(model: Path) -> None:
     options = ("--condition", "idle,hot", "--engine", "coexec,stock-mnn-opencl", "--runs", "1")
     done = coexec("simulate", model, *PAIR, "--machine", f"{SOC},{OTHER}", *options)
     assert done.status == 0
     for word in (OTHER, "hot", "stock-mnn-opencl", "timeline"):
         assert word in done.out
+
+
+def test_every_condition_changes_what_it_says() -> None:
+    loaded = package.load(build("resnet18", batch=1))
+    subject = Subject(loaded, feeds_of(loaded))
+
+    def under(condition: str) -> Simulation:
+        setup = Setup(SOC, ("cpu",), condition=condition, runs=20, seconds=20.0)
+        (found,) = simulate(subject, setup)
+        return found
+
+    idle = under("idle")
+    for name in ("loaded", "cpu-load"):
+        busy = under(name)
+        assert sum(busy.latencies_ms) > 1.1 * sum(idle.latencies_ms)
+    hot = under("hot")
+    assert hot.celsius > idle.celsius + 5
+    assert hot.samples[-1].ms > idle.samples[-1].ms
+    little = under("low-memory")
+    assert little.free_bytes == pytest.approx(0.2 * idle.free_bytes)
+    assert little.ms == pytest.approx(idle.ms)
+    saver = under("battery-saver")
+    assert saver.ms > 1.3 * idle.ms
+    assert saver.total_j / saver.ms < 0.8 * idle.total_j / idle.ms
 
 
 def test_the_same_seed_gives_the_same_times(model: Path) -> None:
@@ -112,6 +145,38 @@ def test_a_model_beyond_the_memory_says_by_how_much_and_which_tensors(
     assert "MiB too much" in message
     assert re.search(r"Largest at the peak: \S+ [\d.]+ [KM]iB", message)
     assert "Try a smaller batch" in message
+
+
+def test_a_training_step_keeps_a_budget_of_memory(model: Path) -> None:
+    """On one processor by every technique, on several by what is recomputed."""
+    how = ("--train", "--batch-size", "64", "--runs", "1", "--json")
+    plain = coexec("simulate", model, *PAIR, "--policy", "all", *how).record["results"]
+    budget = int(0.7 * min(each["needed_bytes"] for each in plain))
+    within = (*how, "--memory", f"{budget}B")
+    results = coexec("simulate", model, *PAIR, "--policy", "all", *within).record["results"]
+    assert {each["memory"]["budget_bytes"] for each in results} == {budget}
+    for each in results:
+        assert each["memory"]["used"]
+        assert each["memory"]["peak_bytes"] <= budget < each["memory"]["plain_bytes"]
+    (auto,) = coexec("simulate", model, *PAIR, *within).record["results"]
+    assert auto["ms"] == pytest.approx(min(each["ms"] for each in results), rel=0.05)
+    (alone,) = coexec("simulate", model, "--processors", "cpu", *within).record["results"]
+    assert alone["needed_bytes"] <= budget
+
+
+def test_a_budget_that_no_step_keeps_says_what_stands_in_the_way(model: Path) -> None:
+    how = ("--train", "--batch-size", "64", "--memory", "20KiB")
+    assert "20.0 KiB" in failed(coexec("simulate", model, *PAIR, *how))
+    wrong = coexec("simulate", model, *PAIR, "--memory", "1MiB")
+    assert "give --train too" in failed(wrong, 2)
+
+
+def test_the_free_memory_of_the_phone_is_a_budget(model: Path) -> None:
+    options = ("--train", "--memory", "auto", "--runs", "1", "--condition", "idle,low-memory")
+    results = coexec("simulate", model, *PAIR, *options, "--json").record["results"]
+    for each in results:
+        assert each["memory"]["budget_bytes"] == each["free_bytes"]
+    assert results[0]["free_bytes"] > results[1]["free_bytes"]
 
 
 @pytest.mark.parametrize(

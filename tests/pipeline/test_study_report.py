@@ -52,6 +52,8 @@ def rows() -> list[dict[str, Any]]:
     burst = {"auto": 20.0, "adaptive": 20.0, "cpu": 25.0, "pipeline": 10.0}
     found += [cell(name, ms, workload="burst") for name, ms in burst.items()]
     found.append(cell("exact", 10.0, note="optimal"))
+    lacking = {"machine": "phone-without-add", "precision": "float16"}
+    found += [cell(n, ms, nodes_npu=1, **lacking) for n, ms in {"auto": 9.0, "npu": 8.0}.items()]
     lost = {"outcome": "refused", "error": "no npu"}
     return [*found, {**cell("npu", 1.0), **lost, "ms": ""}]
 
@@ -73,13 +75,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     copy = shutil.copytree(STUDY, folder / "study")
     subprocess.run([sys.executable, copy / "report.py", folder], check=True, timeout=120)
     assert {"table.md", "results.csv", "levels.svg"} <= {file.name for file in copy.iterdir()}
+    assert "| phone-without-add | float16 | finish | on | npu | 1.12 |" in (
+        copy / "table.md"
+    ).read_text(encoding="utf-8")
     return " ".join((copy / "README.md").read_text(encoding="utf-8").split())
 
 
 @pytest.mark.parametrize(
     "sentence",
     [
-        "36 cells, of which 1 cannot be",
+        "38 cells, of which 1 cannot be",
         "2 calls with 2 processes simulated 40 in 4 s: 10.0 cells a second",
         "a cell takes 100 ms of a core, so that two cores of their own take 8.3 minutes",
         "`heft` in 100 % (0.40, 0.40)",

@@ -83,7 +83,7 @@ AT_ONCE = PlanOptions("auto", seconds=1e-6)
 
 
 def test_auto_runs_steps_on_each_processor_before_it_takes_a_plan(trainer: Trainer) -> None:
-    taken, tried = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
+    taken, tried, _ = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
     assert {"only one", "only two"} <= tried.keys()
     assert taken.followed is not None
     record = plan_record(taken.followed, tried)
@@ -100,7 +100,7 @@ def test_plans_that_cannot_be_tried_are_followed_and_it_is_said(
         raise DeviceMemoryError("one: no room")
 
     monkeypatch.setattr(verified_plans, "verify_training", full)
-    taken, tried = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
+    taken, tried, _ = planned(trainer, DATA, 6, AT_ONCE, adapt=False)
     assert tried == {}
     assert taken.followed is not None
     assert taken.followed.predicted_us is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from coexec.placement.policies import exact as exact_module
 from coexec.placement.policies.branch_parallel import branch_parallel, cuts
 from coexec.placement.policies.chain import chain
 from coexec.placement.policies.exact import exact
+from coexec.placement.policies.fallback_order import fallback_order
 from coexec.placement.policies.greedy import greedy
 from coexec.placement.policies.heft import heft, upward_ranks
 from coexec.placement.policies.single_best import single_best
@@ -39,6 +41,40 @@ def test_single_best_takes_the_fastest_and_sends_away_what_that_refuses() -> Non
     assert single_best(of).units == (0, 0, 1, 0)
     dear = problem({"a": (5, 9), "b": (5, 9), "c": (INF, 9), "d": (5, 9)}, CHAIN, latency=50)
     assert single_best(dear).units == (1, 1, 1, 1)
+
+
+def test_what_one_processor_refuses_all_goes_to_the_other_that_is_near() -> None:
+    """The far one executes it faster; with the way there that is slower than any one alone."""
+    near = problem(
+        {"a": (1, 10, 12), "b": (INF, 3, 2), "c": (1, 10, 12)},
+        CHAIN[:2],
+        units=(Unit("npu"), Unit("cpu"), Unit("gpu")),
+        latency=1,
+    )
+    far = near.latency_us.copy()
+    far[0, 2] = far[2, 0] = 20.0
+    of = replace(near, latency_us=far)
+    assert single_best(of).units == (1, 1, 1)
+    assert fallback_order(of).units == (0, 1, 0)
+    assert makespan(of, fallback_order(of)) == 7
+
+
+def test_an_order_of_processors_falls_back_even_where_one_alone_is_faster() -> None:
+    dear = problem({"a": (5, 9), "b": (INF, 9), "c": (5, 9)}, CHAIN[:2], latency=50)
+    assert fallback_order(dear).units == (0, 1, 0)
+    whole = problem({"a": (5, 9), "b": (5, 9)}, CHAIN[:1], latency=50)
+    assert fallback_order(whole).units == (0, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), tasks=st.integers(1, 20), units=st.integers(1, 3))
+def test_auto_is_not_behind_any_order_of_processors(seed: int, tasks: int, units: int) -> None:
+    of = random_problem(np.random.default_rng(seed), tasks, units)
+    chosen = rank(of).chosen
+    for order in itertools.permutations(range(units)):
+        takes = np.isfinite(of.time_us[:, list(order)]).argmax(axis=1)
+        first_that_can = Schedule(tuple(order[place] for place in takes), tuple(range(tasks)))
+        assert (1 - WORTH) * chosen.makespan_us <= makespan(of, first_that_can) + 1e-6
 
 
 def test_greedy_weighs_a_move_and_never_looks_ahead() -> None:

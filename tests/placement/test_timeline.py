@@ -107,6 +107,21 @@ def test_nothing_starts_before_the_host_has_handed_it_over() -> None:
     assert replace(of, exchange_us=None).exchanges == [[0, 0], [0, 0]]
 
 
+def test_without_a_core_of_its_own_the_host_takes_time_of_who_waits_for_another() -> None:
+    """Handed over at 104, t could start at 300: the host's 100 us are the processor's time."""
+    of = hosted({"s": (300, 1), "t": (1, 20), "u": (1, 1)}, CHAIN)
+    schedule = Schedule((0, 1, 1), (0, 1, 2))
+    assert simulate(of, schedule).end_us == (302, 322, 323)
+    shared = replace(of, host_shares=True)
+    assert simulate(shared, schedule).end_us == (302, 422, 423)
+    assert simulate(shared, Schedule((0, 0, 0), (0, 1, 2))).end_us == (302, 303, 304)
+
+
+def test_a_processor_that_waits_for_the_host_leaves_it_its_core() -> None:
+    of = replace(hosted(TINY, CHAIN), host_shares=True)
+    assert simulate(of, Schedule((0, 1, 1), (0, 1, 2))).end_us == (3, 105, 107)
+
+
 def test_one_exchange_covers_all_that_was_made_before() -> None:
     of = hosted({"x": (1, 1), "y": (1, 1), "p": (1, 1), "q": (1, 1)}, [("x", "q"), ("y", "p")])
     assert simulate(of, Schedule((0, 0, 1, 1), (0, 1, 2, 3))).start_us == (2, 4, 106, 108)

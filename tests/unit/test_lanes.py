@@ -5,114 +5,30 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, MAP, RUN, Event, Trace
 from coexec.core.plan import Plan
-from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
 from coexec.core.program import BOUNDARY, Launch, Read, Wait, Write
 from coexec.core.types import Array
 from coexec.frontend import load
-from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
+from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.runtime.executor import Executor
 from coexec.runtime.lanes import threads_last
-from coexec.runtime.lower import Lowering, lower
+from coexec.runtime.lower import lower
+from coexec.runtime.lowering import Lowering
 from coexec.runtime.mode import ExecutionMode
 from tests.graphs import evaluate, parse
+from tests.queues import Broken, OnCaller, executor, queues
 from tests.random_graphs import random_model
 
-POISON = 0xA5
 GRAPHS = 300
-SHARING = 0.8
-"""Of processors on common memory, and of those that follow others, in random graphs."""
-
-
-@dataclass(frozen=True)
-class Later(Ticket):
-    """Work of a queue."""
-
-    done: Future[Done]
-
-    def then(self, call: Callable[[], object]) -> None:
-        self.done.add_done_callback(lambda _done: call())
-
-
-class Queued(ReferenceProcessor):
-    """The reference behind an in-order queue of its own thread, with memory that is never clean."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.chained = True
-        self.queue = ThreadPoolExecutor(1, name)
-        self.submitted_by: set[str] = set()
-        self.followed = 0
-        self.handed_over: list[Future[Done]] = []
-
-    def describe(self) -> ProcessorSpec:
-        return ProcessorSpec(self.name, "cpu", "test")
-
-    def alloc(self, nbytes: int) -> ReferenceBuffer:
-        buffer = super().alloc(nbytes)
-        buffer.memory[:] = POISON
-        return buffer
-
-    def follow(self, ticket: Ticket) -> None:
-        self.followed += 1
-        done = threading.Event()
-        self.queue.submit(done.wait)
-        ticket.then(done.set)
-
-    def adopt(self, memory: Host) -> ReferenceBuffer:
-        memory[:] = POISON
-        return super().adopt(memory)
-
-    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Later:  # type: ignore[override]
-        return self._later(self.queue.submit(super().copy, dst, src, after))
-
-    def submit(  # type: ignore[override]
-        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
-    ) -> Later:
-        self.submitted_by.add(threading.current_thread().name)
-        return self._later(self.queue.submit(super().submit, executable, buffers, after))
-
-    def _later(self, done: Future[Done]) -> Later:
-        self.handed_over.append(done)
-        return Later(done)
-
-    def wait(self, ticket: Ticket) -> Event:
-        assert isinstance(ticket, Later)
-        return ticket.done.result().event
-
-
-class Broken(Queued):
-    """Its first launch fails while it runs."""
-
-    def submit(  # type: ignore[override]
-        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
-    ) -> Later:
-        def fail() -> Done:
-            raise ProcessorError(f"{self.name} is broken")
-
-        return Later(self.queue.submit(fail))
-
-
-def queues(*names: str) -> dict[str, Queued]:
-    return {name: Queued(name) for name in names}
-
-
-def executor(
-    model: ir.Model, plan: Mapping[str, str], on: Mapping[str, Queued], **how: object
-) -> Executor:
-    program = lower(model.graph, Lowering(Plan(plan), on, **how))  # type: ignore[arg-type]
-    return Executor(program, on)
+SHARING, HERE = 0.8, 0.3
+"""Of processors on common memory, and of those that follow others, in random graphs; of those that
+can work on the thread of their caller."""
 
 
 def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> None:
@@ -129,6 +45,7 @@ def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> No
         for each in on.values():
             each.host_memory = dice.random() < SHARING
             each.chained = dice.random() < SHARING
+            each.here = OnCaller(each) if dice.random() < HERE else None
         runs = executor(model, plan, on)
         divided += len(runs.program.processors) > 1
         boundary = [spec for spec in runs.program.buffers if spec.role == BOUNDARY]

@@ -30,10 +30,14 @@ TWO = ("gpu", "cpu")
 
 
 def open_phone(
-    names: tuple[str, ...] = TWO, numerics: str = "reference", seed: int = 0
+    names: tuple[str, ...] = TWO,
+    numerics: str = "reference",
+    seed: int = 0,
+    *,
+    steady: bool = False,
 ) -> tuple[Phone, dict[str, Processor]]:
     """A phone of its own."""
-    phone = Phone(find_soc(SOC), IDLE, seed)
+    phone = Phone(find_soc(SOC), IDLE, seed, steady=steady)
     options = SimulatedOptions(numerics=numerics)
     opened = [SimulatedProcessor(phone, name, options) for name in names]
     return phone, {each.name: each for each in opened}
@@ -91,6 +95,24 @@ def test_the_same_seed_gives_the_same_trace_and_another_one_another(
         traces.append([(e.name, e.track, e.start_ns, e.end_ns) for e in trace.events])
     assert traces[0] == traces[1]
     assert traces[0] != traces[2]
+
+
+def test_on_a_steady_phone_every_run_takes_as_long(
+    digits: ir.Model, image: dict[str, np.ndarray]
+) -> None:
+    def times(*, steady: bool) -> list[int]:
+        phone, processors = open_phone(("gpu",), "none", steady=steady)
+        session = Session(digits, processors)
+        found = [phone.timeline.now_ns()]
+        for _ in range(20):
+            session.run(image)
+            found.append(phone.timeline.now_ns())
+        return np.diff(found).tolist()
+
+    steady = times(steady=True)
+    assert max(steady) - min(steady) <= 2  # nanoseconds, of rounding
+    drawn = times(steady=False)
+    assert min(drawn) < 0.98 * steady[0] < 1.02 * steady[0] < max(drawn)
 
 
 def test_the_report_accounts_for_all_of_a_simulated_run(

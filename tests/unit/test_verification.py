@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +13,20 @@ from coexec import zoo
 from coexec.api import open_all
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
+from coexec.base.knobs import CACHE_DIR
 from coexec.core.machine import Machine, Rates
-from coexec.core.processor import Processor, ProcessorSpec
+from coexec.core.processor import Processor, ProcessorSpec, Support
+from coexec.core.types import OpCall
 from coexec.frontend import load
-from coexec.planning.planner import PlanOptions, plan_inference, plan_training
+from coexec.placement.policies.table import BATCH_DIVIDED, Outcome, outcome_of
+from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
 from coexec.planning.verification import (
+    MORE_TIMES,
+    Actions,
     at_most,
     candidates,
     choose,
+    decided,
     in_turns,
     verify,
     verify_training,
@@ -27,6 +34,27 @@ from coexec.planning.verification import (
 from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.training.trainer import Trainer
 from tests.graphs import parse
+
+MS = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What runs took is kept from plan to plan, but not from test to test."""
+    monkeypatch.setenv(CACHE_DIR.name, str(tmp_path))
+
+
+def take(
+    monkeypatch: pytest.MonkeyPatch, times_us: Mapping[str, float], others_us: float = 1 * MS
+) -> None:
+    """Let plans be run, and take these times by name."""
+
+    def timed(actions: Actions, *_how: object) -> dict[str, list[float]]:
+        for action in actions.values():
+            action()
+        return {name: [times_us.get(name, others_us)] * 9 for name in actions}
+
+    monkeypatch.setattr("coexec.planning.verification.timed", timed)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +76,37 @@ def test_turns_that_were_neighbours_are_compared() -> None:
     """A machine that gets slower meanwhile changes nothing of what is better."""
     slower = [100.0 * 1.2**turn for turn in range(9)]
     assert choose({"only a": slower, "split": [0.9 * us for us in slower]}) == "split"
+
+
+def test_turns_go_on_for_plans_that_seem_to_be_worth_it_until_they_surely_are() -> None:
+    """Three of nine turns were disturbed, which proves nothing; three of eighteen do."""
+    noisy, calm, slow = [80.0] * 6 + [120.0] * 3, [80.0] * 9, [130.0] * 9
+    times = {"only a": [100.0] * 9, "split": noisy, "heft": slow, "only b": slow}
+    asked = []
+
+    def timed(actions: Actions) -> dict[str, list[float]]:
+        asked.append(set(actions))
+        return {n: calm if n == "split" and len(asked) > 1 else times[n] for n in actions}
+
+    actions = dict.fromkeys(times, lambda: None)
+    assert choose(timed(actions)) == "only a"
+    asked.clear()
+    samples = decided(timed, actions)
+    assert asked == [set(times), {"only a", "split"}]
+    assert choose(samples) == "split"
+    assert [len(samples[name]) for name in times] == [18, 18, 9, 9]
+
+
+def test_turns_do_not_go_on_for_ever() -> None:
+    asked = []
+
+    def timed(actions: Actions) -> dict[str, list[float]]:
+        asked.append(set(actions))
+        return {"only a": [100.0] * 4, "split": [90.0, 90.0, 90.0, 200.0]}
+
+    samples = decided(timed, dict.fromkeys(("only a", "split"), lambda: None))
+    assert len(asked) == 1 + MORE_TIMES
+    assert len(samples["split"]) == 4 * (1 + MORE_TIMES)
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 0), (4, 3), (5, 4), (9, 7), (100, 58)])
@@ -108,6 +167,47 @@ def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.M
     assert found.planning.plan.processors == {str(node.name): "twin" for node in model.graph}
 
 
+class Refusing(Named):
+    """One that lacks an operator."""
+
+    def __init__(self, name: str, operator: str) -> None:
+        super().__init__(name)
+        self.lacks = operator
+
+    def supports(self, call: OpCall) -> Support:
+        return Support(call.op_type != self.lacks, f"{self.name} lacks it")
+
+
+def test_an_order_of_processors_is_run_wherever_predictions_rank_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = dict.fromkeys(("reference", "npu"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
+    monkeypatch.setattr(
+        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
+    )
+    model = load(parse("g (float[64] x) => (float[64] y) { a = Neg(x) b = Exp(a) y = Neg(b) }"))
+    feeds = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
+    processors: dict[str, Processor] = {
+        "npu": Refusing("npu", "Exp"),
+        **open_all(["reference"]),
+    }
+    planning = plan_inference(model, feeds, processors, PlanOptions(seconds=0.0))
+    ranking = planning.ranking
+    orders = next(each for each in ranking.outcomes if each.policy == "fallback_order")
+    assert set(planning.plan_of(orders).processors.values()) == {"npu", "reference"}
+    others = [replace(orders, policy=name) for name in ("heft", "chain")]
+    moved = [_elsewhere(planning, each, task) for each, task in zip(others, (0, 2), strict=True)]
+    last = replace(planning, ranking=replace(ranking, outcomes=(*moved, orders)))
+    assert list(candidates(last))[-3:] == ["heft", "chain", "fallback_order"]
+
+
+def _elsewhere(planning: Planning, outcome: Outcome, task: int) -> Outcome:
+    """The same with one task on the other of two processors."""
+    problem, schedule = planning.whole.problem, outcome.schedule
+    units = tuple(1 - unit if i == task else unit for i, unit in enumerate(schedule.units))
+    return outcome_of(problem, outcome.policy, replace(schedule, units=units))
+
+
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """On two processors that a network of two layers is worth dividing between."""
@@ -128,6 +228,7 @@ def test_steps_are_run_by_the_best_plans_and_on_each_processor_alone(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The division of the batch is taken where it runs best, whatever was predicted."""
+    take(monkeypatch, {})
     planning = plan_training(trainer, FEEDS, PlanOptions(seconds=0.0))
     assert planning.plan.policy == "heft"
     monkeypatch.setattr("coexec.planning.verification.choose", lambda _samples: name)
@@ -142,6 +243,39 @@ def test_steps_are_run_by_the_best_plans_and_on_each_processor_alone(
     assert tasks == set(taken.placed.processors)
     assert np.isfinite(trainer.with_plan(taken.plan).step(FEEDS, LABELS))
     assert trainer.steps == 0
+
+
+def test_runs_alone_correct_the_plans_that_are_tried_and_later_predictions(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the times of calls both processors are alike; in a run one takes 2.5 times as long."""
+    planning = plan_training(trainer, FEEDS, PlanOptions(seconds=0.0))
+    assert planning.divided is not None
+    assert planning.divided.plan.batch == {"one": 3, "two": 3}
+    times = {"only one": 25 * MS, "only two": 10 * MS, "batch_parallel": 9 * MS}
+    take(monkeypatch, times, others_us=99 * MS)
+    found = verify_training(trainer, FEEDS, LABELS, planning, seconds=0.0)
+    assert found.name == "batch_parallel"
+    assert found.planning.plan.batch["two"] > found.planning.plan.batch["one"] > 0
+    alone = {name: us for name, us in found.predicted_us.items() if name.startswith("only ")}
+    assert max(alone.values()) < 1 * MS
+    again = plan_training(trainer, FEEDS, PlanOptions(seconds=0.0))
+    by_name = {name: outcome.makespan_us for name, outcome in candidates(again).items()}
+    assert by_name["only one"] == pytest.approx(25 * MS, rel=1e-4)
+    assert by_name["only two"] == pytest.approx(10 * MS, rel=1e-4)
+    assert BATCH_DIVIDED in again.ground.corrections.ways
+
+
+def test_plans_of_different_ways_are_tried(trainer: Trainer) -> None:
+    planning = plan_training(trainer, FEEDS, PlanOptions(seconds=0.0))
+    ranking = planning.ranking
+    heft, batch = (
+        next(each for each in ranking.outcomes if each.policy == policy)
+        for policy in ("heft", "batch_parallel")
+    )
+    chain = _elsewhere(planning, replace(heft, policy="chain"), 0)
+    ordered = replace(planning, ranking=replace(ranking, outcomes=(heft, chain, batch)))
+    assert list(candidates(ordered))[2:] == ["heft", "batch_parallel"]
 
 
 def test_a_named_policy_is_run_first_and_plans_that_run_alike_once(trainer: Trainer) -> None:

@@ -10,6 +10,7 @@ from coexec.placement.divide import Plain, divide
 from coexec.placement.policies.branch_parallel import branch_parallel
 from coexec.placement.policies.chain import chain
 from coexec.placement.policies.exact import MISSING, SECONDS, exact, solver_is_there
+from coexec.placement.policies.fallback_order import fallback_order
 from coexec.placement.policies.greedy import greedy
 from coexec.placement.policies.heft import heft
 from coexec.placement.policies.operator_split import operator_split
@@ -21,6 +22,7 @@ from coexec.placement.timeline import Timeline, simulate
 
 Policy = Callable[[Problem], Schedule]
 
+FALLBACK = "fallback_order"
 POLICIES: Mapping[str, Policy] = {
     "single_best": single_best,
     "greedy": greedy,
@@ -28,6 +30,7 @@ POLICIES: Mapping[str, Policy] = {
     "heft": heft,
     "branch_parallel": branch_parallel,
     "operator_split": operator_split,
+    FALLBACK: fallback_order,
 }
 """Fast policies; of equal ones the first is taken."""
 
@@ -44,11 +47,18 @@ WORTH = 0.01
 better than that, and one processor cannot lose to itself."""
 
 
+ONE, PLACED, DIVIDED = "one processor", "operators placed", "operators in shares"
+BATCH_DIVIDED = "batch in shares"
+WAYS = (PLACED, DIVIDED, BATCH_DIVIDED)
+"""How plans spread work over several processors: what one of them overlooks, others do alike."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a policy made of a problem; ``note`` says how far an exact search came.
 
-    ``timeline`` is that of ``plain``, where shares of divided tasks are tasks of their own.
+    ``timeline`` is that of ``plain``, where shares of divided tasks are tasks of their own. By what
+    ``plain`` knows of runs in this :attr:`way`, its makespan is corrected.
     """
 
     policy: str
@@ -59,7 +69,21 @@ class Outcome:
 
     @property
     def makespan_us(self) -> float:
-        return self.timeline.makespan_us
+        return self.timeline.makespan_us * self.correction
+
+    @property
+    def way(self) -> str:
+        """On one processor, or one of :data:`WAYS`."""
+        if len(set(self.plain.schedule.units)) < 2:
+            return ONE
+        if self.policy == BATCH_PARALLEL:
+            return BATCH_DIVIDED
+        return DIVIDED if self.schedule.shares else PLACED
+
+    @property
+    def correction(self) -> float:
+        """How many times longer than its timeline a run takes."""
+        return self.plain.problem.corrections.get(self.way, 1.0)
 
     def span_us(self, task: int) -> tuple[float, float]:
         """When a task of the problem starts and ends; of a divided one its shares and copies."""

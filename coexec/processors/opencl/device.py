@@ -56,7 +56,7 @@ from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
 from coexec.processors.opencl.transfers import can_map, enqueue_copy
-from coexec.processors.opencl.waiting import way_to_wait
+from coexec.processors.opencl.waiting import Block, wait_awake, way_to_wait
 
 DEVICE_CLOCK, HOST_CLOCK = "device", "host"
 SHARE_READ, SHARE_WRITE = Label("share read"), Label("share write")
@@ -92,6 +92,7 @@ class OpenCLDevice(Runner):
         offset = clock_offset(self.queue, self.block)
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
         self._clock_offset = offset or 0
+        self.prompt = self.clock == DEVICE_CLOCK and options.transfer != "map"
         silicon = frozenset(self.describe().resources)
         self._common = CommonMemory(self.queue, self.programs, options, silicon)
 
@@ -284,10 +285,16 @@ class OpenCLDevice(Runner):
         self._block(self.queue, event)
 
     def finish(self, ticket: Ticket) -> None:
+        self._finish(ticket, self._block)
+
+    def watch(self, ticket: Ticket) -> None:
+        self._finish(ticket, wait_awake)
+
+    def _finish(self, ticket: Ticket, block: Block) -> None:
         assert isinstance(ticket, OpenCLTicket)
         try:
             if ticket.events:
-                self.block(ticket.events[-1])
+                block(self.queue, ticket.events[-1])
         except cl.Error as error:
             raise ProcessorError(f"{self.name}: {ticket.name} failed: {error}") from error
         if ticket.left is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coexec.core.processor import Buffer
+from coexec.core.processor import Buffer, Host
 from coexec.core.types import Array
 
 ALIGNMENT = 64
@@ -25,3 +25,17 @@ class OrtBuffer(Buffer):
         first = -room.ctypes.data % ALIGNMENT
         self.memory = room[first : first + nbytes]
         self.address = room.ctypes.data + first
+
+
+def own(buffer: Buffer) -> OrtBuffer:
+    """A buffer that was made here."""
+    assert isinstance(buffer, OrtBuffer)
+    return buffer
+
+
+def memory_of(side: Buffer | Host) -> Array:
+    """One side of a copy as memory of the host."""
+    if isinstance(side, OrtBuffer):
+        return side.memory
+    assert isinstance(side, np.ndarray)
+    return side

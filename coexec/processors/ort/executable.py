@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,10 @@ class OrtExecutable(Executable):
         element = int(ir.DataType.from_numpy(kind.dtype))
         bind(name, "cpu", 0, element, list(kind.shape), buffer.address)
 
-    def run(self, buffers: Sequence[OrtBuffer], track: str) -> Event:
+    def run(self, buffers: Sequence[OrtBuffer], track: str) -> Callable[[], Event]:
         """Run on the calling thread; results that replace a state are copied there at the end.
+
+        Returns what makes the event of the run, for those who ask for it.
 
         Raises:
             Exception: ONNX Runtime's own.
@@ -90,18 +93,19 @@ class OrtExecutable(Executable):
         start = time.perf_counter_ns()
         self.session.run_with_iobinding(binding.bound)
         end = time.perf_counter_ns()
-        launched = self._event(track, start, end)
         if not binding.copies:
-            return launched
-        copies = [
+            return partial(self._event, track, start, end)
+        copies = tuple(
             _copied(name, buffers[index], shadow, self.types[name].nbytes, track)
             for name, shadow, index in binding.copies
-        ]
-        whole = self._event(track, start, copies[-1].end_ns)
-        return replace(whole, parts=(launched, *copies))
+        )
+        return partial(self._event, track, start, end, copies)
 
-    def _event(self, track: str, start: int, end: int) -> Event:
-        return replace(self.summary, track=track, start_ns=start, end_ns=end)
+    def _event(self, track: str, start: int, end: int, copies: tuple[Event, ...] = ()) -> Event:
+        launched = replace(self.summary, track=track, start_ns=start, end_ns=end)
+        if not copies:
+            return launched
+        return replace(launched, end_ns=copies[-1].end_ns, parts=(launched, *copies))
 
 
 def _copied(name: str, target: OrtBuffer, shadow: OrtBuffer, nbytes: int, track: str) -> Event:

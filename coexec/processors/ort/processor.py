@@ -12,6 +12,7 @@ from coexec.base.array_parts import copy_bytes
 from coexec.base.cores import Core, physical_cores, pin_this_thread, resources_of
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, MAP, Event
+from coexec.core.here import WorksHere
 from coexec.core.processor import (
     Buffer,
     Executable,
@@ -22,28 +23,34 @@ from coexec.core.processor import (
     Ticket,
     shared,
 )
-from coexec.core.types import Array, OpCall, Region
-from coexec.processors.ort.buffer import OrtBuffer
+from coexec.core.types import OpCall, Region
+from coexec.processors.ort.buffer import OrtBuffer, memory_of, own
 from coexec.processors.ort.compile import compile_region
 from coexec.processors.ort.executable import OrtExecutable
 from coexec.processors.ort.failures import failure
 from coexec.processors.ort.flags import STORES_IN_ORDER, OrtFlags
+from coexec.processors.ort.here import OrtHere
 from coexec.processors.ort.options import DEFAULT_OPTIONS, OrtOptions
 from coexec.processors.ort.providers import Provider
 from coexec.processors.ort.support import SupportOracle
 from coexec.processors.ort.worker import Job, Worker
 
+CPU = "ort:cpu"
+"""The provider that computes on cores of this host."""
 
-class OrtProcessor(Processor):
+
+class OrtProcessor(Processor, WorksHere):
     """Sessions of one provider, run on one thread in the order of submission.
 
     Buffers are host memory that sessions read and write in place. Work is handed to the thread and
     ``submit`` returns at once; ``after`` needs nothing more, since the order of submission is kept.
+    On the CPU, ``here`` does the same on the thread of its caller.
     """
 
     host_memory = True
     chained = True
     threaded = True
+    prompt = True
 
     def __init__(self, provider: Provider, options: OrtOptions = DEFAULT_OPTIONS) -> None:
         self.provider = provider
@@ -53,7 +60,10 @@ class OrtProcessor(Processor):
         self.threads = options.thread_count(self.cores)
         self.oracle = SupportOracle(provider)
         self.worker = Worker(self.name, self._prepare_thread)
-        self.flags = OrtFlags(frozenset(self.describe().resources)) if _flags(provider) else None
+        self.flags = self._own_flags()
+        if provider.name == CPU:
+            cores = self.cores if options.cores else ()
+            self.here = OrtHere(self, cores, self._own_flags(), self.worker.settle)
 
     def describe(self) -> ProcessorSpec:
         return spec_of(self.provider, self.options)
@@ -90,13 +100,13 @@ class OrtProcessor(Processor):
         if shared(dst, src):
             job = self.worker.hand_over(lambda: self._shared(direction))
             return self._raising(job) if direction == "read" else job
-        target, source = _array(dst), _array(src)
+        target, source = memory_of(dst), memory_of(src)
 
-        def work() -> Event:
+        def work() -> Callable[[], Event]:
             start = time.perf_counter_ns()
             copy_bytes(target, source)
             end = time.perf_counter_ns()
-            return Event(direction, COPY, self.name, start, end, bytes=source.nbytes)
+            return lambda: Event(direction, COPY, self.name, start, end, bytes=source.nbytes)
 
         return self.worker.hand_over(work)
 
@@ -104,14 +114,25 @@ class OrtProcessor(Processor):
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> Job:
         assert isinstance(executable, OrtExecutable)
-        bound = [_own(buffer) for buffer in buffers]
+        bound = [own(buffer) for buffer in buffers]
         return self.worker.hand_over(_guarded(executable, bound, self.name))
 
     def wait(self, ticket: Ticket) -> Event:
         assert isinstance(ticket, Job)
-        event = self.worker.wait(ticket)
+        happened = self.worker.wait(ticket)
+        assert callable(happened)
+        event = happened()
         assert isinstance(event, Event)
         return event
+
+    def finish(self, ticket: Ticket) -> None:
+        assert isinstance(ticket, Job)
+        self.worker.wait(ticket)
+
+    def _own_flags(self) -> OrtFlags | None:
+        """A flag, where a thread computes here and tells others in order of what it did."""
+        tells = self.provider.name == CPU and STORES_IN_ORDER
+        return OrtFlags(frozenset(self.describe().resources)) if tells else None
 
     def _raising(self, job: Job) -> Job:
         """A job whose end a flag tells to others, whether it fails or not."""
@@ -121,10 +142,10 @@ class OrtProcessor(Processor):
             job.then(lambda: flags.reach(moment))
         return job
 
-    def _shared(self, direction: str) -> Event:
+    def _shared(self, direction: str) -> Callable[[], Event]:
         """All that a copy within shared memory is: everything before it is done."""
         now = time.perf_counter_ns()
-        return Event(f"share {direction}", MAP, self.name, now, now)
+        return lambda: Event(f"share {direction}", MAP, self.name, now, now)
 
     def _prepare_thread(self) -> None:
         if self.options.cores:
@@ -147,34 +168,17 @@ def spec_of(provider: Provider, options: OrtOptions) -> ProcessorSpec:
     )
 
 
-def _flags(provider: Provider) -> bool:
-    """Whether the thread of a processor computes, and tells others in order of what it did."""
-    return provider.name == "ort:cpu" and STORES_IN_ORDER
-
-
 def _chosen(options: OrtOptions, available: tuple[Core, ...]) -> tuple[Core, ...]:
     return tuple(available[i] for i in options.cores) if options.cores else available
 
 
 def _guarded(
     executable: OrtExecutable, buffers: Sequence[OrtBuffer], name: str
-) -> Callable[[], Event]:
-    def work() -> Event:
+) -> Callable[[], Callable[[], Event]]:
+    def work() -> Callable[[], Event]:
         try:
             return executable.run(buffers, name)
         except Exception as error:  # pybind classes without a common base but Exception
             raise ProcessorError(f"{name}: {failure(error)}") from error
 
     return work
-
-
-def _own(buffer: Buffer) -> OrtBuffer:
-    assert isinstance(buffer, OrtBuffer)
-    return buffer
-
-
-def _array(side: Buffer | Host) -> Array:
-    if isinstance(side, OrtBuffer):
-        return side.memory
-    assert isinstance(side, np.ndarray)
-    return side

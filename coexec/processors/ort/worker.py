@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from coexec.base.errors import ProcessorError
@@ -38,10 +39,20 @@ class Worker:
     def __init__(self, name: str, prepare: Callable[[], None]) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=prepare)
         self._failure: ProcessorError | None = None
+        # Not held: what is done keeps nothing alive.
+        self._newest: Callable[[], Future[object] | None] = lambda: None
 
     def hand_over(self, work: Callable[[], object]) -> Job:
         """Queue work; returns at once."""
-        return Job(self._pool.submit(self._guarded, work))
+        future = self._pool.submit(self._guarded, work)
+        self._newest = weakref.ref(future)
+        return Job(future)
+
+    def settle(self) -> None:
+        """Block until all that was handed over is done or has failed."""
+        newest = self._newest()
+        if newest is not None:
+            wait([newest])
 
     def wait(self, job: Job) -> object:
         """The result of a job when it is done.

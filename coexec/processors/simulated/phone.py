@@ -26,11 +26,20 @@ from coexec.simulation.work import Job, Work
 class Phone:
     """A system on chip under a condition. The same seed and calls give the same times.
 
-    Without ``walled``, buffers may be larger than its memory (see :class:`PhoneMemory`).
+    Without ``walled``, buffers may be larger than its memory (see :class:`PhoneMemory`). On a
+    ``steady`` one nothing varies from run to run: all that is drawn is its median.
     """
 
-    def __init__(self, soc: Soc, condition: Condition, seed: int = 0, walled: bool = True) -> None:
+    def __init__(
+        self,
+        soc: Soc,
+        condition: Condition,
+        seed: int = 0,
+        walled: bool = True,
+        steady: bool = False,
+    ) -> None:
         self.soc = soc
+        self.steady = steady
         self.condition = condition
         self.engine = Engine(device_of(soc), condition, seed)
         self.memory = PhoneMemory(int(soc.memory.usable_bytes * condition.memory_free), walled)
@@ -43,7 +52,9 @@ class Phone:
 
     def draw_factor(self, sigma: float) -> float:
         """A factor whose logarithm is normal with this standard deviation."""
-        return float(np.exp(sigma * self._rng.standard_normal())) if sigma else 1.0
+        if self.steady or not sigma:
+            return 1.0
+        return float(np.exp(sigma * self._rng.standard_normal()))
 
 
 @functools.cache

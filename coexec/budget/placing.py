@@ -1,0 +1,228 @@
+"""Plans of steps within a budget: memory, recomputation and placement decided together.
+
+Each form of a plan (all on one processor, operators placed, the batch in shares) is tried with as
+much recomputed as it needs, by the arenas and buffers of all processors together; repetitions are
+placed by cost like all nodes. In the form :data:`JOINT`, what is recomputed is decided on the
+timeline of a placed step (:mod:`coexec.budget.joint`), so that what an idle processor repeats costs
+nothing. The fastest predicted that fits is taken. What decides whether it does is the lowered
+program: where that is above the budget, more is recomputed and the step placed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, Protocol, Self, TypeVar
+
+from coexec.base.errors import MemoryBudgetError
+from coexec.budget.budgeted import BudgetedSteps
+from coexec.budget.joint import Joint, decide
+from coexec.budget.placed import placed_program, refusal, step_graph
+from coexec.budget.repetitions import PlacedStep
+from coexec.budget.variants import Known
+from coexec.core.plan import Plan
+from coexec.core.program import Program, combined_bytes
+from coexec.core.types import Array
+from coexec.placement.build_problem import Planned
+from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, Outcome, Ranking, outcome_of
+from coexec.placement.problem import Problem, Schedule
+
+ROUNDS = 6
+"""Times that a form is placed: each time with more that is recomputed."""
+FURTHER = 1.5
+"""Times as far as before beyond what is missing: one tensor less saves less on several processors.
+"""
+JOINT = "joint"
+FORMS: tuple[Callable[[Outcome], bool], ...] = (
+    lambda outcome: len(set(outcome.schedule.units)) == 1,
+    lambda outcome: outcome.policy == BATCH_PARALLEL,
+    lambda outcome: outcome.policy != BATCH_PARALLEL and len(set(outcome.schedule.units)) > 1,
+)
+"""All on one processor, the batch in shares, operators placed: of each the fastest is tried."""
+
+
+class Placing(Protocol):
+    """What is needed of a planning (:class:`coexec.planning.planner.Planning`)."""
+
+    @property
+    def plan(self) -> Plan: ...
+
+    @property
+    def ranking(self) -> Ranking: ...
+
+    @property
+    def whole(self) -> Planned: ...
+
+    def plan_of(self, outcome: Outcome) -> Plan: ...
+
+    def choosing(self, outcome: Outcome) -> Self: ...
+
+
+P = TypeVar("P", bound=Placing)
+Place = Callable[[tuple[str, ...], bool], P]
+"""A planning of a step in which these activations are recomputed; whether the batch may be divided.
+"""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A form of a plan: bytes on all processors (none: it was slower than what fitted already).
+
+    ``step_ms`` are predicted milliseconds of a step in which so many tensors are ``recomputed``.
+    """
+
+    form: str
+    peak_bytes: int | None
+    step_ms: float
+    recomputed: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Within(Generic[P]):
+    """A plan that keeps a budget, what led to it, and what else was tried."""
+
+    plan: Plan
+    placing: P
+    tried: tuple[Tried, ...]
+
+
+def placed_within(
+    steps: BudgetedSteps, arrays: Mapping[str, Array], place: Place[P], policy: str = AUTO
+) -> Within[P]:
+    """The fastest plan found of a step on ``arrays`` that keeps the budget of ``steps``.
+
+    With a ``policy`` other than ``auto`` and ``all``, the plan is that policy's; :data:`JOINT` is
+    one of them.
+
+    Raises:
+        MemoryBudgetError: nothing that was tried fits; with what stands in the way.
+    """
+    return _Search(steps, arrays, place).run(policy)
+
+
+class _Search(Generic[P]):
+    def __init__(self, steps: BudgetedSteps, arrays: Mapping[str, Array], place: Place[P]) -> None:
+        self.steps = steps
+        self.arrays = arrays
+        self.place = place
+        self.known = Known()
+        self.graph = step_graph(steps, arrays)
+        self.placings: dict[tuple[str, ...], P] = {}
+        self.tried: list[Tried] = []
+        self.best: tuple[float, Plan, P] | None = None
+        self.smallest: Program | None = None
+
+    def run(self, policy: str) -> Within[P]:
+        first = self._placing(self._recomputed(self.steps.nbytes))
+        if policy == JOINT:
+            self._decide_together()
+        elif policy in (AUTO, ALL):
+            picked = [(form, _pick(first, form)) for form in FORMS]
+            found = [(each.makespan_us, form) for form, each in picked if each is not None]
+            for _, form in sorted(found, key=lambda pair: pair[0]):
+                self._fit(form)
+            self._decide_together()
+        else:
+            self._fit(lambda outcome: outcome.policy == policy)
+        if self.best is None:
+            raise self._refusal(policy)
+        return Within(self.best[1], self.best[2], tuple(self.tried))
+
+    def _refusal(self, policy: str) -> MemoryBudgetError:
+        if self.smallest is not None:
+            return refusal(self.steps.nbytes, self.smallest)
+        return MemoryBudgetError(
+            f"--policy {policy} makes no plan of this step within a budget: use --policy {AUTO}",
+            self.steps.nbytes,
+        )
+
+    def _recomputed(self, goal: int) -> tuple[str, ...]:
+        return self.steps.recomputed(self.arrays, goal, self.known)
+
+    def _placing(self, recompute: tuple[str, ...]) -> P:
+        if recompute not in self.placings:
+            self.placings[recompute] = self.place(recompute, True)
+        return self.placings[recompute]
+
+    def _fit(self, form: Callable[[Outcome], bool]) -> None:
+        """Recompute more until the fastest plan of a form fits, or is slower than what does."""
+        goal, lowest = self.steps.nbytes, False
+        for number in range(ROUNDS):
+            try:
+                recompute = self._recomputed(goal)
+            except MemoryBudgetError as error:
+                if lowest:
+                    return  # what was tried before says how much that form takes
+                lowest, goal = True, error.least_bytes
+                continue
+            placing = self._placing(recompute)
+            outcome = _pick(placing, form)
+            if outcome is None:
+                return
+            excess = self._consider(placing.choosing(outcome), outcome.makespan_us, recompute)
+            if excess <= 0:
+                return
+            goal -= int(excess * FURTHER**number)
+
+    def _decide_together(self) -> None:
+        """What is recomputed is decided on the timeline of the step with nothing recomputed."""
+        placing = self.placings.get(()) or self.place((), False)
+        plain = self.known.variants[()]
+        for form in (FORMS[0], FORMS[2]):
+            outcome = _pick(placing, form)
+            if outcome is not None and not outcome.schedule.shares:
+                problem, units = placing.whole.problem, outcome.schedule.units
+                step = PlacedStep(plain.problem, problem, units)
+                self._fit_together(step, self.steps.nbytes - plain.fixed)
+
+    def _fit_together(self, step: PlacedStep, goal: int) -> None:
+        for number in range(ROUNDS):
+            found = decide(step, goal)
+            if found is None or not found.elsewhere:
+                return  # nothing that other forms have not
+            placing = self.place(found.recompute, False)
+            outcome = outcome_of(placing.whole.problem, JOINT, _schedule(placing, found))
+            # The timeline of the search also knows when memory is there to be written again.
+            longest = max(outcome.makespan_us, found.makespan_us * outcome.correction)
+            excess = self._consider(placing.choosing(outcome), longest, found.recompute)
+            if excess <= 0:
+                return
+            goal -= int(excess * FURTHER**number)
+
+    def _consider(self, placing: P, step_us: float, recompute: tuple[str, ...]) -> int:
+        """Bytes above the budget; 0 for what is slower than a plan that fits: it is not lowered."""
+        plan = replace(placing.plan, recompute=recompute, predicted_us=step_us)
+        row = Tried(plan.policy, None, step_us / 1e3, len(recompute), False)
+        if self.best is not None and self.best[0] <= step_us:
+            self._note(row)
+            return 0
+        program = placed_program(self.steps, plan, self.graph)
+        peak = combined_bytes((program,))
+        excess = peak - self.steps.nbytes
+        self._note(replace(row, peak_bytes=peak, fits=excess <= 0))
+        if excess <= 0:
+            self.best = step_us, plan, placing
+        if self.smallest is None or peak < combined_bytes((self.smallest,)):
+            self.smallest = program
+        return max(excess, 0)
+
+    def _note(self, row: Tried) -> None:
+        """The last of a form counts."""
+        self.tried = [each for each in self.tried if each.form != row.form] + [row]
+
+
+def _pick(placing: Placing, form: Callable[[Outcome], bool]) -> Outcome | None:
+    """The fastest plan of a form."""
+    found = (each for each in placing.ranking.outcomes if form(each))
+    return min(found, key=lambda each: each.makespan_us, default=None)
+
+
+def _schedule(placing: Placing, joint: Joint) -> Schedule:
+    """Where and when the nodes of a step with repetitions run, as numbers."""
+    problem: Problem = placing.whole.problem
+    units = {unit.name: number for number, unit in enumerate(problem.units)}
+    numbers = {task.name: number for number, task in enumerate(problem.tasks)}
+    processors, order = joint.evaluation.processors, joint.evaluation.order
+    places = tuple(units[processors[task.name]] for task in problem.tasks)
+    return Schedule(places, tuple(numbers[name] for name in order))

@@ -1,0 +1,111 @@
+"""Steps on several processors within a budget: the same training, within the bytes of them all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import coexec
+from coexec import zoo
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
+from coexec.base.errors import MemoryBudgetError
+from coexec.budget import placing
+from coexec.budget.joint import Joint
+from coexec.budget.placing import JOINT
+from coexec.budget.repetitions import PlacedStep, Repeated
+from coexec.core.program import BOUNDARY, Read
+from coexec.core.types import Array
+from coexec.memory.choose import choose
+from coexec.memory.lifetimes import usage
+from coexec.passes.rematerialise import SUFFIX
+from coexec.placement.policies.table import AUTO, BATCH_PARALLEL
+from coexec.planning.planner import PlanOptions, plan_training
+from coexec.training.trainer import Trainer
+from tests.runtimes import DRIVERS
+
+if "opencl:intel" not in DRIVERS:
+    pytest.skip("needs an OpenCL runtime that divides a CPU", allow_module_level=True)
+
+BATCH = 16
+RNG = np.random.default_rng(0)
+DATA = {"x": RNG.standard_normal((BATCH, 6, 100)).astype(np.float32)}
+LABELS = RNG.integers(0, 4, BATCH)
+PAIR = ["opencl:intel?cores=1&first=0", "opencl:intel?cores=1"]
+FIRST = PAIR[0]
+
+
+def trainer(specs: list[str], memory: int | None = None) -> coexec.Trainer:
+    model = coexec.load(zoo.build("sensor_cnn"))
+    how = SGD(0.01, momentum=0.9)
+    return coexec.Trainer(model, SoftmaxCrossEntropy(), how, specs, memory=memory)
+
+
+def trained(learner: Trainer, steps: int = 3) -> tuple[list[float], dict[str, Array]]:
+    losses = [learner.step(DATA, LABELS) for _ in range(steps)]
+    return losses, learner.state()
+
+
+def agrees(found: Trainer, expected: Trainer) -> None:
+    losses, state = trained(found)
+    wanted, states = trained(expected)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
+    for name, array in states.items():
+        np.testing.assert_allclose(state[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("policy", [AUTO, BATCH_PARALLEL])
+def test_plans_within_a_budget_train_alike_and_keep_it(policy: str) -> None:
+    plain = trainer([FIRST])
+    budget = int(0.93 * plain.planned_bytes(DATA))
+    asked = trainer(PAIR, budget)
+    planning = plan_training(asked, DATA, PlanOptions(policy, 0.0))
+    assert planning.plan.recompute
+    assert any(each.fits for each in planning.tried)
+    placed = asked.with_plan(planning.plan)
+    agrees(placed, plain)
+    assert placed.peak_bytes <= budget
+    if policy == BATCH_PARALLEL:
+        assert set(planning.plan.batch) == set(PAIR)
+
+
+def all_elsewhere(step: PlacedStep, _budget: int) -> Joint:
+    """What half of the bytes takes, made again on the processor on which nothing else runs."""
+    choice = choose(step.memory, int(0.5 * usage(step.memory).peak))
+    repeated = Repeated(step, choice)
+    away = {group: 1 - repeated.home(group) for group in range(len(repeated.readers))}
+    found = repeated.evaluated(away)
+    return Joint(choice.names(step.memory), found, len(away), found.peak)
+
+
+def test_what_another_processor_recomputes_is_the_same_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(placing, "decide", all_elsewhere)
+    plain = trainer([FIRST])
+    asked = trainer(PAIR, 2 * plain.planned_bytes(DATA))
+    plan = plan_training(asked, DATA, PlanOptions(JOINT, 0.0)).plan
+    homes = {p for name, p in plan.processors.items() if SUFFIX not in name}
+    again = [p for name, p in plan.processors.items() if SUFFIX in name]
+    assert len(again) > 3
+    assert homes.isdisjoint(again)
+    placed = asked.with_plan(plan)
+    agrees(placed, plain)
+    # Tensors between processors take over the memory of those that were read.
+    program = placed.program
+    own = [b for b in program.buffers if b.role == BOUNDARY and not b.shares]
+    sent = {s.tensor for s in program.instructions if isinstance(s, Read)}
+    assert len(own) < sum(name.endswith("#staged") for name in sent)
+    assert any("#back" in name and SUFFIX in name for name in sent)
+
+
+def test_the_fastest_plan_that_fits_is_taken_and_the_others_are_told() -> None:
+    plain = trainer([FIRST])
+    whole = plain.planned_bytes(DATA)
+    planning = plan_training(trainer(PAIR, int(0.93 * whole)), DATA, PlanOptions(AUTO, 0.0))
+    fitting = [each for each in planning.tried if each.fits]
+    assert {each.form for each in planning.tried} >= {"single_best", BATCH_PARALLEL}
+    assert planning.plan.predicted_us is not None
+    assert planning.plan.predicted_us / 1e3 == min(each.step_ms for each in fitting)
+    with pytest.raises(MemoryBudgetError, match=r"no training step fits"):
+        plan_training(trainer(PAIR, whole // 20), DATA, PlanOptions(AUTO, 0.0))
