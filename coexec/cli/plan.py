@@ -17,6 +17,7 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
+from coexec.budget.placing import JOINT
 from coexec.cli.memory_table import forms_record, memory_record, show_forms, show_memory
 from coexec.cli.options import (
     BatchSizeOption,
@@ -90,7 +91,10 @@ def plan(
     batch_size: BatchSizeOption = 1,
     shape: ShapeOption = None,
     policy: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(NAMES)}; {ALL}: auto, and exact if small.")
+        str,
+        typer.Option(
+            help=f"One of: {', '.join(NAMES)}, with --memory {JOINT}; {ALL}: auto, exact if small."
+        ),
     ] = AUTO,
     budget: Annotated[
         str, typer.Option(help="Time for measuring what is not known yet: 30s, 2m; 0: none.")
@@ -120,7 +124,7 @@ def plan(
     require_writable(save, "--save")
     require_known("--loss", loss, LOSSES)
     require_known("--optimizer", optimizer, OPTIMIZERS)
-    require_known("--policy", policy, (*NAMES, ALL))
+    require_known("--policy", policy, (*NAMES, ALL, JOINT))
     seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
     _require_train(memory, train=train)

@@ -17,6 +17,7 @@ from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
+from coexec.budget.placing import JOINT
 from coexec.cli.memory_table import memory_record, show_memory
 from coexec.cli.options import (
     BatchStatisticsOption,
@@ -132,7 +133,10 @@ def train(
         str, typer.Option(metavar="A,B", help="Plan for these processors, then train on them.")
     ] = "",
     policy: Annotated[
-        str, typer.Option(help=f"Of the plan for --processors: one of {', '.join(NAMES)}.")
+        str,
+        typer.Option(
+            help=f"Of the plan for --processors: {', '.join(NAMES)}; with --memory: {JOINT}."
+        ),
     ] = AUTO,
     budget: Annotated[
         str, typer.Option(help="Time for measuring what the plan needs: 30s, 2m; 0: none.")

@@ -231,6 +231,10 @@ def _plan(
     divides: bool = True,
 ) -> Planning:
     began = time.perf_counter()
+    if how.policy == JOINT:
+        raise UsageError(
+            f"policy {JOINT} decides what to recompute: it needs a budget, --memory 512MiB"
+        )
     if how.policy not in (*NAMES, ALL):
         known = ", ".join((*NAMES, ALL))
         raise UsageError(f"policy {how.policy!r} is unknown; known: {known}")

@@ -9,7 +9,7 @@ import coexec
 from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
-from coexec.base.errors import MemoryBudgetError
+from coexec.base.errors import MemoryBudgetError, UsageError
 from coexec.budget import placing
 from coexec.budget.joint import Joint
 from coexec.budget.placing import JOINT
@@ -97,6 +97,11 @@ def test_what_another_processor_recomputes_is_the_same_training(
     sent = {s.tensor for s in program.instructions if isinstance(s, Read)}
     assert len(own) < sum(name.endswith("#staged") for name in sent)
     assert any("#back" in name and SUFFIX in name for name in sent)
+
+
+def test_the_joint_form_needs_a_budget() -> None:
+    with pytest.raises(UsageError, match=r"policy joint .* needs a budget, --memory"):
+        plan_training(trainer([FIRST]), DATA, PlanOptions(JOINT, 0.0))
 
 
 def test_the_fastest_plan_that_fits_is_taken_and_the_others_are_told() -> None:
