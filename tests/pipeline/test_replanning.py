@@ -110,6 +110,10 @@ def adaptations_in_virtual_time() -> tuple[Adaptation, ...]:
 
 
 def test_in_virtual_time_the_same_is_tried_at_the_same_steps() -> None:
-    first = adaptations_in_virtual_time()
+    """Factors may differ in what is left of whole nanoseconds that do not begin at 0."""
+    first, second = (
+        [(each.step, each.kind, each.text) for each in adaptations_in_virtual_time()]
+        for _ in range(2)
+    )
     assert first
-    assert first == adaptations_in_virtual_time()
+    assert first == second
