@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from coexec.base.cores import pinned
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
@@ -23,7 +24,7 @@ from coexec.placement.stream import stream_rates
 from coexec.placement.timeline import simulate
 from coexec.planning.planner import Planning
 from coexec.serving.stages import Stage, compile_stages
-from coexec.serving.threads import on_cores, own_cores
+from coexec.serving.threads import own_cores
 from coexec.serving.timing import time_ms
 
 ROUNDS, SWEEPS = 8, 20
@@ -129,7 +130,7 @@ def busy_ms(stages: list[Stage], feeds: Mapping[str, Array]) -> dict[str, float]
     busy: dict[str, float] = {}
     for stage in stages:
         before, tensors = tensors, stage.run(tensors)
-        with on_cores(own_cores(stage.session.processors[stage.processor])):
+        with pinned(own_cores(stage.session.processors[stage.processor])):
             taken = time_ms(partial(stage.run, before))
         busy[stage.processor] = busy.get(stage.processor, 0.0) + taken
     return busy

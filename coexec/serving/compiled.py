@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.api import LAST_RESORT, load, open_all
+from coexec.base.cores import pinned
 from coexec.base.errors import CoexecError, ModelError, ProcessorError
 from coexec.core.plan import Plan
 from coexec.core.types import Array
@@ -18,7 +19,7 @@ from coexec.placement.policies.table import PIPELINE
 from coexec.placement.save import load_plan
 from coexec.serving.request import Choice, Option, Service
 from coexec.serving.stages import compile_stages
-from coexec.serving.threads import Cores, on_cores, own_cores
+from coexec.serving.threads import Cores, own_cores
 from coexec.serving.timing import time_ms
 from coexec.serving.workload import Asked, Workload
 from coexec.session import Session, model_inputs
@@ -190,7 +191,7 @@ def _timed(
 
 def _time_ms(way: Way, tensors: Tensors) -> float:
     """Time alone, on a thread as the serving will have it."""
-    with on_cores(way.cores):
+    with pinned(way.cores):
         return time_ms(partial(way.run, tensors))
 
 

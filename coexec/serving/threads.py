@@ -6,10 +6,7 @@ from that one; elsewhere from another processor that counts on the core.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 from coexec.base.cores import Core, physical_cores, pin_this_thread
 from coexec.core.processor import Runner
@@ -33,17 +30,3 @@ def thread_for(name: str, cores: Cores) -> ThreadPoolExecutor:
             pin_this_thread(cores)
 
     return ThreadPoolExecutor(1, f"coexec {name}", initializer=prepare)
-
-
-@contextmanager
-def on_cores(cores: Cores) -> Iterator[None]:
-    """Run the calling thread on these cores for a while; anywhere if there are none."""
-    if not cores:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    pin_this_thread(cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from coexec.base.cores import physical_cores
+from coexec.base.cores import physical_cores, pinned
 from coexec.core.processor import ProcessorSpec
 from coexec.processors.reference.processor import ReferenceProcessor
-from coexec.serving.threads import on_cores, own_cores, thread_for
+from coexec.serving.threads import own_cores, thread_for
 
 CORES = physical_cores()
 several = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores to tell them apart")
@@ -45,8 +45,8 @@ def test_work_runs_on_the_cores_and_the_caller_is_left_as_it_was() -> None:
     with thread_for("last", last) as tied, thread_for("free", ()) as free:
         assert tied.submit(os.sched_getaffinity, 0).result() == set(last[0])
         assert free.submit(os.sched_getaffinity, 0).result() == before
-    with on_cores(last):
+    with pinned(last):
         assert os.sched_getaffinity(0) == set(last[0])
-    with on_cores(()):
+    with pinned(()):
         assert os.sched_getaffinity(0) == before
     assert os.sched_getaffinity(0) == before
