@@ -16,7 +16,7 @@ from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.rates import machine_rates
 from coexec.report.advice import Findings
-from coexec.report.attribution import attribute
+from coexec.report.attribution import Attribution, attribute
 from coexec.report.build_record import Measured, build_record
 from coexec.report.record import OverheadRecord, ProfileRecord
 from coexec.session import Session
@@ -202,11 +202,12 @@ def _record(
     options: Mapping[str, Any],
 ) -> ProfileRecord:
     used = _used(subject.processors, timing.trace)
+    attribution = attribute(timing.trace, rates)
     findings = Findings(
-        attribution=attribute(timing.trace, rates),
+        attribution=attribution,
         specs={name: processor.describe() for name, processor in used.items()},
         rates=rates,
-        first=next(iter(subject.processors)),
+        first=_judged(subject, attribution),
         refusals=subject.plan.refusals,
         cpu=cpu,
         batch_size=_batch_size(feeds),
@@ -226,6 +227,14 @@ def _record(
         allocated_bytes=_allocated(used),
     )
     return build_record(measured)
+
+
+def _judged(subject: Session | Trainer, attribution: Attribution) -> str:
+    """The processor that advice is about: the preferred one; of a plan by costs, the busiest."""
+    busy = {name: times.busy_ns for name, times in attribution.tracks.items()}
+    if not subject.plan.policy or not busy:
+        return next(iter(subject.processors))
+    return max(busy, key=busy.__getitem__)
 
 
 def _allocated(used: Mapping[str, Processor]) -> dict[str, int]:

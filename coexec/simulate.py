@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
-from coexec.base.errors import MemoryBudgetError, ProcessorError, UsageError
+from coexec.base.errors import CoexecError, MemoryBudgetError, ProcessorError, UsageError
 from coexec.base.units import bytes_text
 from coexec.budget.amounts import AUTO as ALL_FREE
 from coexec.budget.amounts import budget_bytes
@@ -194,19 +194,17 @@ def _within_memory(subject: Subject, setup: Setup, soc: Soc) -> list[Simulation]
     }.get(setup.policy)
     tried = [setup] if several is None else [*alone, *(several if len(names) > 1 else [])]
     found: list[Simulation] = []
-    refused: dict[str, str] = {}
-    error: MemoryBudgetError | None = None
+    refused: dict[str, CoexecError] = {}
     for each in tried:
         try:
             found.append(_run(subject, each, soc, _planned(subject, each, soc).plan))
-        except MemoryBudgetError as reason:
-            error = reason
-            what = f"{each.policy} on {', '.join(each.processors or names)}"
-            refused[what] = str(reason)
+        except (MemoryBudgetError, ProcessorError) as reason:
+            refused[f"{each.policy} on {', '.join(each.processors or names)}"] = reason
     if not found:
-        assert error is not None
-        raise error
-    found = sorted((replace(each, left_out=refused) for each in found), key=lambda each: each.ms)
+        # What a smaller budget or batch would change tells more than what an NPU never executes.
+        raise max(refused.values(), key=lambda reason: isinstance(reason, MemoryBudgetError))
+    left_out = {what: str(reason) for what, reason in refused.items()}
+    found = sorted((replace(each, left_out=left_out) for each in found), key=lambda each: each.ms)
     return found if setup.policy == ALL else found[:1]
 
 

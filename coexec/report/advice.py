@@ -75,7 +75,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Findings:
-    """What rules look at. ``specs`` and ``rates`` by track; ``first`` is the preferred processor.
+    """What rules look at. ``specs`` and ``rates`` by track; ``first`` is the processor to judge.
 
     ``cpu`` are the rates of the host's CPU, if known; ``batch_size`` is 0 if there is none.
     """
@@ -91,7 +91,7 @@ class Findings:
 
     @property
     def main(self) -> TrackTimes | None:
-        """Times of the preferred processor; ``None`` if nothing ran there."""
+        """Times of the processor to judge; ``None`` if nothing ran there."""
         return self.attribution.tracks.get(self.first)
 
     def share(self, ns: float) -> float:
@@ -175,13 +175,14 @@ def fallback_cost(findings: Findings) -> Advice | None:
     away = sum(times.busy_ns for times in others.values())
     main = findings.main
     copies = main.categories[TRANSFER] if main is not None and others else 0
-    if not findings.refusals or findings.share(away + copies) < findings.wanted:
+    refusals = [each for each in findings.refusals if each.processor == findings.first]
+    if not refusals or findings.share(away + copies) < findings.wanted:
         return None
-    refusal = findings.refusals[0]
-    operators = ", ".join(sorted({each.operator for each in findings.refusals}))
+    refusal = refusals[0]
+    operators = ", ".join(sorted({each.operator for each in refusals}))
     return Advice(
         "Operators fell back",
-        f"{len(findings.refusals)} nodes ({operators}) run on {', '.join(others)} instead of "
+        f"{len(refusals)} nodes ({operators}) run on {', '.join(others)} instead of "
         f"{findings.first}: {milliseconds(away)} there and {milliseconds(copies)} of copies, "
         f"{percent(findings.share(away + copies))} of the step; {refusal.node}: {refusal.reason}",
         "replace these operators in the model, or change the element type that was refused",

@@ -120,6 +120,15 @@ def test_a_training_step_with_report_and_trace(model: Path, tmp_path: Path) -> N
     assert trace.stat().st_size > 1000
 
 
+def test_advice_is_not_about_an_npu_that_takes_no_part(model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    options = ("--processors", "gpu,cpu,npu", "--policy", "single_best", "--html", page)
+    done = coexec("simulate", model, *options)
+    assert done.status == 0, done.err
+    assert "not on npu" in done.err
+    assert "fell back" not in done.out + page.read_text()
+
+
 def test_repeating_for_minutes_heats_the_phone_and_slows_it_down(model: Path) -> None:
     options = ("--processors", "cpu", "--runs", "1", "--seconds", "600", "--json")
     (result,) = coexec("simulate", model, *options).record["results"]
@@ -162,6 +171,14 @@ def test_a_training_step_keeps_a_budget_of_memory(model: Path) -> None:
     assert auto["ms"] == pytest.approx(min(each["ms"] for each in results), rel=0.05)
     (alone,) = coexec("simulate", model, "--processors", "cpu", *within).record["results"]
     assert alone["needed_bytes"] <= budget
+
+
+def test_a_processor_that_cannot_train_leaves_the_budget_to_the_others(model: Path) -> None:
+    how = ("--train", "--batch-size", "64", "--runs", "1", "--memory", "64MiB", "--json")
+    (auto,) = coexec("simulate", model, *how).record["results"]
+    assert "int8" in auto["left_out"]["single_best on npu"]
+    refused = failed(coexec("simulate", model, "--processors", "npu", *how[:-1]))
+    assert "no processor executes" in refused
 
 
 def test_a_budget_that_no_step_keeps_says_what_stands_in_the_way(model: Path) -> None:

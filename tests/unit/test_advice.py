@@ -151,6 +151,12 @@ def test_a_cpu_is_not_told_that_the_cpu_is_faster() -> None:
     assert advice.cpu_is_faster(findings(slow, cpu=FAST_CPU, specs=specs)) is None
 
 
+def test_what_another_processor_refused_is_no_fallback_of_this_one() -> None:
+    by_npu = replace(REFUSAL, processor="npu")
+    elsewhere = kernel("TopK", 600, 200, 1, 1, track=OTHER)
+    assert advice.fallback_cost(findings(busy(500), elsewhere, refusals=(by_npu,))) is None
+
+
 def test_a_good_run_gets_no_advice() -> None:
     assert advice.advise(findings(busy(990))) == []
 
