@@ -20,6 +20,8 @@ def contractions(call: OpCall) -> Iterator[Contraction]:
     match call.identifier:
         case "coexec::ConvWeightGrad":
             yield {0: 0, 1: 0}
+        case "coexec::ConvInputGrad" if call.attribute("group", 1) == 1:
+            yield {0: 1, 1: 0}
         case "Gemm" if not call.has_input(2):
             yield {
                 0: 0 if call.attribute("transA", 0) else 1,

@@ -2,9 +2,10 @@
 
 What depends on the samples alone is divided; what sums over them (weight gradients) is computed in
 shares that are added where the sum is read; batch normalisation takes its statistics over all
-shares (:mod:`coexec.passes.synchronised_norm`). The rest stays whole: parameters, their updates,
-the loss, and what no rule divides, which reads joined values. Each rewrite keeps what the graph
-computes, whatever the first axis of an input means.
+shares (:mod:`coexec.passes.synchronised_norm`). Layers with more filters than activations are
+divided by channels instead (:mod:`coexec.passes.channel_shares`). The rest stays whole: parameters,
+their updates, the loss, and what no rule divides, which reads joined values. Each rewrite keeps
+what the graph computes, whatever the first axis of an input means.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from coexec.ops.builder import PHASE, ROLE, SOURCE, STATE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split_rules import way
 from coexec.passes.batch_ways import Divided, Way, find_way, is_reduction
+from coexec.passes.channel_shares import CHANNELS, find_channel_way, readings
 from coexec.passes.rematerialise import SUFFIX
 from coexec.passes.synchronised_norm import Norms, Statistics
 
 CHEAP = frozenset({"coexec::BernoulliMask"})
 """Operators without data to read: each processor makes what it needs of their results itself."""
+
+SHARE = "coexec.share"
+"""Property of nodes that are made for each processor, of as much as that has of the batch."""
+NORMS = frozenset({"BatchNormalization", "coexec::BatchNormalizationGrad"})
 
 
 def divide_batch(graph: ir.Graph, plan: Plan) -> Plan:
@@ -75,6 +81,9 @@ class _Divider:
         self.plan = plan
         self.builder = GraphBuilder(graph, "")
         self.rows = rows_of(plan.batch, batch_size(graph, len(plan.batch)))
+        ends = np.cumsum([0, *self.rows.values()]).tolist()
+        bounds = dict(zip(self.rows, itertools.pairwise(ends), strict=True))
+        self.samples = Divided(0, bounds, {})
         self.nodes: list[ir.Node] = []
         self.processors: dict[str, str] = {}
         self.divided: dict[ir.Value, Divided] = {}
@@ -108,14 +117,15 @@ class _Divider:
         return replace(self.plan, processors=self.processors, order=order, batch={})
 
     def _is_batch(self, value: ir.Value) -> bool:
+        return self._has_samples(value) and not _is_state(value)
+
+    def _has_samples(self, value: ir.Value) -> bool:
         shape = type_of(value).shape
-        return bool(shape) and shape[0] == sum(self.rows.values()) and not _is_state(value)
+        return bool(shape) and shape[0] == sum(self.rows.values())
 
     def _divide_input(self, value: ir.Value) -> None:
         """Samples of an input are cut out where they are read, if they are."""
-        ends = np.cumsum([0, *self.rows.values()]).tolist()
-        bounds = dict(zip(self.rows, itertools.pairwise(ends), strict=True))
-        self.divided[value] = Divided(0, bounds, {})
+        self.divided[value] = self.samples
         self.wholes |= {(value, place): value for place in self.rows}
 
     def _keep(self, node: ir.Node) -> None:
@@ -138,8 +148,10 @@ class _Divider:
         call = call_of(node)
         x = node.inputs[0] if node.inputs else None
         known = self.divided.get(x) if x is not None else None
-        if x is None or known is None or known.axis != 0:
+        if x is None or known is None:
             return False
+        if known.axis == CHANNELS:
+            return self._normalise_channels(node, known)
         home = self.plan.processors[str(node.name)]
         shares = {place: self._part(x, 0, *known.bounds[place], place) for place in self.rows}
         name = str(x.name).partition(SUFFIX)[0]
@@ -164,6 +176,26 @@ class _Divider:
                 self.replaced[value] = new
         return True
 
+    def _normalise_channels(self, node: ir.Node, known: Divided) -> bool:
+        """The same where each processor has all samples of its channels: nothing is sent."""
+        call = call_of(node)
+        wide = {0} if call.identifier == "BatchNormalization" else {0, 2}
+        if call.identifier not in NORMS or (wide == {0} and not is_training(call)):
+            return False
+        made: dict[str, tuple[ir.Value, ...]] = {}
+        for place, bounds in known.bounds.items():
+            operands = [
+                None if v is None else self._part(v, CHANNELS if i in wide else 0, *bounds, place)
+                for i, v in enumerate(node.inputs)
+            ]
+            how = (place, node.op_type, operands, attributes_of(node), len(node.outputs))
+            made[place] = self._emit(*how, domain=node.domain, version=node.version)
+            _mark_share(made[place][0])
+        for i, value in enumerate(node.outputs):
+            shares = {place: results[i] for place, results in made.items()}
+            self.divided[value] = Divided(0 if i else CHANNELS, known.bounds, shares)
+        return True
+
     def _share(self, node: ir.Node) -> bool:
         """Shares of a node that reads divided values, if a rule divides it."""
         how = self._way(node)
@@ -183,8 +215,12 @@ class _Divider:
             inputs, attributes = self._resized(node, how, place, inputs)
             call = (place, node.op_type, inputs, attributes)
             (made[place],) = self._emit(*call, domain=node.domain, version=node.version)
+            _mark_share(made[place])
         if how.axis is None:
             self.sums[node.outputs[0]] = made
+            if how.operands.get(0) != 0 and self._has_samples(node.outputs[0]):
+                # A sum over channels is one of samples, to be cut once it is added up.
+                self.divided[node.outputs[0]] = self.samples
         else:
             axis = how.axis
             ends = np.cumsum([0, *(type_of(made[p]).shape[axis] for p in self.rows)]).tolist()
@@ -213,7 +249,15 @@ class _Divider:
             for i, v in enumerate(node.inputs)
             if v is not None and v in self.divided
         }
-        return find_way(call_of(node), divided) if divided else None
+        x = node.inputs[0] if node.inputs else None
+        if not divided or x is None:
+            return None
+        call = call_of(node)
+        joined = all((x, place) in self.wholes for place in self.rows)
+        how = find_channel_way(call, self.rows, joined=joined) if 0 in divided else None
+        samples = [i for i in divided if (v := node.inputs[i]) and self._has_samples(v)]
+        ways = (find_way(call, each) for each in readings(divided, self.samples, samples))
+        return how or next((way for way in ways if way is not None), None)
 
     def _part(self, value: ir.Value, axis: int, start: int, stop: int, place: str) -> ir.Value:
         """Elements of an axis of a value on a processor: its share, or a cut of the whole."""
@@ -244,13 +288,13 @@ class _Divider:
         key = (value, place)
         if key in self.wholes:
             return self.wholes[key]
-        if value in self.divided:
+        if value in self.sums:
+            kind = "Add" if len(self.rows) == 2 else "Sum"
+            (self.wholes[key],) = self._emit(place, kind, list(self.sums[value].values()), {})
+        elif value in self.divided:
             known = self.divided[value]
             parts = [known.values[name] for name in self.rows]
             (self.wholes[key],) = self._emit(place, "Concat", parts, {"axis": known.axis})
-        elif value in self.sums:
-            kind = "Add" if len(self.rows) == 2 else "Sum"
-            (self.wholes[key],) = self._emit(place, kind, list(self.sums[value].values()), {})
         elif value in self.cheap:
             node = self.cheap[value]
             inputs = [None if v is None else self._whole(v, place) for v in node.inputs]
@@ -287,6 +331,12 @@ class _Divider:
         self.nodes.append(node)
         self.processors[str(node.name)] = place
         return made
+
+
+def _mark_share(value: ir.Value) -> None:
+    node = value.producer()
+    assert node is not None
+    node.metadata_props[SHARE] = "1"
 
 
 def _is_state(value: ir.Value) -> bool:

@@ -13,7 +13,7 @@ from coexec.core.types import OpCall
 from coexec.cost.model import ProcessorCosts
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, type_of
-from coexec.passes.batch_parallel import batch_size, divide_batch
+from coexec.passes.batch_parallel import SHARE, batch_size, divide_batch
 from coexec.placement.build_problem import Planned, States, build_problem
 from coexec.placement.divide import Plain
 from coexec.placement.policies.batch_parallel import (
@@ -49,11 +49,15 @@ class BatchPlanning:
 
 @dataclass(frozen=True)
 class Built:
-    """A division of the batch with its problem by known times; see :class:`BatchPlanning`."""
+    """A division of the batch with its problem by known times; see :class:`BatchPlanning`.
+
+    ``shares`` are the names of nodes of which each processor has its own.
+    """
 
     plan: Plan
     placed: Plan
     planned: Planned
+    shares: frozenset[str] = frozenset()
 
     def with_rows(self, rows: Mapping[str, int]) -> Built:
         """The same with other numbers of samples, as an estimate: no graph is built, no cost asked.
@@ -66,13 +70,13 @@ class Built:
         numbers = {unit.name: number for number, unit in enumerate(problem.units)}
         for task, call in enumerate(self.planned.calls):
             place = self.placed.processors[call.name]
-            if _has_rows(call, own[place]):
+            if call.name in self.shares or _has_rows(call, own[place]):
                 unit = numbers[place]
                 time = times[task, unit]
                 launch = min(problem.units[unit].launch_us, time)
                 times[task, unit] = launch + (time - launch) * rows[place] / own[place]
         planned = replace(self.planned, problem=replace(problem, time_us=times))
-        return Built(replace(self.plan, batch=rows), self.placed, planned)
+        return replace(self, plan=replace(self.plan, batch=rows), planned=planned)
 
 
 def _has_rows(call: OpCall, rows: int) -> bool:
@@ -152,7 +156,8 @@ class _Attempt:
         placed = divide_batch(divided.graph, plan)
         measure([call_of(node) for node in divided.graph])
         costs = {name: each for name, each in self.steps.costs.items() if name in self.rows}
-        return Built(plan, placed, build_problem(divided.graph, costs, self.steps.states))
+        shares = frozenset(str(n.name) for n in divided.graph if SHARE in n.metadata_props)
+        return Built(plan, placed, build_problem(divided.graph, costs, self.steps.states), shares)
 
     def _homes(self) -> dict[str, str]:
         """Where nodes run that stay whole: updates in proportion to samples, the rest first."""

@@ -1,0 +1,77 @@
+"""Layers with large filters are divided by channels: the same results, and no filter twice."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+import coexec
+from coexec.ops.node import type_of
+from coexec.passes.channel_shares import channel_bounds
+from coexec.passes.rematerialise import rematerialise
+from coexec.zoo.builder import Net, batch_norm, conv, flatten, linear, max_pool, relu
+from tests.passes.test_batch_parallel import agrees, divided, step_graph
+
+FEW, MANY = 16, 192
+
+
+def wide(batch: int) -> ir.Model:
+    """A residual network whose deeper half has more filters than activations."""
+    net = Net("wide", (batch, 3, 8, 8), seed=0)
+    x = relu(net, conv(net, net.x, "stem", (3, FEW), (3, 3), pad=1), "r1")
+    x = relu(net, batch_norm(net, x, "n1", FEW), "r2")
+    y = conv(net, x, "a", (FEW, MANY), (3, 3), stride=2, pad=1)
+    y = relu(net, batch_norm(net, y, "n2", MANY), "r3")
+    y = batch_norm(net, conv(net, y, "b", (MANY, MANY), (3, 3), pad=1), "n3", MANY)
+    short = conv(net, x, "short", (FEW, MANY), (1, 1), stride=2)
+    y = relu(net, net.op("Add", "join", [y, short]), "r4")
+    y = flatten(net, max_pool(net, y, "pool", (2, 2), stride=2))
+    y = relu(net, linear(net, y, "hidden", (4 * MANY, 400), rectified=True), "r5")
+    return coexec.load(net.finish(linear(net, y, "head", (400, 4)), 4))
+
+
+@pytest.mark.parametrize("batch", [{"a": 4, "b": 3}, {"a": 1, "b": 2, "c": 2}], ids=str)
+def test_what_is_divided_by_channels_gives_what_the_whole_gives(batch: dict[str, int]) -> None:
+    model, feeds = step_graph(wide(sum(batch.values())), sum(batch.values()))
+    agrees(model, feeds, batch)
+
+
+def test_no_processor_computes_a_whole_gradient_of_large_filters() -> None:
+    model, _ = step_graph(wide(4), 4)
+    divided(model, {"a": 2, "b": 2})
+    gradients = [n for n in model.graph if n.op_type == "ConvWeightGrad"]
+    found = {tuple(type_of(n.outputs[0]).shape) for n in gradients}
+    half = (MANY // 2, MANY, 3, 3)
+    assert half in found
+    assert (MANY, MANY, 3, 3) not in found
+    added = [n for n in model.graph if n.op_type == "Add" and n.domain == ""]
+    assert not [n for n in added if type_of(n.outputs[0]).shape == (MANY, MANY, 3, 3)]
+    # Its normalisation sends nothing; those of both layers with few filters do.
+    assert sum(n.op_type == "BatchStatistics" for n in model.graph) == 4
+    assert sum(n.op_type == "BatchNormalizationGrad" for n in model.graph) == 2
+
+
+def test_what_is_recomputed_is_divided_by_channels_again() -> None:
+    model, feeds = step_graph(wide(4), 4)
+    late = [n for n in model.graph if n.op_type in ("Conv", "BatchNormalization", "Relu")]
+    rematerialise(model.graph, [str(n.outputs[0].name) for n in late])
+    agrees(model, feeds, {"a": 3, "b": 1})
+
+
+@pytest.mark.parametrize(
+    ("channels", "rows", "ends"),
+    [
+        (512, {"a": 15, "b": 17}, [240, 512]),
+        (512, {"a": 31, "b": 1}, [496, 512]),
+        (100, {"a": 16, "b": 16}, [48, 100]),
+        (1024, {"a": 1, "b": 2, "c": 5}, [128, 384, 1024]),
+        (10, {"a": 7, "b": 1}, [9, 10]),
+        (3, {"a": 30, "b": 1, "c": 1}, [1, 2, 3]),
+    ],
+)
+def test_channels_are_divided_as_samples_in_whole_vectors(
+    channels: int, rows: dict[str, int], ends: list[int]
+) -> None:
+    found = list(channel_bounds(channels, rows).values())
+    assert [stop for _, stop in found] == ends
+    assert [start for start, _ in found] == [0, *ends[:-1]]
