@@ -46,6 +46,12 @@ BUILD_APART = Knob(
     "from this many new kernel programs on, another process compiles them: a compiler takes "
     "hundreds of MiB, as long as its process lives; 0: never",
 )
+SEARCH_APART = Knob(
+    "COEXEC_SEARCH_APART",
+    "64",
+    "from this many nodes of a model on, another process searches how its steps keep a budget of "
+    "memory: the heap of one that has searched stays tens of MiB larger; 0: never",
+)
 PROCESSOR = Knob("COEXEC_PROCESSOR", "opencl", "processor used where none is named")
 
 

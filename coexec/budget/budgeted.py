@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ import onnx_ir as ir
 from coexec.autodiff.step import StepGraph
 from coexec.base.collection import collection_paused
 from coexec.base.errors import DataError, UsageError
+from coexec.base.units import bytes_text
 from coexec.budget.amounts import budget_bytes
+from coexec.budget.apart import Request, plan_apart, worth_a_process
 from coexec.budget.search import plan_memory
 from coexec.budget.settings import Lowered, MemoryPlan, Setting, step_problem
 from coexec.budget.techniques import TECHNIQUES, Question, Technique
@@ -27,6 +30,8 @@ from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.steps.builder import Kind, Recipe, StepBuilder
 from coexec.steps.pager import pager_of, unable
 from coexec.steps.resident import ResidentPrograms
+
+log = logging.getLogger(__name__)
 
 
 class BudgetedSteps:
@@ -73,16 +78,50 @@ class BudgetedSteps:
         return self.last
 
     def _planned(self, arrays: Mapping[str, Array]) -> MemoryPlan:
-        first = next(iter(self.processors.values()))
-        half = bool(first.describe().features.get("fp16"))
-        recipe, techniques = self.recipe, TECHNIQUES
+        request = self._request(arrays)
+        if worth_a_process(self.model):
+            self._costs()  # limits that were never measured are now, not beside this process
+            found = plan_apart(self.model, request)
+            if found is not None and self._is_ours(found, arrays):
+                return found
+        return self.search(request)
+
+    def _request(self, arrays: Mapping[str, Array]) -> Request:
+        recipe = self.recipe
         if self.last is not None:
             recipe = replace(recipe, optimizer=self.last.setting.recipe.optimizer)
-            techniques = tuple(each for each in TECHNIQUES if each.changes != "optimizer")
+        return Request(
+            recipe,
+            tuple(processor.describe() for processor in self.processors.values()),
+            self.nbytes,
+            self.mode,
+            self.lossy,
+            optimizer_stays=self.last is not None,
+            batch={name: (array.shape, array.dtype.str) for name, array in arrays.items()},
+        )
+
+    def _is_ours(self, plan: MemoryPlan, arrays: Mapping[str, Array]) -> bool:
+        """Whether a plan that another process found is lowered here to what it says."""
+        peak = self.lower(plan.setting, arrays).peak_bytes
+        if peak != plan.peak_bytes:
+            found, here = bytes_text(plan.peak_bytes), bytes_text(peak)
+            log.warning("another process planned %s, which take %s here: once more", found, here)
+        return peak == plan.peak_bytes
+
+    def search(self, request: Request) -> MemoryPlan:
+        """The plan that is asked for, found by this process; nothing is remembered.
+
+        Raises:
+            MemoryBudgetError: nothing fits.
+        """
+        first = next(iter(self.processors.values()))
+        half = bool(first.describe().features.get("fp16"))
+        stays = request.optimizer_stays
+        techniques = tuple(t for t in TECHNIQUES if not (stays and t.changes == "optimizer"))
         unpaged = unable(first)
         pages = (None if unpaged else pager_of(first), unpaged)
-        question = Question(self.model, recipe, arrays, self.lossy, half, *pages)
-        return self._search(question, self.nbytes, techniques)
+        how = (request.recipe, request.arrays(), request.lossy, half, *pages)
+        return self._search(Question(self.model, *how), request.nbytes, techniques)
 
     def recomputed(
         self, arrays: Mapping[str, Array], nbytes: int, known: Known | None = None
