@@ -43,6 +43,7 @@ class Queued(ReferenceProcessor, WorksHere):
         super().__init__()
         self.name = name
         self.chained = True
+        self.sees = False
         self.queue = ThreadPoolExecutor(1, name)
         self.submitted_by: set[str] = set()
         self.followed = 0
@@ -50,6 +51,9 @@ class Queued(ReferenceProcessor, WorksHere):
 
     def describe(self) -> ProcessorSpec:
         return ProcessorSpec(self.name, "cpu", "test")
+
+    def sees_host_memory(self) -> bool:
+        return self.sees and self.host_memory
 
     def alloc(self, nbytes: int) -> ReferenceBuffer:
         buffer = super().alloc(nbytes)

@@ -149,7 +149,8 @@ class Lanes:
             self._go_by_turns(runs, meeting, self._turns[trace is not None])
         else:
             self._go_at_once(runs, meeting)
-        self._bound = True
+        if not self._bound:
+            self._leave_out(meeting)
         if trace is not None:
             for recorder in recorders.values():
                 trace.events.extend(recorder.events)
@@ -158,6 +159,13 @@ class Lanes:
                 recorder.collect(trace)
         outputs = (name for name in self.binding.program.outputs if name in wanted)
         return {name: meeting.arrivals[name].array for name in outputs}
+
+    def _leave_out(self, meeting: Meeting) -> None:
+        """From the next run on, follow only the instructions with which this one had to do."""
+        self._bound, outputs = True, self.binding.program.outputs
+        for noted, turns in self._turns.items():
+            left = ((owner, meeting.idle.left(steps, outputs)) for owner, steps in turns)
+            self._turns[noted] = [turn for turn in left if turn[1]]
 
     def _go_by_turns(
         self, runs: Mapping[str, LaneRun], meeting: Meeting, turns: Sequence[Turn]
@@ -293,14 +301,17 @@ class LaneRun(Run):
 
     def write(self, step: Write) -> None:
         runner = self.binding.runner(step.buffer)
+        waits = False
         if step.tensor not in self.host:
             arrival = self.meeting.expect(step.tensor)
-            if arrival.number > self.awaited.get(arrival.runner, 0):
+            if waits := arrival.number > self.awaited.get(arrival.runner, 0):
                 self._come_after(arrival, runner)
             self.host[step.tensor] = arrival.array
-        if runner in self.sides.seeing and self.binding.is_in_place(
+        there = runner in self.sides.seeing and self.binding.is_in_place(
             step.buffer, self.host[step.tensor]
-        ):
+        )
+        self.meeting.idle.written(step, idle=there and not waits)
+        if there:
             return
         self.told = None
         super().write(step)

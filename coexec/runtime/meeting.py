@@ -9,6 +9,7 @@ from threading import Condition
 
 from coexec.core.processor import Runner, Ticket
 from coexec.core.types import Array
+from coexec.runtime.idle import Idle
 from coexec.runtime.run import Gate
 
 
@@ -46,6 +47,7 @@ class Meeting:
         self.ahead = ahead
         self.arrivals: dict[str, Arrival] = {}
         self.whole: dict[str, Array] = {}
+        self.idle = Idle()
         self.failure: BaseException | None = None
         self._lanes = lanes
         self._here: Counter[int] = Counter()

@@ -46,6 +46,7 @@ def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> No
             each.host_memory = dice.random() < SHARING
             each.chained = dice.random() < SHARING
             each.here = OnCaller(each) if dice.random() < HERE else None
+            each.sees = dice.random() < SHARING
         runs = executor(model, plan, on)
         divided += len(runs.program.processors) > 1
         boundary = [spec for spec in runs.program.buffers if spec.role == BOUNDARY]
