@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from rich.markup import escape
 from coexec.api import load
 from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
-from coexec.base.errors import UsageError
+from coexec.base.errors import MemoryBudgetError, ProcessorError, UsageError
 from coexec.base.units import bytes_text
 from coexec.cli.memory_table import memory_record
 from coexec.cli.options import (
@@ -34,7 +34,7 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
-from coexec.cli.simulation_table import show
+from coexec.cli.simulation_table import show, show_refused
 from coexec.cost.soc.engine_profile import COEXEC
 from coexec.cost.soc.estimate import ENGINES
 from coexec.ops.node import type_of
@@ -132,29 +132,58 @@ def simulate_command(
             _items(machine), _items(condition), _items(engine), _items(policy)
         )
     ]
-    found = _simulated(subject, setups)
+    found, refused = _simulated(subject, setups)
     best = min(found, key=lambda each: each.ms)
     _write(found, best, html, trace, compare)
     if as_json:
-        print_json({"model": str(model), "results": [record(each) for each in found]})
+        results = [record(each) for each in found]
+        refusals = [refused_record(each) for each in refused]
+        print_json({"model": str(model), "results": results, "refused": refusals})
     else:
         show(found, best, energy=energy)
+        show_refused([(each.name, str(each.reason)) for each in refused])
 
 
 def _items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def _simulated(subject: Subject, setups: Sequence[Setup]) -> list[Simulation]:
+@dataclass(frozen=True)
+class Refused:
+    """What could not be simulated beside what could: a phone without the memory or processor."""
+
+    setup: Setup
+    reason: MemoryBudgetError | ProcessorError
+
+    @property
+    def name(self) -> str:
+        setup = self.setup
+        return f"{setup.machine} {setup.condition} {setup.engine} {setup.policy}"
+
+
+def _simulated(subject: Subject, setups: Sequence[Setup]) -> tuple[list[Simulation], list[Refused]]:
+    """All that can be simulated, and why the rest cannot.
+
+    Raises:
+        UsageError: nothing was asked for, or something unknown.
+        ProcessorError, MemoryBudgetError: nothing can be simulated; the reason for the last one.
+    """
     if not setups:
         flags = "--machine, --condition, --engine or --policy"
         raise UsageError(f"nothing to simulate: {flags} names nothing")
-    found = []
+    found: list[Simulation] = []
+    refused: list[Refused] = []
     with notes.status("") as status:
         for setup in setups:
             status.update(escape(f"{setup.machine}, {setup.condition}, {setup.engine}"))
-            found += simulate(subject, setup)
-    return found
+            try:
+                found += simulate(subject, setup)
+            except (MemoryBudgetError, ProcessorError) as reason:
+                refused.append(Refused(setup, reason))
+    if not found:
+        show_refused([(each.name, str(each.reason)) for each in refused[:-1]])
+        raise refused[-1].reason
+    return found, refused
 
 
 def _write(
@@ -201,6 +230,19 @@ def record(each: Simulation) -> dict[str, Any]:
         "left_out": dict(each.left_out),
         "memory": memory_record(each.memory_plan),
         "repetition": [vars(sample) for sample in each.samples],
+    }
+
+
+def refused_record(each: Refused) -> dict[str, Any]:
+    """What could not be simulated as JSON values; ``least_bytes`` is what a budget would take."""
+    reason = each.reason
+    return {
+        "machine": each.setup.machine,
+        "condition": each.setup.condition,
+        "engine": each.setup.engine,
+        "policy": each.setup.policy,
+        "reason": str(reason),
+        "least_bytes": reason.least_bytes if isinstance(reason, MemoryBudgetError) else None,
     }
 
 

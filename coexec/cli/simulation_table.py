@@ -46,6 +46,12 @@ def show(found: Sequence[Simulation], best: Simulation, *, energy: bool) -> None
         console.print(f"[dim]{name} was left out: {escape(reason)}[/]", highlight=False)
 
 
+def show_refused(refused: Sequence[tuple[str, str]]) -> None:
+    """What could not be simulated, by name, with its reason."""
+    for name, reason in refused:
+        notes.print(f"[yellow]refused:[/] {escape(name)}: {escape(reason)}", highlight=False)
+
+
 def _show_table(found: Sequence[Simulation], best: Simulation) -> None:
     """A row per result; of machine, condition and engine only what differs."""
     names = [(e.setup.machine, e.setup.condition, e.setup.engine, e.policy) for e in found]

@@ -140,20 +140,57 @@ def test_repeating_for_minutes_heats_the_phone_and_slows_it_down(model: Path) ->
     assert 0 < result["battery_share"] < 0.2
 
 
-def test_a_model_beyond_the_memory_says_by_how_much_and_which_tensors(
-    model: Path, tmp_path: Path
-) -> None:
+def small_phone(folder: Path) -> Path:
+    """A phone that has a mebibyte free."""
     known = (FOLDER / f"{SOC}.toml").read_text(encoding="utf-8")
     small = re.sub(r"(?m)^system_gib = [\d.]+", "system_gib = 1.0", known)
     small = re.sub(r"(?m)^ram_gib = [\d.]+", "ram_gib = 1.001", small)
-    phone = tmp_path / "small.toml"
+    phone = folder / "small.toml"
     phone.write_text(small, encoding="utf-8")
+    return phone
+
+
+def test_a_model_beyond_the_memory_says_by_how_much_and_which_tensors(
+    model: Path, tmp_path: Path
+) -> None:
+    phone = small_phone(tmp_path)
     options = (*PAIR, "--machine", phone, "--train", "--batch-size", "256")
     message = " ".join(failed(coexec("simulate", model, *options)).split())
     assert "the model does not fit" in message
     assert "MiB too much" in message
     assert re.search(r"Largest at the peak: \S+ [\d.]+ [KM]iB", message)
     assert "Try a smaller batch" in message
+
+
+def test_a_phone_that_cannot_fit_is_listed_beside_those_that_can(
+    model: Path, tmp_path: Path
+) -> None:
+    """Whichever comes first; where none can, each is named and the command fails."""
+    phone = small_phone(tmp_path)
+    how = ("--train", "--batch-size", "256", "--runs", "1", "--policy", "single_best")
+    options = (*PAIR, "--machine", f"{phone},{SOC}", *how)
+    record = coexec("simulate", model, *options, "--json").record
+    assert [each["machine"] for each in record["results"]] == [SOC]
+    (refused,) = record["refused"]
+    assert refused["machine"] == str(phone)
+    assert "MiB too much" in refused["reason"]
+    done = coexec("simulate", model, *options)
+    assert "too much" in " ".join(done.err.split())
+    nowhere = coexec("simulate", model, *PAIR, "--machine", f"{phone},{phone}", *how)
+    assert nowhere.status == 1
+    assert " ".join(nowhere.err.split()).count("too much") == 2
+
+
+def test_a_budget_that_one_phone_cannot_keep_leaves_the_others(model: Path, tmp_path: Path) -> None:
+    """``auto`` is what each phone has free."""
+    phone = small_phone(tmp_path)
+    how = ("--train", "--batch-size", "1024", "--runs", "1", "--memory", "auto", "--json")
+    options = ("--processors", "cpu", "--machine", f"{SOC},{phone}", *how)
+    record = coexec("simulate", model, *options).record
+    assert [each["machine"] for each in record["results"]] == [SOC]
+    (refused,) = record["refused"]
+    assert refused["least_bytes"] > 2**20
+    assert "MiB" in refused["reason"]
 
 
 def test_a_training_step_keeps_a_budget_of_memory(model: Path) -> None:
