@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
-from coexec.base.errors import CoexecError
 from coexec.core.machine import Rates
 from coexec.core.processor import Processor
 from coexec.core.types import OpCall
-from coexec.cost.contention import slowdown
 from coexec.cost.distribution import Distribution
-from coexec.cost.fitted import FittedCosts, features, fit
+from coexec.cost.fitted import FittedCosts, fit
 from coexec.cost.key import call_key
-from coexec.cost.measured import measure_call, prepare_call
 from coexec.cost.roofline import roofline_us
 from coexec.cost.silicon import shared
 from coexec.cost.store import CostStore, Entry
-from coexec.cost.transfer import (
-    HostLink,
-    Line,
-    between,
-    link_from_rates,
-    measure_handover,
-    measure_link,
-)
+from coexec.cost.transfer import HostLink, Line, between, link_from_rates
 from coexec.ops.table import opdef
 
 log = logging.getLogger(__name__)
 MEASURED, FITTED, ROOFLINE, VIEW = "measured", "fitted", "roofline", "view"
-LINKS = ("#write", "#read")
+LINKS = ("#write past caches", "#read past caches")
 """Keys of the host's link among a processor's times; time per byte stands in the features."""
-LINK = "link"
-"""Stands among the calls that failed if the link could not be measured."""
 SLOWDOWN = "#slowdown in turns"
-"""Key, with a name behind it, of how another processor slows this one down: the only feature.
+"""Key, with names behind it, of how another processor slows this one down: the only feature.
 It names the way of measuring, so that what was measured in another way is not taken for it."""
 HANDOVER = "#end to start by flags"
 """Key, with a name behind it, of the way to another processor in memory that both share. It and the
@@ -139,7 +127,7 @@ class ProcessorCosts:
 
     def way(self, other: ProcessorCosts) -> Line:
         """The way to another processor: measured from end to start, else through the host."""
-        entry = self.store.get(_pair_key(HANDOVER, other))
+        entry = self.store.get(pair_key(HANDOVER, other))
         return between(self.link(), other.link()) if entry is None else Line(entry.time, 0.0)
 
     def exchange_us(self, other: ProcessorCosts) -> float | None:
@@ -147,17 +135,30 @@ class ProcessorCosts:
 
         A launch of what goes on is not in it.
         """
-        entry = self.store.get(_pair_key(EXCHANGE, other))
+        entry = self.exchange(other)
         return None if entry is None else entry.time.median_us
 
-    def learn_exchange(self, other: ProcessorCosts, time: Distribution) -> None:
-        """Keep what :meth:`exchange_us` tells."""
-        self.store.put(_pair_key(EXCHANGE, other), Entry(time))
+    def exchange(self, other: ProcessorCosts) -> Entry | None:
+        """What :meth:`exchange_us` tells, as it was measured."""
+        return self.store.get(pair_key(EXCHANGE, other))
 
-    def slowdown(self, other: ProcessorCosts) -> float:
-        """How many times longer things take here while ``other`` is busy; 1 if nobody measured."""
-        entry = self.store.get(_pair_key(SLOWDOWN, other))
-        return 1.0 if entry is None else entry.features[0]
+    def learn_exchange(self, other: ProcessorCosts, found: Entry) -> None:
+        """Keep that."""
+        self.store.put(pair_key(EXCHANGE, other), found)
+
+    def slowdown(self, other: ProcessorCosts, calls: Sequence[OpCall]) -> float:
+        """How many times longer ``calls`` take here while ``other`` is busy with them.
+
+        By what takes most of their time on each; if nobody measured that, as most other work is.
+        """
+        own, others = heaviest(calls, self), heaviest(calls, other)
+        if own is not None and others is not None:
+            entry = self.store.get(slowdown_key(other, own, others))
+            if entry is not None:
+                return entry.features[0]
+        prefix = pair_key(SLOWDOWN, other)
+        known = [e.features[0] for key, e in self.store.entries.items() if key.startswith(prefix)]
+        return median(known) if known else 1.0
 
     def shares_silicon_with(self, other: ProcessorCosts) -> bool:
         """Whether the two can never be busy at once."""
@@ -171,121 +172,8 @@ class ProcessorCosts:
             self._fitted_entries = len(entries)
 
 
-def measure(
-    calls: Sequence[OpCall],
-    costs: Sequence[ProcessorCosts],
-    seconds: float,
-    observe: Observer,
-    refresh: bool = False,
-) -> None:
-    """Measure links, then calls on every processor that supports them, until ``seconds`` are over.
-
-    At last, if there is time, how processors slow each other down that can be busy at once. The
-    calls that take most of the model's time by their roofline come first, so that a small budget
-    goes where it matters; no ``seconds``, no measurement. What the stores have is not measured
-    again unless ``refresh``. Ctrl-C keeps what was measured.
-    """
-    began = time.perf_counter()
-    try:
-        for each in costs:
-            if seconds > 0 and (refresh or each.link().source != MEASURED):
-                _measure_link(each)
-        for each, other in itertools.permutations(costs, 2):
-            known = each.store.get(_pair_key(HANDOVER, other)) is not None and not refresh
-            if seconds > 0 and not known:
-                _measure_handover(each, other)
-        for each, call in _worklist(calls, costs, refresh):
-            passed = time.perf_counter() - began
-            if passed >= seconds:
-                break
-            observe(passed, f"{call.identifier} on {each.name}")
-            _measure_call(each, call)
-        for victim, other in itertools.permutations(costs, 2):
-            passed = time.perf_counter() - began
-            known = victim.store.get(_pair_key(SLOWDOWN, other)) is not None and not refresh
-            if passed < seconds and not known and not victim.shares_silicon_with(other):
-                observe(passed, f"{victim.name} while {other.name} is busy")
-                _measure_slowdown(calls, victim, other)
-    finally:
-        for each in costs:
-            each.store.save()
-
-
-def _worklist(
-    calls: Sequence[OpCall], costs: Sequence[ProcessorCosts], refresh: bool
-) -> list[tuple[ProcessorCosts, OpCall]]:
-    """Pairs to measure: calls by their share of a run, each on every processor."""
-    counts = Counter(call_key(call) for call in calls)
-    distinct = {call_key(call): call for call in calls if not opdef(call).view}
-    share = {
-        key: counts[key] * max(roofline_us(call, each.rates) for each in costs)
-        for key, call in distinct.items()
-    }
-    return [
-        (each, distinct[key])
-        for key in sorted(share, key=lambda key: -share[key])
-        for each in costs
-        if each.processor.supports(distinct[key]).yes
-        and (refresh or each.measured(distinct[key]) is None)
-    ]
-
-
-def _measure_call(costs: ProcessorCosts, call: OpCall) -> None:
-    key = call_key(call)
-    try:
-        found = measure_call(costs.processor, call)
-    except CoexecError as error:
-        costs.failed[key] = str(error)
-        log.warning("%s not measured: %s", call.identifier, error)
-        return
-    costs.store.put(key, Entry(found, call.identifier, features(call), costs.code(call)))
-
-
-def _measure_link(costs: ProcessorCosts) -> None:
-    try:
-        link = measure_link(costs.processor)
-    except CoexecError as error:
-        costs.failed[LINK] = str(error)
-        log.warning("the link of %s not measured: %s", costs.name, error)
-        return
-    for key, line in zip(LINKS, (link.write, link.read), strict=True):
-        costs.store.put(key, Entry(line.latency, "", (line.us_per_byte,)))
-
-
-def _measure_handover(source: ProcessorCosts, target: ProcessorCosts) -> None:
-    try:
-        found = measure_handover(source.processor, target.processor)
-    except CoexecError as error:
-        source.failed[_pair_key(HANDOVER, target)] = str(error)
-        log.warning("%s to %s not measured: %s", source.name, target.name, error)
-        return
-    if found is not None:
-        source.store.put(_pair_key(HANDOVER, target), Entry(found))
-
-
-def _pair_key(kind: str, other: ProcessorCosts) -> str:
-    described = other.processor.describe()
-    return f"{kind} {described.name} {described.driver}"
-
-
-def _measure_slowdown(
-    calls: Sequence[OpCall], victim: ProcessorCosts, other: ProcessorCosts
-) -> None:
-    """Each processor repeats the measured call that takes most of the model's time there."""
-    heaviest = [_heaviest(calls, each) for each in (victim, other)]
-    if None in heaviest:
-        return
-    runs = [
-        prepare_call(each.processor, call)
-        for each, call in zip((victim, other), heaviest, strict=True)
-        if call is not None
-    ]
-    own, others = runs
-    found = slowdown(lambda: own().duration_ns / 1e3, others)
-    victim.store.put(_pair_key(SLOWDOWN, other), Entry(found.time, "", (found.factor,)))
-
-
-def _heaviest(calls: Sequence[OpCall], costs: ProcessorCosts) -> OpCall | None:
+def heaviest(calls: Sequence[OpCall], costs: ProcessorCosts) -> OpCall | None:
+    """The measured call that takes most of the time of all of them there."""
     counts = Counter(call_key(call) for call in calls)
     measured = {
         call_key(call): (counts[call_key(call)] * entry.time.median_us, call)
@@ -293,3 +181,15 @@ def _heaviest(calls: Sequence[OpCall], costs: ProcessorCosts) -> OpCall | None:
         if (entry := costs.measured(call)) is not None
     }
     return max(measured.values(), key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def pair_key(kind: str, other: ProcessorCosts) -> str:
+    """The key of what is measured between a processor and another one."""
+    described = other.processor.describe()
+    return f"{kind} {described.name} {described.driver}"
+
+
+def slowdown_key(other: ProcessorCosts, own: OpCall, others: OpCall) -> str:
+    """The key of how much longer a call takes while another one runs on ``other``."""
+    calls = hashlib.sha256(f"{call_key(own)}\n{call_key(others)}".encode()).hexdigest()[:16]
+    return f"{pair_key(SLOWDOWN, other)} {calls}"

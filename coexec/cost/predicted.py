@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from coexec.core.machine import Rates
@@ -93,7 +94,7 @@ class PredictedCosts(ProcessorCosts):
     def link(self) -> HostLink:
         return self.predicting.predicted_link()
 
-    def slowdown(self, other: ProcessorCosts) -> float:
+    def slowdown(self, other: ProcessorCosts, calls: Sequence[OpCall]) -> float:
         """By the mean bandwidth of the calls that each of the two was asked about."""
         if not isinstance(other, PredictedCosts):
             return 1.0

@@ -8,7 +8,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,39 @@ from coexec.cost.distribution import Distribution
 log = logging.getLogger(__name__)
 FORMAT = 4
 """Changes when what is measured changes: older files are left alone."""
+WIDE_BELOW, WIDE_ABOVE = 1.1, 1.5
+"""Times of a quiet machine lie closer together: the median to the first decile, the last decile to
+the median (measured on two cores: so did 85 to 98 % of calls)."""
+MOST_VISITS = 4
+"""What is disturbed so often varies by itself."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """A measured time; ``features`` describe the operator call to a regression.
 
-    ``code`` is :meth:`Processor.code_of` the call when it was measured.
+    ``code`` is :meth:`Processor.code_of` the call when it was measured; that was ``visits`` times.
     """
 
     time: Distribution
     operator: str = ""
     features: tuple[float, ...] = ()
     code: str = ""
+    visits: int = 1
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something may have disturbed it, by its spread, and another visit may tell."""
+        time = self.time
+        wide = (
+            time.median_us > WIDE_BELOW * time.low_us or time.high_us > WIDE_ABOVE * time.median_us
+        )
+        return wide and self.visits < MOST_VISITS
+
+    def or_quieter(self, again: Entry) -> Entry:
+        """Of two measurements of the same the faster one: what disturbs makes it slower."""
+        best = again if again.time.median_us < self.time.median_us else self
+        return replace(best, visits=self.visits + again.visits)
 
 
 class CostStore:
@@ -97,6 +117,7 @@ def _record(entry: Entry) -> dict[str, Any]:
         "operator": entry.operator,
         "features": [float(f"{value:.6g}") for value in entry.features],
         "code": entry.code,
+        "visits": entry.visits,
     }
 
 
@@ -118,4 +139,5 @@ def _entry(record: Mapping[str, Any]) -> Entry:
         raise ValueError(f"impossible times {record['us']}")
     features = tuple(float(value) for value in record["features"])
     time = Distribution(median, low, high)
-    return Entry(time, str(record["operator"]), features, str(record["code"]))
+    visits = int(record.get("visits", 1))
+    return Entry(time, str(record["operator"]), features, str(record["code"]), visits)

@@ -22,9 +22,9 @@ from coexec.cost.key import call_key
 from coexec.cost.model import ProcessorCosts
 from coexec.cost.store import Entry
 
-WHOLE = "#program of calls"
-"""Keys of entries begin so. Features: the factor, the time of each call, what was predicted, and
-how many calls the program has."""
+WHOLE = "#program of calls by traces"
+"""Keys of entries begin so; it names what factors are made of. Features: the factor, the time of
+each call, what was predicted, and how many calls the program has."""
 ALONE = "alone"
 """All on one processor; other ways are those of plans on several."""
 INFERENCE, STEP = "inference", "step"
@@ -32,6 +32,9 @@ LEAST_PROGRAMS = 3
 """Of so many others a median is taken for a program that never ran."""
 LEAST_US = 2000.0
 """Shorter ones say nothing of calls or of others: much of their time is the host's."""
+LEAST_CALLS = 8
+"""Programs of fewer calls say nothing of others, nor others of them: what of them is overlooked are
+their ways to the host, each its own, and not what passes from call to call."""
 ALIKE = 4.0
 """Programs of more than so many times as many calls, or less, say nothing of each other."""
 LEAST_FACTOR = 0.05
@@ -99,15 +102,15 @@ def correction(
         factor, each_us, then_us, _ = own.features
         same = then_us / predicted_us if way == ALONE and predicted_us > 0 else 1.0
         return Correction(factor * same, each_us)
-    if predicted_us < LEAST_US:
-        return None
     count = len(program.calls)
+    if predicted_us < LEAST_US or count < LEAST_CALLS:
+        return None
     others = [
         entry.features
         for key, entry in store.entries.items()
         if key.startswith(prefix)
         and entry.time.median_us >= LEAST_US
-        and count / ALIKE <= entry.features[3] <= count * ALIKE
+        and max(count / ALIKE, LEAST_CALLS) <= entry.features[3] <= count * ALIKE
     ]
     if len(others) < LEAST_PROGRAMS:
         return None

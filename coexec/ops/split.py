@@ -15,6 +15,7 @@ from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.table import OPERATORS
 
 Changes = Callable[[int, int], Mapping[str, Any]]
+Operands = Callable[[int, int], Mapping[int, Array]]
 
 
 class CannotSplit(ValueError):
@@ -26,12 +27,19 @@ def unchanged(_start: int, _stop: int) -> Mapping[str, Any]:
     return {}
 
 
+def as_read(_start: int, _stop: int) -> Mapping[int, Array]:
+    """Shares have parts of the call's own operands only."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Way:
     """Shares along ``axis`` of the result, of ``count`` units with ``quantum`` elements each.
 
-    ``windows`` tells what units read of each operand; ``None``: all of it, whatever the share.
-    ``changes`` gives the attributes that a share of units ``start`` to ``stop`` has of its own.
+    Where a call has several results, all of them are divided so. ``windows`` tells what units read
+    of each operand; ``None``: all of it, whatever the share. ``changes`` gives the attributes that
+    a share of units ``start`` to ``stop`` has of its own, ``operands``, by number, the constants
+    that it has in place of the call's (a shape).
     """
 
     axis: int
@@ -39,6 +47,7 @@ class Way:
     windows: tuple[Window | None, ...]
     quantum: int = 1
     changes: Changes = unchanged
+    operands: Operands = as_read
 
     def units(self, start: int, stop: int) -> tuple[int, int]:
         """Elements ``start`` to ``stop`` of the axis as units.
@@ -76,6 +85,8 @@ def share_call(call: OpCall, way: Way, start: int, stop: int) -> OpCall:
         if index in constants:
             place = (*[slice(None)] * window.axis, slice(first, last))
             constants[index] = constants[index][place]
+    for index, array in way.operands(start, stop).items():
+        inputs[index], constants[index] = TensorType.of(array), array
     share = replace(
         call,
         inputs=tuple(inputs),

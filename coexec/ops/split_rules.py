@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from coexec.base.window import Window
-from coexec.core.types import OpCall
+from coexec.core.types import Array, OpCall
 from coexec.ops.batch_norm import is_training
 from coexec.ops.conv_geometry import ConvGeometry
 from coexec.ops.matmul import matmul_sizes
+from coexec.ops.pieces import split_axis
 from coexec.ops.pool_geometry import PoolGeometry
 from coexec.ops.split import CannotSplit, Changes, Way, unchanged
 
@@ -28,10 +31,12 @@ _NAMES = (
 )
 ELEMENTWISE = frozenset(_NAMES.split())
 """Operators whose result at a place depends on their operands there only (broadcast)."""
+SEVERAL = frozenset({"Split"})
+"""Operators of several results, which divide alike."""
 
 
 def way(call: OpCall, axis: int) -> Way:
-    """How a typed call divides along ``axis`` of its only result.
+    """How a typed call divides along ``axis`` of its result, or of all of its results.
 
     Raises:
         CannotSplit: it does not; the message says why.
@@ -40,7 +45,7 @@ def way(call: OpCall, axis: int) -> Way:
     rule = elementwise if call.identifier in ELEMENTWISE else RULES.get(call.identifier)
     if rule is None:
         raise CannotSplit(f"{call.identifier} has no rule for shares")
-    if len(used) != 1 or not call.has_output(0):
+    if not call.has_output(0) or (len(used) != 1 and call.identifier not in SEVERAL):
         raise CannotSplit(f"{call.identifier} has {len(used)} results in use, not one")
     shape = call.output(0).shape
     if not 0 <= axis < len(shape):
@@ -250,17 +255,55 @@ def _concat(call: OpCall, axis: int) -> Way:
     return elementwise(call, axis)
 
 
-def _transpose(call: OpCall, axis: int) -> Way:
+def transposed(call: OpCall) -> Sequence[int]:
+    """By axis of a Transpose's result, the axis of its operand."""
     rank = call.input(0).rank
-    order = call.attribute("perm") or tuple(reversed(range(rank)))
-    return _plain(call, axis, [_along(call, 0, int(order[axis]))])
+    return tuple(map(int, call.attribute("perm") or reversed(range(rank))))
 
 
-def _flatten(call: OpCall, axis: int) -> Way:
-    first = int(call.attribute("axis", 1)) % max(call.input(0).rank, 1)
-    if axis or int(np.prod(call.input(0).shape[:first])) != call.input(0).shape[0] or not first:
-        raise CannotSplit("Flatten divides along a first axis that it leaves as it is")
-    return _plain(call, axis, [_along(call, 0, 0)])
+def _transpose(call: OpCall, axis: int) -> Way:
+    return _plain(call, axis, [_along(call, 0, transposed(call)[axis])])
+
+
+def _split(call: OpCall, axis: int) -> Way:
+    if axis == split_axis(call):
+        raise CannotSplit("Split is not divided along its own axis")
+    return _plain(call, axis, [_along(call, 0, axis)])
+
+
+def _view(call: OpCall, axis: int) -> Way:
+    """Shares are runs of an axis of the operand that starts where ``axis`` does.
+
+    Its elements lie within those of the result, or the other way round.
+    """
+    source, size = call.input(0).shape, call.output(0).shape[axis]
+    before = prod(call.output(0).shape[:axis])
+    starts = (i for i, n in enumerate(source) if n > 1 and prod(source[:i]) == before)
+    place = next(starts, None)
+    if place is None or size < 2 or max(size, source[place]) % min(size, source[place]):
+        raise CannotSplit(f"{call.identifier} has other runs along axis {axis} than its operand")
+    extent = source[place]
+    each, step = max(size // extent, 1), max(extent // size, 1)
+    rest = (None,) * (len(call.inputs) - 1)
+    windows = (Window(place, extent, step, reach=step), *rest)
+    return Way(axis, min(size, extent), windows, each)
+
+
+def _reshape(call: OpCall, axis: int) -> Way:
+    found = _view(call, axis)
+    shape = call.output(0).shape
+
+    def operands(start: int, stop: int) -> Mapping[int, Array]:
+        size = (stop - start) * found.quantum
+        return {1: np.array((*shape[:axis], size, *shape[axis + 1 :]), np.int64)}
+
+    return replace(found, operands=operands)
+
+
+def _squeeze(call: OpCall, axis: int) -> Way:
+    if not call.has_input(1):
+        raise CannotSplit(f"{call.identifier} without axes would remove that of a share of one")
+    return _view(call, axis)
 
 
 RULES: Mapping[str, Rule] = {
@@ -268,7 +311,7 @@ RULES: Mapping[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "Concat": _concat,
     "Conv": _conv,
-    "Flatten": _flatten,
+    "Flatten": _view,
     "Gemm": _gemm,
     "GlobalAveragePool": _over_batch_and_channels,
     "GlobalLpPool": _over_batch_and_channels,
@@ -281,8 +324,12 @@ RULES: Mapping[str, Rule] = {
     "LpPool": _pool,
     "MatMul": _matmul,
     "MaxPool": _pool,
+    "Reshape": _reshape,
     "Softmax": _softmax,
+    "Split": _split,
+    "Squeeze": _squeeze,
     "Transpose": _transpose,
+    "Unsqueeze": _view,
     "coexec::AveragePoolGrad": _over_batch_and_channels,
     "coexec::ConvInputGrad": _conv_input_grad,
     "coexec::ConvWeightGrad": _conv_weight_grad,

@@ -126,21 +126,27 @@ class _Splitter:
             for value, read in _reads(node, how, *span):
                 if value is not None and read is not None:
                     self._cuts(value, read[0].axis, *read[1:], processor)
-        pieces = []
+        outputs = _used(node)
+        pieces: list[list[Piece]] = [[] for _ in outputs]
         for (processor, *owned), span in zip(shares, computed, strict=True):
             inputs = self._operands(node, how, *span, processor)
             attributes = {**attributes_of(node), **how.changes(*span)}
-            value = self._emit(node.op_type, inputs, attributes, processor, node)
+            made = self._emit_all(node.op_type, inputs, attributes, processor, node)
             start, stop, first, last = (unit * how.quantum for unit in (*owned, *span))
-            pieces.append(Piece(value, start, stop, processor, first, last))
-        self.divided[node.outputs[0]] = Divided(split.axis, tuple(pieces))
+            for value, each in zip(made, pieces, strict=True):
+                each.append(Piece(value, start, stop, processor, first, last))
+        for output, each in zip(outputs, pieces, strict=True):
+            self.divided[output] = Divided(split.axis, tuple(each))
 
     def _operands(
         self, node: ir.Node, how: Way, start: int, stop: int, processor: str
     ) -> list[ir.Value | None]:
         operands: list[ir.Value | None] = []
-        for value, read in _reads(node, how, start, stop):
-            if value is None:
+        own = how.operands(start, stop)
+        for index, (value, read) in enumerate(_reads(node, how, start, stop)):
+            if index in own:
+                operands.append(self.builder.constant(own[index], own[index].dtype))
+            elif value is None:
                 operands.append(None)
             elif read is None:
                 operands.append(self._whole(value, processor))
@@ -225,25 +231,43 @@ class _Splitter:
         inputs: Sequence[ir.Value | None],
         attributes: dict[str, object],
         processor: str,
-        like: ir.Node | None = None,
     ) -> ir.Value:
+        """A node that cuts or joins, see :meth:`_emit_all`."""
+        (value,) = self._emit_all(op_type, inputs, attributes, processor)
+        return value
+
+    def _emit_all(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: dict[str, object],
+        processor: str,
+        like: ir.Node | None = None,
+    ) -> tuple[ir.Value, ...]:
         """A new node on a processor; ``like`` is the node whose operator and version it has.
 
         Without one it cuts or joins.
         """
         domain = "" if like is None else like.domain
-        value = self.builder.op(op_type, inputs, attributes, domain=domain)
-        node = value.producer()
+        outputs = 1 if like is None else len(_used(like))
+        values = self.builder.ops(op_type, inputs, attributes, outputs=outputs, domain=domain)
+        node = values[0].producer()
         assert node is not None
         node.version = None if like is None else like.version
         if like is None:
             node.metadata_props[PIECE] = op_type
         self.nodes.append(node)
         self.processors[str(node.name)] = processor
-        return value
+        return values
 
     def _numbers(self, number: int) -> ir.Value:
         return self.builder.constant([number], np.dtype(np.int64))
+
+
+def _used(node: ir.Node) -> Sequence[ir.Value]:
+    """Results up to the last one that has a name."""
+    names = [bool(value.name) for value in node.outputs]
+    return node.outputs[: len(names) - names[::-1].index(True)]
 
 
 def _reads(

@@ -19,7 +19,7 @@ from coexec.cost.whole import Correction
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.table import opdef
-from coexec.placement.divisions import divisions
+from coexec.placement.divisions import NO_POINTS, Points, divisions
 from coexec.placement.policies.table import Outcome
 from coexec.placement.problem import Division, Matrix, Problem, Shares, Task, Tensor, Unit
 
@@ -125,11 +125,12 @@ def build_problem(
     states: States = NO_STATES,
     last_resort: str = "",
     axes: int = 0,
+    points: Points = NO_POINTS,
 ) -> Planned:
     """The problem of placing ``graph`` (static types, scheduled) on the processors of ``costs``.
 
     ``last_resort`` names a processor that takes only what all others refuse. Nodes may be divided
-    along the first ``axes`` axes of their results.
+    along the first ``axes`` axes of their results; ``points`` are shares that may be measured.
 
     Raises:
         ProcessorError: a node that no processor supports.
@@ -152,11 +153,11 @@ def build_problem(
         time_us=_table(rows, len(names), lambda cost: cost.time.median_us, np.inf),
         latency_us=latency,
         us_per_byte=us_per_byte,
-        slowdown=_slowdowns([costs[name] for name in names]),
+        slowdown=_slowdowns([costs[name] for name in names], calls),
         time_sigma=_table(rows, len(names), lambda cost: cost.time.sigma, 0.0),
         latency_sigma=latency_sigma,
         divisions=divisions(
-            list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes
+            list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes, points
         ),
         exchange_us=_exchanges([costs[name] for name in names]),
         host_shares=_all_cores_taken([costs[name] for name in names]),
@@ -229,13 +230,13 @@ def _units(costs: Sequence[ProcessorCosts]) -> tuple[Unit, ...]:
     )
 
 
-def _slowdowns(costs: Sequence[ProcessorCosts]) -> Matrix:
+def _slowdowns(costs: Sequence[ProcessorCosts], calls: Sequence[OpCall]) -> Matrix:
     """Factors between processors that can be busy at once; 1 between those that cannot."""
     factors = np.ones((len(costs), len(costs)))
     for p, victim in enumerate(costs):
         for q, other in enumerate(costs):
             if p != q and not victim.shares_silicon_with(other):
-                factors[p, q] = victim.slowdown(other)
+                factors[p, q] = victim.slowdown(other, calls)
     return factors
 
 

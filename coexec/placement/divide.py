@@ -111,8 +111,6 @@ class _Divider:
     def _share(self, index: int, shares: Shares) -> None:
         task = self.problem.tasks[index]
         division = self.problem.divisions[index][shares.division]
-        (result,) = task.outputs
-        whole = self.problem.tensors[result]
         operands = list(zip(task.inputs, division.windows, strict=True))
         computed = shares.computed
         # What others wait for comes first: cuts of all operands, then joins and shares.
@@ -125,7 +123,7 @@ class _Divider:
             ]
             for unit, start, stop in computed
         ]
-        pieces = []
+        pieces: list[list[_Piece]] = [[] for _ in task.outputs]
         for owned, (unit, start, stop), read in zip(shares.bounds, computed, cuts, strict=True):
             count = stop - start
             inputs = []
@@ -135,18 +133,21 @@ class _Divider:
                 else:
                     inputs.append(self._part(parts, tensor, window.span(start, stop), unit))
             name = f"{task.name}/{self.problem.units[unit].name}"
-            nbytes = whole.nbytes * count // division.count
-            made = self._tensor(Tensor(name, nbytes, len(self.tasks)))
+            made = [
+                self._tensor(Tensor(name, whole.nbytes * count // division.count, len(self.tasks)))
+                for whole in (self.problem.tensors[result] for result in task.outputs)
+            ]
             inputs = list(dict.fromkeys(inputs))
-            self._task(Task(name, task.operator, tuple(inputs), (made,)), unit)
+            self._task(Task(name, task.operator, tuple(inputs), tuple(made)), unit)
             self.homes[index] = len(self.tasks) - 1
             self.times[-1][unit] = division.time_us(unit, count)
             self.sigmas[-1][unit] = float(self.problem.time_sigma[index, unit])
             own = (owned[1] * division.quantum, owned[2] * division.quantum)
-            pieces.append(
-                _Piece(made, *own, unit, start * division.quantum, stop * division.quantum)
-            )
-        self.parts[result] = _Parts(division.axis, tuple(pieces))
+            has = (start * division.quantum, stop * division.quantum)
+            for number, each in zip(made, pieces, strict=True):
+                each.append(_Piece(number, *own, unit, *has))
+        for result, each in zip(task.outputs, pieces, strict=True):
+            self.parts[result] = _Parts(division.axis, tuple(each))
 
     def _part(self, cuts: list[int], tensor: int, span: tuple[int, int], unit: int) -> int:
         """Elements of a tensor for a share, joined where it is read."""

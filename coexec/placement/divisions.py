@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -10,13 +11,15 @@ from coexec.base.window import Window
 from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
 from coexec.ops.split import CannotSplit, Way, share_call
-from coexec.ops.split_rules import way
-from coexec.ops.table import opdef
+from coexec.ops.split_rules import transposed, way
 from coexec.placement.problem import Division, Task, Tensor
 
 POINTS = (0.25, 0.5, 0.75)
 """Shares of the whole that are measured, or looked for among what was."""
 Curve = tuple[tuple[float, float], ...]
+Points = Mapping[tuple[int, int], frozenset[int]]
+"""By task and axis, the units of shares that may be measured beside those at :data:`POINTS`."""
+NO_POINTS: Points = MappingProxyType({})
 
 
 def divisions(
@@ -27,24 +30,26 @@ def divisions(
     rows: Sequence[Sequence[Cost | None]],
     costs: Sequence[ProcessorCosts],
     axes: int,
+    points: Points = NO_POINTS,
 ) -> dict[int, tuple[Division, ...]]:
-    """By number of the task, its divisions along the first ``axes`` axes of its result."""
+    """By number of the task, its divisions along ``axes`` axes, see :func:`ways_of`."""
     numbers = {tensor.name: number for number, tensor in enumerate(tensors)}
     found = {}
     for index, (node, call) in enumerate(zip(nodes, calls, strict=True)):
-        ways = [] if opdef(call).view else list(ways_of(call, axes))
         divided = tuple(
             Division(
                 how.axis,
                 how.count,
                 _windows(node, how, tasks[index], numbers),
                 tuple(
-                    () if cost is None else _curve(call, how, cost, each)
+                    ()
+                    if cost is None
+                    else _curve(call, how, points.get((index, how.axis), ()), cost, each)
                     for cost, each in zip(rows[index], costs, strict=True)
                 ),
                 how.quantum,
             )
-            for how in ways
+            for how in ways_of(call, axes)
         )
         if divided:
             found[index] = divided
@@ -52,9 +57,15 @@ def divisions(
 
 
 def ways_of(call: OpCall, axes: int) -> Iterator[Way]:
-    """How a call divides along each of the first ``axes`` axes of its result, where it does."""
+    """How a call divides along each of the first ``axes`` axes of its result, where it does.
+
+    An axis that was one of the first stays one where it is transposed.
+    """
     rank = max((kind.rank for kind in call.outputs if kind is not None), default=0)
-    for axis in range(min(rank, axes)):
+    order = transposed(call) if call.identifier == "Transpose" else range(rank)
+    for axis in range(rank):
+        if min(axis, order[axis]) >= axes:
+            continue
         try:
             yield way(call, axis)
         except CannotSplit:
@@ -89,12 +100,14 @@ def _windows(
     )
 
 
-def _curve(call: OpCall, how: Way, cost: Cost, costs: ProcessorCosts) -> Curve:
+def _curve(
+    call: OpCall, how: Way, more: Collection[int], cost: Cost, costs: ProcessorCosts
+) -> Curve:
     """From a launch to the whole, by way of what was measured; no point where shares are refused.
 
     Times never fall with the size of a share: of two measured ones, the later is at least as long.
     """
-    counts = _counts(how)
+    counts = sorted({*_counts(how), *more})
     shares = {count: share_call(call, how, 0, count) for count in counts}
     if not all(costs.processor.supports(share).yes for share in shares.values()):
         return ()

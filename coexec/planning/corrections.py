@@ -36,11 +36,12 @@ NONE = Corrections()
 class Run:
     """Microseconds of a run on one processor, and the share of them in which it ``computes``.
 
-    Between calls it does not: a runtime may take as long to go on as a small call takes.
+    Between calls it does not: a runtime may take as long to go on as a small call takes. Where
+    nobody knows that share, it computes all the time but for its ways to the host.
     """
 
     us: float
-    computes: float = 1.0
+    computes: float | None = None
 
 
 def known_corrections(
@@ -66,6 +67,8 @@ def alone_corrections(problem: Problem, runs: Mapping[str, Run]) -> dict[str, Co
 
     ``problem`` has the times of calls, ``runs`` are by name of the processor. What a run is known
     to take beside its tasks is left as it is; short ones say nothing, for that is most of them.
+    Where it is known how long it computed, a way to the host that is predicted too long makes no
+    task shorter.
     """
     found = {}
     for number, name in _able(problem):
@@ -73,7 +76,7 @@ def alone_corrections(problem: Problem, runs: Mapping[str, Run]) -> dict[str, Co
         busy_us = float(problem.time_us[:, number].sum())
         if run is not None and run.us >= LEAST_US and busy_us:
             tasks_us = run.us - (alone_us(problem, number) - busy_us)
-            computing_us = min(run.us * run.computes, tasks_us)
+            computing_us = tasks_us if run.computes is None else run.us * run.computes
             count = int((problem.time_us[:, number] > 0).sum())
             each_us = max(tasks_us - computing_us, 0.0) / count
             found[name] = Correction(max(computing_us / busy_us, LEAST_FACTOR), each_us)
@@ -96,11 +99,11 @@ def learn_alone(
     costs: Mapping[str, ProcessorCosts],
     problem: Problem,
     samples: Mapping[str, Sequence[float]],
-    computes: Mapping[str, float],
+    computes: Mapping[str, float | None],
 ) -> dict[str, Correction]:
     """Keep runs on one processor by its name; ``problem`` has the times of calls."""
     times = {name: Distribution.of(each) for name, each in samples.items()}
-    runs = {name: Run(each.median_us, computes.get(name, 1.0)) for name, each in times.items()}
+    runs = {name: Run(each.median_us, computes.get(name)) for name, each in times.items()}
     found = alone_corrections(problem, runs)
     numbers = {unit.name: number for number, unit in enumerate(problem.units)}
     for name, each in found.items():

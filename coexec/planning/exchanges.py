@@ -22,7 +22,9 @@ from coexec.base.errors import CoexecError
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.cost.distribution import Distribution
+from coexec.cost.measuring import LEAST_VISITS
 from coexec.cost.model import Observer, ProcessorCosts
+from coexec.cost.store import Entry
 from coexec.frontend import load
 from coexec.session import Session
 
@@ -42,23 +44,26 @@ def measure_exchanges(
 ) -> None:
     """Measure what is not known of exchanges between those that follow each other by themselves.
 
-    A pair takes about a second; none is begun after ``seconds``.
+    A pair takes about a second; none is begun after ``seconds``. Called again, it measures again
+    what few visits know or what may have been disturbed; the fastest counts.
     """
     began = time.perf_counter()
     for one, other in itertools.combinations(costs, 2):
         chained = one.processor.chained and other.processor.chained
-        known = one.exchange_us(other) is not None and not refresh
+        known = None if refresh else one.exchange(other)
+        sure = known is not None and known.visits >= LEAST_VISITS and not known.unsure
         passed = time.perf_counter() - began
-        if passed >= seconds or known or not chained or one.shares_silicon_with(other):
+        if passed >= seconds or sure or not chained or one.shares_silicon_with(other):
             continue
         observe(passed, f"exchanges of {one.name} and {other.name}")
         try:
-            found = exchange_time(processors[one.name], processors[other.name])
+            found = Entry(exchange_time(processors[one.name], processors[other.name]))
         except CoexecError as error:
             log.warning("exchanges of %s and %s not measured: %s", one.name, other.name, error)
             continue
-        one.learn_exchange(other, found)
-        other.learn_exchange(one, found)
+        best = found if known is None else known.or_quieter(found)
+        one.learn_exchange(other, best)
+        other.learn_exchange(one, best)
     for each in costs:
         each.store.save()
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph
@@ -15,18 +14,16 @@ from coexec.budget.placing import JOINT, Tried, placed_within
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array, OpCall
-from coexec.cost.model import Observer, ProcessorCosts, measure
+from coexec.cost.measuring import measure, measure_doubted
+from coexec.cost.model import Observer, ProcessorCosts
 from coexec.cost.predicted import PredictedCosts
 from coexec.cost.whole import INFERENCE, STEP, Program
-from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.ops.node import call_of
-from coexec.passes.fold_batch_norm import fold_batch_norm
-from coexec.passes.fold_scale import fold_scale
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
-from coexec.placement.divisions import shares_to_measure
+from coexec.placement.divisions import Points
 from coexec.placement.policies.exact import SECONDS
 from coexec.placement.policies.table import (
     ALL,
@@ -42,6 +39,8 @@ from coexec.placement.timeline import makespan_deciles
 from coexec.planning.batch import Batches, BatchPlanning, Measure, NoDivision, Steps, plan_batch
 from coexec.planning.corrections import NONE, Corrections, Run, alone_corrections, known_corrections
 from coexec.planning.exchanges import measure_exchanges
+from coexec.planning.shares import agree, calls_at, merged, points_of, shares_of
+from coexec.planning.static_model import static_model
 from coexec.processor_costs import processor_costs
 from coexec.session import check_feeds, legalise
 from coexec.training.trainer import Trainer
@@ -52,8 +51,8 @@ AXES = 3
 DIVIDING = ("operator_split", ALL)
 """Policies for which shares are measured, as they are for ``auto`` in inference; others take them
 from the whole."""
-HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
-"""Operators whose shares are measured."""
+SHARPENINGS = 3
+"""How often shares that the best plan takes are measured, to plan again."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Ground:
 
     ``known`` is the problem by times of calls, ``corrections`` what runs of the whole say of them.
     ``batches`` has the graph with its batch in shares, as far as that was asked for. ``divides``:
-    whether it may be.
+    whether it may be. ``points`` are shares of operators that were measured for a plan.
     """
 
     model: ir.Model
@@ -89,6 +88,7 @@ class Ground:
     divides: bool
     batches: Batches = field(default_factory=dict)
     corrections: Corrections = NONE
+    points: Points = field(default_factory=dict)
 
     @property
     def program(self) -> Program:
@@ -157,27 +157,6 @@ def plan_static(
     return _plan(legalise(model, processors), processors, NO_STATES, how)
 
 
-def static_model(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
-    """A copy with the shapes of ``feeds`` in which all is folded that can be, for any processor."""
-    static = _specialised(model, feeds)
-    fold_batch_norm(static)
-    fold_scale(static)
-    return static
-
-
-def _specialised(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
-    shapes = {name: array.shape for name, array in feeds.items()}
-    values: dict[str, Array] = {}
-    while True:
-        try:
-            return specialise(model, shapes, values, fold_parameters=True)
-        except ValuesNeeded as needed:
-            new = {name: feeds[name] for name in needed.names if name not in values}
-            if not new:
-                raise
-            values |= new
-
-
 def plan_training(
     trainer: Trainer,
     feeds: Mapping[str, Array],
@@ -236,32 +215,57 @@ def _plan(
             f"policy {JOINT} decides what to recompute: it needs a budget, --memory 512MiB"
         )
     if how.policy not in (*NAMES, ALL):
-        known = ", ".join((*NAMES, ALL))
-        raise UsageError(f"policy {how.policy!r} is unknown; known: {known}")
+        raise UsageError(f"policy {how.policy!r} is unknown; known: {', '.join((*NAMES, ALL))}")
     how.observe(0.0, "limits of the processors")
     costs = processor_costs(processors, lambda name: how.observe(0.0, f"limits of {name}"))
     named = [each for name, each in costs.items() if name != how.last_resort]
     measurable = [each for each in named if not isinstance(each, PredictedCosts)]
     calls = [call_of(node) for node in model.graph]
     divide = len(named) > 1 and _divides_operators(how, states)
-    shares = [share for call in calls for share in _shares(call)] if divide else []
+    shares = [share for call in calls for share in shares_of(call, AXES)] if divide else []
     # Calls on shares of a batch are known when the batch is divided: they get the other half.
     first = how.seconds / 2 if _divides_batch(how, states) else how.seconds
     if measurable:
-        measure([*calls, *shares], measurable, first, how.observe, how.refresh)
         measure_exchanges(processors, measurable, first, how.observe, how.refresh)
-    axes = AXES if len(named) > 1 else 0
-    timed = build_problem(model.graph, costs, states, how.last_resort, axes)
+        measure([*calls, *shares], measurable, first, how.observe, how.refresh)
+        measure_exchanges(processors, measurable, first, how.observe)
     how.observe(how.seconds, f"planning {len(calls)} nodes")
 
-    def measure_shares(shares: Sequence[OpCall]) -> None:
-        left = how.seconds - (time.perf_counter() - began)
-        if measurable and left > 0:
-            measure(shares, measurable, left, how.observe, how.refresh)
+    def left() -> float:
+        return how.seconds - (time.perf_counter() - began)
 
+    def measure_shares(shares: Sequence[OpCall]) -> None:
+        if measurable and left() > 0:
+            measure(shares, measurable, left(), how.observe, how.refresh)
+
+    axes = AXES if len(named) > 1 else 0
+    timed = build_problem(model.graph, costs, states, how.last_resort, axes)
     ground = Ground(model, costs, states, timed, divides)
     corrections = known_corrections(ground.program, costs, timed.problem)
-    return _choose(replace(ground, corrections=corrections), how, measure_shares)
+    planning = _choose(replace(ground, corrections=corrections), how, measure_shares)
+    sharpens = divide and measurable
+    return _sharpened(planning, measurable, left, measure_shares) if sharpens else planning
+
+
+def _sharpened(
+    planning: Planning,
+    measurable: Sequence[ProcessorCosts],
+    left: Callable[[], float],
+    measure_shares: Measure,
+) -> Planning:
+    """Plan again by what the shares take that the best plan takes, while there is time ``left``."""
+    how = planning.how
+    for _ in range(SHARPENINGS):
+        ground = planning.ground
+        points = merged(ground.points, points_of(ground.known, planning.ranking.outcomes))
+        if points == ground.points or left() <= 0:
+            break
+        measure(calls_at(ground.known, points, AXES), measurable, left(), how.observe, beside=False)
+        sharper = replace(ground, points=points, known=_known(ground, how, points))
+        if agree(ground.known.problem, sharper.known.problem, points):
+            break
+        planning = _choose(sharper, how, measure_shares)
+    return planning
 
 
 def plan_again(ground: Ground, how: PlanOptions) -> Planning:
@@ -270,6 +274,24 @@ def plan_again(ground: Ground, how: PlanOptions) -> Planning:
     Nothing is built or measured: of divisions of the batch that are new the times are estimated.
     """
     return _choose(ground, how, None)
+
+
+def measured_again(planning: Planning, names: Sequence[str], seconds: float) -> Planning:
+    """Plan an inference again if calls take less, measured for ``seconds`` on each processor."""
+    ground = planning.ground
+    calls = ground.known.calls
+    changed = [measure_doubted(calls, ground.costs[name], seconds) for name in names]
+    if not any(changed):
+        return planning
+    known = _known(ground, planning.how, ground.points)
+    return plan_again(replace(ground, known=known), planning.how)
+
+
+def _known(ground: Ground, how: PlanOptions, points: Points) -> Planned:
+    """The problem by what is known now, of shares at ``points``, too."""
+    axes = AXES if len(ground.costs.keys() - {how.last_resort}) > 1 else 0
+    graph, costs, states = ground.model.graph, ground.costs, ground.states
+    return build_problem(graph, costs, states, how.last_resort, axes, points)
 
 
 def after_runs(planning: Planning, runs: Mapping[str, Run]) -> Planning:
@@ -363,14 +385,6 @@ def _divides_batch(how: PlanOptions, states: States) -> bool:
 
 def _left_out(ranking: Ranking, reason: str) -> Ranking:
     return replace(ranking, left_out={**ranking.left_out, BATCH_PARALLEL: reason})
-
-
-def _shares(call: OpCall) -> Iterator[OpCall]:
-    """Shares to measure of a call that computes much; of constants, the parts lie side by side."""
-    if call.op_type in HEAVY:
-        for share in shares_to_measure(call, AXES):
-            constants = {i: np.ascontiguousarray(a) for i, a in share.constants.items()}
-            yield replace(share, constants=constants)
 
 
 def share_of_sources(planning: Planning) -> dict[str, int]:

@@ -23,8 +23,15 @@ from coexec.core.processor import Processor
 from coexec.core.timeline import timeline_of
 from coexec.core.types import Array
 from coexec.placement.policies.table import BATCH_DIVIDED, FALLBACK, WAYS, Outcome, outcome_of
-from coexec.planning.corrections import Run, everything_on, learn_alone, learn_way, team
-from coexec.planning.planner import Planning, after_runs
+from coexec.planning.corrections import (
+    Run,
+    alone_corrections,
+    everything_on,
+    learn_alone,
+    learn_way,
+    team,
+)
+from coexec.planning.planner import Planning, after_runs, measured_again
 from coexec.runtime.adapt import busy_us
 from coexec.session import Session
 from coexec.training.trainer import Trainer
@@ -38,7 +45,10 @@ always tried."""
 MORE_TIMES = 2
 """So often turns go on where they do not decide."""
 FIRST_ROUNDS = 3
-"""Of each processor alone, before plans on several are made."""
+"""Of each processor alone, and as many that are traced, before plans on several are made."""
+DOUBTED, DOUBT_SECONDS = 0.9, 2.0
+"""Where a run computes for less than this share of what its calls say, they are measured again, for
+so long on each processor."""
 SECONDS, LEAST_ROUNDS = 3.0, 9
 LEAST_STEPS = 8
 """Rounds of training steps, which are long: just enough that one disturbed turn decides nothing."""
@@ -137,14 +147,14 @@ def _verified(planning: Planning, action: Callable[[Plan], Traced], clock: _Cloc
     alone = _each_alone(planning)
     traced = {name: action(planning.plan_of(each)) for name, each in alone.items()}
     actions: dict[str, Callable[[], object]] = {n: partial(run, None) for n, run in traced.items()}
-    computes: dict[str, float] = {}
+    computes: dict[str, float | None] = {}
     predicted = {name: each.makespan_us for name, each in alone.items()}
     problem = planning.whole.problem
     if alone and len(problem.units) > 1 and team(planning.costs, problem):
         found = medians(clock.first(actions))
         computes = {n.removeprefix(ONLY): _computing(run) for n, run in traced.items()}
         runs = {name: Run(found[f"{ONLY}{name}"], share) for name, share in computes.items()}
-        planning = after_runs(planning, runs)
+        planning = after_runs(_undisturbed(planning, runs), runs)
     outcomes = candidates(planning)
     for name, each in outcomes.items():
         predicted.setdefault(name, each.makespan_us)
@@ -156,19 +166,42 @@ def _verified(planning: Planning, action: Callable[[Plan], Traced], clock: _Cloc
     return Verified(name, planning.choosing(outcomes[name]), medians(samples), predicted)
 
 
-def _computing(run: Traced) -> float:
-    """The share of a run in which its processor computes."""
-    trace = Trace()
-    run(trace)
-    whole_us = sum(event.duration_ns for event in trace.events if event.kind == RUN) / 1e3
-    return min(sum(busy_us(trace.events).values()) / whole_us, 1.0) if whole_us else 1.0
+def _undisturbed(planning: Planning, runs: Mapping[str, Run]) -> Planning:
+    """Planned by calls that were measured again where runs computed for less time than they say.
+
+    They may have been measured in a busy second. (Steps of training have calls of other kinds, too:
+    those of shares of a batch. They are corrected by runs alone.)
+    """
+    ground = planning.ground
+    if ground.states.state:
+        return planning
+    found = alone_corrections(ground.known.problem, runs)
+    doubted = [name for name, each in found.items() if each.factor < DOUBTED]
+    return measured_again(planning, doubted, DOUBT_SECONDS)
+
+
+def _computing(run: Traced) -> float | None:
+    """The share of a run in which its processor computes; of some runs, the median.
+
+    Nothing where a run says not how long it takes, or what computes in it.
+    """
+    shares = []
+    for _ in range(FIRST_ROUNDS):
+        trace = Trace()
+        run(trace)
+        whole_us = sum(event.duration_ns for event in trace.events if event.kind == RUN) / 1e3
+        computing_us = sum(busy_us(trace.events).values())
+        if not whole_us or not computing_us:
+            return None
+        shares.append(min(computing_us / whole_us, 1.0))
+    return median(shares)
 
 
 def _learn(
     planning: Planning,
     outcomes: Mapping[str, Outcome],
     samples: Samples,
-    computes: Mapping[str, float],
+    computes: Mapping[str, float | None],
 ) -> None:
     """Keep what runs took, for later predictions."""
     costs, ground = planning.costs, planning.ground

@@ -2,7 +2,9 @@
 
 The nodes of several processors may stand in any mixture in the graph. What counts is who waits for
 whom: a region ends with a value that another processor reads, so that it is there when the region
-is done, and begins where a value of another processor is needed that was not needed before.
+is done, and begins where a value of another processor is needed that was not needed before. Where
+little is to be done until the next such value (keys, then values), both end the same region:
+handing over one more takes longer.
 """
 
 from __future__ import annotations
@@ -15,7 +17,11 @@ import onnx_ir as ir
 
 from coexec.core.plan import Plan
 from coexec.ops.builder import PHASE
-from coexec.ops.node import constant_of
+from coexec.ops.node import call_of, constant_of
+from coexec.ops.table import opdef
+
+LIGHT_BYTES = 1 << 20
+"""What is read and written in about 0.1 ms, as long as handing over another region takes."""
 
 
 @dataclass
@@ -81,6 +87,7 @@ class _Partitioner:
         self.replaced = {new: inputs[old] for new, old in how.state.items() if old in inputs}
         self.free = _needed(graph, how.free_phase) if how.free_phase else set()
         self.exported = self._awaited()
+        self.going_on = set(self._going_on())
 
     def run(self) -> list[Part]:
         for node in self.graph:
@@ -117,6 +124,20 @@ class _Partitioner:
         self.parts[index].nodes.append(node)
         self.parts[index].ended |= any(value.name in self.exported for value in node.outputs)
 
+    def _going_on(self) -> Iterator[ir.Node]:
+        """Nodes that do little between a value that others read and the next one."""
+        # By processor, the nodes since such a value, and the bytes that are left for more.
+        since: dict[str, tuple[list[ir.Node], int]] = {}
+        for node in self.graph:
+            processor = self.how.plan.processors[str(node.name)]
+            nodes, left = since.pop(processor, ([], 0))
+            left -= _touched(node)
+            if left >= 0:
+                since[processor] = ([*nodes, node], left)
+            if any(value.name in self.exported for value in node.outputs):
+                yield from since.get(processor, ([], 0))[0]
+                since[processor] = ([], LIGHT_BYTES)
+
     def _is_gated(self, node: ir.Node) -> bool:
         if self.how.free_phase:
             return node not in self.free
@@ -128,7 +149,7 @@ class _Partitioner:
         if index is None or self.how.alone:
             return False
         part = self.parts[index]
-        if part.ended or part.gated != gated:
+        if (part.ended and node not in self.going_on) or part.gated != gated:
             return False
         if gated != self.parts[-1].gated:
             return False
@@ -171,6 +192,13 @@ def _needed(graph: ir.Graph, phase: str) -> set[ir.Node]:
         if _phase(node) == phase or node in found:
             found |= {node, *(producer for _, producer in _made(node))}
     return found
+
+
+def _touched(node: ir.Node) -> int:
+    """Bytes that a node reads and writes, or as many as take as long as its arithmetic."""
+    call = call_of(node)
+    work = opdef(call).work(call)
+    return max(work.bytes, work.flop)
 
 
 def _phase(node: ir.Node) -> str:

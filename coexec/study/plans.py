@@ -30,7 +30,8 @@ from coexec.placement.policies.table import (
     outcome_of,
     rank,
 )
-from coexec.planning.planner import Planning, PlanOptions, plan_static, static_model
+from coexec.planning.planner import Planning, PlanOptions, plan_static
+from coexec.planning.static_model import static_model
 from coexec.planning.verification import candidates, choose, timed
 from coexec.processors.simulated.options import SimulatedOptions
 from coexec.processors.simulated.phone import Phone

@@ -194,7 +194,12 @@ OPERATORS = {
     "Concat": ("float[3,4] x, float[3,2] w", "Concat<axis = 1>(x, w)"),
     "Transpose": ("float[3,4,5] x", "Transpose<perm = [2, 0, 1]>(x)"),
     "Flatten": ("float[3,4,5] x", "Flatten(x)"),
+    "Flatten of channels": ("float[1,4,5] x", "Flatten(x)"),
+    "Reshape into heads": ("float[2,5,6] x", "Reshape(x, heads)"),
+    "Reshape of heads": ("float[2,5,3,2] x", "Reshape(x, flat)"),
 }
+SHAPES = {"heads": "{0, 5, 3, 2}", "flat": "{2, 5, -1}"}
+"""Constants of the expressions above."""
 
 
 @pytest.mark.parametrize("case", OPERATORS)
@@ -202,7 +207,12 @@ OPERATORS = {
 def test_operators_divide_along_every_axis_they_do_not_mix(case: str, data: int) -> None:
     operands, expression = OPERATORS[case]
     condition = "c = Less(x, w)" if "c, x" in expression else ""
-    model = network(f"g ({operands}) => (float y) {{ {condition} y = {expression} }}", data)
+    shapes = "".join(
+        f"{name} = Constant<value = int64[{text.count(',') + 1}] {text}>() "
+        for name, text in SHAPES.items()
+        if name in expression
+    )
+    model = network(f"g ({operands}) => (float y) {{ {condition}{shapes} y = {expression} }}", data)
     node = list(model.graph)[-1]
     count = 0
     for axis, size in enumerate(call_of(node).output(0).shape):
@@ -270,6 +280,80 @@ def test_a_chain_of_channels_and_elements_needs_no_node_in_between() -> None:
     split = Split(1, {"a": 2, "b": 6})
     result, _ = divided(model, dict.fromkeys((str(n.name) for n in model.graph), split))
     assert kinds(result) == {"Slice": 2, "Conv": 2, "Mul": 2, "GlobalAveragePool": 2, "Concat": 1}
+
+
+ATTENTION = """
+g (float[1,7,12] x, float[12,36] v, float[12,12] w) => (float[1,7,12] y) {
+  heads = Constant<value = int64[4] {0, 7, 3, 4}>()
+  flat = Constant<value = int64[3] {0, 7, 12}>()
+  a = MatMul(x, v)
+  p, r, s = Split<axis = -1, num_outputs = 3>(a)
+  q3 = Reshape(p, heads)
+  q = Transpose<perm = [0, 2, 1, 3]>(q3)
+  k3 = Reshape(r, heads)
+  k = Transpose<perm = [0, 2, 3, 1]>(k3)
+  v3 = Reshape(s, heads)
+  u = Transpose<perm = [0, 2, 1, 3]>(v3)
+  m = MatMul(q, k)
+  n = Softmax<axis = -1>(m)
+  o = MatMul(n, u)
+  t = Transpose<perm = [0, 2, 1, 3]>(o)
+  f = Reshape(t, flat)
+  h = MatMul(f, w)
+  y = Add(x, h)
+}
+"""
+"""Attention of three heads over seven tokens."""
+TOKEN_AXES = (1, 1, 1, 2, 1, 3, 1, 2, 2, 2, 2, 1, 1, 1, 1)
+"""The axis of the tokens in the result of each of its nodes."""
+HEAD_AXES = {2: 2, 3: 1, 4: 2, 5: 1, 6: 2, 7: 1, 8: 1, 9: 1, 10: 1, 11: 2, 12: 2}
+"""The axis of the heads, by number of a node: of nodes that have one, in the order above."""
+
+
+def test_attention_in_shares_of_tokens_exchanges_only_keys_and_values() -> None:
+    model = network(ATTENTION)
+    nodes = [str(node.name) for node in model.graph]
+    split = {
+        name: Split(axis, {"a": 4, "b": 3}) for name, axis in zip(nodes, TOKEN_AXES, strict=True)
+    }
+    result, plan = divided(model, split)
+    # Cuts of the input (once), keys and values joined by each, the result.
+    found = kinds(result)
+    assert (found["Slice"], found["Concat"]) == (2, 2 * 2 + 1)
+    moved = {
+        str(value.name)
+        for node in result.graph
+        for value in node.inputs
+        if value is not None
+        and (maker := value.producer()) is not None
+        and plan.processors[str(maker.name)] != plan.processors[str(node.name)]
+    }
+    assert len(moved) == 4 + 1
+
+
+@PROPERTY
+@given(st.data())
+def test_attention_divides_in_any_mixture_of_tokens_and_heads(data: st.DataObject) -> None:
+    model = network(ATTENTION)
+    splits = {}
+    for index, node in enumerate(model.graph):
+        what = data.draw(st.sampled_from(["tokens", "heads", "whole"]))
+        cut = data.draw(st.integers(1, 6 if what == "tokens" else 2))
+        if what == "tokens":
+            splits[str(node.name)] = Split(TOKEN_AXES[index], {"a": cut, "b": 7 - cut})
+        elif what == "heads" and index in HEAD_AXES:
+            size = type_of(node.outputs[0]).shape[HEAD_AXES[index]] // 3
+            sizes = {"b": cut * size, "a": (3 - cut) * size}
+            splits[str(node.name)] = Split(HEAD_AXES[index], sizes)
+    divided(model, splits)
+
+
+def test_results_that_nobody_wants_stay_out_of_shares() -> None:
+    model = network(
+        "g (float[4,6,5] x) => (float y, float z) { y, , z = Split<axis = 1, num_outputs = 3>(x) }"
+    )
+    result, _ = divided(model, {"Split0": Split(0, {"a": 1, "b": 3})})
+    assert kinds(result)["Split"] == 2
 
 
 def test_a_divided_value_that_is_an_output_too_keeps_its_name() -> None:

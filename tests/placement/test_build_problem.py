@@ -123,7 +123,7 @@ def test_states_live_where_they_are_written_and_updates_wait_for_the_gate(tmp_pa
 def test_exchanges_take_the_host_what_was_measured(model: ir.Model, tmp_path: Path) -> None:
     costs = costs_of(tmp_path, MadeUp("a", *EVERY), MadeUp("b", *EVERY))
     assert build_problem(model.graph, costs).problem.exchange_us is None
-    costs["a"].learn_exchange(costs["b"], Distribution.exactly(140.0))
+    costs["a"].learn_exchange(costs["b"], Entry(Distribution.exactly(140.0)))
     assert build_problem(model.graph, costs).problem.exchanges == [[0, 140], [0, 0]]
 
 

@@ -15,12 +15,16 @@ from coexec.cost.distribution import Distribution
 from coexec.cost.key import call_key
 from coexec.cost.store import Entry
 from coexec.frontend import load
+from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of
 from coexec.ops.split import share_call
 from coexec.ops.split_rules import way
 from coexec.placement.build_problem import build_problem
+from coexec.placement.divide import divide
+from coexec.placement.policies.operator_split import operator_split
 from coexec.placement.policies.table import rank
 from coexec.placement.save import SHARES, load_plan, read_plan, save_plan, write_plan
+from coexec.placement.timeline import simulate
 from tests.graphs import parse
 from tests.placement.test_build_problem import costs_of, measured
 from tests.placement.test_first_that_can import MadeUp
@@ -73,6 +77,50 @@ def test_a_plan_with_shares_is_one_by_names(model: ir.Model, tmp_path: Path) -> 
     assert plan.splits["conv"] == plan.splits["act"]
     assert set(plan.splits["conv"].sizes) == {"a", "b"}
     assert plan.predicted_us == pytest.approx(4000, rel=0.2)
+
+
+ATTENTION = """
+g (float[1,8,12] x, float[12,36] v) => (float[1,8,12] y) {
+  heads = Constant<value = int64[4] {0, 8, 3, 4}>()
+  flat = Constant<value = int64[3] {0, 8, 12}>()
+  [all] a = MatMul(x, v)
+  [parts] p, r, s = Split<axis = -1, num_outputs = 3>(a)
+  [q3] q3 = Reshape(p, heads) [q] q = Transpose<perm = [0, 2, 1, 3]>(q3)
+  [k3] k3 = Reshape(r, heads) [k] k = Transpose<perm = [0, 2, 3, 1]>(k3)
+  [v3] v3 = Reshape(s, heads) [u] u = Transpose<perm = [0, 2, 1, 3]>(v3)
+  [scores] m = MatMul(q, k) [weights] n = Softmax<axis = -1>(m) [mix] o = MatMul(n, u)
+  [back] t = Transpose<perm = [0, 2, 1, 3]>(o) [flat] f = Reshape(t, flat) [sum] y = Add(x, f)
+}
+"""
+"""Self-attention of eight tokens."""
+
+
+def test_attention_is_divided_by_tokens_with_one_exchange(tmp_path: Path) -> None:
+    model = specialise(load(parse(ATTENTION)))
+    kinds = {node.op_type for node in model.graph}
+    costs = costs_of(tmp_path, MadeUp("a", *kinds), MadeUp("b", *kinds))
+    for node in model.graph:
+        if node.op_type != "Reshape":
+            measured(costs, call_of(node), {"a": 2e4, "b": 2e4})
+    problem = build_problem(model.graph, costs, axes=3).problem
+    schedule = operator_split(problem)
+    # The keys' tokens are the last axis, the fourth; views divide with the rest.
+    axes = {
+        task.name: problem.divisions[index][schedule.shares[index].division].axis
+        for index, task in enumerate(problem.tasks)
+        if index in schedule.shares
+    }
+    assert (axes["k"], axes["q"], axes["scores"], axes["flat"]) == (3, 2, 2, 1)
+    assert len(axes) == len(problem.tasks)
+    plain = divide(problem, schedule)
+    operators = [task.operator for task in plain.problem.tasks]
+    assert (operators.count("Split"), operators.count("Concat")) == (2, 4)
+    between = [
+        move
+        for move in simulate(plain.problem, plain.schedule).moves
+        if problem.host not in (move.source, move.target)
+    ]
+    assert len(between) == 4
 
 
 def test_shares_are_saved_and_read_back(model: ir.Model, shared_plan: Plan, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from coexec.placement.policies.balance import balanced
 from coexec.placement.policies.operator_split import operator_split
 from coexec.placement.policies.overlap import overlap
 from coexec.placement.policies.single_best import single_best
+from coexec.placement.policies.split_chain import best_chain
 from coexec.placement.policies.table import rank
 from coexec.placement.problem import Division, Problem, Schedule, Shares, Unit
 from coexec.placement.timeline import simulate
@@ -78,7 +79,30 @@ def test_measured_shares_count_more_than_proportion() -> None:
 
 
 def test_nothing_is_divided_where_moving_costs_more() -> None:
-    assert not operator_split(divisible({"a": (40, 40)}, latency=50, host=True)).shares
+    # The second one reads all of the first, half of which would arrive late.
+    of = divisible(dict.fromkeys("ab", (40, 40)), CHAIN[:1], window=None, latency=50)
+    assert not operator_split(of).shares
+
+
+def test_the_host_fetches_shares_from_where_they_are() -> None:
+    """It joins them by itself: no processor waits for the other one, nor copies anything."""
+    of = divisible({"a": (40, 40)}, latency=50, us_per_byte=0.01, host=True)
+    of = replace(of, units=tuple(replace(unit, us_per_byte=1.0) for unit in of.units))
+    schedule = operator_split(of)
+    assert schedule.shares[0].units == ((0, 32), (1, 32))
+    # In and out: a latency and half of the bytes each.
+    assert makespan(of, schedule) == pytest.approx(2 * (50 + 5) + 20)
+
+
+def test_a_slow_way_to_the_host_makes_a_share_smaller() -> None:
+    # What the second one makes takes 20 in all on its way: 40 r = (40 + 20) (1 - r).
+    of = divisible({"a": (40, 40)}, host=True)
+    rates = of.us_per_byte.copy()
+    rates[1, 2] = 0.02
+    of = replace(of, us_per_byte=rates)
+    schedule = operator_split(of)
+    assert dict(schedule.shares[0].units)[0] == pytest.approx(64 * 0.6, abs=1)
+    assert makespan(of, schedule) == pytest.approx(24, rel=0.03)
 
 
 def test_nothing_is_divided_among_processors_on_one_silicon() -> None:
@@ -115,6 +139,16 @@ def test_a_chain_stays_divided_and_moves_only_at_its_ends() -> None:
     # In, to both; the parts to the host, which wants them in one array.
     assert len(line.moves) == 4
     assert line.makespan_us == pytest.approx(5 + 3 * 20 + 5, abs=2)
+
+
+def test_what_goes_past_a_task_is_taken_along() -> None:
+    # The last one reads both, as in a residual block: three are cheaper on one processor if what
+    # the first one makes is taken to be there already.
+    times = {"a": (40, 40), "b": (40, 40), "c": (4, 4), "d": (40, 40)}
+    of = divisible(times, (("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")), latency=6)
+    chosen = best_chain(of)
+    assert [len(state.places) for state in chosen] == [2, 2, 2, 2]
+    assert len({state.ratio for state in chosen}) == 1
 
 
 def test_halos_move_and_are_joined() -> None:
@@ -157,11 +191,16 @@ def test_what_is_fused_with_a_task_overlaps_with_it() -> None:
 
 
 def test_a_dear_halo_ends_a_chain_of_shares() -> None:
+    # To cut it or to join it takes as long as what reads it.
     wide = Window(1, 64, 1, 30, 61)
-    of = divisible(
-        {"a": (40, 40), "b": (6, 6)}, CHAIN[:1], window=wide, latency=6, us_per_byte=0.01, host=True
+    units = (Unit("a", launch_us=6.0), Unit("b", launch_us=6.0))
+    times = {"a": (40, 40), "b": (6, 6)}
+    of = divisible(times, CHAIN[:1], window=wide, units=units, latency=6, us_per_byte=0.01)
+    assert set(operator_split(of).shares) == {0}
+    half = Shares(0, ((0, 32), (1, 32)))
+    assert makespan(of, operator_split(of)) < makespan(
+        of, Schedule((0, 0), (0, 1), {0: half, 1: half})
     )
-    assert 1 not in operator_split(of).shares
 
 
 def test_auto_divides_where_that_pays() -> None:

@@ -12,7 +12,8 @@ import pytest
 from coexec.core.machine import Rates
 from coexec.core.processor import ProcessorSpec
 from coexec.cost.contention import slowdown
-from coexec.cost.model import ProcessorCosts, measure
+from coexec.cost.measuring import measure
+from coexec.cost.model import ProcessorCosts
 from coexec.cost.silicon import shared
 from coexec.cost.store import CostStore
 from coexec.processors.reference.processor import ReferenceProcessor
@@ -101,8 +102,9 @@ def test_only_processors_that_can_be_busy_at_once_are_measured(tmp_path: Path) -
         "c while a is busy",
         "c while b is busy",
     ]
-    assert a.slowdown(b) == 1.0
-    assert a.slowdown(c) >= 1.0
+    calls = [product(64, 64, 64)]
+    assert a.slowdown(b, calls) == 1.0
+    assert a.slowdown(c, calls) >= 1.0
     again = ProcessorCosts(a.processor, RATES, CostStore(a.processor.describe(), "1", tmp_path))
-    assert again.slowdown(c) == pytest.approx(a.slowdown(c), rel=1e-5)
+    assert again.slowdown(c, calls) == pytest.approx(a.slowdown(c, calls), rel=1e-5)
     measure([product(64, 64, 64)], costs, 60.0, nothing)

@@ -17,6 +17,7 @@ from coexec.cost.store import CostStore
 from coexec.cost.whole import (
     ALONE,
     INFERENCE,
+    LEAST_CALLS,
     LEAST_FACTOR,
     LEAST_PROGRAMS,
     LEAST_US,
@@ -66,7 +67,7 @@ def costs(name: str, folder: Path, kernels: str = "as first written") -> Process
     return ProcessorCosts(processor, RATES, CostStore(processor.describe(), "1", folder))
 
 
-def program(size: int, kind: str = INFERENCE, calls: int = 1) -> Program:
+def program(size: int, kind: str = INFERENCE, calls: int = 20) -> Program:
     operand = TensorType((size,), np.dtype("float32"))
     return Program((OpCall("Relu", (operand,), {}, (operand,), version=21),) * calls, kind)
 
@@ -109,15 +110,20 @@ def test_a_program_that_never_ran_is_corrected_by_the_median_of_others(tmp_path:
     assert correction([here], program(9, STEP), ALONE, 10 * MS) is None
 
 
-def test_layers_say_nothing_of_networks(tmp_path: Path) -> None:
+def test_small_networks_say_nothing_of_large_ones_and_layers_nothing_of_layers(
+    tmp_path: Path,
+) -> None:
     here = costs("a", tmp_path)
     for size in range(1, 4):
-        learn([here], program(size, calls=10), ALONE, took(10), Correction(1.3), 10 * MS)
-    assert correction([here], program(9, calls=2), ALONE, 10 * MS) is None
-    assert correction([here], program(9, calls=41), ALONE, 10 * MS) is None
-    for calls in (3, 10, 40):
+        learn([here], program(size, calls=20), ALONE, took(10), Correction(1.3), 10 * MS)
+    assert correction([here], program(9, calls=LEAST_CALLS - 1), ALONE, 10 * MS) is None
+    assert correction([here], program(9, calls=81), ALONE, 10 * MS) is None
+    for calls in (LEAST_CALLS, 20, 80):
         found = correction([here], program(9, calls=calls), ALONE, 10 * MS)
         assert found == Correction(1.3, programs=3)
+    for size in range(1, 4):
+        learn([here], program(size, calls=1), ALONE, took(10), Correction(1.3), 10 * MS)
+    assert correction([here], program(9, calls=1), ALONE, 10 * MS) is None
 
 
 def test_short_programs_say_nothing_of_others_nor_others_of_them(tmp_path: Path) -> None:
@@ -168,6 +174,12 @@ def test_what_passes_between_tasks_is_added_to_each_and_not_multiplied() -> None
     assert corrected.time_us[:, 0].tolist() == [12.5 * MS, 27.5 * MS, 0]
     assert corrected.divisions[0][0].times_us[0].tolist() == [0, 11.25 * MS, 12.5 * MS]
     assert corrected.corrections == {PLACED: 1.5}
+
+
+def test_a_way_to_the_host_that_is_predicted_too_long_makes_no_task_shorter() -> None:
+    """Of 12 ms it computed 10, as predicted; the ways take 1 ms each, not the 5 that are known."""
+    of = chain((10, INF), latency=5 * MS)
+    assert alone_corrections(of, {"a": Run(12 * MS, computes=10 / 12)}) == {"a": Correction(1.0)}
 
 
 def test_runs_are_found_again_for_the_same_problem(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,26 @@ import pytest
 
 from coexec.base.errors import ProcessorError
 from coexec.core.machine import Link, Rates
-from coexec.core.processor import Executable, ProcessorSpec
+from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
 from coexec.core.types import OpCall, Region, TensorType
+from coexec.cost import measuring
 from coexec.cost.distribution import Distribution
 from coexec.cost.fitted import LEAST_ENTRIES, features, fit
 from coexec.cost.key import call_key
 from coexec.cost.measured import measure_call
-from coexec.cost.model import ProcessorCosts, measure
+from coexec.cost.measuring import measure
+from coexec.cost.model import ProcessorCosts
 from coexec.cost.roofline import roofline_us
 from coexec.cost.store import CostStore, Entry
-from coexec.cost.transfer import between, link_from_rates, measure_handover, measure_link
-from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.cost.transfer import (
+    LARGE_BYTES,
+    PLACES,
+    between,
+    link_from_rates,
+    measure_handover,
+    measure_link,
+)
+from coexec.processors.reference.processor import Done, ReferenceProcessor
 
 F32 = np.dtype("float32")
 RATES = Rates(
@@ -44,6 +55,13 @@ def product(m: int, k: int, n: int, *, weights: bool = False) -> OpCall:
 
 def nothing(_seconds: float, _text: str) -> None:
     """An observer that does not look."""
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which every call takes 5 us, whatever disturbs this one: one visit is enough."""
+    monkeypatch.setattr(measuring, "measure_call", lambda *_: Distribution.exactly(5.0))
+    monkeypatch.setattr(measuring, "HEAVY", 1.0)
 
 
 def test_distributions_add_up_as_independent_times_do() -> None:
@@ -97,6 +115,27 @@ def test_a_link_has_a_latency_that_varies_and_time_per_byte() -> None:
     both = between(known, known)
     assert both.latency.median_us == 40 + 20  # read, write, and the start of what reads it
     assert both.us_per_byte == pytest.approx(1e-3 / 2 + 1e-3 / 4)
+
+
+class Noting(ReferenceProcessor):
+    """Notes from where large copies are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[int] = []
+
+    def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Done:
+        for end in (dst, src):
+            if isinstance(end, np.ndarray) and end.nbytes == LARGE_BYTES:
+                self.places.append(id(end))
+        return super().copy(dst, src, after)
+
+
+def test_large_copies_change_places_so_that_no_cache_has_them() -> None:
+    noting = Noting()
+    measure_link(noting)
+    assert len(set(noting.places)) == PLACES
+    assert all(one != next_ for one, next_ in itertools.pairwise(noting.places))
 
 
 def test_between_processors_on_common_memory_only_the_way_from_end_to_start_counts() -> None:
@@ -175,6 +214,7 @@ def test_the_same_times_are_trained_once_and_a_call_is_predicted_once() -> None:
     assert fit(entries) is not fitted
 
 
+@pytest.mark.usefixtures("quiet")
 def test_the_budget_goes_to_what_takes_most_time(tmp_path: Path) -> None:
     costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
     big, small = product(256, 256, 256), relu(8)
@@ -228,6 +268,7 @@ class Changing(ReferenceProcessor):
         return self.digest
 
 
+@pytest.mark.usefixtures("quiet")
 def test_times_of_other_kernels_are_forgotten_and_measured_again(tmp_path: Path) -> None:
     processor = Changing()
     before = ProcessorCosts(processor, RATES, CostStore(SPEC, "1", tmp_path))

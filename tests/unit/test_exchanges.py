@@ -58,10 +58,12 @@ def test_what_a_chain_takes_longer_on_two_processors_is_exchanges(
     assert found == Distribution.exactly(90.0)
 
 
-def test_exchanges_are_measured_once_between_those_that_follow_each_other(
+def test_exchanges_are_measured_twice_between_those_that_follow_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchanges, "exchange_time", lambda *_: Distribution.exactly(90.0))
+    """The second time nobody disturbs it."""
+    found = iter([Distribution.exactly(90.0), Distribution.exactly(30.0)])
+    monkeypatch.setattr(exchanges, "exchange_time", lambda *_: next(found))
     named: dict[str, Processor] = {
         "a": Chained("a", *OPERATORS),
         "b": Chained("b", *OPERATORS),
@@ -69,9 +71,10 @@ def test_exchanges_are_measured_once_between_those_that_follow_each_other(
     }
     costs = costs_of(tmp_path, *named.values())
     said: list[str] = []
-    for _ in range(2):
+    for _ in range(3):
         measure_exchanges(named, costs, 1.0, lambda _, text: said.append(text))
-    assert said == ["exchanges of a and b"]
+    assert said == ["exchanges of a and b"] * 2
+    assert costs[1].exchange_us(costs[0]) == 30.0
     assert [costs[p].exchange_us(costs[q]) is not None for p, q in ((0, 1), (1, 0), (0, 2))] == [
         True,
         True,

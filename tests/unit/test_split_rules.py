@@ -44,27 +44,30 @@ def _check(op: OpDef, example: Example, rng: np.random.Generator) -> int:
             how = way(call, axis)
         except CannotSplit:
             continue
-        expected = np.asarray(op.reference(call, operands)[0])
         bounds = [(0, 1), (1, how.count)]
         parts = [_share(op, call, how, operands, start, stop) for start, stop in bounds]
-        found = np.concatenate(parts, axis=axis)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        for index, joined in enumerate(zip(*parts, strict=True)):
+            expected = op.reference(call, operands)[index]
+            found = np.concatenate(joined, axis=axis)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         divided += 1
     return divided
 
 
 def _share(
     op: OpDef, call: OpCall, how: Way, operands: list[Array | None], start: int, stop: int
-) -> Array:
+) -> list[Array]:
     share = share_call(call, how, start, stop)
-    cut = []
+    cut: list[Array | None] = []
+    own = how.operands(start, stop)
     for index, operand in enumerate(operands):
         read = how.span(index, start, stop)
         if operand is None or read is None:
-            cut.append(operand)
+            cut.append(own.get(index, operand))
         else:
             window, first, last = read
             cut.append(operand[(*[slice(None)] * window.axis, slice(first, last))])
-    result = np.asarray(op.reference(share, cut)[0])
-    assert result.shape == share.output(0).shape
-    return result
+    results = op.reference(share, cut)[: len(share.outputs)]
+    found = [np.asarray(result) for result in results]
+    assert [each.shape for each in found] == [share.output(i).shape for i in range(len(found))]
+    return found

@@ -69,14 +69,14 @@ class _Overlapper:
 
     def _readers(self, task: int) -> Iterator[_Reader]:
         """Readers of the task that are divided along the same axis."""
-        (tensor,) = self.problem.tasks[task].outputs
         axis = self._division(task).axis
-        for reader in self.problem.consumers[tensor]:
-            if reader in self.shares:
-                place = self.problem.tasks[reader].inputs.index(tensor)
-                window = self._division(reader).windows[place]
-                if window is not None and window.axis == axis:
-                    yield _Reader(reader, window)
+        for tensor in self.problem.tasks[task].outputs:
+            for reader in self.problem.consumers[tensor]:
+                if reader in self.shares:
+                    place = self.problem.tasks[reader].inputs.index(tensor)
+                    window = self._division(reader).windows[place]
+                    if window is not None and window.axis == axis:
+                        yield _Reader(reader, window)
 
     def _division(self, task: int) -> Division:
         return self.problem.divisions[task][self.shares[task].division]
@@ -102,9 +102,9 @@ class _Overlapper:
 
     def _exchange_us(self, task: int, units: int) -> float:
         """What fetching as much takes: cut, moved, and joined to what a share has."""
-        (tensor,) = self.problem.tasks[task].outputs
         shares, division = self.shares[task], self._division(task)
-        each = self.problem.tensors[tensor].nbytes / division.count
+        tensors = (self.problem.tensors[each] for each in self.problem.tasks[task].outputs)
+        each = max(tensor.nbytes for tensor in tensors) / division.count
         places = [unit for unit, _ in shares.units]
         moved = max(
             self.problem.latencies[p][q] + units * each * self.problem.byte_times[p][q]

@@ -32,42 +32,51 @@ class Moves:
         costs = np.zeros((len(before.each), len(after.each)))
         for tensor in self.problem.tasks[index].inputs:
             if self.problem.tensors[tensor].producer == index - 1:
-                costs = np.maximum(costs, self._of(index, tensor, before, after))
+                costs = np.maximum(costs, self.of(index, tensor, before, after))
         return costs
 
     def with_host(self, index: int, states: States) -> Matrix:
-        """What comes from the host, and what the host wants of a task (S)."""
+        """What it takes longer that data comes from the host, and goes there (S)."""
         task, tensors = self.problem.tasks[index], self.problem.tensors
         fed = [t for t in task.inputs if tensors[t].producer is None and tensors[t].home is None]
         fetched = [t for t in task.outputs if tensors[t].fetched]
         if not fed and not fetched:
             return np.zeros(len(states.each))
-        return np.array([self._to_host(fed, fetched, state) for state in states.each])
-
-    def _to_host(self, fed: list[int], fetched: list[int], state: State) -> float:
-        host, delay = self.problem.host, self.problem.delay
-        total = max((delay(t, host, unit) for t in fed for unit in state.places), default=0.0)
-        for tensor in fetched:
-            total += self._gather(tensor, state)
-            total += delay(tensor, state.unit, host)
-        return total
-
-    def _gather(self, tensor: int, state: State) -> float:
-        """Until a value is whole on the state's first processor."""
-        if state.shares is None:
-            return 0.0
-        nbytes, unit = self.problem.tensors[tensor].nbytes, state.unit
-        total = sum(count for _, count in state.shares.units)
-        arrived = max(
-            self.problem.latencies[other][unit]
-            + nbytes * (count / total) * self.problem.byte_times[other][unit]
-            for other, count in state.shares.units
+        return np.array(
+            [self._from_and_to_host(index, fed, fetched, state) for state in states.each]
         )
-        on = self.problem.units[unit]
-        return arrived + (on.launch_us + 2 * nbytes * on.us_per_byte)
 
-    def _of(self, index: int, tensor: int, before: States, after: States) -> Matrix:
-        """Until every state of a task has what it reads of one tensor (S, T)."""
+    def _from_and_to_host(
+        self, index: int, fed: list[int], fetched: list[int], state: State
+    ) -> float:
+        """What a state takes longer: its shares come and go beside each other, each with its parts.
+
+        The host puts what it fetches together from where it is.
+        """
+        host, task = self.problem.host, self.problem.tasks[index]
+        if state.shares is None:
+            into = max((self.problem.delay(t, host, state.unit) for t in fed), default=0.0)
+            return into + max((self.problem.delay(t, state.unit, host) for t in fetched), default=0)
+        division = self.problem.divisions[index][state.shares.division]
+        windows = dict(zip(task.inputs, division.windows, strict=True))
+        longest = 0.0
+        for (unit, start, stop), us in zip(state.shares.bounds, state.each_us, strict=True):
+            parts = [(t, _part(windows[t], start, stop)) for t in fed]
+            into = max((self._moved(t, host, unit, part) for t, part in parts), default=0.0)
+            made = (stop - start) / division.count
+            out = max((self._moved(t, unit, host, made) for t in fetched), default=0.0)
+            longest = max(longest, into + us + out)
+        return longest - state.time_us
+
+    def _moved(self, tensor: int, source: int, target: int, part: float) -> float:
+        """Microseconds until a part of a tensor is there."""
+        nbytes = self.problem.tensors[tensor].nbytes * part
+        return self.problem.latencies[source][target] + (
+            nbytes * self.problem.byte_times[source][target]
+        )
+
+    def of(self, index: int, tensor: int, before: States, after: States) -> Matrix:
+        """Until every state of a task has what it reads of a tensor (S, T) made in ``before``."""
         nbytes = float(self.problem.tensors[tensor].nbytes)
         there = after.fractions > 0
         gathered = self._gathered(nbytes, before)
@@ -84,14 +93,13 @@ class Moves:
             columns = np.flatnonzero(after.ways == way)
             cut = before.ways[:, None] >= 0
             found = np.where(cut, costs + joined, scattered)[:, columns]
-            self._keep_apart(index, nbytes, window, (before, after), columns, found)
+            self._keep_apart(tensor, window, (before, after), columns, found)
             costs[:, columns] = found
         return costs
 
     def _keep_apart(
         self,
-        index: int,
-        nbytes: float,
+        tensor: int,
         window: Window,
         states: tuple[States, States],
         columns: np.ndarray,
@@ -105,8 +113,10 @@ class Moves:
         if halo <= 0:
             costs[same] = 0.0
             return
-        sent = self._exchanged(nbytes, halo, after.fractions[columns])
-        made = self.problem.divisions.get(index - 1, ())
+        of = self.problem.tensors[tensor]
+        sent = self._exchanged(float(of.nbytes), halo, after.fractions[columns])
+        assert of.producer is not None
+        made = self.problem.divisions.get(of.producer, ())
         for row, column in np.argwhere(same).tolist():
             source = before.each[row]
             again = AGAIN * _again(made[before.ways[row]], source, window)
@@ -138,6 +148,14 @@ class Moves:
     def _copies(self, nbytes: float, share: float | Matrix) -> Matrix:
         """A part of a tensor copied within each processor."""
         return self._launch + 2 * nbytes * share * self._us_per_byte
+
+
+def _part(window: Window | None, start: int, stop: int) -> float:
+    """The part of a tensor that units of a result read through a window; all of it without."""
+    if window is None:
+        return 1.0
+    first, last = window.span(start, stop)
+    return (last - first) / window.extent
 
 
 def _again(made: Division, source: State, window: Window) -> float:

@@ -30,13 +30,15 @@ Balances = Mapping[int, Sequence[tuple[Ratio, ...]]]
 class State:
     """A task on processor ``unit``, or divided: ``shares`` with the ratio behind them.
 
-    ``time_us`` is what it takes, of shares the longest while the others are busy.
+    ``time_us`` is what it takes, of shares the longest; ``each_us`` are the times of all of them,
+    each while the others are busy.
     """
 
     unit: int
     time_us: float
     shares: Shares | None = None
     ratio: Ratio = ()
+    each_us: tuple[float, ...] = ()
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -144,14 +146,15 @@ class _Table:
         cut = self.cuts[key]
         if cut is None:
             return None
-        time_us = 0.0
-        for unit, count, factor in cut.each:
-            time_us = max(time_us, division.time_us(unit, count) * factor)
-        return State(cut.largest, time_us, cut.shares, ratio) if isfinite(time_us) else None
+        each_us = tuple(division.time_us(unit, n) * factor for unit, n, factor in cut.each)
+        time_us = max(each_us)
+        if not isfinite(time_us):
+            return None
+        return State(cut.largest, time_us, cut.shares, ratio, each_us)
 
     def _shares(self, way: int, count: int, ratio: Ratio) -> _Cut | None:
         """What all divisions into so many units have in common; none if one processor has all."""
-        counts = _counts(count, ratio)
+        counts = counts_of(count, ratio)
         if len(counts) < 2:
             return None
         team = tuple(unit for unit, _ in counts)
@@ -178,7 +181,7 @@ class _Table:
         return way, axes[way], self.numbers.setdefault(state.ratio, len(self.numbers))
 
 
-def _counts(count: int, ratio: Ratio) -> Counts:
+def counts_of(count: int, ratio: Ratio) -> Counts:
     """Units by processor for a ratio, in the order of processors: cuts of all tasks agree.
 
     None for that of a division of which no processor takes shares.
