@@ -15,6 +15,10 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_":
 has already, instead of having the system clear pages in every call."""
 
 
+SHORT_SECONDS = 5e-3
+"""Calls that take less vary most: much of them is what hands them over and wakes threads."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One piece of work. ``kind`` names it for the peers, ``spec`` (JSON values) describes it.
@@ -47,7 +51,8 @@ class Suite:
     against: ``flop``, ``bytes`` or none.
     ``minutes`` is what a full run may take on two cores; cases share it by their work.
     ``environment`` is given to all workers. ``alone``: it is no part of ``all``, it takes its time.
-    Where time is up, ``fewest`` turns are taken nevertheless: one figure has no spread.
+    Where time is up, ``fewest`` turns are taken nevertheless: one figure has no spread. Of cases
+    all of whose calls take less than ``SHORT_SECONDS`` there are ``short`` times as many turns.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Suite:
     environment: Mapping[str, str] = field(default_factory=dict)
     alone: bool = False
     fewest: int = 2
+    short: int = 1
 
     def chosen(self, quick: bool, pattern: str = "") -> tuple[Case, ...]:
         """Cases whose name contains ``pattern``; of those only the ``quick`` ones, if wanted."""

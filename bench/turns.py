@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 from bench.agreement import Results, dissenters, load_results, yardstick
-from bench.case import Case, Suite
+from bench.case import SHORT_SECONDS, Case, Suite
 from bench.contenders import SINGLE, Contender
 from bench.protocol import PeerEnded, PeerFailed
 from bench.statistics import Ratio, ratio, reduced
@@ -131,8 +132,10 @@ def _alternate(
     ``until``: turns and deadline.
     """
     turns, deadline = until
-    for turn in range(turns + 1):
+    for turn in range(turns * suite.short + 1):
         if turn > suite.fewest and time.monotonic() > deadline:
+            return
+        if turn > turns and not _short(rows):
             return
         tell(f"turn {turn} of {turns}")
         for row in rows:
@@ -144,6 +147,11 @@ def _alternate(
                 row.facts |= answer["facts"]
                 if turn:
                     row.turns.append(reduced(answer["calls"], suite.statistic))
+
+
+def _short(rows: Sequence[Row]) -> bool:
+    """Whether calls of all who take part are short."""
+    return all(median(row.turns) < SHORT_SECONDS for row in rows if row.turns)
 
 
 def _ask(row: Row, workers: Workers, request: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -183,6 +183,7 @@ SUITE = Suite(
     seconds=0.08,
     pause=0.02,
     turns=9,
+    short=2,
     fewest=5,
     minutes=35.0,
     fresh=True,

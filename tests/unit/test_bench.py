@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -130,6 +131,15 @@ def test_turns_alternate_and_the_first_does_not_count() -> None:
     rows = run_case(SUITE, CASE, [OURS, PEER], workers, turns=2)
     assert [row.turns for row in rows] == [[1.0, 2.0], [3.0, 4.0]]
     assert workers.order[4:10] == ["coexec", "peer"] * 3
+
+
+@pytest.mark.parametrize(("us", "turns"), [(1.0, 6), (1e4, 2)])
+def test_short_calls_take_more_turns_where_a_suite_wants_that(us: float, turns: int) -> None:
+    suite = replace(SUITE, short=3)
+    workers = [FakeWorker(1.0, [us * 1e-6] * 20), FakeWorker(1.0, [1e-6] * 20)]
+    both = FakeWorkers(coexec=workers[0], peer=workers[1])
+    rows = run_case(suite, CASE, [OURS, PEER], both, turns=2)
+    assert [len(row.turns) for row in rows] == [turns, turns]
 
 
 def test_a_peer_that_fails_is_a_row_with_the_reason() -> None:

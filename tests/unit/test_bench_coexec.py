@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bench.coexec_targets import back, coexecution
 from bench.contenders import on_both_cores, ours, together
 from bench.peers.coexec_adaptive import Gone, take_away
 from bench.peers.coexec_both import open_peer
+from bench.peers.coexec_ratio import Ratio, in_turns
 from bench.peers.coexec_together import ROLES
 from bench.record import Record
 from bench.suites import SUITES
@@ -46,7 +48,7 @@ def layer_of(name: str, group: str, seconds: Mapping[str, float]) -> Record:
     alone = ("one alone", "other alone")
     best = min(seconds[n] for n in alone)
     rows: list[dict[str, Any]] = [
-        {"peer": peer, "ours": peer not in alone, "seconds": time, "facts": {}}
+        {"peer": peer, "ours": peer not in alone, "seconds": time, "turns": [time] * 3, "facts": {}}
         | ({"ratio": {"value": time / best}} if peer not in alone else {})
         for peer, time in seconds.items()
     ]
@@ -75,6 +77,24 @@ def test_targets_of_coexecution_are_computed_from_the_rows() -> None:
         "predicted makespan against measured": "median 10.0% of 2 plans",
         "auto's plan behind the best plan that was run": "median 12.5%, most 25.0% (a)",
     }
+
+
+def test_a_search_is_compared_turn_by_turn() -> None:
+    """Its turns were as fast as those beside them, and it is not said to be twice as fast."""
+    of = layer_of("a", "layers, x", {"one alone": 4.0, "other alone": 4.0, "operator split": 2.0})
+    for peer, turns in (("operator split", [1.0, 2.0, 4.0]), ("best ratio found", [1.0, 2.0, 4.4])):
+        of["rows"] = [row for row in of["rows"] if row["peer"] != peer]
+        row = {"peer": peer, "ours": True, "seconds": min(turns), "turns": turns, "facts": {}}
+        of["rows"].append(row | {"ratio": {"value": 0.5}})
+    told = {work: measured for work, _, measured in coexecution({"cases": [of]})}
+    work = "layers, x: speed of operator split against the best ratio found"
+    assert told[work] == "geometric mean 100%, least 100% (a)"
+
+
+def test_the_best_ratio_is_who_is_fastest_in_turns_and_not_who_had_one_lucky_run() -> None:
+    lucky, steady = Ratio(0, 8), Ratio(0, 16)
+    times = {lucky: itertools.chain([1.0], itertools.repeat(9.0)), steady: itertools.repeat(5.0)}
+    assert in_turns(times, lambda runs: next(iter(runs))) == steady
 
 
 def test_a_runtime_on_both_cores_is_what_plans_are_held_against_and_no_plan() -> None:
