@@ -10,7 +10,8 @@ whole network, so that normalisation keeps the statistics of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 import onnx_ir as ir
@@ -151,20 +152,20 @@ class _Division:
         self.place.update((node, (number, 1 + index)) for index, node in enumerate(new))
 
     def _order(self) -> None:
-        """By places, but for what others need first."""
-        done: dict[ir.Node, None] = {}
-        for start in sorted(self.graph, key=self.place.__getitem__):
-            pending = [start]
-            while pending:
-                node = pending[-1]
-                makers = (v.producer() for v in node.inputs if v is not None)
-                missing = [maker for maker in makers if maker is not None and maker not in done]
-                if missing:
-                    pending += missing
-                else:
-                    done[pending.pop()] = None
-        self.graph.remove(list(done))
-        self.graph.extend(list(done))
+        """By places; what reads sums of a round waits for all of its parts."""
+        waiting = {node: len(set(_makers(node))) for node in self.graph}
+        ready = [(self.place[node], node) for node, count in waiting.items() if not count]
+        heapify(ready)
+        done: list[ir.Node] = []
+        while ready:
+            node = heappop(ready)[1]
+            done.append(node)
+            for reader in dict.fromkeys(user for v in node.outputs for user, _ in v.uses()):
+                waiting[reader] -= 1
+                if not waiting[reader]:
+                    heappush(ready, (self.place[reader], reader))
+        self.graph.remove(done)
+        self.graph.extend(done)
 
 
 class _Part:
@@ -237,6 +238,14 @@ class _Part:
     def _bounds(self, size: int) -> tuple[int, int]:
         each = size // self.layers.parts
         return each * self.part, each * (self.part + 1)
+
+
+def _makers(node: ir.Node) -> Iterator[ir.Node]:
+    """Nodes of the graph that make what ``node`` reads."""
+    for value in node.inputs:
+        maker = None if value is None else value.producer()
+        if maker is not None:
+            yield maker
 
 
 def _producer(value: ir.Value) -> ir.Node:

@@ -41,12 +41,24 @@ WIDENED = """
     }
 """
 """A block that widens 4 channels to 16 and narrows them again."""
+BIASED = """
+    g (float[4, 6, 8] x, float[8, 32] w1, float[32] b1, float[32, 8] w2) => (float[4, 6] y)
+    {
+        a = MatMul(x, w1)
+        c = Add(a, b1)
+        r = Gelu(c)
+        d = MatMul(r, w2)
+        g = GlobalAveragePool(d)
+        y = Flatten(g)
+    }
+"""
+"""Of the first product, the gradient of the bias is asked for before that of the weights."""
 X = np.random.default_rng(2).standard_normal((4, 3, 8, 8)).astype(np.float32)
 LABELS = np.array([0, 3, 1, 2])
 
 
-def widened() -> onnx.ModelProto:
-    model = parse(WIDENED)
+def weighted(text: str) -> onnx.ModelProto:
+    model = parse(text)
     rng = np.random.default_rng(1)
     for value in list(model.graph.input)[1:]:
         shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -78,7 +90,7 @@ def test_layers_without_statistics_go_back_in_one_round() -> None:
 
 
 def test_a_wide_layer_with_statistics_of_the_batch_is_never_there_as_a_whole() -> None:
-    model, feeds = step_graph(coexec.load(widened()), 4)
+    model, feeds = step_graph(coexec.load(weighted(WIDENED)), 4)
     widest = 4 * 16 * 8 * 8
     behind = [n for n in model.graph if phase_of(n) != FORWARD]
     assert any(type_of(v).size == widest for n in behind for v in n.outputs if v.name)
@@ -89,6 +101,28 @@ def test_a_wide_layer_with_statistics_of_the_batch_is_never_there_as_a_whole() -
     # Sums over the batch come first, then gradients: two rounds make the layer again.
     again = [n for n in behind if n.op_type == "BatchNormalization"]
     assert len(again) == 8
+
+
+def test_what_reads_a_sum_over_parts_does_not_draw_them_apart() -> None:
+    model, _ = step_graph(coexec.load(weighted(BIASED)), 4)
+    assert divide_backward(model.graph, 0.8)
+    nodes = list(model.graph)
+    place = {node: number for number, node in enumerate(nodes)}
+    for number, node in enumerate(nodes):
+        for value in node.inputs:
+            assert value is None or value.producer() is None or place[value.producer()] < number  # type: ignore[index]
+    parts = [part for node in nodes if (part := _part(node, 4)) is not None]
+    assert set(parts) == {0, 1, 2, 3}
+    assert parts == sorted(parts)
+
+
+def _part(node: ir.Node, count: int) -> int | None:
+    """Which of so many parts of the batch a node cuts; none: it cuts nothing."""
+    if node.op_type != "Slice":
+        return None
+    value, *bounds = (each for each in node.inputs if each is not None)
+    start, _, axis = (int(v.const_value.numpy()[0]) for v in bounds if v.const_value is not None)
+    return start * count // type_of(value).shape[axis]
 
 
 def test_what_would_be_repeated_too_often_stays_whole() -> None:
@@ -102,7 +136,7 @@ def test_what_would_be_repeated_too_often_stays_whole() -> None:
 def trained(processor: str, divided: float, monkeypatch: pytest.MonkeyPatch) -> coexec.Trainer:
     """Two steps of the block, with the layers at a share of the widest divided."""
     learner = coexec.Trainer(
-        coexec.load(widened()),
+        coexec.load(weighted(WIDENED)),
         SoftmaxCrossEntropy(),
         SGD(0.1, momentum=0.9),
         [processor],
