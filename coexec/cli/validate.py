@@ -24,13 +24,16 @@ from coexec.cost.calibration.check import Check
 from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.consistency import Closest, closest
 from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.score import Score
 from coexec.cost.calibration.validate import (
     BY_MODEL,
     BY_SOC,
+    Observer,
     Outcome,
     as_shipped,
     cross_validate,
+    from_data_sheets,
 )
 from coexec.cost.soc.coefficients import Coefficients, read_coefficients, shipped
 from coexec.report.validation_page import write_validation_page
@@ -57,7 +60,8 @@ def validate(
     cross: Annotated[
         bool,
         typer.Option(
-            "--cross/--no-cross", help="Fit again with models, then with chips, held out."
+            "--cross/--no-cross",
+            help="Fit again with models, with chips, with all measured on a chip held out.",
         ),
     ] = True,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page.")] = None,
@@ -74,9 +78,8 @@ def validate(
     found = read_folder(data)
     with notes.status("predicting") as status:
         outcomes = [as_shipped(used, found.samples)]
-        for split in (BY_MODEL, BY_SOC) if cross else ():
-            outcome = cross_validate(found.samples, split, lambda name: status.update(escape(name)))
-            outcomes += [outcome] if outcome is not None else []
+        if cross:
+            outcomes += _held_out(found.samples, lambda name: status.update(escape(name)))
     record = _record(data, used, outcomes, found.skipped)
     checks = check_folder(data, used)
     record["checks"] = [_plain(check) for check in checks]
@@ -91,6 +94,13 @@ def validate(
         console.print(f"written {escape(str(html))}")
 
 
+def _held_out(samples: Sequence[Sample], observe: Observer) -> list[Outcome]:
+    """By model, by chip and from data sheets: those that there are enough rows for."""
+    outcomes = [cross_validate(samples, split, observe) for split in (BY_MODEL, BY_SOC)]
+    outcomes.append(from_data_sheets(samples, observe))
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
 def _record(
     data: Path, used: Coefficients, outcomes: Sequence[Outcome], skipped: dict[str, int]
 ) -> dict[str, Any]:
@@ -103,7 +113,7 @@ def _record(
         "scores": [asdict(score) | {"gain": score.gain} for score in scores],
         "chips": [asdict(score) for outcome in outcomes for score in _chips(outcome)],
         "ratios": [ratio for outcome in outcomes for ratio in _ratios(outcome)],
-        "closest": [asdict(each) for each in _closest(outcomes[-1])],
+        "closest": [asdict(each) for each in _closest(outcomes[0])],
         "plots": [plot for outcome in outcomes for plot in _plots(outcome)],
     }
 
@@ -160,16 +170,18 @@ def _show(record: dict[str, Any]) -> None:
     table = Table(title=f"Predictions against {escape(record['data'])}")
     for name in ("split", "data", "group"):
         table.add_column(name)
-    for name in ("rows", "MAPE", "within 10 %", "within 20 %", "FLOP/peak", "tau"):
+    for name in ("rows", "MAPE", "within 10 %", "within 20 %", "bias", "FLOP/peak", "tau"):
         table.add_column(name, justify="right")
     for score in record["scores"]:
-        shares = (score["mape"], score["within_10"], score["within_20"], score["baseline_mape"])
+        shares = (score["mape"], score["within_10"], score["within_20"])
         table.add_row(
             score["split"],
             score["dataset"],
             escape(score["group"]),
             f"{score['rows']:,}",
             *(f"{100 * share:.1f} %" for share in shares),
+            f"{100 * score['bias']:+.1f} %",
+            f"{100 * score['baseline_mape']:.1f} %",
             "" if score["tau"] != score["tau"] else f"{score['tau']:.2f}",
         )
     console.print(table)

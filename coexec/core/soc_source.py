@@ -12,10 +12,14 @@ BASES = (MEASURED, SPECIFIED, ASSUMED)
 
 @dataclass(frozen=True)
 class Source:
-    """Where figures are from; ``basis`` is ``measured``, ``specified`` or ``assumed``."""
+    """Where figures are from; ``basis`` is ``measured``, ``specified`` or ``assumed``.
+
+    ``against`` names the chips of whose figures a measured one is a multiple, if any.
+    """
 
     basis: str
     text: str
+    against: tuple[str, ...] = ()
 
 
 def read_source(table: TomlTable) -> Source:
@@ -27,4 +31,5 @@ def read_source(table: TomlTable) -> Source:
     basis = table.text("basis")
     if basis not in BASES:
         raise table.error("basis", f"is {basis!r}; one of {', '.join(BASES)} is wanted")
-    return Source(basis, table.text("text"))
+    against = tuple(map(str, table.array("against"))) if "against" in table.values else ()
+    return Source(basis, table.text("text"), against)

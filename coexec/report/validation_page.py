@@ -30,9 +30,9 @@ def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
     """Write a record of ``coexec validate`` as a page.
 
     ``record`` has ``data``, ``verdict``, ``scores`` (dataset, split, group, rows, mape, within_10,
-    within_20, baseline_mape, tau), ``plots`` (title, points: measured and predicted microseconds,
-    kind, label), ``ratios`` and ``checks`` (file, what, note, rows; mape, bias, within_10 and
-    within_20 where there are rows).
+    within_20, bias, baseline_mape, tau), ``chips`` (the same with a chip as group), ``plots``
+    (title, points: measured and predicted microseconds, kind, label), ``ratios`` and ``checks``
+    (file, what, note, rows; mape, bias, within_10 and within_20 where there are rows).
 
     Raises:
         SaveError: the file cannot be written.
@@ -52,7 +52,8 @@ def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
 
 def _sections(record: Mapping[str, Any]) -> Iterable[str]:
     yield _plots(record["plots"])
-    yield _scores(record["scores"])
+    yield _scores("Errors", record["scores"])
+    yield _scores("Errors by chip", record["chips"])
     yield _ratios(record)
     yield _checks(record["checks"])
 
@@ -144,8 +145,8 @@ def _keys(points: Sequence[Mapping[str, Any]]) -> str:
     return f'<p class="keys">{keys}</p>'
 
 
-def _scores(scores: Iterable[Mapping[str, Any]]) -> str:
-    names = ("split", "data", "group", "rows", "MAPE", "within 10 %", "within 20 %", "baseline")
+def _scores(title: str, scores: Iterable[Mapping[str, Any]]) -> str:
+    names = ("split", "data", "group", "rows", "MAPE", "within 10 %", "within 20 %", "bias")
     rows = [
         (
             score["split"],
@@ -155,12 +156,13 @@ def _scores(scores: Iterable[Mapping[str, Any]]) -> str:
             _percent(score["mape"]),
             _percent(score["within_10"]),
             _percent(score["within_20"]),
+            f"{100 * score['bias']:+.1f} %",
             _percent(score["baseline_mape"]),
             "" if math.isnan(score["tau"]) else f"{score['tau']:.2f}",
         )
         for score in scores
     ]
-    return _table("Errors", (*names, "tau"), rows)
+    return _table(title, (*names, "baseline", "tau"), rows)
 
 
 def _ratios(record: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from coexec.zoo.catalog import CATALOG, ZooEntry, build
+from coexec.zoo.catalog import CATALOG, build
+from coexec.zoo.entry import ZooEntry
 
 __all__ = ["CATALOG", "ZooEntry", "build"]

@@ -6,7 +6,7 @@ not learned, such as a mask or a target shape, is a ``Constant`` node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod, sqrt
 from typing import Any
 from zlib import crc32
@@ -91,24 +91,38 @@ class Net:
         tensor = ir.tensor(np.asarray(values, dtype), name=name)
         return self.op("Constant", name, [], {"value": tensor})
 
-    def parameter(self, name: str, values: Array) -> ir.Value:
-        """A float32 initializer."""
-        tensor = ir.tensor(np.ascontiguousarray(values, np.float32), name=self._unique(name))
-        return self._tape.initializer(tensor)
-
     def normal(self, name: str, shape: tuple[int, ...], deviation: float) -> ir.Value:
         """A parameter drawn from a normal distribution."""
-        return self.parameter(
-            name, self._rng(name).standard_normal(shape, np.float32) * np.float32(deviation)
+        return self._parameter(
+            name,
+            shape,
+            lambda: self._rng(name).standard_normal(shape, np.float32) * np.float32(deviation),
         )
 
     def uniform(self, name: str, shape: tuple[int, ...], bound: float) -> ir.Value:
         """A parameter drawn uniformly from [-bound, bound)."""
-        return self.parameter(name, self._rng(name).uniform(-bound, bound, shape))
+        return self._parameter(name, shape, lambda: self._rng(name).uniform(-bound, bound, shape))
 
     def filled(self, name: str, shape: tuple[int, ...], value: float = 0.0) -> ir.Value:
         """A parameter with one value everywhere."""
-        return self.parameter(name, np.full(shape, value, np.float32))
+        return self._parameter(name, shape, lambda: np.full(shape, value, np.float32))
+
+    def _parameter(
+        self, name: str, shape: tuple[int, ...], values: Callable[[], Array]
+    ) -> ir.Value:
+        """A float32 initializer; its values are made when they are asked for.
+
+        Who only wants to know layers of a network with a hundred million parameters need not wait
+        for their values.
+        """
+        tensor = ir.LazyTensor(
+            lambda: ir.tensor(np.ascontiguousarray(values(), np.float32), name=name),
+            ir.DataType.FLOAT,
+            ir.Shape(shape),
+            cache=True,
+            name=self._unique(name),
+        )
+        return self._tape.initializer(tensor)
 
     def _rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, crc32(name.encode())])

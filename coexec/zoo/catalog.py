@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -26,32 +24,8 @@ from coexec.zoo import (
     vgg,
     vit,
 )
-
-Builder = Callable[..., ir.Model]
-"""``(batch: int | None, classes: int, *, seed: int, ...) -> ir.Model``, a pure function."""
-
-
-@dataclass(frozen=True)
-class ZooEntry:
-    """A model of the zoo; ``input_shape`` is that of ``x`` by default, without the batch."""
-
-    description: str
-    input_shape: tuple[int, ...]
-    builder: Builder
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """Keyword options of the builder beside batch and classes, with their defaults."""
-        parameters = inspect.signature(self.builder).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-    @property
-    def classes(self) -> int:
-        """Number of classes by default."""
-        default = inspect.signature(self.builder).parameters["classes"].default
-        assert isinstance(default, int)
-        return default
-
+from coexec.zoo.entry import ZooEntry
+from coexec.zoo.published import PUBLISHED
 
 CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
     {
@@ -81,6 +55,7 @@ CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
         "vit_tiny": ZooEntry("ViT-tiny on 4 x 4 patches", (3, 32, 32), vit.vit_tiny),
         "gpt_tiny": ZooEntry("GPT-like decoder on bytes", (64,), gpt.gpt_tiny),
     }
+    | PUBLISHED
 )
 
 
@@ -111,4 +86,9 @@ def build(
     for what, value in (("batch", batch), ("classes", classes)):
         if value is not None and value < 1:
             raise UsageError(f"{what} must be at least 1, not {value}")
-    return entry.builder(batch, classes, **options)
+    model = entry.builder(batch, classes, **options)
+    for parameter in model.graph.initializers.values():
+        tensor = parameter.const_value
+        if isinstance(tensor, ir.LazyTensor):
+            parameter.const_value = ir.tensor(tensor.numpy(), name=tensor.name)
+    return model

@@ -29,7 +29,7 @@ from coexec.simulate import Setup, Simulation, Subject, simulate
 from coexec.simulation.condition import IDLE
 from coexec.zoo.catalog import build
 
-STOCK = "stock-mnn-opencl"
+COEXEC, STOCK = "coexec", "stock-mnn-opencl"
 PHONES = ("snapdragon-765g", "snapdragon-845", "snapdragon-865")
 NETS = {
     "M1": ((16,), 16),
@@ -115,25 +115,34 @@ def convolution(channels: int, outputs: int, size: int) -> Subject:
     return Subject(coexec.load(model), {"x": np.zeros(shapes["x"], np.float32)})
 
 
-def alone_and_split(subject: Subject) -> tuple[float, Simulation]:
+def alone_and_split(subject: Subject, engine: str = COEXEC) -> tuple[float, Simulation]:
     """Milliseconds on the better processor, and what the splitting policy makes of both."""
-    alone = [
-        simulate(subject, Setup("snapdragon-865", (name,), runs=1))[0].ms for name in ("cpu", "gpu")
-    ]
-    both = Setup("snapdragon-865", ("cpu", "gpu"), policy="operator_split", runs=1)
-    return min(alone), simulate(subject, both)[0]
+    here = Setup("snapdragon-865", ("cpu", "gpu"), engine=engine, runs=1)
+    alone = [simulate(subject, replace(here, processors=(name,)))[0].ms for name in here.processors]
+    return min(alone), simulate(subject, replace(here, policy="operator_split"))[0]
 
 
 def test_splitting_an_operator_pays_from_some_milliseconds_on() -> None:
     """Published: about 1 ms loses to synchronisation, 5 ms and more wins."""
-    alone, split = alone_and_split(convolution(32, 32, 56))
-    assert alone < 1.5
+    alone, split = alone_and_split(convolution(16, 32, 56), STOCK)
+    assert 1 < alone < 1.5
     assert list(split.plan.processors) == ["conv"]  # left whole
-    for sizes in ((64, 128, 112), (512, 512, 14), (1024, 2048, 7)):
+    for engine in (STOCK, COEXEC):
+        for sizes in ((64, 128, 112), (512, 512, 14), (1024, 2048, 7)):
+            alone, split = alone_and_split(convolution(*sizes), engine)
+            assert alone > 5
+            assert split.ms < 0.95 * alone
+            assert len(set(split.plan.processors.values())) == 2
+
+
+def test_the_smaller_an_operator_is_the_less_of_it_splitting_saves() -> None:
+    """One that waits for the GPU while the CPU still computes wins below a millisecond, too."""
+    saved = []
+    for sizes in ((8, 16, 56), (16, 32, 56), (64, 128, 112)):
         alone, split = alone_and_split(convolution(*sizes))
-        assert alone > 5
-        assert split.ms < 0.9 * alone
-        assert len(set(split.plan.processors.values())) == 2
+        saved.append(1 - split.ms / alone)
+    assert saved == sorted(saved)
+    assert saved[0] == pytest.approx(0, abs=0.02)
 
 
 def test_large_maps_are_split_by_rows_and_small_deep_ones_by_channels() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coexec.report.validation_page import POINTS, write_validation_page
-from tests.phones import write_folder
+from tests.phones import CHIPS, write_folder
 from tests.pipeline.command import coexec
 
 pytest.importorskip("sklearn")
@@ -40,8 +40,23 @@ def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
     assert "<script" not in text
     assert '<td class="text">unknown file: left alone</td>' in text
     assert "3 rows of 2 networks" in text
-    assert "nor the size of their inputs: othernet 1, secretnet 2" in text
+    assert "the zoo does not have their layers: othernet 1, secretnet 2" in text
     assert {check["file"] for check in judged["checks"]} == {"notes.txt", "npu_hexagon.csv"}
+
+
+def test_models_chips_and_data_sheets_are_held_out(tmp_path: Path) -> None:
+    """Each in the table, by chip and on the page; the verdict is of the strictest."""
+    data, page = write_folder(tmp_path / "phones"), tmp_path / "v.html"
+    judged = coexec("validate", "--data", data, "--html", page, "--json").record
+    splits = ("as shipped", "models held out", "chips held out", "data sheet alone")
+    assert tuple(dict.fromkeys(score["split"] for score in judged["scores"])) == splits
+    chips = {chip["group"] for chip in judged["chips"] if chip["split"] == splits[-1]}
+    assert chips == set(CHIPS)
+    assert judged["verdict"].startswith("Data sheet alone: ")
+    assert all(score["bias"] > -1 for score in judged["scores"])
+    text = page.read_text()
+    assert "Errors by chip" in text
+    assert text.count("data sheet alone") > 4
 
 
 def test_the_points_of_a_large_plot_are_of_all_chips(tmp_path: Path) -> None:
@@ -56,6 +71,7 @@ def test_the_points_of_a_large_plot_are_of_all_chips(tmp_path: Path) -> None:
         "fitted": "2026-01-31",
         "plots": [{"title": "kernels", "points": points}],
         "scores": [],
+        "chips": [],
         "ratios": [],
         "checks": [],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from coexec.cost.calibration.validate import (
     _folds,
     as_shipped,
     cross_validate,
+    from_data_sheets,
 )
 from coexec.cost.soc.coefficients import read_coefficients, shipped, write_coefficients
 from coexec.cost.soc.trees import Trees
@@ -69,6 +71,32 @@ def test_it_beats_flop_over_peak_on_the_same_rows(by_model: Outcome) -> None:
         if score.group == "all":
             assert score.gain > 2
             assert score.rows == sum(s.dataset == score.dataset for s in by_model.samples)
+
+
+def test_a_chip_known_by_its_data_sheet_has_no_measured_figures(
+    samples: tuple[Sample, ...],
+) -> None:
+    """Whatever was measured on it, as long as the rows of others are the same."""
+    outcome = from_data_sheets(samples, lambda name: None)
+    assert outcome is not None
+    assert len(outcome.samples) == len(samples)
+    soc = find_soc("snapdragon-710")
+    assert soc.gpu is not None
+    other = replace(soc, gpu=replace(soc.gpu, sustained_share=0.01, kernel_us=1.0))
+    moved = [replace(s, soc=other) if s.soc.name == other.name else s for s in samples]
+    again = from_data_sheets(moved, lambda name: None)
+    assert again is not None
+    held_out = [sample.soc.name == other.name for sample in samples]
+    np.testing.assert_allclose(again.predicted[held_out], outcome.predicted[held_out])
+    mean = next(s for s in outcome.of_chip("snapdragon-710") if s.dataset == "gpu_ops_tflite").mape
+    assert 0 < mean < 1
+
+
+def test_data_sheets_are_not_compared_where_one_chip_was_measured(
+    samples: tuple[Sample, ...],
+) -> None:
+    alone = [sample for sample in samples if sample.soc.name == "snapdragon-855"]
+    assert from_data_sheets(alone, lambda name: None) is None
 
 
 @pytest.mark.parametrize("split", [BY_MODEL, BY_SOC])
@@ -141,8 +169,6 @@ def test_known_networks_have_the_arithmetic_of_their_papers() -> None:
         "VGG16": 15.5,
         "ResNet18": 1.81,
         "ResNet50": 4.1,
-        "ResNeXt50": 4.25,
-        "ResNeXt101": 16.5,
     }
     for name, expected in giga.items():
         macs = sum(layer.flop for layer in layers_of(name, 224)) / 2e9
@@ -205,13 +231,10 @@ def test_bad_rows_are_named(tmp_path: Path) -> None:
     path = write_folder(tmp_path) / "gpu_ops_tflite.csv"
     text = path.read_text()
     path.write_text(text.replace("CONV_2D,", "SORT,", 1))
-    with pytest.raises(UsageError, match=r"line 2: operation 'SORT'; known: CONV_2D"):
+    with pytest.raises(UsageError, match=r"line 2: operation is 'SORT'; known: CONV_2D"):
         read_folder(tmp_path)
     path.write_text(text.replace("56.0", "big", 1))
     with pytest.raises(UsageError, match=r"line 2: in_hw is 'big'; a number is wanted"):
-        read_folder(tmp_path)
-    path.write_text(text.replace("snapdragon-855", "toaster", 1))
-    with pytest.raises(UsageError, match=r"unknown machine 'toaster'"):
         read_folder(tmp_path)
 
 

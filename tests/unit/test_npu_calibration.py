@@ -1,40 +1,54 @@
-"""NPUs of which few networks were measured: what one element type tells of another."""
+"""NPUs: names of networks, and what one element type tells of another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from coexec.core.soc_file import find_soc
 from coexec.cost.calibration.fit import fit
-from coexec.cost.calibration.known_networks import RESIDUAL, layers_of
-from coexec.cost.calibration.mobile_networks import MOBILE
+from coexec.cost.calibration.npu import left_out, read_npu
+from coexec.cost.calibration.npu_names import PARTS, WHOLE
 from coexec.cost.calibration.sample import Sample
+from coexec.cost.calibration.zoo_networks import zoo_layers
 from coexec.cost.soc.coefficients import Coefficients
 from coexec.cost.soc.estimate import network_us
 from coexec.cost.soc.limits import limits_of
-from coexec.cost.soc.terms import TIED, terms
+from coexec.cost.soc.npu_terms import NPU_PRIOR, NPU_TERMS, npu_rows
+from coexec.zoo import CATALOG
 
 pytest.importorskip("scipy")
 pytest.importorskip("sklearn")
 
 CHIP = "snapdragon-8-gen-3"
-LAW = np.array([3.0, 0.5, 4.0, 1.5])
-"""Arithmetic, traffic of activations, calls, weights: far from the limits' own proportions."""
+LAW = NPU_PRIOR * np.where(np.arange(len(NPU_TERMS)) % 2, 3.0, 0.6)
+"""Far from the prior's own proportions."""
 SLOWER = {"int8": 1.0, "float16": 1.3}
 NETWORKS = {
-    **{name: make() for name, make in MOBILE.items()},
-    **{name: layers_of(name, 224) for name in RESIDUAL},
+    name: zoo_layers(name)
+    for name in (
+        "quicksrnet_small",
+        "blazeface",
+        "resnet18_224",
+        "mobilenet_v3_small",
+        "efficientnet_b0",
+        "bisenet",
+        "googlenet",
+        "shufflenet_v2",
+        "unet",
+    )
 }
+HEADER = "model_id,component,precision,device,inference_ms,layers_npu\n"
 
 
 def measured(model: str, precision: str) -> Sample:
     soc, calls = find_soc(CHIP), NETWORKS[model]
-    limits = limits_of(soc, "npu", precision)
-    row = np.sum([terms(call, limits, precision) for call in calls], axis=0)
-    us = float(SLOWER[precision] * row @ TIED @ LAW)
+    row = npu_rows(calls, limits_of(soc, "npu", precision), precision).sum(axis=0)
+    us = float(SLOWER[precision] * row @ LAW)
     return Sample("made", model, soc, "npu", precision, "qnn", us, calls)
 
 
@@ -49,8 +63,53 @@ def error(fitted: Coefficients, models: Iterable[str]) -> float:
 
 
 def test_an_element_type_with_few_networks_has_the_proportions_of_the_others() -> None:
-    few = [measured(model, "float16") for model in ("ResNet18", "MnasNet")]
+    few = [measured(model, "float16") for model in ("resnet18_224", "blazeface")]
     others = NETWORKS.keys() - {sample.model for sample in few}
     together = fit([*few, *(measured(model, "int8") for model in NETWORKS)])
-    assert error(together, others) < 0.15
+    assert error(together, others) < 0.35
     assert error(together, others) < 0.9 * error(fit(few), others)
+
+
+def test_one_network_that_takes_ten_times_too_long_hardly_moves_the_others() -> None:
+    samples = [measured(model, "float16") for model in NETWORKS]
+    odd = samples[0]
+    wrong = replace(odd, measured_us=10 * odd.measured_us)
+    others = [sample.model for sample in samples[1:]]
+    assert error(fit([wrong, *samples[1:]]), others) < error(fit(samples), others) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("network", "options"), sorted({*WHOLE.values(), *PARTS.values()}, key=str)
+)
+def test_every_name_means_a_network_of_the_zoo(
+    network: str, options: tuple[tuple[str, float], ...]
+) -> None:
+    assert set(dict(options)) <= set(CATALOG[network].options)
+
+
+def test_rows_of_networks_that_nobody_knows_are_counted_with_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "npu_hexagon.csv"
+    rows = (
+        "mobilenet_v2,MobileNet-v2,float,Samsung Galaxy S24,0.6,104\n"
+        "trocr,TrOCREncoder,float,Samsung Galaxy S24,12.5,467\n"
+        "trocr,Another,float,Samsung Galaxy S24,1.5,400\n"
+        "brand_new,Brand-New,float,Samsung Galaxy S24,1.5,400\n"
+        "mobilenet_v2,MobileNet-v2,float,Some Phone,0.6,104\n"
+    )
+    path.write_text(HEADER + rows, encoding="utf-8")
+    samples, unknown = read_npu(tmp_path)
+    assert [sample.model for sample in samples] == ["mobilenetv2", "trocr_encoder"]
+    assert unknown == 3
+    reasons = [check.note for check in left_out(path, Coefficients())]
+    assert any("brand_new 1, trocr 1" in reason for reason in reasons)
+    assert any("no machine file of Some Phone" in reason for reason in reasons)
+
+
+def test_models_with_the_same_layers_are_one_when_models_are_held_out(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{name},OpusMTEncoder,float,Samsung Galaxy S24,2.5,305\n"
+        for name in ("opus_mt_en_es", "opus_mt_zh_en")
+    )
+    (tmp_path / "npu_hexagon.csv").write_text(HEADER + rows, encoding="utf-8")
+    samples, _ = read_npu(tmp_path)
+    assert {sample.model for sample in samples} == {"opus_mt_encoder"}

@@ -12,6 +12,7 @@ from coexec.core.types import OpCall, TensorType
 from coexec.cost.soc.coefficients import shipped
 from coexec.cost.soc.estimate import ENGINES
 from coexec.cost.soc.limits import limits_of
+from coexec.cost.soc.npu_terms import NPU_TERMS
 from coexec.cost.soc.predict import predict, supports
 from coexec.cost.soc.terms import TERMS
 from coexec.ops.opdef import COEXEC
@@ -151,5 +152,6 @@ def test_shipped_coefficients_fit_this_version_and_say_where_they_are_from() -> 
     for group, levels in fitted.factors.items():
         for factors in levels.values():
             assert (factors >= 0).all()
-            assert len(factors) == len(TERMS) or group.endswith("run")
+            terms = NPU_TERMS if " npu " in group else TERMS
+            assert len(factors) == len(terms) or group.endswith("run")
     assert {name.partition(" ")[0] for name in fitted.errors} & set(ENGINES)

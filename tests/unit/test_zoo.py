@@ -13,13 +13,14 @@ import pytest
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.zoo import CATALOG, build
+from coexec.zoo.published import PUBLISHED
 
 HUGE = {"vgg16_224"}
 """Half a gigabyte of weights: only counted."""
 DEEP = ("resnet50", "densenet121", "inception_v2")
 """Hundreds of nodes: counted, and run once on a small image."""
 
-SMALL = [name for name in CATALOG if name not in HUGE.union(DEEP)]
+SMALL = [name for name in CATALOG if name not in HUGE.union(DEEP, PUBLISHED)]
 
 PUBLISHED_PARAMETERS = {
     # torchvision's models with 1,000 classes

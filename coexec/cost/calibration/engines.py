@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from coexec.cost.calibration.libraries import library
 from coexec.cost.calibration.sample import Sample
-from coexec.cost.soc.engine_mix import WIDTH, mix_levels, mix_of
+from coexec.cost.soc.engine_mix import KINDS, WIDTH, mix_levels, mix_of
+from coexec.cost.soc.workload import DENSE
 
 Numbers = NDArray[np.float64]
 
@@ -27,10 +28,15 @@ SHAPES, SCALE = (0.1, 0.3, 1.0, 3.0), 0.1
 """How many networks off by e the distance e of a factor, or of all together, counts as much as. Of
 the former each engine has the one that predicts best what is held out of the networks to be
 fitted."""
+STIFF = {DENSE: 10.0}
+"""Kinds that are drawn so many times as strongly. A product of one row reads its weights once in
+any engine, and in most networks takes too little to tell its multiple from chance."""
 PARTS = 4
 """Parts of the networks, each held out once, to choose by."""
 FREE = 1e-4
 """The same for an engine's speed as a whole, of which nothing is known beforehand."""
+
+STIFFNESS = np.array([STIFF.get(kind, 1.0) for kind in (*KINDS, "traffic", "calls")])
 
 
 def tells_kinds(samples: Sequence[Sample]) -> list[bool]:
@@ -102,7 +108,7 @@ def fit_mix(table: Numbers, times: Numbers, above: Numbers, scale: float, shape:
     ``shape`` that of each one's distance from the others.
     """
     rows, logs, count = table * above, np.log(times), len(above)
-    pull = np.diag(np.sqrt([scale, *[shape] * count]))
+    pull = np.diag(np.sqrt([scale, *(shape * STIFFNESS)]))
 
     def residuals(steps: Numbers) -> Numbers:
         return np.concatenate([np.log(rows @ np.exp(steps[1:])) + steps[0] - logs, pull @ steps])

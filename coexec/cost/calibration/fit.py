@@ -15,8 +15,9 @@ from coexec.base.errors import UsageError
 from coexec.cost.calibration.engines import fit_mixes, tells_kinds
 from coexec.cost.calibration.least_squares import fit_factors
 from coexec.cost.calibration.libraries import library
+from coexec.cost.calibration.npu_fit import fit_npu, npu_row
 from coexec.cost.calibration.sample import Sample
-from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
+from coexec.cost.soc.coefficients import Coefficients, levels
 from coexec.cost.soc.estimate import LIKE, RUN, calls_us, mixable, network_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
@@ -36,6 +37,9 @@ GENERAL_TREES = {
     "max_leaf_nodes": 15,
     "min_samples_leaf": 40,
 }
+FAMILY_TREES = GENERAL_TREES | {"min_samples_leaf": 20}
+FAMILY = 1
+"""Place of a GPU's family among its levels."""
 OWN_TREES = {"n_estimators": 60, "learning_rate": 0.2, "max_leaf_nodes": 15, "min_samples_leaf": 5}
 ENOUGH = 100
 """Fewer samples than that cannot tell all terms apart."""
@@ -56,6 +60,12 @@ class Memory:
             limits = limits_of(sample.soc, sample.processor, sample.precision)
             rows = [terms(call, limits, sample.precision) for call in sample.calls]
             self.terms[id(sample)] = np.sum(rows, axis=0)
+        return self.terms[id(sample)]
+
+    def npu_row(self, sample: Sample) -> Numbers:
+        """As :meth:`terms_of`, of a sample on an NPU."""
+        if id(sample) not in self.terms:
+            self.terms[id(sample)] = npu_row(sample)
         return self.terms[id(sample)]
 
     def part(self, name: str, samples: Sequence[Sample], make: Callable[[], Fitted]) -> Fitted:
@@ -84,6 +94,13 @@ def fit(samples: Sequence[Sample], memory: Memory | None = None) -> Coefficients
         trees[TREES] = memory.part("trees", kernels, lambda: _fit_trees(kernels))
     wholes = [sample for sample in samples if sample.whole and sample.engine == LIKE[sample.kind]]
     others = [sample for sample in samples if sample.whole and sample.engine != LIKE[sample.kind]]
+    # A multiple of an engine that nothing is known of on this kind of processor says nothing; of
+    # GPUs without measured kernels there still is the roofline.
+    known = {sample.kind for sample in wholes} | {"gpu"}
+    others = [sample for sample in others if sample.kind in known]
+    used = [*kernels, *wholes, *others]
+    if not used:
+        raise UsageError(f"no measurements to fit: of {' and '.join(LIKE.values())} there are none")
     factors = _fit_processors(wholes, memory)
     if kernels:
         factors |= _fit_runs(Coefficients(trees=trees), wholes)
@@ -91,7 +108,7 @@ def fit(samples: Sequence[Sample], memory: Memory | None = None) -> Coefficients
     telling = tells_kinds(others)
     mixed = [sample for sample, tells in zip(others, telling, strict=True) if tells]
     single = [sample for sample, tells in zip(others, telling, strict=True) if not tells]
-    counts = Counter(sample.group for sample in samples)
+    counts = Counter(sample.group for sample in used)
     return replace(
         fitted,
         mixes=fit_mixes(mixed, partial(_mix_row, fitted)),
@@ -106,7 +123,9 @@ def _fit_processors(wholes: Sequence[Sample], memory: Memory) -> dict[str, Level
     kinds = _grouped(wholes, lambda sample: sample.kind)
     for group, members in _grouped(wholes, lambda sample: sample.group).items():
         kin = kinds[members[0].kind]
-        if members[0].kind != "gpu":
+        if members[0].kind == "npu":
+            found[group] = memory.part(group, kin, partial(_fit_npu, members, kin, memory))
+        elif members[0].kind != "gpu":
             found[group] = memory.part(group, kin, partial(_fit_terms, members, kin, memory))
     return found
 
@@ -125,6 +144,11 @@ def _fit_terms(members: Sequence[Sample], kin: Sequence[Sample], memory: Memory)
     shared = fit_factors(whole, times, limits, STRENGTHS[0])
     tied = _fit_levels(members, table @ TIED, shared)
     return {level: TIED @ factors for level, factors in tied.items()}
+
+
+def _fit_npu(members: Sequence[Sample], kin: Sequence[Sample], memory: Memory) -> Levels:
+    rows, kin_rows = (np.array([memory.npu_row(s) for s in each]) for each in (members, kin))
+    return fit_npu(members, rows, kin, kin_rows)
 
 
 def _fit_runs(fitted: Coefficients, wholes: Sequence[Sample]) -> dict[str, Levels]:
@@ -192,16 +216,27 @@ def _fit_levels(
 
 
 def _fit_trees(kernels: Sequence[Sample]) -> dict[str, Trees]:
-    """What a kernel's shape does to its time on any chip, then on each chip beyond that."""
+    """What a kernel's shape does to its time on any chip, in each family, on each chip.
+
+    Each is fitted to what is left of those before. Of what sets a family of n chips apart, n / (n +
+    1) is believed: the mean of all chips counts as one more.
+    """
     rooflines = np.array([_roofline(sample) for sample in kernels])
     rows = np.array([shape_features(sample.calls[0]) for sample in kernels])
     residual = np.log([sample.measured_us for sample in kernels]) - np.log(rooflines)
-    found = {GENERAL: _train(rows, residual, GENERAL_TREES)}
-    residual = residual - found[GENERAL].predict(rows)
-    for soc in sorted({sample.soc.name for sample in kernels}):
-        own = np.array([sample.soc.name == soc for sample in kernels])
-        if own.sum() >= LEAST_KERNELS:
-            found[f"{soc} gpu"] = _train(rows[own], residual[own], OWN_TREES)
+    found: dict[str, Trees] = {}
+    names = [levels(sample.soc, sample.processor) for sample in kernels]
+    for depth, options in enumerate((GENERAL_TREES, FAMILY_TREES, OWN_TREES)):
+        for name in sorted({each[depth] for each in names}):
+            own = np.array([each[depth] == name for each in names])
+            if own.sum() < LEAST_KERNELS and depth:
+                continue
+            trees = _train(rows[own], residual[own], options)
+            if depth == FAMILY:
+                chips = len({each[-1] for each in names if each[depth] == name})
+                trees = trees.scaled(chips / (chips + 1))
+            residual[own] -= trees.predict(rows[own])
+            found[name] = trees
     return found
 
 

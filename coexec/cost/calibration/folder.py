@@ -11,6 +11,7 @@ from coexec.cost.calibration import frameworks, kernels, networks, npu, training
 from coexec.cost.calibration.sample import Sample
 
 READERS = {
+    kernels.DATASET: kernels.read_kernels,
     networks.DATASET: networks.read_networks,
     npu.DATASET: npu.read_npu,
     "other engines": frameworks.read_frameworks,
@@ -51,13 +52,19 @@ def read_folder(folder: Path) -> Measurements:
     """
     if not folder.is_dir():
         raise UsageError(f"--data {folder} is no folder")
-    samples = kernels.read_kernels(folder)
-    skipped = {}
+    samples: list[Sample] = []
+    skipped: dict[str, int] = {}
     for name, read in READERS.items():
         found, unknown = read(folder)
         samples += found
         if unknown:
             skipped[name] = unknown
+    if not samples and skipped:
+        rows = ", ".join(f"{count} rows of {name}" for name, count in skipped.items())
+        raise UsageError(
+            f"--data {folder}: no row can be used: {rows} are of networks or chips that nothing is "
+            f"known of, or have no time; shapes of networks come from {kernels.DATASET}.csv"
+        )
     if not samples:
         raise UsageError(
             f"--data {folder} has no measurements that can be used; files are looked for by name, "

@@ -101,7 +101,8 @@ def _ncnn(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None
     name = row.text("model").lower()
     model = _network(name.removesuffix("_int8"), NETWORKS)
     soc = _named_chip(row.text("device"))
-    if model not in shapes or soc is None:
+    time_ms = row.time("avg_ms")
+    if model not in shapes or soc is None or time_ms is None:
         return None
     gpu = row.number("gpu_device") >= 0
     # Where cores have products in float16, ncnn computes networks of floats in it.
@@ -109,8 +110,7 @@ def _ncnn(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None
     precision = "int8" if name.endswith("_int8") else floats
     threads, powersave = int(row.number("num_threads")), int(row.number("powersave"))
     processor = "gpu" if gpu else ncnn_cores(soc, threads, powersave)
-    measured = row.number("avg_ms") * 1e3
-    return Sample(NCNN, model, soc, processor, precision, "ncnn", measured, shapes[model])
+    return Sample(NCNN, model, soc, processor, precision, "ncnn", time_ms * 1e3, shapes[model])
 
 
 def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
@@ -121,7 +121,10 @@ def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample |
     precision = {"fp32": "float32", "fp16": "float16", "fp16?": "float16", "int8": "int8"}.get(
         row.text("precision")
     )
-    if model not in shapes or soc is None or precision is None or kind not in {"cpu", "gpu"}:
+    time_ms = row.time("latency_ms")
+    if model not in shapes or soc is None or precision is None or time_ms is None:
+        return None
+    if kind not in {"cpu", "gpu"}:
         return None
     if kind == "cpu" and "falls back" in row.text("note"):
         precision = "float32"
@@ -129,19 +132,19 @@ def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample |
     processor = "gpu" if kind == "gpu" else fastest_cores(soc, int(threads[0]) if threads else 1)
     # The same name as the engine whose kernels are the reference would mix up the two.
     engine = row.text("framework").split()[0].lower().replace("tflite", "tflite-published")
-    measured = row.number("latency_ms") * 1e3
-    return Sample(TABLES, model, soc, processor, precision, engine, measured, shapes[model])
+    return Sample(TABLES, model, soc, processor, precision, engine, time_ms * 1e3, shapes[model])
 
 
 def _mace(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
     calls = shapes.get(CODL_NETWORKS.get(row.text("model"), ""))
     soc = _chip(row.text("soc"))
-    if calls is None or soc is None:
+    time_ms = row.time("latency_ms")
+    if calls is None or soc is None or time_ms is None:
         return None
     gpu = row.text("method").endswith("GPU")
     processor = "gpu" if gpu else fastest_cores(soc, FAST_CORES)
-    measured = row.number("latency_ms") * 1e3
-    return Sample(MACE, row.text("model"), soc, processor, "float32", "mace", measured, calls)
+    model = row.text("model")
+    return Sample(MACE, model, soc, processor, "float32", "mace", time_ms * 1e3, calls)
 
 
 def _codl_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coexec.base.errors import UsageError
-from coexec.core.soc_file import find_soc
+from coexec.core.soc_file import find_soc, knows_soc
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.workload import (
@@ -38,29 +37,18 @@ OPERANDS = ("_add_", "_mul_")
 """Parts of a fused kernel's name that stand for an operator with another tensor."""
 
 
-def read_kernels(folder: Path) -> list[Sample]:
-    """One sample for each row; none where the folder has no such file.
+def read_kernels(folder: Path) -> tuple[list[Sample], int]:
+    """Samples, and how many rows are of chips that nothing is known of, or have no time.
 
     Raises:
-        UsageError: the file is damaged, or names an unknown chip or operation.
+        UsageError: the file is damaged, or names an unknown operation.
     """
     path = folder / f"{DATASET}.csv"
     if not path.exists():
-        return []
-    return [
-        Sample(
-            DATASET,
-            row.text("model"),
-            find_soc(row.text("soc")),
-            "gpu",
-            "float16",
-            "tflite",
-            row.number("latency_us"),
-            (_workload(row),),
-            whole=False,
-        )
-        for row in read_rows(path, COLUMNS)
-    ]
+        return [], 0
+    found = [_sample(row) for row in read_rows(path, COLUMNS)]
+    samples = [sample for sample in found if sample is not None]
+    return samples, len(found) - len(samples)
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:
@@ -74,12 +62,21 @@ def read_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:
     return {model: tuple(calls.values()) for model, calls in found.items()}
 
 
+def _sample(row: Row) -> Sample | None:
+    model, soc, time = row.text("model"), row.text("soc"), row.time("latency_us")
+    calls = (_workload(row),)
+    if time is None or not knows_soc(soc) or find_soc(soc).gpu is None:
+        return None
+    return Sample(
+        DATASET, model, find_soc(soc), "gpu", "float16", "tflite", time, calls, whole=False
+    )
+
+
 def _workload(row: Row) -> Workload:
     """Sizes of a row; what its file leaves out (``-``) follows from the operation."""
     operation = row.text("operation")
     if operation not in FAMILY:
-        known = ", ".join(FAMILY)
-        raise UsageError(f"{row.path}, line {row.line}: operation {operation!r}; known: {known}")
+        raise row.error("operation", f"known: {', '.join(FAMILY)}")
     family = FAMILY[operation]
     inputs, outputs = row.number("in_c"), row.number("out_c", 1)
     side, out_side = row.number("in_hw", 1), row.number("out_hw", 1)

@@ -1,8 +1,7 @@
 """Layers of networks from their papers, for rows of measurements that only name them.
 
-AlexNet (Krizhevsky, 2014), VGG (Simonyan, Zisserman, 2014), ResNet (He et al., 2015), ResNeXt (Xie
-et al., 2016), Wide ResNet (Zagoruyko, Komodakis, 2016). Normalisation and activation are fused into
-convolutions, as engines do; pooling takes no time worth a row.
+AlexNet (Krizhevsky, 2014), VGG (Simonyan, Zisserman, 2014), ResNet (He et al., 2015). Normalisation
+and activation are fused into convolutions, as engines do; pooling takes no time worth a row.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from coexec.cost.soc.workload import CONV, DENSE, GROUPED, Workload
+from coexec.cost.soc.workload import CONV, DENSE, Workload
 
 VGG = {
     "VGG11": "64 M 128 M 256 256 M 512 512 M 512 512 M",
@@ -25,24 +24,16 @@ SMALL = 64
 
 @dataclass(frozen=True)
 class Residual:
-    """A residual network: blocks of each stage; ``expansion`` 1 has two 3 x 3 convolutions.
-
-    With ``expansion`` 4, ``width`` is that of the first stage's 3 x 3 convolution in ``groups``.
-    """
+    """A residual network: blocks of each stage; ``expansion`` 1 has two 3 x 3 convolutions."""
 
     blocks: tuple[int, int, int, int]
     expansion: int = 1
-    width: int = 64
-    groups: int = 1
 
 
 RESIDUAL = {
     "ResNet18": Residual((2, 2, 2, 2)),
     "ResNet34": Residual((3, 4, 6, 3)),
     "ResNet50": Residual((3, 4, 6, 3), 4),
-    "ResNeXt50": Residual((3, 4, 6, 3), 4, 128, 32),
-    "ResNeXt101": Residual((3, 4, 23, 3), 4, 256, 32),
-    "WideResNet50": Residual((3, 4, 6, 3), 4, 128),
 }
 
 
@@ -103,32 +94,29 @@ def _block(
     network: Residual, stage: int, sides: tuple[int, int], channels: int, batch: int
 ) -> Iterator[Workload]:
     """``sides`` before and after: the 3 x 3 convolution has the stride."""
-    width, (before, side) = network.width << stage, sides
+    width, (before, side) = 64 << stage, sides
     if network.expansion == 1:
         yield convolution(batch, side, channels, width, 3)
         yield convolution(batch, side, width, width, 3)
         return
     yield convolution(batch, before, channels, width, 1)
-    yield convolution(batch, side, width, width, 3, network.groups)
-    yield convolution(batch, side, width, (64 << stage) * network.expansion, 1)
+    yield convolution(batch, side, width, width, 3)
+    yield convolution(batch, side, width, width * network.expansion, 1)
 
 
-def convolution(
-    batch: int, side: int, inputs: int, outputs: int, kernel: int, groups: int = 1
-) -> Workload:
+def convolution(batch: int, side: int, inputs: int, outputs: int, kernel: int) -> Workload:
     """A convolution whose output is ``side`` x ``side``; its input counts as of the same size."""
     pixels = batch * side * side
     return Workload(
-        family=GROUPED if groups > 1 else CONV,
-        flop=2.0 * pixels * inputs // groups * outputs * kernel**2,
+        family=CONV,
+        flop=2.0 * pixels * inputs * outputs * kernel**2,
         in_elements=pixels * inputs,
         out_elements=pixels * outputs,
-        weights=kernel**2 * inputs // groups * outputs,
+        weights=kernel**2 * inputs * outputs,
         out_pixels=pixels,
         in_channels=inputs,
         out_channels=outputs,
         kernel=kernel,
-        groups=groups,
     )
 
 

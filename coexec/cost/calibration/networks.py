@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from coexec.base.errors import UsageError
+from coexec.base.errors import ProcessorError
 from coexec.core.soc import Soc
-from coexec.core.soc_file import find_soc
+from coexec.core.soc_file import find_soc, knows_soc
 from coexec.cost.calibration.kernels import read_shapes
 from coexec.cost.calibration.sample import PRECISIONS, Sample
 from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.soc.workload import Workload
 
 DATASET = "e2e_tflite"
 COLUMNS = ("model", "soc", "proc", "cores", "precision", "mean_us")
@@ -18,36 +20,31 @@ PART = re.compile(r"(\d+)(large|med|small)")
 
 
 def read_networks(folder: Path) -> tuple[list[Sample], int]:
-    """Samples, and how many rows are of networks whose shapes the folder does not have.
+    """Samples, and how many rows are of networks or chips that nothing is known of, or timeless.
+
+    Shapes of networks come from the folder's kernels.
 
     Raises:
-        UsageError: the file is damaged, or names an unknown chip, mix of cores or element type.
+        UsageError: the file is damaged, or names an unknown mix of cores or element type.
     """
     path = folder / f"{DATASET}.csv"
     if not path.exists():
         return [], 0
     shapes = read_shapes(folder)
-    rows = list(read_rows(path, COLUMNS))
-    known = [row for row in rows if row.text("model") in shapes]
-    samples = []
-    for row in known:
-        soc, precision = find_soc(row.text("soc")), row.text("precision")
-        if precision not in PRECISIONS:
-            raise _error(row, "precision", f"known: {', '.join(PRECISIONS)}")
-        calls = shapes[row.text("model")]
-        samples.append(
-            Sample(
-                DATASET,
-                row.text("model"),
-                soc,
-                _processor(row, soc),
-                PRECISIONS[precision],
-                "tflite",
-                row.number("mean_us"),
-                calls,
-            )
-        )
-    return samples, len(rows) - len(known)
+    found = [_sample(row, shapes) for row in read_rows(path, COLUMNS)]
+    samples = [sample for sample in found if sample is not None]
+    return samples, len(found) - len(samples)
+
+
+def _sample(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
+    model, precision, time = row.text("model"), row.text("precision"), row.time("mean_us")
+    if precision not in PRECISIONS:
+        raise row.error("precision", f"known: {', '.join(PRECISIONS)}")
+    if time is None or model not in shapes or not knows_soc(row.text("soc")):
+        return None
+    soc = find_soc(row.text("soc"))
+    processor, element = _processor(row, soc), PRECISIONS[precision]
+    return Sample(DATASET, model, soc, processor, element, "tflite", time, shapes[model])
 
 
 def _processor(row: Row, soc: Soc) -> str:
@@ -57,12 +54,13 @@ def _processor(row: Row, soc: Soc) -> str:
     cores = row.text("cores")
     parts = PART.findall(cores)
     if "".join(count + name for count, name in parts) != cores or not parts:
-        raise _error(row, "cores", "write a mix as 1large3med")
+        raise row.error("cores", "write a mix as 1large3med")
     names = {each.name for each in soc.clusters}
     large = "prime" if "prime" in names else "big"
     cluster = {"large": large, "med": "big", "small": "little"}
-    return "cpu:" + "+".join(f"{count}{cluster[name]}" for count, name in parts)
-
-
-def _error(row: Row, column: str, wanted: str) -> UsageError:
-    return UsageError(f"{row.path}, line {row.line}: {column} is {row.text(column)!r}; {wanted}")
+    processor = "cpu:" + "+".join(f"{count}{cluster[name]}" for count, name in parts)
+    try:
+        soc.cores(processor)
+    except ProcessorError as error:
+        raise row.error("cores", str(error)) from error
+    return processor

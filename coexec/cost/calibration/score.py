@@ -21,7 +21,8 @@ Numbers = NDArray[np.float64]
 class Score:
     """Shares are parts of 1. ``tau`` is NaN where no network was measured on two processors.
 
-    ``mape`` is the mean absolute relative error; ``baseline_mape`` that of FLOP over peak.
+    ``mape`` is the mean absolute relative error; ``baseline_mape`` that of FLOP over peak. ``bias``
+    is the median of predicted over measured, less 1.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class Score:
     within_10: float
     within_20: float
     baseline_mape: float
+    bias: float
     tau: float = float("nan")
 
     @property
@@ -50,7 +52,8 @@ def score(
 ) -> Score:
     """Errors of one set of predictions, and of the baseline on the same samples."""
     measured = np.array([sample.measured_us for sample in samples])
-    errors = np.abs(predicted / measured - 1)
+    signed = predicted / measured - 1
+    errors = np.abs(signed)
     return Score(
         dataset,
         split,
@@ -60,6 +63,7 @@ def score(
         float((errors <= 0.1).mean()),
         float((errors <= 0.2).mean()),
         float(np.abs(baseline / measured - 1).mean()),
+        float(np.median(signed)),
         ranking(samples, predicted),
     )
 

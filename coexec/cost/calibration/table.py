@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from coexec.base.errors import UsageError
 
-NOTHING = frozenset({"", "-", "nan"})
-"""Marks of a figure that a row does not have."""
+NOTHING = frozenset({"", "-", "nan", "na", "n/a", "none", "null"})
+"""Marks of a figure that a row does not have, in any case of letters."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,39 @@ class Row:
         return self.values[column].strip()
 
     def number(self, column: str, default: float | None = None) -> float:
-        """A number; ``default`` where the row has none.
+        """A finite number; ``default`` where the row has none.
 
         Raises:
             UsageError: no number, and no default.
         """
         text = self.text(column)
-        if text in NOTHING and default is not None:
+        if text.lower() in NOTHING and default is not None:
             return default
         try:
-            return float(text)
+            value = float(text)
         except ValueError as error:
-            where = f"{self.path}, line {self.line}"
-            raise UsageError(f"{where}: {column} is {text!r}; a number is wanted") from error
+            raise self.error(column, "a number is wanted") from error
+        if not math.isfinite(value):
+            raise self.error(column, "a finite number is wanted")
+        return value
+
+    def time(self, column: str) -> float | None:
+        """A measured time; None where the row has none: nothing was measured.
+
+        Raises:
+            UsageError: no number above 0.
+        """
+        if self.text(column).lower() in NOTHING:
+            return None
+        value = self.number(column)
+        if value <= 0:
+            raise self.error(column, "a time above 0 is wanted")
+        return value
+
+    def error(self, column: str, wanted: str) -> UsageError:
+        """That a value is wrong: where it stands, what it is, and what is wanted."""
+        where = f"{self.path}, line {self.line}"
+        return UsageError(f"{where}: {column} is {self.text(column)!r}; {wanted}")
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
@@ -47,7 +68,7 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> Iterator[Row]:
         UsageError: unreadable, or a column is missing.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:

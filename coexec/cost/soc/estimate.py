@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coexec.base.errors import UsageError
 from coexec.core.soc import Soc
-from coexec.cost.soc.coefficients import GENERAL, Coefficients, levels
+from coexec.cost.soc.coefficients import Coefficients, levels
 from coexec.cost.soc.engine_mix import Mixable, mix_levels, mix_of, without_groups
 from coexec.cost.soc.engine_profile import COEXEC, QNN, STOCK_MNN, TFLITE, call_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
+from coexec.cost.soc.npu_terms import NPU_CALLS, npu_rows
 from coexec.cost.soc.terms import CALLS, run_terms, terms
 from coexec.cost.soc.workload import Workload
 
@@ -50,9 +52,12 @@ def calls_us(
     else:
         group = fitted_group(coefficients, kind, precision)
         fitted = coefficients.factors_for(group, levels(soc, processor))
-        parts = np.array([terms(call, limits, precision) * fitted for call in calls])
+        if kind == "npu":
+            parts = npu_rows(calls, limits, precision) * fitted
+        else:
+            parts = np.array([terms(call, limits, precision) * fitted for call in calls])
         parts = parts.reshape(len(calls), len(fitted))
-        called = parts[:, CALLS]
+        called = parts[:, NPU_CALLS if kind == "npu" else CALLS]
         kernels = parts.sum(axis=1) - called
     # A fit knows nothing of physics: no call is faster than the peak of its processor.
     least = np.array([call.flop / limits.peak_gflops / 1e3 for call in calls])
@@ -145,13 +150,43 @@ def fitted_group(coefficients: Coefficients, kind: str, precision: str) -> str:
 def _gpu_us(
     coefficients: Coefficients, soc: Soc, precision: str, calls: Sequence[Workload]
 ) -> NDArray[np.float64]:
-    """Roofline of each call times what the trees say of its shape, on any chip and on this one."""
+    """The longest of a call and of its halves, quarters ... in pixels.
+
+    Trees know steps, not slopes: beyond what was measured a call could take less than its half.
+    """
+    parts = [list(_halves(call)) for call in calls]
+    flat = [part for each in parts for part in each]
+    times = _tree_us(coefficients, soc, precision, flat)
+    starts = np.cumsum([0, *(len(each) for each in parts)])[:-1]
+    longest: NDArray[np.float64] = np.maximum.reduceat(times, starts) if calls else times
+    return longest
+
+
+def _halves(call: Workload) -> Iterator[Workload]:
+    """The call, and those of the same kernels for half of its pixels each time."""
+    share = 1.0
+    while share == 1 or share * call.out_pixels >= 1:
+        yield replace(
+            call,
+            flop=share * call.flop,
+            in_elements=share * call.in_elements,
+            out_elements=share * call.out_elements,
+            others=share * call.others,
+            out_pixels=share * call.out_pixels,
+        )
+        share /= 2
+
+
+def _tree_us(
+    coefficients: Coefficients, soc: Soc, precision: str, calls: Sequence[Workload]
+) -> NDArray[np.float64]:
+    """Roofline of each call times what the trees say of its shape, on any chip to on this one."""
     limits = limits_of(soc, "gpu", precision)
     roofline = np.array([gpu_roofline_us(call, limits, soc, precision) for call in calls])
     trees = coefficients.trees.get(f"{TFLITE} gpu", {})
     rows = np.array([shape_features(call) for call in calls])
     residual = np.zeros(len(calls))
-    for level in (GENERAL, f"{soc.name} gpu"):
+    for level in levels(soc, "gpu"):
         if level in trees and len(calls):
             residual += trees[level].predict(rows)
     return roofline * np.exp(residual)

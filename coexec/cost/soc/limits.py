@@ -16,7 +16,7 @@ class Limits:
 
     ``peak_gflops`` is the nominal peak, ``gflops`` what tuned kernels sustain of it,
     ``core_gflops`` and ``core_gbps`` what its fastest core does (a single thread), ``units`` how
-    many work-items keep a GPU busy.
+    many work-items keep a GPU busy, ``tcm_bytes`` what an NPU has of memory beside its units.
     """
 
     kind: str
@@ -29,6 +29,7 @@ class Limits:
     dispatch: Latency
     sync: Latency
     active_mw: float
+    tcm_bytes: float = 0.0
 
 
 def limits_of(soc: Soc, processor: str, precision: str) -> Limits:
@@ -102,4 +103,5 @@ def _npu(soc: Soc, precision: str) -> Limits:
         dispatch=soc.latency.npu_dispatch,
         sync=soc.latency.npu_switch,
         active_mw=npu.step_mw[-1],
+        tcm_bytes=npu.tcm_kib * 1024,
     )

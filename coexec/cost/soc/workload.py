@@ -21,6 +21,8 @@ CONVOLUTIONS = frozenset(
 PRODUCTS = frozenset({"Gemm", "MatMul", "Einsum", "Attention"})
 POOLS = frozenset({"MaxPool", "AveragePool", "coexec::MaxPoolGrad", "coexec::AveragePoolGrad"})
 REDUCTIONS = ("Reduce", "GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax", "ArgM")
+INPUT, OUTPUT, ATTENTION = "Input", "Output", "product of activations"
+"""What brings the images of a run into an engine's own order and back; one kind of MatMul."""
 MOVEMENTS = frozenset({"Concat", "Split", "Transpose", "Slice", "Pad", "Gather", "Tile", "Expand"})
 
 
@@ -30,7 +32,8 @@ class Workload:
 
     A product of (M, K) and (K, N) has ``out_pixels`` M, ``in_channels`` K and ``out_channels`` N.
     ``weights`` is the second operand, ``others`` further operands that are read element by element
-    of the output (a fused addition).
+    of the output (a fused addition). ``op`` is the operator's name where it is known, or
+    :data:`INPUT` or :data:`OUTPUT`.
     """
 
     family: str
@@ -45,6 +48,7 @@ class Workload:
     kernel: float = 1.0
     stride: float = 1.0
     groups: float = 1.0
+    op: str = ""
 
     @property
     def elements(self) -> float:
@@ -65,7 +69,9 @@ def workload(call: OpCall) -> Workload:
     work = opdef(call).work(call)
     outputs = sum(kind.size for kind in call.outputs if kind is not None)
     inputs = sum(kind.size for kind in call.inputs if kind is not None)
-    return Workload(_family(call), work.flop, inputs, outputs, out_pixels=outputs)
+    if call.op_type == "Gather":
+        inputs = outputs  # of a table, the rows that are picked
+    return Workload(_family(call), work.flop, inputs, outputs, out_pixels=outputs, op=call.op_type)
 
 
 def _family(call: OpCall) -> str:
@@ -93,6 +99,7 @@ def _convolution(call: OpCall) -> Workload:
         kernel=prod(g.kernel) ** (1 / max(len(g.kernel), 1)),
         stride=max(g.strides, default=1),
         groups=g.group,
+        op=call.op_type,
     )
 
 
@@ -112,7 +119,13 @@ def _product(call: OpCall) -> Workload:
         out_pixels=rows,
         in_channels=work.flop / max(2 * out, 1),
         out_channels=columns,
+        op=ATTENTION if len(operands) > 1 and _batched(call) else call.op_type,
     )
+
+
+def _batched(call: OpCall) -> bool:
+    """A product whose second operand has a matrix for each of the first's, as attention has."""
+    return call.identifier == "MatMul" and call.input(1).rank > 2
 
 
 def precision_of(call: OpCall) -> str:

@@ -1,0 +1,109 @@
+"""Layers of networks as the zoo builds them, for rows of measurements that only name them.
+
+Normalisation and activation behind a convolution count as parts of it, as engines fuse them, and so
+do the bias of a product and the scale of attention's scores; views move nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx_ir as ir
+
+from coexec.core.types import OpCall, TensorType
+from coexec.cost.soc.workload import INPUT, MOVE, OUTPUT, Workload, workload
+from coexec.ops.node import attributes_of, constant_of, set_type, type_of, version_of
+from coexec.ops.table import opdef
+from coexec.zoo.catalog import CATALOG
+
+Options = tuple[tuple[str, float], ...]
+FREE = frozenset({"Constant", "Identity", "Dropout"})
+FUSED = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid"})
+"""Activations that become a part of what they follow."""
+FUSING = frozenset({"Conv", "ConvTranspose", "Gemm", "Add", "BatchNormalization"})
+
+
+@cache
+def zoo_layers(name: str, options: Options = ()) -> tuple[Workload, ...]:
+    """Layers of a network of the zoo for one image, between its input and its output."""
+    model = CATALOG[name].builder(1, CATALOG[name].classes, **dict(options))
+    found = [each for each in map(_layer, model.graph) if each is not None]
+    source, result = model.graph.inputs[0], model.graph.outputs[0]
+    return (_boundary(source, INPUT), *found, _boundary(result, OUTPUT))
+
+
+def _layer(node: ir.Node) -> Workload | None:
+    """What a node computes, once its results are typed; ``None`` if it takes no time of its own."""
+    call = _typed(node)
+    for value, kind in zip(node.outputs, call.outputs, strict=True):
+        if kind is not None:
+            set_type(value, kind)
+    if node.op_type in FREE or opdef(call).view or _part_of_another(node):
+        return None
+    return workload(call)
+
+
+def _typed(node: ir.Node) -> OpCall:
+    """The call with its types; of operands only constants have values, parameters do not."""
+    inputs = tuple(None if value is None else type_of(value) for value in node.inputs)
+    constants = {
+        place: array
+        for place, value in enumerate(node.inputs)
+        if value is not None and value.producer() is not None
+        if (array := constant_of(value)) is not None
+    }
+    call = OpCall(
+        node.op_type,
+        inputs,
+        attributes_of(node),
+        constants=constants,
+        domain=node.domain,
+        version=version_of(node),
+        name=node.name or "",
+        output_count=len(node.outputs),
+    )
+    return opdef(call).typed(call)
+
+
+def _part_of_another(node: ir.Node) -> bool:
+    source = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if source is None:
+        return False
+    if node.op_type in FUSED:
+        return source.op_type in FUSING
+    if node.op_type == "BatchNormalization":
+        return source.op_type in {"Conv", "ConvTranspose"}
+    if node.op_type == "Add":
+        other = node.inputs[1]
+        return source.op_type == "MatMul" and other is not None and other.is_initializer()
+    return node.op_type == "Mul" and (_gates_itself(node, source) or _scales(node, source))
+
+
+def _gates_itself(node: ir.Node, source: ir.Node) -> bool:
+    """x times its own sigmoid, behind a convolution."""
+    gate = node.inputs[1].producer() if node.inputs[1] is not None else None
+    same = gate is not None and gate.op_type == "Sigmoid" and gate.inputs[0] is node.inputs[0]
+    return same and source.op_type in FUSING
+
+
+def _scales(node: ir.Node, source: ir.Node) -> bool:
+    """A product times a number."""
+    factor = node.inputs[1]
+    return source.op_type == "MatMul" and factor is not None and type_of(factor).size == 1
+
+
+def _boundary(value: ir.Value, op: str) -> Workload:
+    """The image that goes in, or the result that comes out."""
+    kind: TensorType = type_of(value)
+    channels = kind.shape[1] if kind.rank > 3 else kind.shape[-1]
+    pixels = kind.size / max(channels, 1)
+    return Workload(
+        MOVE,
+        0.0,
+        kind.size,
+        kind.size,
+        out_pixels=pixels,
+        in_channels=channels,
+        out_channels=channels,
+        op=op,
+    )

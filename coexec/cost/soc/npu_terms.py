@@ -1,0 +1,148 @@
+"""Parts of a call's time on an NPU: the columns of an additive model of its own.
+
+A matrix unit works on blocks of 32 channels while weights, and maps that the memory beside it
+(``tcm_bytes``) does not hold, come from DRAM: of both the longer one counts. Vector units do all
+other operators. The image of a run is brought into an order of blocks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coexec.cost.soc.limits import Limits
+from coexec.cost.soc.workload import (
+    ATTENTION,
+    CONV,
+    DENSE,
+    DEPTHWISE,
+    GROUPED,
+    INPUT,
+    MOVE,
+    OUTPUT,
+    Workload,
+)
+
+BLOCK = 32
+"""Channels that the matrix unit takes at once."""
+VECTOR_SHARE = 8.0
+"""How many times slower than the matrix unit the vector units are taken to be."""
+IMAGE_ELEMENTS = 20.0
+"""So many elements of a quantised image are moved for each one, before anything is fitted."""
+PRIOR_BY_TERM = {
+    "matrix unit or DRAM": 1.0,
+    "groups: arithmetic": 0.2,
+    "depthwise": 1.0,
+    "convolutions: maps": 0.05,
+    "products: maps": 0.2,
+    "attention": 0.5,
+    "normalisation": 0.3,
+    "activations": 0.1,
+    "streams from DRAM": 1.0,
+    "resizing": 0.5,
+    "moves": 0.3,
+    "streams": 0.05,
+    "calls": 0.4,
+    "runs": 0.5,
+    "input": 1.5,
+    "output": 0.5,
+}
+NPU_TERMS = tuple(PRIOR_BY_TERM)
+NPU_PRIOR = np.array(list(PRIOR_BY_TERM.values()))
+"""What holds for terms that no measurement tells: chosen by people who knew the errors."""
+NPU_CALLS = NPU_TERMS.index("calls")
+_PLACE = {name: place for place, name in enumerate(NPU_TERMS)}
+
+NORMS = frozenset({"LayerNormalization", "InstanceNormalization", "BatchNormalization"})
+ACTIVATIONS = frozenset(
+    {"Gelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Erf", "Swish", "PRelu"}
+)
+JOINS = frozenset({"Concat", "Split"})
+"""What reads and writes in place takes no call."""
+
+
+def npu_rows(calls: Sequence[Workload], limits: Limits, precision: str) -> NDArray[np.float64]:
+    """Microseconds of each term of each call, shape (calls, terms)."""
+    rows = np.zeros((len(calls), len(NPU_TERMS)))
+    for row, call in zip(rows, calls, strict=True):
+        for name, us in _terms(call, limits, precision).items():
+            row[_PLACE[name]] = us
+    return rows
+
+
+def _terms(work: Workload, limits: Limits, precision: str) -> dict[str, float]:
+    itemsize = np.dtype(precision).itemsize
+
+    def moved_us(elements: float) -> float:
+        return elements * itemsize / limits.gbps / 1e3
+
+    if work.op == INPUT:
+        image = _in_blocks(work) if precision == "float16" else IMAGE_ELEMENTS * work.out_elements
+        return {"runs": limits.sync.median_us, "input": moved_us(image)}
+    if work.op == OUTPUT:
+        return {"output": moved_us(_in_blocks(work))}
+    maps = work.in_elements + work.out_elements + work.others
+    maps_us, resident = moved_us(maps), maps * itemsize <= limits.tcm_bytes
+    call_us = limits.dispatch.median_us
+    if work.family in {CONV, GROUPED, DENSE}:
+        return {"calls": call_us} | _matrix(work, limits, moved_us(work.weights), maps_us, resident)
+    if work.family == DEPTHWISE:
+        arithmetic = VECTOR_SHARE * work.flop / limits.gflops / 1e3
+        longer = max(arithmetic, 0.0 if resident else maps_us)
+        return {"calls": call_us, "depthwise": longer} | _kept(maps_us, resident)
+    return _streams(work, call_us, maps_us, resident)
+
+
+def _matrix(
+    work: Workload, limits: Limits, weights_us: float, maps_us: float, resident: bool
+) -> dict[str, float]:
+    """Convolutions and products: whole blocks of channels, or what comes from DRAM meanwhile."""
+    plain = work.flop / limits.gflops / 1e3
+    if work.family == GROUPED:
+        fill = _filled(work.in_channels / work.groups)
+    else:
+        fill = _filled(work.in_channels) * _filled(work.out_channels)
+    dram = weights_us + (0.0 if resident else maps_us)
+    found = {"matrix unit or DRAM": max(plain / fill, dram)}
+    if work.family == GROUPED:
+        found["groups: arithmetic"] = plain
+    if work.op == ATTENTION:
+        return found | {"attention": maps_us + weights_us}
+    if work.op in {"MatMul", "Gemm"}:
+        return found | ({"products: maps": maps_us} if resident else {})
+    return found | _kept(maps_us, resident)
+
+
+def _kept(maps_us: float, resident: bool) -> dict[str, float]:
+    return {"convolutions: maps": maps_us} if resident else {}
+
+
+def _streams(work: Workload, call_us: float, maps_us: float, resident: bool) -> dict[str, float]:
+    found = {} if work.op in JOINS else {"calls": call_us}
+    if work.op == "Softmax":
+        return found | {"attention": maps_us}
+    if work.op in NORMS:
+        return found | {"normalisation": maps_us}
+    if work.op == "Resize":
+        return found | {"resizing": maps_us}
+    if work.op in JOINS:
+        return found
+    if work.family == MOVE or work.op == "DepthToSpace":
+        return found | {"moves": maps_us}
+    if not resident:
+        return found | {"streams from DRAM": maps_us}
+    return found | {"activations" if work.op in ACTIVATIONS else "streams": maps_us}
+
+
+def _filled(channels: float) -> float:
+    """Share of whole blocks that has a channel."""
+    return channels / (BLOCK * ceil(channels / BLOCK))
+
+
+def _in_blocks(work: Workload) -> float:
+    """Elements of an image with its channels in whole blocks; a single row is no image."""
+    elements = max(work.in_elements, work.out_elements)
+    return elements if work.out_pixels <= 1 else elements / _filled(work.in_channels)

@@ -1,0 +1,136 @@
+"""Stacks of inverted residuals found by search: EfficientNet, EfficientNetV2, MnasNet.
+
+Sources: Tan, Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", 2019;
+"EfficientNetV2: Smaller models and faster training", 2021; Tan et al., "MnasNet: Platform-aware
+neural architecture search for mobile", 2019. Sizes as in torchvision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import onnx_ir as ir
+
+from coexec.zoo.layers import NONE, RELU, SILU, Layers, Map, divisible
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``blocks`` inverted residuals; ``fused`` ones have one full convolution instead of two."""
+
+    expansion: int
+    kernel: int
+    stride: int
+    out: int
+    blocks: int
+    excited: bool = True
+    fused: bool = False
+
+    def scaled(self, width: float, depth: float) -> Stage:
+        """With so many times the channels and blocks."""
+        out, blocks = divisible(self.out * width), ceil(self.blocks * depth)
+        return Stage(
+            self.expansion, self.kernel, self.stride, out, blocks, self.excited, self.fused
+        )
+
+
+B0 = (
+    Stage(1, 3, 1, 16, 1),
+    Stage(6, 3, 2, 24, 2),
+    Stage(6, 5, 2, 40, 2),
+    Stage(6, 3, 2, 80, 3),
+    Stage(6, 5, 1, 112, 3),
+    Stage(6, 5, 2, 192, 4),
+    Stage(6, 3, 1, 320, 1),
+)
+V2_S = (
+    Stage(1, 3, 1, 24, 2, excited=False, fused=True),
+    Stage(4, 3, 2, 48, 4, excited=False, fused=True),
+    Stage(4, 3, 2, 64, 4, excited=False, fused=True),
+    Stage(4, 3, 2, 128, 6),
+    Stage(6, 3, 1, 160, 9),
+    Stage(6, 3, 2, 256, 15),
+)
+MNASNET = (
+    Stage(3, 3, 2, 24, 3, excited=False),
+    Stage(3, 5, 2, 40, 3, excited=False),
+    Stage(6, 5, 2, 80, 3, excited=False),
+    Stage(6, 3, 1, 96, 2, excited=False),
+    Stage(6, 5, 2, 192, 4, excited=False),
+    Stage(6, 3, 1, 320, 1, excited=False),
+)
+
+
+def efficientnet_b0(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("efficientnet_b0", batch, (3, image_size, image_size), seed, SILU)
+    return _network(layers, 32, B0, 1280, classes, 0.2)
+
+
+def efficientnet_b4(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 380, seed: int = 0
+) -> ir.Model:
+    """1.4 times as wide and 1.8 times as deep: (N, 3, size, size) -> (N, classes)."""
+    layers = Layers("efficientnet_b4", batch, (3, image_size, image_size), seed, SILU)
+    stages = tuple(stage.scaled(1.4, 1.8) for stage in B0)
+    return _network(layers, 48, stages, 1792, classes, 0.4)
+
+
+def efficientnet_v2_s(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 384, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("efficientnet_v2_s", batch, (3, image_size, image_size), seed, SILU)
+    return _network(layers, 24, V2_S, 1280, classes, 0.2)
+
+
+def mnasnet(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    width: float = 1.0,
+    seed: int = 0,
+) -> ir.Model:
+    """MnasNet-B1, all channels but the last times ``width``: (N, 3, size, size) -> (N, classes)."""
+    layers = Layers("mnasnet", batch, (3, image_size, image_size), seed, RELU)
+    x = layers.conv(layers.x, divisible(32 * width), 3, stride=2)
+    x = layers.conv(layers.depthwise(x, 3), divisible(16 * width), act=NONE)
+    for stage in MNASNET:
+        x = _stage(layers, x, stage.scaled(width, 1))
+    return layers.logits(layers.conv(x, 1280), classes, drop=0.2)
+
+
+def _network(
+    layers: Layers, stem: int, stages: tuple[Stage, ...], head: int, classes: int, drop: float
+) -> ir.Model:
+    x = layers.conv(layers.x, stem, 3, stride=2)
+    for stage in stages:
+        x = _stage(layers, x, stage)
+    return layers.logits(layers.conv(x, head), classes, drop=drop)
+
+
+def _stage(layers: Layers, x: Map, stage: Stage) -> Map:
+    for block in range(stage.blocks):
+        stride = stage.stride if block == 0 else 1
+        h = _fused(layers, x, stage, stride) if stage.fused else _inverted(layers, x, stage, stride)
+        x = layers.add(h, x) if stride == 1 and h.channels == x.channels else h
+    return x
+
+
+def _inverted(layers: Layers, x: Map, stage: Stage, stride: int) -> Map:
+    h = x if stage.expansion == 1 else layers.conv(x, stage.expansion * x.channels)
+    h = layers.depthwise(h, stage.kernel, stride=stride)
+    if stage.excited:
+        h = layers.excite(h, max(1, x.channels // 4), inner=layers.act)
+    return layers.conv(h, stage.out, act=NONE)
+
+
+def _fused(layers: Layers, x: Map, stage: Stage, stride: int) -> Map:
+    if stage.expansion == 1:
+        return layers.conv(x, stage.out, stage.kernel, stride=stride)
+    h = layers.conv(x, stage.expansion * x.channels, stage.kernel, stride=stride)
+    return layers.conv(h, stage.out, act=NONE)

@@ -1,0 +1,133 @@
+"""MobileNet (the first) and MobileNetV3.
+
+Sources: Howard et al., "MobileNets: Efficient convolutional neural networks for mobile vision
+applications", 2017; "Searching for MobileNetV3", 2019, tables 1 and 2, as in torchvision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from coexec.zoo.builder import dropout, linear
+from coexec.zoo.layers import HARDSIGMOID, HARDSWISH, NONE, RELU, Layers, Map, divisible
+
+V1 = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
+"""Channels and stride of each pair of convolutions."""
+
+
+@dataclass(frozen=True)
+class Bneck:
+    """A row of the paper's tables: kernel, channels inside and of the result, what stands there."""
+
+    kernel: int
+    inside: int
+    out: int
+    excited: bool
+    act: str
+    stride: int
+
+
+_RE, _HS = RELU, HARDSWISH
+LARGE = (
+    Bneck(3, 16, 16, False, _RE, 1),
+    Bneck(3, 64, 24, False, _RE, 2),
+    Bneck(3, 72, 24, False, _RE, 1),
+    Bneck(5, 72, 40, True, _RE, 2),
+    Bneck(5, 120, 40, True, _RE, 1),
+    Bneck(5, 120, 40, True, _RE, 1),
+    Bneck(3, 240, 80, False, _HS, 2),
+    Bneck(3, 200, 80, False, _HS, 1),
+    Bneck(3, 184, 80, False, _HS, 1),
+    Bneck(3, 184, 80, False, _HS, 1),
+    Bneck(3, 480, 112, True, _HS, 1),
+    Bneck(3, 672, 112, True, _HS, 1),
+    Bneck(5, 672, 160, True, _HS, 2),
+    Bneck(5, 960, 160, True, _HS, 1),
+    Bneck(5, 960, 160, True, _HS, 1),
+)
+SMALL = (
+    Bneck(3, 16, 16, True, _RE, 2),
+    Bneck(3, 72, 24, False, _RE, 2),
+    Bneck(3, 88, 24, False, _RE, 1),
+    Bneck(5, 96, 40, True, _HS, 2),
+    Bneck(5, 240, 40, True, _HS, 1),
+    Bneck(5, 240, 40, True, _HS, 1),
+    Bneck(5, 120, 48, True, _HS, 1),
+    Bneck(5, 144, 48, True, _HS, 1),
+    Bneck(5, 288, 96, True, _HS, 2),
+    Bneck(5, 576, 96, True, _HS, 1),
+    Bneck(5, 576, 96, True, _HS, 1),
+)
+
+
+def mobilenet_v1(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("mobilenet_v1", batch, (3, image_size, image_size), seed)
+    return layers.logits(v1_features(layers)[-1], classes)
+
+
+def v1_features(layers: Layers) -> list[Map]:
+    """What the stem and each pair of convolutions results in."""
+    found = [layers.conv(layers.x, 32, 3, stride=2)]
+    for out, stride in V1:
+        found.append(layers.conv(layers.depthwise(found[-1], 3, stride=stride), out))
+    return found
+
+
+def mobilenet_v3_large(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _network("mobilenet_v3_large", LARGE, 1280, batch, classes, image_size, seed)
+
+
+def mobilenet_v3_small(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _network("mobilenet_v3_small", SMALL, 1024, batch, classes, image_size, seed)
+
+
+def _network(
+    name: str,
+    blocks: tuple[Bneck, ...],
+    hidden: int,
+    batch: int | None,
+    classes: int,
+    image_size: int,
+    seed: int,
+) -> ir.Model:
+    layers = Layers(name, batch, (3, image_size, image_size), seed, HARDSWISH)
+    x = layers.conv(layers.x, 16, 3, stride=2)
+    for block in blocks:
+        x = _bneck(layers, x, block)
+    x = layers.squeeze(layers.conv(x, 6 * x.channels))
+    flat = layers.net.op("Flatten", "flatten", [x.value], {"axis": 1})
+    flat = layers.dense(flat, (x.channels, hidden), HARDSWISH)
+    flat = dropout(layers.net, flat, "dropout", 0.2)
+    return layers.net.finish(linear(layers.net, flat, "fc", (hidden, classes)), classes)
+
+
+def _bneck(layers: Layers, x: Map, block: Bneck) -> Map:
+    h = x
+    if block.inside != x.channels:
+        h = layers.conv(h, block.inside, act=block.act)
+    h = layers.depthwise(h, block.kernel, stride=block.stride, act=block.act)
+    if block.excited:
+        h = layers.excite(h, divisible(block.inside / 4), gate=HARDSIGMOID)
+    h = layers.conv(h, block.out, act=NONE)
+    return layers.add(h, x) if block.stride == 1 and block.out == x.channels else h

@@ -1,0 +1,150 @@
+"""Networks that are measured on phones, in the form and at the size of their papers."""
+
+from __future__ import annotations
+
+from coexec.zoo import (
+    blaze,
+    convnext,
+    detr,
+    efficientnet,
+    faces,
+    googlenet,
+    hrnet,
+    image_transformer,
+    inpainting,
+    mobilenet_v3,
+    regnet,
+    residual,
+    segmentation,
+    shufflenet,
+    street_scenes,
+    super_resolution,
+    swin,
+    text_transformer,
+    unet,
+    vgg_features,
+    video_resnet,
+    yolo,
+)
+from coexec.zoo.entry import ZooEntry
+
+PUBLISHED: dict[str, ZooEntry] = {
+    "resnet34": ZooEntry("ResNet-34, ImageNet", (3, 224, 224), residual.resnet34),
+    "resnet101": ZooEntry("ResNet-101, ImageNet", (3, 224, 224), residual.resnet101),
+    "resnext50": ZooEntry("ResNeXt-50, 32 x 4", (3, 224, 224), residual.resnext50),
+    "resnext101": ZooEntry("ResNeXt-101, 32 x 8", (3, 224, 224), residual.resnext101),
+    "wide_resnet50": ZooEntry(
+        "Wide ResNet-50, twice as wide", (3, 224, 224), residual.wide_resnet50
+    ),
+    "googlenet": ZooEntry("GoogLeNet", (3, 224, 224), googlenet.googlenet),
+    "inception_v3": ZooEntry("Inception v3", (3, 299, 299), googlenet.inception_v3),
+    "mobilenet_v1": ZooEntry("the first MobileNet", (3, 224, 224), mobilenet_v3.mobilenet_v1),
+    "mobilenet_v3_large": ZooEntry(
+        "MobileNetV3, large", (3, 224, 224), mobilenet_v3.mobilenet_v3_large
+    ),
+    "mobilenet_v3_small": ZooEntry(
+        "MobileNetV3, small", (3, 224, 224), mobilenet_v3.mobilenet_v3_small
+    ),
+    "efficientnet_b0": ZooEntry("EfficientNet-B0", (3, 224, 224), efficientnet.efficientnet_b0),
+    "efficientnet_b4": ZooEntry("EfficientNet-B4", (3, 380, 380), efficientnet.efficientnet_b4),
+    "efficientnet_v2_s": ZooEntry(
+        "EfficientNetV2, small", (3, 384, 384), efficientnet.efficientnet_v2_s
+    ),
+    "mnasnet": ZooEntry("MnasNet-B1", (3, 224, 224), efficientnet.mnasnet),
+    "shufflenet_v2": ZooEntry(
+        "ShuffleNet V2 at full width", (3, 224, 224), shufflenet.shufflenet_v2
+    ),
+    "regnet_y_400mf": ZooEntry(
+        "RegNetY of 400 million multiply-adds", (3, 224, 224), regnet.regnet_y_400mf
+    ),
+    "regnet_y_800mf": ZooEntry(
+        "RegNetY of 800 million multiply-adds", (3, 224, 224), regnet.regnet_y_800mf
+    ),
+    "regnet_x_3_2gf": ZooEntry(
+        "RegNetX of 3.2 billion multiply-adds", (3, 224, 224), regnet.regnet_x_3_2gf
+    ),
+    "convnext_tiny": ZooEntry("ConvNeXt, tiny", (3, 224, 224), convnext.convnext_tiny),
+    "convnext_base": ZooEntry("ConvNeXt, base", (3, 224, 224), convnext.convnext_base),
+    "vit_b16": ZooEntry("ViT-Base on patches of 16", (3, 224, 224), image_transformer.vit_b16),
+    "beit": ZooEntry("BEiT-Base", (3, 224, 224), image_transformer.beit),
+    "swin_tiny": ZooEntry("Swin transformer, tiny", (3, 224, 224), swin.swin_tiny),
+    "swin_small": ZooEntry("Swin transformer, small", (3, 224, 224), swin.swin_small),
+    "swin_base": ZooEntry("Swin transformer, base", (3, 224, 224), swin.swin_base),
+    "video_mae": ZooEntry("VideoMAE-Base", (3, 16, 224, 224), image_transformer.video_mae),
+    "resnet_3d": ZooEntry(
+        "ResNet-18 with 3-D convolutions", (3, 16, 112, 112), video_resnet.resnet_3d
+    ),
+    "resnet_mixed": ZooEntry(
+        "ResNet-18, 3-D at first", (3, 16, 112, 112), video_resnet.resnet_mixed
+    ),
+    "resnet_2plus1d": ZooEntry(
+        "ResNet-18, space then time", (3, 16, 112, 112), video_resnet.resnet_2plus1d
+    ),
+    "depth_anything": ZooEntry(
+        "Depth Anything, small", (3, 518, 518), image_transformer.depth_anything
+    ),
+    "trocr_encoder": ZooEntry(
+        "encoder of TrOCR, small", (3, 384, 384), image_transformer.trocr_encoder
+    ),
+    "trocr_decoder": ZooEntry(
+        "a step of the decoder of TrOCR, small", (7177, 256), text_transformer.trocr_decoder
+    ),
+    "bert": ZooEntry("BERT-Base, masked words", (384,), text_transformer.bert),
+    "distilbert": ZooEntry("DistilBERT, masked words", (384,), text_transformer.distilbert),
+    "albert": ZooEntry("ALBERT-Base, masked words", (384,), text_transformer.albert),
+    "opus_mt_encoder": ZooEntry("encoder of OPUS-MT", (256,), text_transformer.opus_mt_encoder),
+    "opus_mt_decoder": ZooEntry(
+        "a step of the decoder of OPUS-MT", (6145, 512), text_transformer.opus_mt_decoder
+    ),
+    "fcn_resnet50": ZooEntry("FCN on ResNet-50", (3, 520, 520), segmentation.fcn_resnet50),
+    "deeplabv3_resnet50": ZooEntry(
+        "DeepLab v3 on ResNet-50", (3, 520, 520), segmentation.deeplabv3_resnet50
+    ),
+    "deeplab_xception": ZooEntry(
+        "DeepLab v3+ on Xception-65", (3, 480, 520), segmentation.deeplab_xception
+    ),
+    "pspnet101": ZooEntry("PSPNet on ResNet-101", (3, 473, 473), segmentation.pspnet101),
+    "unet": ZooEntry("U-Net", (3, 640, 1280), unet.unet),
+    "ffnet_40s": ZooEntry("FFNet-40S for street scenes", (3, 1024, 2048), street_scenes.ffnet_40s),
+    "ffnet_54s": ZooEntry("FFNet-54S for street scenes", (3, 1024, 2048), street_scenes.ffnet_54s),
+    "ffnet_78s": ZooEntry("FFNet-78S for street scenes", (3, 1024, 2048), street_scenes.ffnet_78s),
+    "bisenet": ZooEntry("BiSeNet on ResNet-18", (3, 720, 960), street_scenes.bisenet),
+    "ddrnet_23_slim": ZooEntry("DDRNet-23-slim", (3, 1024, 2048), street_scenes.ddrnet_23_slim),
+    "hrnet_w32_pose": ZooEntry("HRNet-W32 for poses", (3, 256, 192), hrnet.hrnet_w32_pose),
+    "detr_resnet50": ZooEntry("DETR on ResNet-50", (3, 480, 480), detr.detr_resnet50),
+    "detr_resnet101": ZooEntry("DETR on ResNet-101", (3, 480, 480), detr.detr_resnet101),
+    "detr_resnet50_dc5": ZooEntry(
+        "DETR on a dilated ResNet-50", (3, 480, 480), detr.detr_resnet50_dc5
+    ),
+    "yolov3_tiny": ZooEntry("YOLOv3, tiny", (3, 416, 416), yolo.yolov3_tiny),
+    "yolov5m": ZooEntry("YOLOv5, medium", (3, 640, 640), yolo.yolov5m),
+    "yolov7_tiny": ZooEntry("YOLOv7, tiny", (3, 640, 640), yolo.yolov7_tiny),
+    "yolov8n": ZooEntry("YOLOv8, nano", (3, 640, 640), yolo.yolov8n),
+    "yolo11n": ZooEntry("YOLO11, nano", (3, 640, 640), yolo.yolo11n),
+    "craft": ZooEntry("CRAFT, which finds text", (3, 608, 800), vgg_features.craft),
+    "box3d_vgg19": ZooEntry("boxes in 3-D on VGG-19", (3, 224, 224), vgg_features.box3d_vgg19),
+    "quicksrnet_small": ZooEntry(
+        "QuickSRNet, small", (3, 128, 128), super_resolution.quicksrnet_small
+    ),
+    "quicksrnet_medium": ZooEntry(
+        "QuickSRNet, medium", (3, 128, 128), super_resolution.quicksrnet_medium
+    ),
+    "quicksrnet_large": ZooEntry(
+        "QuickSRNet, large", (3, 128, 128), super_resolution.quicksrnet_large
+    ),
+    "xlsr": ZooEntry("XLSR", (3, 128, 128), super_resolution.xlsr),
+    "sesr_m5": ZooEntry("SESR-M5", (3, 128, 128), super_resolution.sesr_m5),
+    "real_esrgan_general": ZooEntry(
+        "compact network of Real-ESRGAN", (3, 128, 128), super_resolution.real_esrgan_general
+    ),
+    "esrgan": ZooEntry("ESRGAN", (3, 128, 128), super_resolution.esrgan),
+    "aot_gan": ZooEntry("AOT-GAN, which fills holes in images", (4, 512, 512), inpainting.aot_gan),
+    "blazeface": ZooEntry("BlazeFace for the back camera", (3, 256, 256), blaze.blazeface),
+    "face_landmarks": ZooEntry("468 points of a face", (3, 192, 192), blaze.face_landmarks),
+    "palm_detector": ZooEntry("palms of hands", (3, 256, 256), blaze.palm_detector),
+    "hand_landmarks": ZooEntry("21 points of a hand", (3, 256, 256), blaze.hand_landmarks),
+    "selfie_segmentation": ZooEntry("persons in selfies", (3, 256, 256), blaze.selfie_segmentation),
+    "face_detection": ZooEntry("faces in grey images", (1, 480, 640), faces.face_detection),
+    "face_attributes": ZooEntry("five attributes of a face", (3, 128, 128), faces.face_attributes),
+    "gear_guard": ZooEntry("protective clothing", (3, 320, 192), faces.gear_guard),
+}

@@ -1,0 +1,90 @@
+"""What a call on an NPU is charged for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from coexec.core.soc_file import find_soc
+from coexec.cost.calibration.known_networks import convolution
+from coexec.cost.soc.limits import Limits, limits_of
+from coexec.cost.soc.npu_terms import NPU_TERMS, npu_rows
+from coexec.cost.soc.workload import ELEMENTWISE, INPUT, MOVE, OUTPUT, Workload
+
+LIMITS = limits_of(find_soc("snapdragon-8-gen-3"), "npu", "float16")
+SMALL = convolution(1, 28, 256, 256, 3)
+
+
+def charged(
+    work: Workload, precision: str = "float16", limits: Limits = LIMITS
+) -> dict[str, float]:
+    """Terms of a call that are not zero, in microseconds."""
+    row = npu_rows([work], limits, precision)[0]
+    return {name: us for name, us in zip(NPU_TERMS, row, strict=True) if us}
+
+
+def image(channels: int, op: str) -> Workload:
+    elements = 224.0 * 224 * channels
+    return Workload(MOVE, 0.0, elements, elements, out_pixels=224.0**2, in_channels=channels, op=op)
+
+
+def test_few_channels_take_as_long_as_a_block_of_them() -> None:
+    thin, whole = convolution(1, 112, 3, 8, 3), convolution(1, 112, 32, 32, 3)
+    assert charged(thin)["matrix unit or DRAM"] == pytest.approx(
+        charged(whole)["matrix unit or DRAM"]
+    )
+
+
+def test_weights_come_from_dram_while_the_matrix_unit_computes() -> None:
+    heavy = replace(SMALL, weights=1e8)
+    assert charged(heavy)["matrix unit or DRAM"] == pytest.approx(2e8 / LIMITS.gbps / 1e3)
+    assert charged(SMALL)["matrix unit or DRAM"] == pytest.approx(SMALL.flop / LIMITS.gflops / 1e3)
+
+
+def test_maps_that_the_memory_beside_the_units_does_not_hold_come_from_dram() -> None:
+    large = convolution(1, 400, 64, 64, 1)
+    bytes_moved = 2 * (large.in_elements + large.out_elements)
+    assert bytes_moved > LIMITS.tcm_bytes
+    found = charged(large)
+    assert found["matrix unit or DRAM"] == pytest.approx(
+        (bytes_moved + 2 * large.weights) / LIMITS.gbps / 1e3
+    )
+    assert "convolutions: maps" not in found
+    roomy = charged(large, limits=replace(LIMITS, tcm_bytes=1e9))
+    assert roomy["matrix unit or DRAM"] < found["matrix unit or DRAM"]
+    assert "convolutions: maps" in roomy
+
+
+def test_twice_the_work_never_takes_less() -> None:
+    double = replace(
+        SMALL,
+        flop=2 * SMALL.flop,
+        in_elements=2 * SMALL.in_elements,
+        out_elements=2 * SMALL.out_elements,
+    )
+    for name, us in charged(SMALL).items():
+        assert charged(double)[name] >= us
+
+
+def test_a_run_pays_for_bringing_its_image_in_and_its_result_out() -> None:
+    assert set(charged(image(3, INPUT))) == {"runs", "input"}
+    assert set(charged(image(3, OUTPUT))) == {"output"}
+    # In floats a single channel takes as much room as a block of them.
+    assert charged(image(1, INPUT))["input"] == pytest.approx(charged(image(32, INPUT))["input"])
+    quantised = [charged(image(count, INPUT), "int8")["input"] for count in (1, 3)]
+    assert quantised[1] == pytest.approx(3 * quantised[0])
+
+
+def test_joining_in_place_takes_no_time() -> None:
+    joined = Workload(MOVE, 0.0, 1e5, 1e5, op="Concat")
+    assert charged(joined) == {}
+    assert set(charged(replace(joined, op="Transpose"))) == {"calls", "moves"}
+
+
+def test_what_streams_is_cheap_as_long_as_it_stays_beside_the_units() -> None:
+    added = Workload(ELEMENTWISE, 0.0, 1e5, 1e5, op="Add")
+    assert set(charged(added)) == {"calls", "streams"}
+    assert set(charged(replace(added, op="Gelu"))) == {"calls", "activations"}
+    large = replace(added, in_elements=1e7, out_elements=1e7)
+    assert set(charged(large)) == {"calls", "streams from DRAM"}

@@ -1,0 +1,197 @@
+"""Networks of the zoo that are measured on phones: sizes, layers and that other tools run them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from coexec.core.types import Array
+from coexec.cost.calibration.zoo_networks import zoo_layers
+from coexec.cost.soc.workload import INPUT, OUTPUT
+from coexec.zoo import build
+from coexec.zoo.published import PUBLISHED
+
+TORCHVISION = {
+    "resnet34": 21_797_672,
+    "resnet101": 44_549_160,
+    "resnext50": 25_028_904,
+    "resnext101": 88_791_336,
+    "wide_resnet50": 68_883_240,
+    "googlenet": 6_624_904,
+    "mobilenet_v3_large": 5_483_032,
+    "mobilenet_v3_small": 2_542_856,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_v2_s": 21_458_488,
+    "mnasnet": 4_383_312,
+    "shufflenet_v2": 2_278_604,
+    "regnet_y_400mf": 4_344_144,
+    "regnet_y_800mf": 6_432_512,
+    "regnet_x_3_2gf": 15_296_552,
+    "convnext_tiny": 28_589_128,
+    "convnext_base": 88_591_464,
+    "vit_b16": 86_567_656,
+    "swin_tiny": 28_288_354,
+    "swin_small": 49_606_258,
+    "swin_base": 87_768_224,
+    "resnet_3d": 33_371_472,
+    "resnet_mixed": 11_695_440,
+    "resnet_2plus1d": 31_505_325,
+    # without the second classifier of the training
+    "inception_v3": 27_161_264 - 3_326_696,
+    "fcn_resnet50": 35_322_218 - 2_365_205,
+    "deeplabv3_resnet50": 42_004_074 - 2_365_205,
+}
+"""torchvision's models with the classes of its weights."""
+AUTHORS = {
+    "mobilenet_v1": 4_231_976,  # Howard et al., 2017: 4.2 million
+    "hrnet_w32_pose": 28_500_000,  # Sun et al., 2019
+    "esrgan": 16_697_987,  # Wang et al., 2018
+    "unet": 31_000_000,  # milesial's code
+    "yolov3_tiny": 8_850_000,  # Ultralytics, with yolov5m, yolov8n and yolo11n
+    "yolov5m": 21_200_000,
+    "yolov8n": 3_151_904,
+    "yolo11n": 2_616_248,
+    "yolov7_tiny": 6_200_000,  # Wang et al., 2022
+    "ddrnet_23_slim": 5_700_000,  # Hong et al., 2021
+    "bert": 109_514_298,  # Hugging Face, as distilbert and albert; fewer positions here
+    "distilbert": 66_985_530,
+    "albert": 11_221_680,
+}
+AI_HUB = {
+    "aot_gan": 15_200_000,
+    "beit": 92_000_000,
+    "bisenet": 12_000_000,
+    "blazeface": 135_000,
+    "box3d_vgg19": 46_100_000,
+    "craft": 20_800_000,
+    "deeplab_xception": 41_260_000,
+    "depth_anything": 24_700_000,
+    "detr_resnet50": 41_400_000,
+    "face_detection": 878_000,
+    "face_landmarks": 603_000,
+    "ffnet_40s": 13_900_000,
+    "ffnet_54s": 18_000_000,
+    "ffnet_78s": 27_500_000,
+    "gear_guard": 6_190_000,
+    "palm_detector": 1_760_000,
+    "pspnet101": 65_700_000,
+    "quicksrnet_small": 33_300,
+    "real_esrgan_general": 1_210_000,
+    "selfie_segmentation": 106_000,
+    "sesr_m5": 343_000,
+    "trocr_encoder": 23_000_000,
+    "video_mae": 87_700_000,
+    "xlsr": 28_000,
+}
+"""The cards of Qualcomm AI Hub Models."""
+LAYERS = {
+    "mobilenetv2": 104,
+    "resnext50": 127,
+    "resnext101": 246,
+    "wide_resnet50": 127,
+    "squeezenet": 71,
+    "efficientnet_b4": 481,
+    "efficientnet_v2_s": 507,
+    "hrnet_w32_pose": 748,
+    "unet": 52,
+    "craft": 68,
+    "bisenet": 81,
+    "ddrnet_23_slim": 156,
+    "ffnet_54s": 178,
+    "ffnet_78s": 238,
+    "pspnet101": 269,
+    "blazeface": 148,
+    "palm_detector": 197,
+    "selfie_segmentation": 139,
+    "quicksrnet_small": 12,
+    "xlsr": 22,
+    "real_esrgan_general": 73,
+    "resnet_mixed": 53,
+    "face_detection": 127,
+}
+"""Layers that AI Hub counts of each in floats: ours, its pre- and postprocessing, and views."""
+TINY: dict[str, dict[str, Any]] = {
+    "quicksrnet_small": {"image_size": 16},
+    "xlsr": {"image_size": 16},
+    "shufflenet_v2": {"image_size": 64},
+    "mobilenet_v3_small": {"image_size": 64},
+    "efficientnet_b0": {"image_size": 64},
+    "selfie_segmentation": {"image_size": 64},
+    "face_detection": {"height": 64, "width": 96},
+    "yolo11n": {"image_size": 64},
+    "albert": {"tokens": 8, "classes": 100},
+    "resnet_mixed": {"image_size": 32, "frames": 4},
+}
+
+
+def parameters(name: str) -> int:
+    """Learned values of a network, counted without making them."""
+    graph = PUBLISHED[name].builder(1).graph
+    return sum(
+        value.const_value.size
+        for key, value in graph.initializers.items()
+        if value.const_value is not None and ".running_" not in key
+    )
+
+
+@pytest.mark.parametrize(("name", "count"), {**TORCHVISION, **AUTHORS, **AI_HUB}.items())
+def test_parameter_count_is_the_published_one(name: str, count: int) -> None:
+    assert parameters(name) == pytest.approx(count, rel=0.01)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_those_that_an_npu_was_measured_with(name: str) -> None:
+    """Nodes that remain on the NPU: normalisation is folded, views and casts are few."""
+    graph = (PUBLISHED[name].builder(1) if name in PUBLISHED else build(name, 1)).graph
+    folded = {"Constant", "BatchNormalization", "Dropout", "Flatten", "Reshape"}
+    count = sum(node.op_type not in folded for node in graph)
+    count += sum(
+        node.op_type == "BatchNormalization" and not _behind_convolution(node) for node in graph
+    )
+    assert LAYERS[name] - 8 <= count <= LAYERS[name]
+
+
+def _behind_convolution(node: ir.Node) -> bool:
+    value = node.inputs[0]
+    source = None if value is None else value.producer()
+    return source is not None and source.op_type in {"Conv", "ConvTranspose"}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_layer_has_a_size(name: str) -> None:
+    layers = zoo_layers(name)
+    assert (layers[0].op, layers[-1].op) == (INPUT, OUTPUT)
+    assert all(layer.out_elements > 0 for layer in layers)
+    assert sum(layer.flop for layer in layers) > 1e7
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_declared_shapes_are_those_of_the_graph(name: str) -> None:
+    entry = PUBLISHED[name]
+    graph = entry.builder(1).graph
+    assert tuple(graph.inputs[0].shape or ()) == (1, *entry.input_shape)
+    names = [node.name for node in graph]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_network_runs_in_onnxruntime_image_by_image(name: str, rng: np.random.Generator) -> None:
+    options = dict(TINY[name])
+    model = build(name, None, options.pop("classes", None), **options)
+    source, result = model.graph.inputs[0], model.graph.outputs[0]
+    shape = (2, *(side for side in (source.shape or ()) if isinstance(side, int)))
+    words = source.dtype == ir.DataType.INT64
+    x: Array = rng.integers(0, 100, shape) if words else rng.standard_normal(shape, np.float32)
+    session = onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    y = np.asarray(session.run(["y"], {"x": x})[0])
+    assert y.shape == (2, *(result.shape or ())[1:])
+    assert np.isfinite(y).all()
+    again = np.asarray(session.run(["y"], {"x": x[1:]})[0])
+    np.testing.assert_allclose(again, y[1:], rtol=1e-3, atol=1e-3 * max(1.0, np.abs(y).max()))
