@@ -154,7 +154,9 @@ class _Division:
     def _order(self) -> None:
         """By places; what reads sums of a round waits for all of its parts."""
         waiting = {node: len(set(_makers(node))) for node in self.graph}
-        ready = [(self.place[node], node) for node, count in waiting.items() if not count]
+        # Of what was put in the same place, the first made comes first.
+        place = {node: (self.place[node], made) for made, node in enumerate(self.graph)}
+        ready = [(place[node], node) for node, count in waiting.items() if not count]
         heapify(ready)
         done: list[ir.Node] = []
         while ready:
@@ -163,7 +165,7 @@ class _Division:
             for reader in dict.fromkeys(user for v in node.outputs for user, _ in v.uses()):
                 waiting[reader] -= 1
                 if not waiting[reader]:
-                    heappush(ready, (self.place[reader], reader))
+                    heappush(ready, (place[reader], reader))
         self.graph.remove(done)
         self.graph.extend(done)
 

@@ -116,6 +116,12 @@ def test_what_reads_a_sum_over_parts_does_not_draw_them_apart() -> None:
     assert parts == sorted(parts)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_what_several_layers_put_in_one_place_has_an_order(share: float) -> None:
+    model, _ = step_graph(coexec.load(zoo.build("digits_cnn", batch=4)), 4)
+    assert divide_backward(model.graph, share)
+
+
 def _part(node: ir.Node, count: int) -> int | None:
     """Which of so many parts of the batch a node cuts; none: it cuts nothing."""
     if node.op_type != "Slice":
