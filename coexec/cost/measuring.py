@@ -4,7 +4,7 @@ A second that was disturbed must not be kept for ever. Nothing makes a processor
 so of several measurements of the same the fastest counts. What varied more than on a quiet machine
 is visited again once all else is measured, and when the next plan is made, a few times in all. What
 plans depend on most is visited more than once in any case: calls that take much of a model's time,
-and ways to other processors, at the beginning and at the end. (A call of 7 ms took 8.8 for a whole
+and ways to other processors, now and when next plans are made. (A call of 7 ms took 8.8 for a whole
 second, hardly varying: on a shared machine the spread does not tell all.)
 """
 
@@ -41,11 +41,13 @@ from coexec.ops.table import opdef
 log = logging.getLogger(__name__)
 LINK = "link"
 """Stands among the calls that failed if the link could not be measured."""
-LEAST_VISITS = 2
-"""Of ways between processors and the host."""
-HEAVY, HEAVY_VISITS = 0.02, 3
+LEAST_VISITS, WAY_VISITS = 2, 20
+"""Of exchanges, and of ways between processors and the host, one for each plan: they take little
+time. (How long a thread takes to wake differs from process to process: 0.04 to 0.4 ms with one
+runtime.)"""
+HEAVY, HEAVY_VISITS = 0.02, 5
 """The share of the time of all calls together from which on one is visited so often."""
-DOUBTED_VISITS, NEAR = 8, 0.02
+DOUBTED_VISITS, NEAR = 12, 0.02
 """Visits at most of a heavy call whose time runs contradict; what is so near to it is no change."""
 Work = tuple[ProcessorCosts, OpCall]
 
@@ -109,8 +111,8 @@ class _Measuring:
             self._ways(first=True, refresh=refresh)
             self.visit(self._unknown(refresh), again=False)
             self.visit(self._unsure(), again=True)
-            self._ways(first=False, refresh=False)
             if beside:
+                self._ways(first=False, refresh=False)
                 self._slowdowns(refresh)
         finally:
             for each in self.costs:
@@ -207,7 +209,7 @@ class _Measuring:
 def _wanted(store: CostStore, key: str) -> bool:
     """Whether another visit may tell more of a way."""
     entry = store.get(key)
-    return entry is not None and (entry.visits < LEAST_VISITS or entry.unsure)
+    return entry is not None and entry.visits < WAY_VISITS
 
 
 def _measure_call(costs: ProcessorCosts, call: OpCall, *, again: bool) -> None:

@@ -23,7 +23,7 @@ from coexec.ops.table import opdef
 
 log = logging.getLogger(__name__)
 MEASURED, FITTED, ROOFLINE, VIEW = "measured", "fitted", "roofline", "view"
-LINKS = ("#write past caches", "#read past caches")
+LINKS = ("#write past all caches", "#read past all caches")
 """Keys of the host's link among a processor's times; time per byte stands in the features."""
 SLOWDOWN = "#slowdown in turns"
 """Key, with names behind it, of how another processor slows this one down: the only feature.

@@ -15,7 +15,7 @@ from coexec.base.errors import ProcessorError
 from coexec.core.machine import Link, Rates
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
 from coexec.core.types import OpCall, Region, TensorType
-from coexec.cost import measuring
+from coexec.cost import measuring, transfer
 from coexec.cost.distribution import Distribution
 from coexec.cost.fitted import LEAST_ENTRIES, features, fit
 from coexec.cost.key import call_key
@@ -26,7 +26,9 @@ from coexec.cost.roofline import roofline_us
 from coexec.cost.store import CostStore, Entry
 from coexec.cost.transfer import (
     LARGE_BYTES,
+    LARGE_REPEATS,
     PLACES,
+    TINY_REPEATS,
     between,
     link_from_rates,
     measure_handover,
@@ -136,6 +138,15 @@ def test_large_copies_change_places_so_that_no_cache_has_them() -> None:
     measure_link(noting)
     assert len(set(noting.places)) == PLACES
     assert all(one != next_ for one, next_ in itertools.pairwise(noting.places))
+
+
+def test_bytes_take_time_where_copies_of_a_few_were_disturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few bytes took 4 ms each time, many 1 ms once: of that half at least is not latency."""
+    times = {TINY_REPEATS: [4000.0] * TINY_REPEATS, LARGE_REPEATS: [5000.0] * 8 + [1000.0] * 4}
+    monkeypatch.setattr(transfer, "_samples_us", lambda _action, repeats: times[repeats])
+    assert measure_link(ReferenceProcessor()).read.us_per_byte == 500.0 / LARGE_BYTES
 
 
 def test_between_processors_on_common_memory_only_the_way_from_end_to_start_counts() -> None:

@@ -11,7 +11,13 @@ from coexec.core.types import OpCall
 from coexec.cost import measuring
 from coexec.cost.distribution import Distribution
 from coexec.cost.key import call_key
-from coexec.cost.measuring import DOUBTED_VISITS, LEAST_VISITS, measure, measure_doubted
+from coexec.cost.measuring import (
+    DOUBTED_VISITS,
+    HEAVY_VISITS,
+    WAY_VISITS,
+    measure,
+    measure_doubted,
+)
 from coexec.cost.model import LINKS, ProcessorCosts, pair_key, slowdown_key
 from coexec.cost.model import SLOWDOWN as SLOWED
 from coexec.cost.store import MOST_VISITS, CostStore, Entry
@@ -78,7 +84,7 @@ def test_what_always_varies_is_visited_a_few_times_only(
 ) -> None:
     visited = scripted(monkeypatch, lambda _name: BUSY)
     costs = costs_of(tmp_path)
-    for _ in range(5):
+    for _ in range(2 * MOST_VISITS):
         measure([relu(8)], [costs], 60.0, nothing)
     assert len(visited) == MOST_VISITS
 
@@ -88,35 +94,39 @@ def test_a_call_that_takes_much_of_the_time_is_visited_again_however_little_it_v
 ) -> None:
     """The whole first visit was slow, evenly."""
     big, small = relu(1 << 20), relu(8)
-    of_big = [1000.0, 700.0, 710.0]
+    of_big = [1000.0, 700.0, *[710.0] * (HEAVY_VISITS - 2)]
     times = iter(of_big)
     visited = scripted(
         monkeypatch,
         lambda name: Distribution.exactly(next(times) if name == big.name else 1.0),
     )
     costs = costs_of(tmp_path)
-    for _ in range(4):
+    for _ in range(HEAVY_VISITS):
         measure([small, big], [costs], 60.0, nothing)
-    assert visited == [big.name, small.name, big.name, big.name]
+    assert visited == [big.name, small.name, *[big.name] * (HEAVY_VISITS - 1)]
     assert entry(costs, big).time.median_us == min(of_big)
 
 
-def test_a_link_is_measured_twice_and_its_best_counts(
+def test_a_link_is_measured_twice_and_in_later_plannings_and_its_best_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter(
         [
             HostLink(Line(BUSY, 7e-4), Line(QUIET, 1e-4)),
             HostLink(Line(QUIET, 5e-5), Line(BUSY, 2e-4)),
+            *[HostLink(Line(BUSY, 1e-3), Line(BUSY, 1e-3))] * (WAY_VISITS - 2),
         ]
     )
     monkeypatch.setattr(measuring, "measure_link", lambda _processor: next(found))
     costs = costs_of(tmp_path)
-    measure([], [costs], 60.0, nothing)
-    assert costs.link() == HostLink(Line(QUIET, 5e-5), Line(QUIET, 1e-4))
-    entries = [costs.store.get(key) for key in LINKS]
-    assert [each.visits for each in entries if each is not None] == [LEAST_VISITS] * 2
-    measure([], [costs], 60.0, nothing)
+    visits = []
+    for _ in range(WAY_VISITS):
+        measure([], [costs], 60.0, nothing)
+        assert costs.link() == HostLink(Line(QUIET, 5e-5), Line(QUIET, 1e-4))
+        entries = [costs.store.get(key) for key in LINKS]
+        visits.append([each.visits for each in entries if each is not None])
+    assert visits[:3] == [[2, 2], [3, 3], [4, 4]]
+    assert visits[-2:] == [[WAY_VISITS] * 2] * 2
 
 
 def test_a_slowdown_is_that_of_the_heaviest_calls_else_as_most_others_are(tmp_path: Path) -> None:
@@ -139,18 +149,18 @@ def test_a_time_that_runs_contradict_is_measured_again_a_few_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big, small = relu(1 << 20), relu(8)
-    times = iter([1000.0, 1000.0, 990.0, *[700.0] * 9])
+    times = iter([1000.0] * HEAVY_VISITS + [700.0] * DOUBTED_VISITS)
     visited = scripted(
         monkeypatch,
         lambda name: Distribution.exactly(next(times) if name == big.name else 1.0),
     )
     costs = costs_of(tmp_path)
-    for _ in range(2):
+    for _ in range(HEAVY_VISITS):
         measure([small, big], [costs], 60.0, nothing)
-    assert entry(costs, big).visits == 3
+    assert entry(costs, big).visits == HEAVY_VISITS
     assert measure_doubted([small, big], costs, 60.0)
     assert entry(costs, big).time.median_us == 700.0
     assert visited.count(small.name) == 1
-    for _ in range(9):
+    for _ in range(DOUBTED_VISITS):
         assert not measure_doubted([small, big], costs, 60.0)
     assert entry(costs, big).visits == DOUBTED_VISITS
