@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from coexec.base.cores import resources_of
 from coexec.base.errors import ProcessorError
+from coexec.core.here import here_of
 from coexec.core.plan import Plan, Refusal, Split
 from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
@@ -161,6 +162,7 @@ def build_problem(
         ),
         exchange_us=_exchanges([costs[name] for name in names]),
         host_shares=_all_cores_taken([costs[name] for name in names]),
+        caller=_caller({i: costs[name] for i, name in enumerate(names) if name != last_resort}),
     )
     return Planned(problem, calls, tuple(refusals), rows)
 
@@ -250,6 +252,13 @@ def _exchanges(costs: Sequence[ProcessorCosts]) -> Matrix | None:
     for place, us in known.items():
         table[place] = us
     return table
+
+
+def _caller(costs: Mapping[int, ProcessorCosts]) -> int | None:
+    """The processor whose work the thread does that hands over that of all others, if one's is."""
+    if len(costs) < 2 or not all(each.processor.chained for each in costs.values()):
+        return None
+    return next((i for i, each in costs.items() if here_of(each.processor) is not None), None)
 
 
 def _all_cores_taken(costs: Sequence[ProcessorCosts]) -> bool:

@@ -25,6 +25,21 @@ class HandedOver(NamedTuple):
     exchanges_us: list[float]
 
 
+def taken_from_caller(
+    problem: Problem, schedule: Schedule, exchanges_us: list[float]
+) -> list[float]:
+    """Microseconds before each task of the caller's processor in which it hands others theirs."""
+    taken, pending = [0.0] * len(exchanges_us), 0.0
+    for index in schedule.order:
+        unit = schedule.units[index]
+        pending += exchanges_us[index]
+        if unit == problem.caller:
+            taken[index], pending = pending, 0.0
+        elif problem.times[index][unit]:
+            pending += problem.units[unit].launch_us
+    return taken
+
+
 def handed_over(problem: Problem, schedule: Schedule) -> HandedOver:
     """What the host does for a schedule, in its order."""
     placed, exchange = schedule.units, problem.exchanges

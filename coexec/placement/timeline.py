@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from coexec.placement.hand_over import handed_over
+from coexec.placement.hand_over import handed_over, taken_from_caller
 from coexec.placement.problem import Matrix, Problem, Schedule
 
 SEED = 0
@@ -140,7 +140,9 @@ class _Simulation:
         self.hosting: list[float] = [0.0] * len(problem.tasks)
         if problem.exchange_us is not None:
             self.handed, self.given, exchanges = handed_over(problem, schedule)
-            if problem.host_shares:
+            if problem.caller is not None:
+                self.hosting = taken_from_caller(problem, schedule, exchanges)
+            elif problem.host_shares:
                 self.hosting = exchanges
         # Tasks that hold or wait for each resource, in the schedule's order.
         self.queues: list[deque[int]] = [deque() for _ in range(problem.resource_count)]

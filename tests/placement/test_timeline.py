@@ -117,6 +117,16 @@ def test_without_a_core_of_its_own_the_host_takes_time_of_who_waits_for_another(
     assert simulate(shared, Schedule((0, 0, 0), (0, 1, 2))).end_us == (302, 303, 304)
 
 
+def test_who_hands_over_to_others_computes_less_itself() -> None:
+    """Launches for b and all exchanges come out of a's time, before its next task."""
+    times = {"r": (300, 1), "s": (1, 20), "t": (1, 20), "u": (40, 1)}
+    of = hosted(times, [("r", "s"), ("s", "t"), ("t", "u")])
+    schedule = Schedule((0, 1, 1, 0), (0, 1, 2, 3))
+    assert simulate(of, schedule).end_us == (302, 322, 342, 382)
+    # 100 to s and 50 back to u, and two launches: not before r, which nothing is handed over for.
+    assert simulate(replace(of, caller=0), schedule).end_us == (302, 322, 342, 382 + 154)
+
+
 def test_a_processor_that_waits_for_the_host_leaves_it_its_core() -> None:
     of = replace(hosted(TINY, CHAIN), host_shares=True)
     assert simulate(of, Schedule((0, 1, 1), (0, 1, 2))).end_us == (3, 105, 107)
