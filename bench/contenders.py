@@ -164,7 +164,7 @@ ROLES = (
     ("adapted", "adapted to the load", True, (LOADED,)),
     ("best", "best plan found for the load", False, (LOADED,)),
     ("adapted", "one taken away", True, (REMOVED,)),
-    ("best", "without it from the start", False, (REMOVED,)),
+    ("best", "without it from then on", False, (REMOVED,)),
 )
 """What two processors may do with a case: role, title, whether it is ours, what work it is for."""
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from statistics import median
@@ -26,6 +25,7 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor, Runner
 from coexec.core.timeline import timeline_of
 from coexec.planning.trials import HOPELESS, LEAST, News, Trials
+from coexec.planning.workshop import Job, Workshop
 from coexec.runtime.adapt import AdaptOptions, are_apart, factors_of
 
 log = logging.getLogger(__name__)
@@ -38,12 +38,14 @@ Factors = Mapping[str, float]
 class Proposal:
     """A plan with the microseconds that it predicts each processor to be busy.
 
-    ``alternatives`` are plans that may be better when processors take longer than predicted.
+    ``alternatives`` are plans that may be better when processors take longer than predicted; some
+    are made for that, for processors that take ``factors`` times as long.
     """
 
     plan: Plan
     busy_us: Mapping[str, float]
     alternatives: tuple[Proposal, ...] = ()
+    factors: Factors = field(default_factory=dict)
 
 
 Planner = Callable[[Factors], Proposal]
@@ -81,6 +83,12 @@ class Option(Generic[Prepared]):
     def plan(self) -> Plan:
         return self.proposal.plan
 
+    def slowest_us(self, factors: Factors) -> float:
+        """Microseconds of the busiest processor, if they take ``factors`` times as long."""
+        busy = self.proposal.busy_us.items()
+        times = (us * factors.get(n, 1.0) / self.factors.get(n, 1.0) for n, us in busy)
+        return max(times, default=0.0)
+
 
 class Adapter(Generic[Prepared]):
     """Decides which plan to follow, has others prepared in the background, knows who is there."""
@@ -100,22 +108,23 @@ class Adapter(Generic[Prepared]):
         self.how = how
         self.events: list[Adaptation] = []
         self.known: dict[str, float] = dict.fromkeys(proposal.busy_us, 1.0)
-        self._background = ThreadPoolExecutor(1, "coexec planning")
+        timeline = timeline_of(next(iter(processors.values())))
+        self._workshop: Workshop[Option[Prepared]] = Workshop(at_once=timeline is not None)
+        # The plan that is being compiled there.
+        self._making: Plan | None = None
         self._followed = self._best = 0
-        self._next: Future[list[Option[Prepared]]] | None = None
-        self._job: Callable[[], list[Option[Prepared]]] | None = None
+        self._job: Job[Option[Prepared]] | None = None
         self._asked: Factors | None = None
         self._first_busy: list[Factors] = []
         self._slow_busy: list[Factors] = []
         self._planned: list[Factors] = []
         self._begin(Option(proposal, prepared, dict(self.known)))
-        others = [each for each in proposal.alternatives if not _same(each.plan, proposal.plan)]
-        if others:
-            self._job = lambda: self._made(others, self.known, self.processors)
+        if others := _different(proposal):
+            self._job = lambda: self._made(others, dict(self.known), self.processors)
 
     def trace(self) -> Trace | None:
         """For the next run, if it should be known of it how long processors were busy."""
-        if self._next is not None or self._job is not None:
+        if self._workshop.busy or self._job is not None:
             return None
         wanted = len(self._first_busy) < LEAST or self.trials.suspicious
         return Trace() if wanted else None
@@ -123,7 +132,7 @@ class Adapter(Generic[Prepared]):
     @property
     def is_steady(self) -> bool:
         """Whether nothing is prepared or tried, nor waits for that."""
-        busy = self._next is not None or self._job is not None or self._asked is not None
+        busy = self._workshop.busy or self._job is not None or self._asked is not None
         return not busy and self.trials.quiet and len(self._first_busy) == LEAST
 
     def watch(self, step: int, us: float, busy_us: Mapping[str, float] | None) -> None:
@@ -131,10 +140,11 @@ class Adapter(Generic[Prepared]):
 
         ``busy_us``: of each processor in it, if that is known.
         """
-        if self._next is not None:
+        if self._workshop.busy:
             return
         if self._job is not None:
-            self._start(self._job)
+            self._workshop.start(self._job)
+            self._job = None
             return
         if len(self._first_busy) < LEAST:
             # These do not count as runs: looking so closely takes time, too.
@@ -158,7 +168,7 @@ class Adapter(Generic[Prepared]):
 
         ``wait`` for what is being prepared.
         """
-        if self._next is not None and (wait or self._next.done()):
+        if self._workshop.busy and (wait or self._workshop.done):
             self._collect(step)
         before = self._followed
         self.options[before].prepared = current
@@ -174,10 +184,6 @@ class Adapter(Generic[Prepared]):
             self._note(step, "lost", f"{name} is lost: {error}")
             del self.processors[name]
             self.known.pop(name, None)
-        if lost and self._next is not None:
-            # It may be a plan for who is lost. A result that nobody wants is dropped.
-            self._next.cancel()
-            self._next = None
         return lost
 
     def without_lost(self) -> Prepared:
@@ -188,6 +194,7 @@ class Adapter(Generic[Prepared]):
         """
         if not self.known:
             raise ProcessorError("all processors that were planned for are lost")
+        self._take_what_is_made()
         numbers = [
             number
             for number, option in self.options.items()
@@ -199,18 +206,27 @@ class Adapter(Generic[Prepared]):
                 self._job = self._replanning(dict(self.known))
         else:
             proposal = self.planner(self.known)
-            (option,) = self._made([proposal], self.known, self.processors)
-            self._begin(option)
+            self._begin(next(self._made([proposal], self.known, self.processors)))
         return self.options[0].prepared
+
+    def _take_what_is_made(self) -> None:
+        """Plans from the background; of what is under way there, one that can be followed."""
+        if self._workshop.busy:
+            making = self._making
+            wanted = making is not None and set(making.named) <= self.processors.keys()
+            made, _ = self._workshop.collect(wait=wanted)
+            self.options.update({self.trials.add(): option for option in made})
 
     def _begin(self, option: Option[Prepared]) -> None:
         """Follow a plan; there is no other one yet."""
         self.trials = Trials()
         self.options = {0: option}
         self._followed = self._best = 0
-        self._next = self._job = self._asked = None
+        self._job = self._asked = None
         self._first_busy, self._slow_busy = [], []
-        self._planned = [option.factors]
+        alternatives = option.proposal.alternatives
+        others = [{**option.factors, **each.factors} for each in alternatives if each.factors]
+        self._planned = [option.factors, *others]
 
     def _ask(self, busy_us: Sequence[Factors]) -> None:
         """Have another plan made, in time, for what processors took in these runs."""
@@ -226,19 +242,29 @@ class Adapter(Generic[Prepared]):
         self._ask([each for each in self._slow_busy if each])
         self._slow_busy = []
         self._note(step, "noticed", f"runs take {self.trials.change:.2f} times what they did")
-        others = [number for number in self.options if number != self.trials.chosen]
-        hopeless = HOPELESS * self.trials.usual_us
-        guesses = {number: self._guess(number) for number in others}
-        tried = [n for n in others if guesses[n] < hopeless or guesses[n] == inf]
-        self.trials.begin(sorted(tried, key=lambda number: guesses[number]))
+        self._try(number for number in self.options if number != self.trials.chosen)
         if self.trials.quiet:
             self._plan_if_asked()
 
+    def _try(self, numbers: Iterable[int]) -> None:
+        """Try plans, the most promising one first and none that is hopeless."""
+        guesses = {number: self._guess(number) for number in numbers}
+        limit = HOPELESS * self.trials.usual_us
+        hopeful = [number for number, us in guesses.items() if us < limit or limit == inf]
+        known = {number: us for number, us in guesses.items() if us < inf}
+        self.trials.begin(sorted(hopeful, key=lambda number: guesses[number]), known)
+
     def _guess(self, number: int) -> float:
-        """Microseconds of a run by a plan now, if its slowest processor decides."""
+        """Microseconds of a run by a plan now, if its busiest processor decides.
+
+        By its last runs; of a plan that was never run, by those of the one that is followed.
+        """
         option, last = self.options[number], self.trials.times[number].last_us
-        named = [name for name in option.plan.named if name in self.known]
-        return last * max((self.known[n] / option.known.get(n, 1.0) for n in named), default=1.0)
+        like, known = option, option.known
+        if last == inf:
+            like, known, last = self.options[self.trials.chosen], self.known, self.trials.usual_us
+        before = like.slowest_us(known)
+        return last * option.slowest_us(self.known) / before if before else last
 
     def _decided(self, step: int, news: News) -> None:
         chosen = self.trials.chosen
@@ -252,39 +278,31 @@ class Adapter(Generic[Prepared]):
         self._plan_if_asked()
 
     def _plan_if_asked(self) -> None:
+        """Try plans that were made for what was asked about, if there are some; else make one."""
         asked, self._asked = self._asked, None
-        if asked is None or any(self._alike(asked, each) for each in self._planned):
+        if asked is None:
+            return
+        if any(self._alike(asked, each) for each in self._planned):
+            ready = [n for n in self.options if self.trials.times[n].last_us == inf]
+            self._try(n for n in ready if self._alike(asked, self.options[n].factors))
             return
         self._planned.append(asked)
-        self._start(self._replanning(asked))
-
-    def _start(self, job: Callable[[], list[Option[Prepared]]]) -> None:
-        """Do it in the background; in virtual time, which two threads cannot share, at once."""
-        self._job = None
-        if timeline_of(next(iter(self.processors.values()))) is None:
-            self._next = self._background.submit(job)
-            return
-        self._next = Future()
-        try:
-            self._next.set_result(job())
-        except Exception as error:  # noqa: BLE001  told when it is collected
-            self._next.set_exception(error)
+        self._workshop.start(self._replanning(asked))
 
     def _alike(self, one: Factors, other: Factors) -> bool:
         """Whether processors are as fast beside each other: a plan for one is one for the other."""
         ratios = {name: factor / other.get(name, factor) for name, factor in one.items()}
         return not are_apart(ratios, ratios, self.how.tolerance)
 
-    def _replanning(self, factors: Factors) -> Callable[[], list[Option[Prepared]]]:
+    def _replanning(self, factors: Factors) -> Job[Option[Prepared]]:
         """The work of making another plan; nothing comes of it if that is known already."""
         known = [option.plan for option in self.options.values()]
         processors = dict(self.processors)
 
-        def work() -> list[Option[Prepared]]:
+        def work() -> Iterator[Option[Prepared]]:
             proposal = self.planner(factors)
-            if any(_same(proposal.plan, plan) for plan in known):
-                return []
-            return self._made([proposal], factors, processors)
+            if not any(_same(proposal.plan, plan) for plan in known):
+                yield from self._made([proposal], factors, processors)
 
         return work
 
@@ -293,27 +311,32 @@ class Adapter(Generic[Prepared]):
         proposals: Sequence[Proposal],
         factors: Factors,
         processors: Mapping[str, Processor],
-    ) -> list[Option[Prepared]]:
+    ) -> Iterator[Option[Prepared]]:
         """Plans compiled, each for its own processors and those that are in no plan."""
-        planned, made = [*factors], []
+        planned = [*factors]
         for proposal in proposals:
             plan = proposal.plan
+            if not set(plan.named) <= self.processors.keys():
+                continue  # one of them was lost meanwhile
+            self._making = plan
             there = {n: p for n, p in processors.items() if n in plan.named or n not in planned}
-            made.append(Option(proposal, self.prepare(plan, there), dict(factors)))
-        return made
+            prepared = self.prepare(plan, there)
+            yield Option(proposal, prepared, {**factors, **proposal.factors})
+        self._making = None
 
     def _collect(self, step: int) -> None:
         """Have what was prepared in the background tried."""
-        assert self._next is not None
-        future, self._next = self._next, None
-        try:
-            made = future.result()
-        except Exception as error:  # noqa: BLE001  the runs go on as they are, and it is said
+        made, error = self._workshop.collect()
+        if error is not None:
+            # The runs go on as they are.
             self._note(step, "failed", f"no other plan: {error}")
-            return
-        numbers = [self.trials.add() for _ in made]
-        self.options.update(zip(numbers, made, strict=True))
-        self.trials.begin(numbers)
+        numbers = {self.trials.add(): option for option in made}
+        self.options.update(numbers)
+        self._try(n for n, option in numbers.items() if self._is_for_now(option))
+
+    def _is_for_now(self, option: Option[Prepared]) -> bool:
+        """Whether a plan is not one for another situation."""
+        return not option.proposal.factors or self._alike(self.known, option.factors)
 
     def _let_go(self) -> None:
         """Keep so many other plans ready as are wanted: those that were the fastest."""
@@ -321,7 +344,8 @@ class Adapter(Generic[Prepared]):
         others = [number for number in self.options if number != self.trials.chosen]
         for number in sorted(others, key=lambda n: times[n].hope_us)[self.how.ready :]:
             self.trials.drop(number)
-            del self.options[number]
+            dropped = self.options.pop(number)
+            self._planned = [each for each in self._planned if each != dropped.factors]
 
     def _note(self, step: int, kind: str, text: str) -> None:
         self.events.append(Adaptation(step, kind, text, dict(self.known)))
@@ -351,6 +375,15 @@ def answers(runner: Runner) -> bool:
 def _same(one: Plan, other: Plan) -> bool:
     """Whether two plans put everything in the same places."""
     return (one.processors, one.splits, one.batch) == (other.processors, other.splits, other.batch)
+
+
+def _different(proposal: Proposal) -> list[Proposal]:
+    """Its alternatives, those that put everything in the same places once."""
+    found = [proposal]
+    for each in proposal.alternatives:
+        if not any(_same(each.plan, known.plan) for known in found):
+            found.append(each)
+    return found[1:]
 
 
 def _words(plan: Plan, factors: Mapping[str, float]) -> str:

@@ -154,9 +154,9 @@ class AdaptiveTrainer(Trainer):
         return True
 
     def _readable(self) -> dict[str, Array] | None:
-        """The states, if all of them can still be read."""
+        """The states, if all of them can still be read: from who is there, or where they lie."""
         try:
-            return self.state()
+            return self._with_scale(self._programs.outliving(self._adapter.processors.keys()))
         except Exception as error:  # noqa: BLE001  whatever a lost processor raises
             log.warning("states are lost with it (%s): repeating steps", error)
             return None

@@ -26,6 +26,9 @@ from coexec.planning.planner import (
 from coexec.planning.verification import candidates
 from coexec.training.trainer import Trainer
 
+LOADED = 2.0
+"""How many times longer a processor takes beside another process that computes on its cores."""
+
 
 def training_planner(trainer: Trainer, feeds: Mapping[str, Array], how: PlanOptions) -> Planner:
     """Plans steps like those of ``trainer`` (which trains nothing here) on batches like ``feeds``.
@@ -63,7 +66,7 @@ def _planner(
     def propose(factors: Mapping[str, float]) -> Proposal:
         nonlocal first
         there = {n: p for n, p in processors.items() if n in factors or n == how.last_resort}
-        seconds = how.seconds if first else 0.0
+        seconds, others = (how.seconds, again) if first else (0.0, False)
         first = False
         # One processor that is left divides nothing with others, whatever the policy says.
         policy = how.policy if len(factors) > 1 else AUTO
@@ -77,9 +80,21 @@ def _planner(
             grounds.clear()
             grounds[tuple(there)] = planning.ground
         # Within a budget of memory, plans of one processor are made in another way.
-        return proposal(planning, [*factors] if again else ())
+        found = proposal(planning, [*factors] if again else ())
+        loaded = _for_loads(planning.ground, now) if others else ()
+        return replace(found, alternatives=(*found.alternatives, *loaded))
 
     return propose
+
+
+def _for_loads(ground: Ground, how: PlanOptions) -> tuple[Proposal, ...]:
+    """Plans for one of several processors taking longer: another process has half of its time."""
+    found = []
+    for name in how.factors if len(how.factors) > 1 else ():
+        slower = {name: how.factors[name] * LOADED}
+        planning = plan_again(ground, replace(how, factors={**how.factors, **slower}))
+        found.append(replace(proposal(planning), factors=slower))
+    return tuple(found)
 
 
 def proposal(planning: Planning, names: Collection[str] = ()) -> Proposal:

@@ -10,7 +10,7 @@ Times come from the caller and nothing here looks at a clock: the same times lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
@@ -94,6 +94,7 @@ class Trials:
         self.change = 1.0
         self._next = 1
         self._waiting: list[int] = []
+        self._guesses: Mapping[int, float] = {}
         self._trying = False
         self._probing = False
         self._unsettled = 1
@@ -136,8 +137,12 @@ class Trials:
         del self.times[number]
         self._waiting = [each for each in self._waiting if each != number]
 
-    def begin(self, numbers: Sequence[int]) -> None:
-        """Try plans in this order, once it is known what the chosen one takes."""
+    def begin(self, numbers: Sequence[int], guesses: Mapping[int, float] | None = None) -> None:
+        """Try plans in this order, once it is known what the chosen one takes.
+
+        By ``guesses`` of their microseconds, those are left out that are hopeless beside the best.
+        """
+        self._guesses = guesses or {}
         self._waiting += [n for n in numbers if n not in (self.chosen, *self._waiting)]
         if not self._trying:
             self._look_around()
@@ -190,6 +195,8 @@ class Trials:
     def _ended(self, better: bool) -> News:
         """After a trial: the next one, or back to the plan that is chosen."""
         self._trying = False
+        limit = HOPELESS_TWICE * self.usual_us
+        self._waiting = [n for n in self._waiting if self._guesses.get(n, 0.0) < limit]
         if self._waiting:
             self._try_next()
             return News.NOTHING

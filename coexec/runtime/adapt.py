@@ -29,7 +29,7 @@ class AdaptOptions:
     settle: int = 1
     tolerance: float = 0.2
     patience: int = 3
-    ready: int = 3
+    ready: int = 4
     keep_every: int = 20
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coexec.base.errors import DeviceMemoryError, ProcessorError
+from coexec.base.pages import page_aligned
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.holders import holders_text
 from coexec.core.processor import Buffer, Runner
@@ -126,7 +127,7 @@ class Executor:
 
 
 def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
-    """Memory for a buffer.
+    """Memory for a buffer; states of several processors outlive who has them, if they can.
 
     Raises:
         DeviceMemoryError: there is not enough; the message says what the program wants it for.
@@ -134,6 +135,8 @@ def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
     try:
         if spec.role == PAGES:
             return runner.alloc_pages(spec.nbytes)
+        if spec.role == STATE and len(program.processors) > 1 and runner.sees_host_memory():
+            return runner.adopt(page_aligned(spec.nbytes))
         if spec.role in (INPUT, OUTPUT) and len(program.processors) == 1:
             return runner.alloc_for_host(spec.nbytes)
         return runner.alloc(spec.nbytes)

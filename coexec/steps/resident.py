@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ import onnx_ir as ir
 from coexec.autodiff.state_bits import SCALE, state_as
 from coexec.autodiff.step import ACCUMULATOR, StepGraph
 from coexec.base.collection import collection_paused
+from coexec.base.errors import ProcessorError
 from coexec.base.pages import give_back_heap, let_go
 from coexec.core.plan import Plan
-from coexec.core.processor import Buffer, Processor
+from coexec.core.processor import Buffer, Processor, Ticket
 from coexec.core.program import STATE, Program, combined_bytes
 from coexec.core.types import Array, TensorType
 from coexec.passes.order_for_memory import order_for_memory
@@ -31,6 +32,8 @@ from coexec.steps.builder import TRAINING, Kind
 from coexec.steps.pager import pager_of
 
 Shapes = tuple[tuple[int, ...], ...]
+AT_ONCE = 16 << 20
+"""Bytes of states on their way to devices at once."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class ResidentPrograms:
         self._homes: dict[str, str] = {}
         self._kinds: dict[str, TensorType] = {}
         self._loaded: dict[str, Array] = {}
+        # First values of states that nothing was written to yet.
+        self._unfilled: dict[str, Array] = {}
 
     def find(self, kind: Kind, arrays: Mapping[str, Array]) -> Compiled | None:
         """The program of a kind for inputs of these shapes, if it is compiled or laid out."""
@@ -106,16 +111,20 @@ class ResidentPrograms:
         arrays: Mapping[str, Array],
         graph: StepGraph,
         recompute: Sequence[str] = (),
+        *,
+        fills: bool = True,
     ) -> Compiled:
         """Place and compile ``graph``; states that are new get their first values.
 
-        Activations named in ``recompute`` are made again for the backward pass.
+        Activations named in ``recompute`` are made again for the backward pass. If it does not fill
+        states, :meth:`write` does: processors that are at work come to that after all they have.
 
         Raises:
             ModelError: the plan to follow is not of this graph.
             ProcessorError: it needs a processor that is not there or does not support its part.
         """
-        return self._bind((kind, _shapes(arrays)), graph, self.lower(kind, graph, recompute))
+        lowered = self.lower(kind, graph, recompute)
+        return self._bind((kind, _shapes(arrays)), graph, lowered, fills=fills)
 
     def lay_out(
         self,
@@ -127,11 +136,18 @@ class ResidentPrograms:
         """As :meth:`compile`, but memory is taken only when the program is looked for."""
         self._laid_out[kind, _shapes(arrays)] = (graph, self.lower(kind, graph, recompute))
 
-    def _bind(self, key: tuple[Kind, Shapes], graph: StepGraph, lowered: Lowered) -> Compiled:
+    def _bind(
+        self,
+        key: tuple[Kind, Shapes],
+        graph: StepGraph,
+        lowered: Lowered,
+        *,
+        fills: bool = True,
+    ) -> Compiled:
         if key[0] != "step" or self.follow is None:
             warn_of_fallbacks(lowered.plan)
         executor = Executor(lowered.program, self.processors, self._buffers)
-        self._adopt(graph, executor)
+        self._adopt(graph, executor, fills=fills)
         self._compiled[key] = Compiled(graph, lowered.plan, executor)
         return self._compiled[key]
 
@@ -182,26 +198,60 @@ class ResidentPrograms:
 
     def read(self) -> dict[str, Array]:
         """All states by name, read from the devices or (not in use yet) from the host."""
-        return {**self._loaded, **{name: self._read(name) for name in self._homes}}
+        return {**self._loaded, **self._read_all(self._homes)}
 
-    def _read(self, name: str) -> Array:
-        kind, runner = self._kinds[name], self.processors[self._homes[name]]
-        result = np.empty(kind.shape, kind.dtype)
-        runner.wait(runner.copy(result, self._buffers[name], ()))
-        return result
+    def outliving(self, there: Collection[str]) -> dict[str, Array]:
+        """As :meth:`read`, where only the processors ``there`` can be asked.
+
+        States of others are read from memory of the host that was theirs, too; no work that writes
+        them may be under way.
+
+        Raises:
+            ProcessorError: one of them lies elsewhere.
+        """
+        left = [name for name, home in self._homes.items() if home not in there]
+        behind = {name: self._left_behind(name) for name in left}
+        return {**self._loaded, **self._read_all(self._homes.keys() - behind.keys()), **behind}
+
+    def _left_behind(self, name: str) -> Array:
+        kind, home, memory = self._kinds[name], self._homes[name], self._buffers[name].over
+        if memory is None or not self.processors[home].sees_host_memory():
+            raise ProcessorError(f"state {name!r} lies in memory of {home}")
+        return memory[: kind.nbytes].view(kind.dtype).reshape(kind.shape).copy()
+
+    def _read_all(self, names: Iterable[str]) -> dict[str, Array]:
+        """States from devices: all on their way before the first is waited for."""
+        found = {name: np.empty(self._kinds[name].shape, self._kinds[name].dtype) for name in names}
+        runners = {name: self.processors[self._homes[name]] for name in found}
+        tickets = {n: runners[n].copy(found[n], self._buffers[n], ()) for n in found}
+        for name in reversed(tickets):
+            runners[name].wait(tickets[name])
+        return found
 
     def write(self, state: Mapping[str, Array]) -> None:
         """Set states by name; those that nobody uses yet are kept for whoever does."""
         self._loaded = dict(state)
+        first, self._unfilled = self._unfilled, {}
+        kept = {n: v for n, v in first.items() if state_as(n, self._kinds[n], state) is None}
+        self._write_all(kept)
         self._fill(self._homes)
 
-    def _write(self, name: str, value: Array) -> None:
-        kind, runner = self._kinds[name], self.processors[self._homes[name]]
-        if value.shape != kind.shape:
-            raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
-        array = np.ascontiguousarray(value, kind.dtype)
-        runner.wait(runner.copy(self._buffers[name], array, ()))
-        let_go(array)
+    def _write_all(self, values: Mapping[str, Array]) -> None:
+        """Write states, some MiB on their way at once: their pages may lie in a file.
+
+        Raises:
+            ValueError: one has another shape.
+        """
+        under_way: list[tuple[Processor, Ticket, Array]] = []
+        for name, value in values.items():
+            kind, runner = self._kinds[name], self.processors[self._homes[name]]
+            if value.shape != kind.shape:
+                raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
+            array = np.ascontiguousarray(value, kind.dtype)
+            under_way.append((runner, runner.copy(self._buffers[name], array, ()), array))
+            if sum(array.nbytes for _, _, array in under_way) > AT_ONCE:
+                _wait_for(under_way)
+        _wait_for(under_way)
 
     def inherit(self, old: ResidentPrograms) -> None:
         """Take over the states of other programs: in place where they stay, else by the host.
@@ -216,7 +266,7 @@ class ResidentPrograms:
             if wanted.get(name) == (home, old._kinds[name]):
                 self._own(name, home, old._kinds[name], old._buffers[name])
             else:
-                self._loaded[name] = old._read(name)
+                self._loaded.update(old._read_all([name]))
 
     def _own(self, name: str, home: str, kind: TensorType, buffer: Buffer) -> None:
         self._homes[name], self._kinds[name], self._buffers[name] = home, kind, buffer
@@ -235,31 +285,45 @@ class ResidentPrograms:
         """Zero the sums of gradients over micro-batches."""
         for name in self._homes:
             if name.endswith(ACCUMULATOR):
-                self._write(name, np.zeros(self._kinds[name].shape, self._kinds[name].dtype))
+                zeros = np.zeros(self._kinds[name].shape, self._kinds[name].dtype)
+                self._write_all({name: zeros})
 
-    def _adopt(self, graph: StepGraph, executor: Executor) -> None:
+    def _adopt(self, graph: StepGraph, executor: Executor, *, fills: bool) -> None:
         """Remember where states live, and fill those that are new."""
         program = executor.program
         homes = {spec.name: spec.processor for spec in program.buffers}
         self._buffers.update(executor.buffers)
         new = [name for name in program.state if name not in self._homes]
+        initial: dict[str, Array] = {}
         for name in new:
             self._own(name, homes[name], program.types[name], executor.buffers[name])
-            if state_as(name, program.types[name], self._loaded) is None:
-                self._write(name, graph.initial[name])
-        self._fill(new)
+            if not fills:
+                self._unfilled[name] = graph.initial[name]
+            elif state_as(name, program.types[name], self._loaded) is None:
+                initial[name] = graph.initial[name]
+        if fills:
+            self._write_all(initial)
+            self._fill(new)
         if new:
             give_back_heap()
 
     def _fill(self, names: Collection[str]) -> None:
         """Give states their values among those loaded, which are forgotten then."""
         known = {name: state_as(name, self._kinds[name], self._loaded) for name in names}
-        for name, value in known.items():
-            if value is not None:
-                self._write(name, value)
-                self._loaded.pop(name, None)
-                if f"{name}{SCALE}" not in self._homes:
-                    self._loaded.pop(f"{name}{SCALE}", None)
+        found = {name: value for name, value in known.items() if value is not None}
+        self._write_all(found)
+        for name in found:
+            self._loaded.pop(name, None)
+            if f"{name}{SCALE}" not in self._homes:
+                self._loaded.pop(f"{name}{SCALE}", None)
+
+
+def _wait_for(under_way: list[tuple[Processor, Ticket, Array]]) -> None:
+    """Wait for copies, the last one first: it tells for those before."""
+    while under_way:
+        runner, ticket, array = under_way.pop()
+        runner.wait(ticket)
+        let_go(array)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> Shapes:

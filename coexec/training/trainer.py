@@ -194,12 +194,13 @@ class Trainer:
     def state(self) -> dict[str, Array]:
         """Parameters, statistics and optimizer state by name, read from the device.
 
-        What was loaded and no program has asked for yet is part of it: after :meth:`load_state`
-        and :meth:`predict`, the optimizer's state is still on the host.
+        What was loaded and no program has asked for yet is part of it, from the host.
         """
-        scales = self.precision == "mixed" or self.loss_scale != LossScale()
-        scale = {LOSS_SCALE: self.loss_scale.to_array()} if scales else {}
-        return {**self._programs.read(), **scale}
+        return self._with_scale(self._programs.read())
+
+    def _with_scale(self, states: Mapping[str, Array]) -> dict[str, Array]:
+        scaled = self.precision == "mixed" or self.loss_scale != LossScale()
+        return {**states, **({LOSS_SCALE: self.loss_scale.to_array()} if scaled else {})}
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
         """Continue from a state that :meth:`state` gave after ``steps`` steps."""
@@ -247,7 +248,7 @@ class Trainer:
         """
         arrays = check_feeds(self.model, feeds)
         programs = ResidentPrograms(processors or self.processors, self.mode, plan)
-        programs.compile("step", arrays, self._builder.build("step", arrays))
+        programs.compile("step", arrays, self._builder.build("step", arrays), fills=False)
         return programs
 
     def switch(self, programs: ResidentPrograms, state: Mapping[str, Array] | None = None) -> None:

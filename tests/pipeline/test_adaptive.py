@@ -5,8 +5,10 @@ They compute with NumPy; how long they say that takes, and when they fail, is ch
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +63,10 @@ class FakeProcessor(ReferenceProcessor):
         self.lost = False
         self.fail_in: int | None = None
         self.hiccup = False
+        self.sees = False
+
+    def sees_host_memory(self) -> bool:
+        return self.sees
 
     def describe(self) -> ProcessorSpec:
         return replace(super().describe(), resources=(self.name,))
@@ -266,6 +272,22 @@ def test_states_that_a_processor_takes_with_it_are_computed_again() -> None:
     agrees(trainer, losses)
 
 
+def test_states_in_memory_of_the_host_outlive_a_processor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It fails in the middle of a step: that step alone is repeated."""
+    processors = two()
+    for each in processors.values():
+        each.sees = True
+    trainer = build(processors)
+    losses = [trainer.step(*feeds_of(step)) for step in range(7)]
+    processors["b"].fail_in = 1
+    losses += [trainer.step(*feeds_of(step)) for step in range(7, 9)]
+    assert processors["b"].lost
+    assert "repeating steps" not in caplog.text
+    agrees(trainer, losses)
+
+
 def test_a_second_loss_while_steps_are_repeated() -> None:
     processors = {name: FakeProcessor(name) for name in ("a", "b", "c")}
     trainer = build(processors)
@@ -275,6 +297,41 @@ def test_a_second_loss_while_steps_are_repeated() -> None:
     assert processors["c"].lost
     assert list(trainer.processors) == ["a"]
     assert trainer.steps == 9
+    agrees(trainer, losses)
+
+
+def test_a_plan_that_is_being_compiled_is_waited_for_when_a_processor_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processors = two()
+    trainer = build(processors, alone=("a", "b"))
+    compiling, lost = threading.Event(), threading.Event()
+    prepare = trainer.prepare
+
+    def slowly(*given: Any) -> Any:
+        compiling.set()
+        assert lost.wait(30)
+        return prepare(*given)
+
+    monkeypatch.setattr(trainer, "prepare", slowly)
+    losses = [trainer.step(*feeds_of(0))]  # then each alone is compiled in the background
+    assert compiling.wait(30)
+
+    def none(_factors: Mapping[str, float]) -> Proposal:
+        raise AssertionError("nothing has to be planned")
+
+    trainer._adapter.planner = none
+    processors["b"].lost = True
+    lose = trainer._adapter.lose
+
+    def lose_and_go_on(error: Exception, step: int) -> tuple[str, ...]:
+        found = lose(error, step)
+        lost.set()
+        return found
+
+    monkeypatch.setattr(trainer._adapter, "lose", lose_and_go_on)
+    losses += [trainer.step(*feeds_of(step)) for step in range(1, 4)]
+    assert followed(trainer).named == ("a",)
     agrees(trainer, losses)
 
 

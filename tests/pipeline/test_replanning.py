@@ -76,9 +76,22 @@ def test_each_processor_alone_is_an_alternative_to_the_first_plan() -> None:
     model = coexec.load(network())
     planner = inference_planner(model, FEEDS, open_all([CPU, GPU]), HOW)
     first = planner({CPU: 1.0, GPU: 1.0})
-    assert [each.plan.named for each in first.alternatives] == [(CPU,), (GPU,)]
-    for name, each in zip((CPU, GPU), first.alternatives, strict=True):
+    alone = [each for each in first.alternatives if not each.factors]
+    assert [each.plan.named for each in alone] == [(CPU,), (GPU,)]
+    for name, each in zip((CPU, GPU), alone, strict=True):
         assert [unit for unit, us in each.busy_us.items() if us > 0] == [name]
+
+
+def test_plans_for_a_load_on_each_processor_are_alternatives_from_the_start(
+    trainer: coexec.Trainer,
+) -> None:
+    planner = training_planner(trainer, FEEDS, replace(HOW, policy="batch_parallel"))
+    first = planner({CPU: 1.0, GPU: 1.0})
+    loaded = {name: each for each in first.alternatives for name in each.factors}
+    assert [each.factors for each in loaded.values()] == [{CPU: 2.0}, {GPU: 2.0}]
+    for name, each in loaded.items():
+        assert each.plan.batch[name] < first.plan.batch[name]
+    assert not planner({CPU: 1.0, GPU: 1.5}).alternatives
 
 
 def test_a_division_of_the_batch_is_built_once(trainer: coexec.Trainer) -> None:

@@ -44,6 +44,16 @@ def test_plans_that_are_ready_are_tried_and_the_fastest_is_followed() -> None:
     assert set(followed[-8:]) == {1}
 
 
+def test_what_is_predicted_to_be_hopeless_beside_the_best_so_far_is_left_out() -> None:
+    trials = Trials()
+    numbers = [trials.add() for _ in range(3)]
+    trials.begin(numbers, {1: 70.0, 2: 95.0, 3: 75.0})
+    followed = follow(trials, constant(100.0, 71.0, 90.0, 76.0), 20)
+    assert trials.chosen == 1
+    assert 3 in followed
+    assert 2 not in followed
+
+
 def test_a_plan_that_is_hardly_faster_is_not_worth_a_change() -> None:
     trials = ready(2)
     follow(trials, constant(100.0, 98.0), 30)
