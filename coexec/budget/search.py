@@ -13,15 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
-from coexec.base.errors import MemoryBudgetError
-from coexec.base.units import bytes_text
+from coexec.budget.refusal import NOTHING, refusal
 from coexec.budget.settings import (
     Lower,
     MemoryPlan,
     Setting,
     TechniqueUse,
     beside,
-    holders,
     step_problem,
 )
 from coexec.budget.techniques import (
@@ -38,8 +36,6 @@ from coexec.memory.choose import tightened
 
 ROUNDS = 5
 """Times that the goal is tightened if the compiled program is above the budget."""
-NAMED = 6
-"""Tensors that a refusal names."""
 CLOSE = 1.03
 """Times the plain step: what is as fast is good enough, and nothing is combined."""
 COMBINED, DEEPEST = 4, 3
@@ -53,7 +49,6 @@ TRIED = 2
 """Variants that are lowered to find the least that can be reached, if nothing fits."""
 WORTH = 0.95
 """Times the exact step: what loses precision must be faster than that."""
-NOTHING = "it changes nothing of this step"
 
 
 def plan_memory(
@@ -101,11 +96,13 @@ class _Search:
         self.known = Known() if known is None else known
         self.any_that_fits = any_that_fits
         self.found: list[Found] = []
+        self.made: dict[Variant, None] = {}
 
     def run(self) -> MemoryPlan:
-        best = self.best()
+        best = self.found_one()
         if best is None:
-            raise self._refusal(*self._smallest())
+            found, least = self._smallest()
+            raise refusal(self.question, self.budget, found, least, self.refused)
         plain = best.variant.chain()[0]
         return MemoryPlan(
             best.setting,
@@ -117,6 +114,14 @@ class _Search:
             tuple(_uses(best)),
             self.refused,
         )
+
+    def found_one(self) -> Found | None:
+        """The fastest setting found that fits; else the lowest there is, if that fits."""
+        best = self.best()
+        if best is None and min(each.least for each in self.made) <= self.budget:
+            lowest = self.lowest()
+            best = lowest if lowest.peak <= self.budget else None
+        return best
 
     def best(self) -> Found | None:
         """The fastest setting that fits, if any was found."""
@@ -263,6 +268,7 @@ class _Search:
             problem = step_problem(lowered, self.cost_us)
             parts = (offer, lowered.peak_bytes, problem, beside(lowered), key)
             known[key] = Variant(*parts, technique, before)
+        self.made[known[key]] = None
         return known[key]
 
     def _fit_all(self, variants: Iterable[Variant]) -> None:
@@ -327,18 +333,22 @@ class _Search:
             self.known.peaks[key] = self.lower(setting).peak_bytes
         return self.known.peaks[key]
 
+    def lowest(self) -> Found:
+        """The lowest peak that variants of this search are brought to, whatever the budget is."""
+        ranked = sorted(self.made, key=lambda each: self.known.lowest(each).peak + each.fixed)
+        found = [*self.found, *(self._fit(each, 0) for each in ranked[:TRIED])]
+        return min(found, key=lambda each: each.peak)
+
     def _smallest(self) -> tuple[Found, int]:
         """A plan of about the lowest peak, and the least budget that there is a plan for.
 
         Another search with that budget finds a plan as well: it goes the way of this one first.
         """
-        lowest = sorted(self.known.variants.values(), key=self._paper_peak)[:TRIED]
-        found = [*self.found, *(self._fit(each, self.budget) for each in lowest)]
-        best = min(found, key=lambda each: each.peak)
+        lowest = self.lowest()
         for factor in FACTORS:
-            budget = int(best.peak * factor)
+            budget = int(lowest.peak * factor)
             parts = (self.question, budget, self.lower, self.cost_us, self.usable)
-            again = _Search(*parts, self.known, any_that_fits=True).best()
+            again = _Search(*parts, self.known, any_that_fits=True).found_one()
             if again is not None:
                 return again, budget
         plain = self.known.variants[()]
@@ -347,22 +357,6 @@ class _Search:
     def _paper_peak(self, variant: Variant) -> int:
         """The least peak that a variant promises."""
         return self.known.quick(variant, self.budget - variant.fixed).peak + variant.fixed
-
-    def _refusal(self, found: Found, least: int) -> MemoryBudgetError:
-        plain, problem = found.variant.chain()[0], found.variant.problem
-        needed = found.variant.least
-        held = holders(found.variant.beside, problem, found.setting.recompute)
-        named = ", ".join(f"{name} ({bytes_text(nbytes)})" for name, nbytes in held[:NAMED])
-        reasons = {name: why for name, why in self.refused.items() if why != NOTHING}
-        refused = "".join(f"; {name} cannot be used: {why}" for name, why in reasons.items())
-        more = "" if self.question.lossy else "; --memory-lossy would allow what loses precision"
-        return MemoryBudgetError(
-            f"no training step fits {bytes_text(self.budget)}: the plain one takes "
-            f"{bytes_text(plain.peak)}, the smallest found {bytes_text(least)} (no plan of "
-            f"these techniques takes less than {bytes_text(needed)}). In the way: {named}"
-            f"{refused}{more}. Give --memory {_rounded(least)} or a smaller batch",
-            least,
-        )
 
 
 def _differs(variant: Variant, plain: Variant) -> bool:
@@ -386,9 +380,3 @@ def _uses(found: Found) -> Iterator[TechniqueUse]:
         cost = (found.step_us - found.variant.step_us) / 1e3
         saved = found.variant.peak - found.peak
         yield TechniqueUse(REMATERIALISATION, detail, True, saved, cost)
-
-
-def _rounded(nbytes: int) -> str:
-    """The budget that takes so many bytes, in whole MiB (KiB below one)."""
-    unit, name = (2**20, "MiB") if nbytes >= 2**20 else (2**10, "KiB")
-    return f"{-(-nbytes // unit)}{name}"

@@ -15,7 +15,7 @@ from coexec.budget.settings import Setting
 from coexec.budget.techniques import Offer, Technique
 from coexec.memory.choose import choose
 from coexec.memory.live_bytes import live_bytes
-from coexec.memory.lower_bound import peak_bound
+from coexec.memory.lower_bound import peak_bound, widest_node
 from coexec.memory.problem import Choice, StepProblem
 
 NEVER_US = 1e12
@@ -61,6 +61,11 @@ class Variant:
         """Bytes that no plan goes below."""
         return self.fixed + peak_bound(self.problem)
 
+    @cached_property
+    def widest(self) -> int:
+        """Bytes of the node that needs most by itself: what is asked for below is as good."""
+        return widest_node(self.problem)
+
     def chain(self) -> list[Variant]:
         """The variants that this one was made of, the plain one first."""
         return [*(self.before.chain() if self.before else []), self]
@@ -94,17 +99,21 @@ class Known:
 
     def chosen(self, variant: Variant, goal: int) -> Choice:
         """What to recompute so that the lifetimes take ``goal`` bytes."""
-        key = (variant.key, goal)
+        key = (variant.key, max(goal, variant.widest))
         if key not in self._choices:
             self._choices[key] = choose(variant.problem, goal)
         return self._choices[key]
 
     def quick(self, variant: Variant, goal: int) -> Choice:
         """The same, rough if that is not known yet."""
-        key = (variant.key, goal)
+        key = (variant.key, max(goal, variant.widest))
         if key not in self._quick:
             self._quick[key] = choose(variant.problem, goal, quick=True)
         return self._choices.get(key, self._quick[key])
+
+    def lowest(self, variant: Variant) -> Choice:
+        """About the least that the lifetimes can take, roughly."""
+        return self.quick(variant, 0)
 
     def promise(self, variant: Variant, budget: int) -> float:
         """Microseconds of a step that fits by the lifetimes alone; ``NEVER_US`` if none does."""
@@ -124,7 +133,7 @@ class Known:
         choice = self.quick(variant, goal)
         if choice.peak > ROUGH * goal:
             return NEVER_US
-        if (variant.key, goal) in self._choices:
+        if (variant.key, max(goal, variant.widest)) in self._choices:
             return self.promise(variant, budget)
         return variant.step_us + variant.count * choice.extra_us * self._refined()
 

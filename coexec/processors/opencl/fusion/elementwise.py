@@ -45,7 +45,8 @@ def fuse_elementwise(region: Region, facts: DeviceFacts) -> Region:
 
 def chain_node(region: Region, index: int, facts: DeviceFacts) -> RegionNode:
     """The chain of one node, which can stand in one."""
-    return _Fusion(region, facts).node([index])
+    alone = replace(region, nodes=(region.nodes[index],))
+    return _Fusion(alone, facts).node([0])
 
 
 class _Fusion:
