@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from coexec.base.knobs import BUILD_APART
 from coexec.processors.opencl.executable import ProgramSource
 
+BUILT = "built"
+"""What it says once all programs are in the cache: behind that, it makes binaries smaller."""
+
 log = logging.getLogger(__name__)
 
 
@@ -27,11 +30,12 @@ def worth_a_process(count: int, *, again: bool) -> bool:
     return bool(sys.executable) and least > 0 and count >= (1 if again else least)
 
 
-def build_apart(name: str, sources: Sequence[ProgramSource]) -> None:
-    """Have another process compile ``sources`` into the cache.
+def build_apart(name: str, sources: Sequence[ProgramSource]) -> bool:
+    """Have another process compile ``sources`` into the cache, and make their binaries smaller.
 
     ``name`` is the processor name of the device. What does not get built (the log says why) is left
-    to the caller, who then hears the compiler's own complaint.
+    to the caller, who then hears the compiler's own complaint. False if smaller binaries were tried
+    and the driver does not take them.
     """
     start = f"import sys; sys.path[:] = {sys.path!r}"
     worker = "from coexec.processors.opencl.build_worker import main; main()"
@@ -45,7 +49,11 @@ def build_apart(name: str, sources: Sequence[ProgramSource]) -> None:
         )
     except OSError as error:
         log.warning("no other process to build kernels in (%s): they are built here", error)
-        return
+        return True
+    why = " ".join(done.stderr.strip().splitlines()[-1:])
+    if done.returncode and BUILT in done.stdout.split():
+        log.warning("%s takes no smaller binaries (%s): they stay as they are", name, why)
+        return False
     if done.returncode:
-        why = " ".join(done.stderr.strip().splitlines()[-1:])
         log.warning("another process could not build all kernels (%s): the rest is built here", why)
+    return True

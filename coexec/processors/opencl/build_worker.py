@@ -7,6 +7,7 @@ import sys
 
 import pyopencl as cl
 
+from coexec.processors.opencl.build_apart import BUILT
 from coexec.processors.opencl.discover import choose_device
 from coexec.processors.opencl.executable import ProgramSource
 from coexec.processors.opencl.programs import ProgramCache
@@ -16,4 +17,8 @@ def main() -> None:
     """Build the programs of the standard input for the device that the command line names."""
     _, device = choose_device(sys.argv[1])
     sources = tuple(ProgramSource(family, text) for family, text in json.load(sys.stdin))
-    ProgramCache(cl.Context([device]), device, apart=False).build(sources)
+    cache = ProgramCache(cl.Context([device]), device, apart=False)
+    cache.build(sources)
+    sys.stdout.write(f"{BUILT}\n")
+    sys.stdout.flush()
+    cache.slim(sources)

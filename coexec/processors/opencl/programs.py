@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from coexec.base.knobs import cache_dir
 from coexec.processors.opencl.build_apart import build_apart, worth_a_process
 from coexec.processors.opencl.discover import processor_name
 from coexec.processors.opencl.executable import ProgramSource
+from coexec.processors.opencl.slim import NOTHING, is_full, slimmed
 
+INTEL = "Intel(R) OpenCL"
+"""Platform of Intel's runtime for CPUs."""
 OPTIONS = ("-cl-mad-enable", "-cl-std=CL1.2")
 log = logging.getLogger(__name__)
 # Drivers remark on vectorisation in the build log of every program; errors still carry the log.
@@ -27,7 +31,8 @@ warnings.filterwarnings("ignore", category=cl.CompilerWarning)
 class ProgramCache:
     """Built programs of one device, in memory and on disk; counts what it had to compile.
 
-    With ``apart``, another process may compile them.
+    With ``apart``, another process may compile them, and make binaries smaller
+    (:mod:`coexec.processors.opencl.slim`).
     """
 
     def __init__(self, context: cl.Context, device: cl.Device, *, apart: bool = True) -> None:
@@ -48,7 +53,7 @@ class ProgramCache:
     def build(self, sources: tuple[ProgramSource, ...]) -> list[cl.Program]:
         """Programs in the order of ``sources``; missing ones are built side by side."""
         missing = {s.text: s for s in sources if s.text not in self._programs}
-        self._build_apart([s for s in missing.values() if not self._file(s).exists()])
+        self._build_apart(list(missing.values()))
         with ThreadPoolExecutor(self._workers) as pool:
             for source, program in zip(
                 missing.values(), pool.map(self._build, missing.values()), strict=True
@@ -56,14 +61,55 @@ class ProgramCache:
                 self._programs[source.text] = program
         return [self._programs[s.text] for s in sources]
 
+    def slim(self, sources: Iterable[ProgramSource]) -> None:
+        """Make the binaries of ``sources`` on disk smaller, if the driver takes them.
+
+        A driver that does not take them may end the process.
+        """
+        full = [file for file in map(self._file, sources) if self._is_full(file)]
+        nothing = self._binary(self._compile(ProgramSource("nothing", NOTHING))) if full else b""
+        for file in full:
+            binary = file.read_bytes()
+            smaller = slimmed(binary, nothing)
+            if self._kernels(smaller) != self._kernels(binary):
+                raise ProcessorError(f"{self.device.name} finds other kernels in a smaller binary")
+            self._write(file, smaller)
+
     def _build_apart(self, sources: list[ProgramSource]) -> None:
         """Let another process compile, unless this one has the compiler in its memory already."""
-        again = 0 < self._apart == self.compiled
-        if self._may_apart and sources and worth_a_process(len(sources), again=again):
-            build_apart(processor_name(self.device), sources)
-            built = sum(self._file(source).exists() for source in sources)
+        absent = [source for source in sources if not self._file(source).exists()]
+        full = [source for source in sources if self._is_full(self._file(source))]
+        again = bool(absent) and 0 < self._apart == self.compiled
+        wanted = [*absent, *full]
+        if self._may_apart and wanted and worth_a_process(len(wanted), again=again):
+            slims = build_apart(processor_name(self.device), wanted)
+            if not slims:
+                self._refusal.parent.mkdir(parents=True, exist_ok=True)
+                self._refusal.touch()
+            built = sum(self._file(source).exists() for source in absent)
             self._apart += built
             self.compiled += built
+
+    def _is_full(self, file: Path) -> bool:
+        """Whether the binary in a file could be smaller, as far as is known of the driver."""
+        if self.device.platform.name != INTEL or not file.exists() or self._refusal.exists():
+            return False
+        return is_full(file.read_bytes())
+
+    @property
+    def _refusal(self) -> Path:
+        """The file that says that this driver takes no smaller binaries."""
+        digest = hashlib.sha256(self._identity.encode()).hexdigest()
+        return cache_dir() / "opencl" / f"{digest[:32]}.full"
+
+    def _kernels(self, binary: bytes) -> dict[str, int]:
+        """Kernels of a binary by name, with how many arguments they take."""
+        program = cl.Program(self.context, [self.device], [binary]).build()
+        return {kernel.function_name: kernel.num_args for kernel in program.all_kernels()}
+
+    def _binary(self, program: cl.Program) -> bytes:
+        binaries: list[bytes] = program.get_info(cl.program_info.BINARIES)  # type: ignore[assignment]
+        return binaries[0]
 
     def _build(self, source: ProgramSource) -> cl.Program:
         file = self._file(source)
@@ -106,8 +152,9 @@ class ProgramCache:
             return None
 
     def _store(self, file: Path, program: cl.Program) -> None:
-        binaries: list[bytes] = program.get_info(cl.program_info.BINARIES)  # type: ignore[assignment]
-        binary = binaries[0]
+        self._write(file, self._binary(program))
+
+    def _write(self, file: Path, binary: bytes) -> None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, lambda f: f.write(binary))
