@@ -132,12 +132,15 @@ def _alternate(
     ``until``: turns and deadline.
     """
     turns, deadline = until
+    last = turns
     for turn in range(turns * suite.short + 1):
         if turn > suite.fewest and time.monotonic() > deadline:
             return
-        if turn > turns and not _short(rows):
-            return
-        tell(f"turn {turn} of {turns}")
+        if turn > turns:
+            if not _short(rows):
+                return
+            last = turns * suite.short
+        tell(f"turn {turn} of {last}")
         for row in rows:
             if row.error:
                 continue

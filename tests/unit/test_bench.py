@@ -138,8 +138,10 @@ def test_short_calls_take_more_turns_where_a_suite_wants_that(us: float, turns: 
     suite = replace(SUITE, short=3)
     workers = [FakeWorker(1.0, [us * 1e-6] * 20), FakeWorker(1.0, [1e-6] * 20)]
     both = FakeWorkers(coexec=workers[0], peer=workers[1])
-    rows = run_case(suite, CASE, [OURS, PEER], both, turns=2)
+    told: list[str] = []
+    rows = run_case(suite, CASE, [OURS, PEER], both, turns=2, observe=told.append)
     assert [len(row.turns) for row in rows] == [turns, turns]
+    assert told[-1] == f"turn {turns} of {turns}"
 
 
 def test_a_peer_that_fails_is_a_row_with_the_reason() -> None:
