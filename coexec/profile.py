@@ -1,4 +1,7 @@
-"""Profiling: traced and untraced steps in turn, the median one attributed and explained."""
+"""Profiling: traced and untraced steps in turn, the median one attributed and explained.
+
+On simulated processors times are virtual: tracing takes none, and no untraced steps are run.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.machine import Rates
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.core.program import Program
+from coexec.core.timeline import clock_of, timeline_among, timeline_of
 from coexec.core.types import Array
 from coexec.rates import machine_rates
 from coexec.report.advice import Findings
@@ -30,9 +34,6 @@ NO_OVERHEAD: OverheadRecord = {
     "fraction": 0.0,
     "collect_ms": 0.0,
 }
-CPU = "reference"
-"""Its rates are those of the host's CPU through NumPy: what a GPU is compared with."""
-
 Step = Callable[[Trace | None], object]
 Observer = Callable[[str], None]
 
@@ -76,7 +77,7 @@ def profile_session(
     def step(trace: Trace | None) -> object:
         return session.run(feeds, trace=trace)
 
-    timing = _time(step, how)
+    timing = _time(step, session.processors, how)
     return _profile("inference", model, session, feeds, timing, how)
 
 
@@ -98,7 +99,7 @@ def profile_training(
     def step(trace: Trace | None) -> object:
         return trainer.step(feeds, labels, trace)
 
-    timing = _time(step, how)
+    timing = _time(step, trainer.processors, how)
     return _profile("training", model, trainer, feeds, timing, how)
 
 
@@ -111,10 +112,30 @@ class _Timing:
     overhead: OverheadRecord
 
 
-def _time(step: Step, how: ProfileOptions) -> _Timing:
+def _time(step: Step, processors: Mapping[str, Processor], how: ProfileOptions) -> _Timing:
     if how.steps < 1:
         raise UsageError(f"steps must be at least 1, not {how.steps}")
     how.observe("warm-up")
+    runners = processors.values()
+    if timeline_among(runners) is None:
+        return _real(step, how)
+    return _virtual(step, clock_of(runners), how)
+
+
+def _virtual(step: Step, clock: Callable[[], float], how: ProfileOptions) -> _Timing:
+    """The median step of those asked for, in virtual time; the first may bring parameters."""
+    step(None)
+    traced: list[tuple[float, Trace]] = []
+    for number in range(how.steps):
+        how.observe(f"step {number + 1}")
+        trace, start = Trace(), clock()
+        step(trace)
+        traced.append((clock() - start, trace))
+    traced.sort(key=lambda item: item[0])
+    return _Timing(traced[len(traced) // 2][1], len(traced), NO_OVERHEAD)
+
+
+def _real(step: Step, how: ProfileOptions) -> _Timing:
     for _ in range(how.warm_up):
         step(None)
         step(Trace())
@@ -168,10 +189,27 @@ def _profile(
     how: ProfileOptions,
 ) -> Profile:
     specs = _specs(subject.processors, timing.trace)
-    compared = [] if all(spec.kind == "cpu" for spec in specs.values()) else [CPU]
+    only_cpu = all(spec.kind == "cpu" for spec in specs.values())
+    compared = [] if only_cpu else _cpu_of(subject.processors)
     rates = _rates([*specs, *compared], how)
-    record = _record(mode, model, subject, feeds, timing, rates, rates.get(CPU), how.options)
+    cpu = rates[compared[0]] if compared else None
+    record = _record(mode, model, subject, feeds, timing, rates, cpu, how.options)
     return Profile(record, timing.trace, subject.program)
+
+
+def _cpu_of(processors: Mapping[str, Processor]) -> list[str]:
+    """The CPU that others are compared with: the host's through NumPy, or that of their phone.
+
+    The reference comes last and has the host's clock: no CPU of a simulated phone, which has to be
+    among the processors to be compared with.
+    """
+    timeline = timeline_among(processors.values())
+    cpus = [
+        name
+        for name, each in processors.items()
+        if each.describe().kind == "cpu" and timeline_of(each) is timeline
+    ]
+    return cpus[-1:]
 
 
 def record_of_trace(

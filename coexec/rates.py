@@ -17,6 +17,7 @@ from coexec.base.knobs import cache_dir
 from coexec.core.machine import Machine, Rates, Silicon
 from coexec.core.machine_file import read_machine, write_machine
 from coexec.core.processor import ProcessorSpec
+from coexec.core.timeline import timeline_of
 from coexec.processors.find import measure_processor, open_processor
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def machine_rates(
 
     What was measured before on the same device with the same driver is read from the cache unless
     ``refresh``. ``observe`` is told the name of each processor that is about to be measured. The
-    date is the oldest of the measurements.
+    date is the oldest of the measurements. Limits of simulated processors are nominal: they follow
+    the description of the phone and the options, and are not kept.
 
     Raises:
         ProcessorError: a spec is unknown or its device absent.
@@ -42,7 +44,11 @@ def machine_rates(
     rates: dict[str, Rates] = {}
     dates: list[str] = []
     for spec in dict.fromkeys(specs):
-        described = open_processor(spec).describe()
+        processor = open_processor(spec)
+        described = processor.describe()
+        if timeline_of(processor) is not None:
+            rates[described.name] = measure_processor(described.name)
+            continue
         base = described.name.partition("?")[0]
         known = None if refresh else _read(described, base)
         if known is None:

@@ -216,11 +216,15 @@ def _show_memory(record: ProfileRecord) -> None:
 def _show_quality(record: ProfileRecord) -> None:
     """How far to trust the figures."""
     overhead = record["overhead"]
+    if any(each["clock"] == "virtual" for each in record["processors"]):
+        costs = f"virtual time, the median of {record['steps']} steps"
+    else:
+        costs = (
+            f"profiling costs {overhead['fraction']:+.1%} ({overhead['traced_ms']:.3f} ms traced, "
+            f"{overhead['untraced_ms']:.3f} ms not; fastest of {record['steps']})"
+        )
     console.print(
-        f"\nprofiling costs {overhead['fraction']:+.1%} ({overhead['traced_ms']:.3f} ms traced, "
-        f"{overhead['untraced_ms']:.3f} ms not; fastest of {record['steps']}), parts add up to the "
-        f"step within {record['residual']:.2%}",
-        highlight=False,
+        f"\n{costs}, parts add up to the step within {record['residual']:.2%}", highlight=False
     )
     for each in record["processors"]:
         if each["clock"] == "host" and each["name"] != "reference":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -30,6 +30,7 @@ from coexec.cli.output import (
 )
 from coexec.cli.random_data import random_array
 from coexec.core.events import Trace
+from coexec.core.timeline import clock_name, clock_of
 from coexec.core.types import Array
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.session import Session, model_inputs
@@ -71,7 +72,8 @@ def run(
     feeds, made_up = _feeds(loaded, arrays, shapes)
     session = compile_model(loaded, processor or (), plan=plan)
     outputs = session.run(feeds)
-    times = [_timed(session, feeds) for _ in range(repeat)]
+    clock = clock_of(session.processors.values())
+    times = [_timed(session, feeds, clock) for _ in range(repeat)]
     if save_outputs is not None:
         results: dict[str, Any] = dict(outputs)
         write_atomically(save_outputs, lambda file: np.savez(file, **results))
@@ -82,6 +84,7 @@ def run(
     record = {
         "model": model,
         "processor": next(iter(session.processors)),
+        "clock": clock_name(session.processors.values()),
         "median_ms": median(times),
         "min_ms": min(times),
         "repeat": repeat,
@@ -102,9 +105,11 @@ def _show(record: dict[str, Any]) -> None:
         notes.print(f"[yellow]fallback:[/] {escape(line)}")
     if record["random_inputs"]:
         notes.print(f"random data for: {escape(', '.join(record['random_inputs']))}")
-    title = escape(f"{record['model']} on {record['processor']}")
+    virtual = ", in virtual time" if record["clock"] == "virtual" else ""
+    title = escape(f"{record['model']} on {record['processor']}{virtual}")
     table = Table(title=title, show_header=False)
-    table.add_row("median of runs", f"{record['median_ms']:.3f} ms ({record['repeat']} runs)")
+    runs = "1 run" if record["repeat"] == 1 else f"{record['repeat']} runs"
+    table.add_row("median of runs", f"{record['median_ms']:.3f} ms ({runs})")
     table.add_row("fastest run", f"{record['min_ms']:.3f} ms")
     table.add_row("device memory", bytes_text(record["peak_bytes"]))
     for name, kind in record["outputs"].items():
@@ -113,10 +118,11 @@ def _show(record: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _timed(session: Session, feeds: dict[str, Array]) -> float:
-    start = time.perf_counter()
+def _timed(session: Session, feeds: dict[str, Array], clock: Callable[[], float]) -> float:
+    """Milliseconds of a run."""
+    start = clock()
     session.run(feeds)
-    return (time.perf_counter() - start) * 1e3
+    return (clock() - start) * 1e3
 
 
 def _read_arrays(files: dict[str, str]) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ from coexec.cli.trained_parameters import (
 )
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
+from coexec.core.timeline import clock_name
 from coexec.placement.policies.table import AUTO, NAMES
 from coexec.planning.adaptive import AdaptiveTrainer
 from coexec.report.perfetto_trace import write_perfetto
@@ -219,7 +221,7 @@ def train(
 def _fit(
     trainer: BaseTrainer, data: Dataset, validation: Dataset | None, options: FitOptions
 ) -> tuple[Result, list[float]]:
-    """Train under a progress bar on stderr."""
+    """Train under a progress bar on stderr, which is there from the first step on."""
     losses: list[float] = []
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
@@ -229,19 +231,25 @@ def _fit(
         TextColumn("{task.fields[step_ms]:.1f} ms/step"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=notes) as bar:
-        task = bar.add_task("train", epoch=1, loss=float("nan"), step_ms=float("nan"))
+    bar, preparing = Progress(*columns, console=notes), notes.status("preparing the first step")
+    with ExitStack() as shown:
+        shown.enter_context(preparing)
 
         def observe(progress: FitProgress) -> None:
             losses.append(progress.loss)
-            bar.update(
-                task,
-                total=progress.total_steps,
-                completed=progress.step,
-                epoch=progress.epoch + 1,
-                loss=progress.loss,
-                step_ms=progress.step_ms[-1],
-            )
+            fields: dict[str, Any] = {
+                "total": progress.total_steps,
+                "completed": progress.step,
+                "epoch": progress.epoch + 1,
+                "loss": progress.loss,
+                "step_ms": progress.step_ms[-1],
+            }
+            if bar.tasks:
+                bar.update(bar.task_ids[0], **fields)
+            else:
+                preparing.stop()
+                bar.add_task("train", **fields)
+                shown.enter_context(bar)
 
         return fit(trainer, data, validation, options, observe), losses
 
@@ -259,6 +267,7 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
         "memory": memory_record(trainer.memory_plan, trainer.memory.events),
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
+        "clock": clock_name(trainer.processors.values()),
         "adaptations": [vars(each) for each in trainer.adaptations]
         if isinstance(trainer, AdaptiveTrainer)
         else [],
@@ -293,7 +302,8 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         notes.print(f"[yellow]adapted:[/] {escape(text)}")
     if record["plan"] is not None:
         console.print(f"plan      {escape(plan_text(record['plan']))}", highlight=False)
-    console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms")
+    virtual = " of virtual time" if record["clock"] == "virtual" else ""
+    console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms{virtual}")
     if record["peak_bytes"] is not None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
         console.print(f"memory    {planned} planned ({naive} without reuse)")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from coexec.core.processor import Runner, Ticket
 
@@ -43,3 +44,22 @@ def timeline_of(runner: Runner) -> Timeline | None:
     """The virtual time of a simulated runner; a real one has none."""
     found = getattr(runner, "timeline", None)
     return found if isinstance(found, Timeline) else None
+
+
+def timeline_among(runners: Iterable[Runner]) -> Timeline | None:
+    """The virtual time of runners that work together: simulated ones never do so with real ones.
+
+    The first decides, as the reference, which every list ends with, has none.
+    """
+    return timeline_of(next(iter(runners)))
+
+
+def clock_of(runners: Iterable[Runner]) -> Callable[[], float]:
+    """Seconds by the clock that their work is timed with: virtual time, or the host's."""
+    timeline = timeline_among(runners)
+    return time.perf_counter if timeline is None else lambda: timeline.now_ns() * 1e-9
+
+
+def clock_name(runners: Iterable[Runner]) -> str:
+    """``virtual`` or ``host``: what :func:`clock_of` reads."""
+    return "host" if timeline_among(runners) is None else "virtual"

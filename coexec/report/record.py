@@ -43,7 +43,8 @@ class ProcessorRecord(TypedDict):
     driver: str
     compute_units: int
     clock: str
-    """``device``: times are the device's own; ``host``: it has no profiling events."""
+    """``device``: times are the device's own; ``host``: it has no profiling events; ``virtual``: it
+    is simulated."""
     rates: RatesRecord
 
 
@@ -179,7 +180,8 @@ class AdviceRecord(TypedDict):
 class OverheadRecord(TypedDict):
     """What profiling costs: traced against untraced steps, taken in turn, the fastest of each.
 
-    Other work on the machine only ever adds, so the fastest are the ones to compare.
+    Other work on the machine only ever adds, so the fastest are the ones to compare. All are zero
+    in virtual time, where tracing takes none.
     """
 
     traced_ms: float

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,8 +15,11 @@ from types import FrameType
 
 import numpy as np
 
+from coexec.autodiff.losses import Loss
 from coexec.base.errors import CheckpointError, DataError
 from coexec.core.events import Trace
+from coexec.core.timeline import clock_of
+from coexec.core.types import Array, TensorType
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import EXACT
 from coexec.session import check_feeds
@@ -30,7 +32,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """Where a training stands; passed to the observer after every step."""
+    """Where a training stands; passed to the observer after every step.
+
+    ``step_ms`` are milliseconds of virtual time on simulated processors.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -108,6 +113,7 @@ class _Fit:
         if validation is not None:
             # A held-out set that does not fit must not come to light after hours of training.
             check_feeds(trainer.model, validation.take(np.zeros(how.batch_size, int)).inputs)
+            _check_early(trainer, validation)
         self.trainer, self.train, self.validation = trainer, train, validation
         self.how, self.observer = how, observer
         self.per_epoch = len(train) // how.batch_size
@@ -141,10 +147,11 @@ class _Fit:
     def _epoch(self, epoch: int) -> None:
         done = self.trainer.steps - epoch * self.per_epoch
         self.progress.epoch = epoch
+        clock = clock_of(self.trainer.processors.values())
         for batch in batches(self.train, self.how.batch_size, self.how.seed, epoch, done):
-            start = time.perf_counter()
+            start = clock()
             loss = self.trainer.step(batch.inputs, batch.labels, self._trace())
-            self.progress.step_ms.append((time.perf_counter() - start) * 1e3)
+            self.progress.step_ms.append((clock() - start) * 1e3)
             self.progress.losses.append(loss)
             self.progress.loss = loss
             self.progress.step = self.trainer.steps
@@ -242,4 +249,32 @@ def evaluate(trainer: Trainer, dataset: Dataset, batch_size: int) -> float | Non
         batch = dataset.take(np.minimum(rows, len(dataset) - 1))
         prediction = trainer.predict(batch.inputs)[output]
         predictions.append(prediction[: len(dataset) - start])
-    return trainer.loss.accuracy(np.concatenate(predictions), dataset.labels)
+    predicted = np.concatenate(predictions)
+    _check_held_out(trainer.loss, dataset.labels, TensorType.of(predicted))
+    return trainer.loss.accuracy(predicted, dataset.labels)
+
+
+def _check_early(trainer: Trainer, validation: Dataset) -> None:
+    """Look at held-out labels before training, if the model leaves only its batch size open."""
+    output = trainer.model.graph.outputs[0]
+    sizes = output.shape.dims[1:] if output.shape is not None else (None,)
+    fixed = tuple(size for size in sizes if isinstance(size, int))
+    if len(fixed) == len(sizes) and output.dtype is not None:
+        kind = TensorType((len(validation), *fixed), np.dtype(output.dtype.numpy()))
+        _check_held_out(trainer.loss, validation.labels, kind)
+
+
+def _check_held_out(loss: Loss, labels: Array, prediction: TensorType) -> None:
+    """Hold labels against the prediction for all samples: shape, kind of number, values.
+
+    Raises:
+        DataError: they do not go with it.
+    """
+    wanted, integers = loss.labels_type(prediction), "biu"
+    fits = (labels.dtype.kind in integers) == (wanted.dtype.kind in integers)
+    if labels.shape != wanted.shape or not fits:
+        raise DataError(f"labels of the held-out data are {TensorType.of(labels)}, not {wanted}")
+    try:
+        loss.check_labels(labels, prediction)
+    except DataError as error:
+        raise DataError(f"held-out data: {error}") from error

@@ -22,10 +22,15 @@ function tiles(record) {
     [rate(work / record.wall_ms / 1e6) + " GFLOP/s", "over the whole step"],
     [String(sum(record.operators.map((row) => row.launches || 0))), "launches and copies"],
     [bytes(record.peak_bytes), "device memory"],
-    [percent(record.overhead.fraction), `profiling overhead, ${record.steps} steps`],
+    isVirtual(record) ? [String(record.steps), "steps in virtual time"]
+      : [percent(record.overhead.fraction), `profiling overhead, ${record.steps} steps`],
   ];
   return el("div", { class: "tiles" }, ...figures.map(([value, label]) =>
     el("div", { class: "tile" }, el("div", { class: "value" }, value), el("div", { class: "label" }, label))));
+}
+
+function isVirtual(record) {
+  return record.processors.some((one) => one.clock === "virtual");
 }
 
 function setting(value) {
@@ -43,8 +48,9 @@ function meta(record) {
 }
 
 function notes(record) {
-  const found = record.processors.filter((one) => one.clock !== "device").map((one) =>
+  const found = record.processors.filter((one) => one.clock === "host").map((one) =>
     `${one.name} has no profiling events: its times are the host's and hold the host's own delays.`);
+  if (isVirtual(record)) found.push("Simulated: all times are virtual, and predicted.");
   for (const line of record.fallbacks) found.push(`Fallback: ${line}`);
   return found.map((line) => el("p", { class: "note warn" }, line));
 }
@@ -58,7 +64,8 @@ function footer(records) {
   const lines = records.flatMap((record) => [
     ...record.processors.map((one) => {
       const peaks = Object.entries(one.rates.peak_gflops).map(([type, peak]) => `${digits(peak)} GFLOP/s ${type}`);
-      return `${one.name}: ${one.device}, driver ${one.driver}; measured ${peaks.join(", ")}, ` +
+      const limits = one.clock === "virtual" ? "nominal" : "measured";
+      return `${one.name}: ${one.device}, driver ${one.driver}; ${limits} ${peaks.join(", ")}, ` +
         `${digits(one.rates.bandwidth_gbps)} GB/s, launch ${digits(one.rates.launch_us)} µs, ` +
         `synchronisation ${digits(one.rates.sync_us)} µs.`;
     }),
