@@ -4,7 +4,8 @@ Plans that may be wanted are compiled before they are: each processor alone, and
 before. The times of runs decide among them (:mod:`coexec.planning.trials`), at once when something
 has changed. Another plan, for processors that take as long as they do now, is made and compiled in
 the background afterwards and has to prove itself in the same way. Runs beside that count for
-nothing: it takes time of the same cores.
+nothing: it takes time of the same cores, and begins when a situation has lasted as long as it took
+the last time.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class Adapter(Generic[Prepared]):
         self._first_busy: list[Factors] = []
         self._slow_busy: list[Factors] = []
         self._planned: list[Factors] = []
+        # Of the runs beside the last job, and of those since something changed.
+        self._beside_us, self._since_us = 0.0, inf
         self._begin(Option(proposal, prepared, dict(self.known)))
         if others := _different(proposal):
             self._job = lambda: self._made(others, dict(self.known), self.processors)
@@ -141,11 +144,13 @@ class Adapter(Generic[Prepared]):
         ``busy_us``: of each processor in it, if that is known.
         """
         if self._workshop.busy:
+            self._beside_us += us
             return
         if self._job is not None:
-            self._workshop.start(self._job)
+            self._start(self._job)
             self._job = None
             return
+        self._since_us += us
         if len(self._first_busy) < LEAST:
             # These do not count as runs: looking so closely takes time, too.
             self._first_busy += [] if busy_us is None else [busy_us]
@@ -153,9 +158,8 @@ class Adapter(Generic[Prepared]):
                 self._ask(self._first_busy)
             return
         self._slow_busy = [*self._slow_busy, busy_us or {}] if self.trials.suspicious else []
-        number = self.trials.now
+        self.options[self.trials.now].known = dict(self.known)
         news = self.trials.observe(us)
-        self.options[number].known = dict(self.known)
         if news is News.CHANGED:
             self._changed(step)
         elif news is not News.NOTHING:
@@ -219,8 +223,7 @@ class Adapter(Generic[Prepared]):
 
     def _begin(self, option: Option[Prepared]) -> None:
         """Follow a plan; there is no other one yet."""
-        self.trials = Trials()
-        self.options = {0: option}
+        self.trials, self.options = Trials(), {0: option}
         self._followed = self._best = 0
         self._job = self._asked = None
         self._first_busy, self._slow_busy = [], []
@@ -240,7 +243,7 @@ class Adapter(Generic[Prepared]):
     def _changed(self, step: int) -> None:
         """Try what is ready in the new situation, the most promising plan first."""
         self._ask([each for each in self._slow_busy if each])
-        self._slow_busy = []
+        self._slow_busy, self._since_us = [], 0.0
         self._note(step, "noticed", f"runs take {self.trials.change:.2f} times what they did")
         self._try(number for number in self.options if number != self.trials.chosen)
         if self.trials.quiet:
@@ -268,8 +271,7 @@ class Adapter(Generic[Prepared]):
 
     def _decided(self, step: int, news: News) -> None:
         chosen = self.trials.chosen
-        changed = chosen != self._best
-        self._best = chosen
+        changed, self._best = chosen != self._best, chosen
         if changed or news is News.DECIDED:
             kind = "replanned" if changed else "kept"
             ms = self.trials.usual_us / 1e3
@@ -279,15 +281,21 @@ class Adapter(Generic[Prepared]):
 
     def _plan_if_asked(self) -> None:
         """Try plans that were made for what was asked about, if there are some; else make one."""
-        asked, self._asked = self._asked, None
+        asked = self._asked
         if asked is None:
             return
         if any(self._alike(asked, each) for each in self._planned):
-            ready = [n for n in self.options if self.trials.times[n].last_us == inf]
+            self._asked, times = None, self.trials.times
+            ready = [n for n in self.options if times[n].last_us == inf]
             self._try(n for n in ready if self._alike(asked, self.options[n].factors))
-            return
-        self._planned.append(asked)
-        self._workshop.start(self._replanning(asked))
+        elif self._since_us >= self._beside_us:
+            self._planned.append(asked)
+            self._asked = None
+            self._start(self._replanning(asked))
+
+    def _start(self, job: Job[Option[Prepared]]) -> None:
+        self._beside_us = 0.0
+        self._workshop.start(job)
 
     def _alike(self, one: Factors, other: Factors) -> bool:
         """Whether processors are as fast beside each other: a plan for one is one for the other."""
