@@ -88,6 +88,12 @@ def accuracy(prediction: Array, labels: Array) -> float:
         raise DataError(
             f"labels are {labels.dtype}{labels.shape}, not classes as integers {answers.shape}"
         )
+    classes = prediction.shape[1]
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        raise DataError(
+            f"labels range from {labels.min()} to {labels.max()}, but the model has {classes} "
+            f"classes (0 to {classes - 1})"
+        )
     return float((answers == labels).mean())
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import coexec
 from coexec.cli.output import require_writable
+from coexec.core.types import Array
 from tests.pipeline.command import coexec as command
 from tests.pipeline.command import failed
-from tests.pipeline.small import arrays, write_data, write_network
+from tests.pipeline.small import CLASSES, arrays, write_data, write_network
 
 
 @pytest.fixture
@@ -133,3 +135,36 @@ def test_validation_that_does_not_fit_fails_before_training(
     other = write_data(tmp_path / "other.npz", x=None, image=arrays(48)["x"])
     text = failed(command("train", model, "--data", data, "--validation", other))
     assert "missing ['x'], unknown ['image']" in text
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            np.full(48, CLASSES),
+            (
+                f"held-out data: labels range from {CLASSES} to {CLASSES}, but the model has "
+                f"{CLASSES} classes (0 to {CLASSES - 1})"
+            ),
+        ),
+        (np.zeros((48, 2), int), "labels of the held-out data are int64[48x2], not int64[48]"),
+        (np.zeros(48), "labels of the held-out data are float64[48], not int64[48]"),
+    ],
+    ids=["range", "shape", "type"],
+)
+def test_held_out_labels_that_do_not_fit_fail_before_training(
+    labels: Array, message: str, model: Path, data: Path, tmp_path: Path
+) -> None:
+    other = write_data(tmp_path / "other.npz", labels=labels)
+    assert failed(command("train", model, "--data", data, "--validation", other)) == message
+
+
+def test_no_progress_is_shown_of_a_training_that_does_not_begin(
+    model: Path, tmp_path: Path
+) -> None:
+    other = write_data(tmp_path / "other.npz", labels=np.full(48, -1))
+    done = command("train", model, "--data", other, "-p", "reference")
+    assert failed(done).startswith("labels range from -1 to -1")
+    assert "nan" not in done.err
+    assert "epoch" not in done.err

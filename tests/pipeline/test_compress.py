@@ -157,6 +157,8 @@ def test_calibration_data_that_do_not_fit_are_named(arrays: dict[str, Array], me
 def test_labels_that_are_no_classes_are_refused() -> None:
     with pytest.raises(DataError, match=r"labels are float64\(3,\)"):
         accuracy(np.zeros((3, 10)), np.zeros(3))
+    with pytest.raises(DataError, match="labels range from 0 to 10, but the model has 10 classes"):
+        accuracy(np.zeros((3, 10)), np.array([0, 5, 10]))
     with pytest.raises(DataError, match="no classes"):
         agreement(np.zeros(3), np.zeros(3))
 
