@@ -9,7 +9,7 @@ import pytest
 from coexec.core.soc_file import find_soc
 from coexec.cost.calibration.known_networks import convolution
 from coexec.cost.soc.limits import Limits, limits_of
-from coexec.cost.soc.npu_terms import NPU_TERMS, npu_rows
+from coexec.cost.soc.npu_terms import NPU_TERMS, WEIGHTS_SHARE, npu_rows
 from coexec.cost.soc.workload import ELEMENTWISE, INPUT, MOVE, OUTPUT, Workload
 
 LIMITS = limits_of(find_soc("snapdragon-8-gen-3"), "npu", "float16")
@@ -38,7 +38,8 @@ def test_few_channels_take_as_long_as_a_block_of_them() -> None:
 
 def test_weights_come_from_dram_while_the_matrix_unit_computes() -> None:
     heavy = replace(SMALL, weights=1e8)
-    assert charged(heavy)["matrix unit or DRAM"] == pytest.approx(2e8 / LIMITS.gbps / 1e3)
+    read_us = WEIGHTS_SHARE * 2e8 / LIMITS.gbps / 1e3
+    assert charged(heavy)["matrix unit or DRAM"] == pytest.approx(read_us)
     assert charged(SMALL)["matrix unit or DRAM"] == pytest.approx(SMALL.flop / LIMITS.gflops / 1e3)
 
 
@@ -48,7 +49,7 @@ def test_maps_that_the_memory_beside_the_units_does_not_hold_come_from_dram() ->
     assert bytes_moved > LIMITS.tcm_bytes
     found = charged(large)
     assert found["matrix unit or DRAM"] == pytest.approx(
-        (bytes_moved + 2 * large.weights) / LIMITS.gbps / 1e3
+        (bytes_moved + 2 * WEIGHTS_SHARE * large.weights) / LIMITS.gbps / 1e3
     )
     assert "convolutions: maps" not in found
     roomy = charged(large, limits=replace(LIMITS, tcm_bytes=1e9))

@@ -136,8 +136,8 @@ def test_rows_of_ncnn_are_read_as_it_runs(tmp_path: Path) -> None:
     samples, unknown = read_frameworks(tmp_path)
     assert unknown == 2
     assert [(s.soc.name, s.processor, s.precision) for s in samples] == [
-        ("snapdragon-765g", "cpu:1prime+1big", "float16"),
-        ("snapdragon-765g", "cpu:1prime+1big", "int8"),
+        ("snapdragon-765g", "cpu:1prime", "float16"),
+        ("snapdragon-765g", "cpu:1prime", "int8"),
         ("snapdragon-765g", "gpu", "float16"),
         ("snapdragon-835", "cpu:4big", "float32"),
         ("snapdragon-835", "cpu:4big", "int8"),
@@ -145,3 +145,4 @@ def test_rows_of_ncnn_are_read_as_it_runs(tmp_path: Path) -> None:
     ]
     assert ncnn_cores(find_soc("snapdragon-855"), 8, 0) == "cpu:1prime+3big+4little"
     assert ncnn_cores(find_soc("snapdragon-855"), 2, 1) == "cpu:2little"
+    assert ncnn_cores(find_soc("snapdragon-765g"), 2, 2) == "cpu:1prime+1big"

@@ -9,7 +9,7 @@ from coexec.base.errors import ProcessorError, UsageError
 from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc, soc_names
 from coexec.core.types import OpCall, TensorType
-from coexec.cost.soc.coefficients import shipped
+from coexec.cost.soc.coefficients import GENERAL, levels, shipped
 from coexec.cost.soc.estimate import ENGINES
 from coexec.cost.soc.limits import limits_of
 from coexec.cost.soc.npu_terms import NPU_TERMS
@@ -145,12 +145,22 @@ def test_what_is_unknown_lists_what_is_known() -> None:
         predict(soc, "npu", CALLS[0])
 
 
+def test_int8_has_a_level_for_the_instructions_that_multiply() -> None:
+    """Cores with dot products run other kernels: an A55 of both kinds, in floats the same."""
+    old, new = find_soc("snapdragon-710"), find_soc("exynos-9820")
+    assert levels(old, "cpu:1little", "int8")[:2] == (GENERAL, "int8 x2")
+    assert levels(new, "cpu:1little", "int8")[:2] == (GENERAL, "int8 x4")
+    assert len(levels(new, "cpu:1little", "float32")) == 3
+    for group in (name for name in shipped().factors if name.endswith("cpu int8")):
+        assert {"int8 x2", "int8 x4"} <= set(shipped().factors[group])
+
+
 def test_shipped_coefficients_fit_this_version_and_say_where_they_are_from() -> None:
     fitted = shipped()
     assert fitted.date
     assert sum(fitted.rows.values()) > 10_000
-    for group, levels in fitted.factors.items():
-        for factors in levels.values():
+    for group, by_level in fitted.factors.items():
+        for factors in by_level.values():
             assert (factors >= 0).all()
             terms = NPU_TERMS if " npu " in group else TERMS
             assert len(factors) == len(terms) or group.endswith("run")

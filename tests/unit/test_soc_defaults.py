@@ -11,7 +11,7 @@ from coexec.base.errors import UsageError
 from coexec.core.soc import Gpu, Soc
 from coexec.core.soc_file import find_soc, soc_names
 from coexec.core.soc_source import MEASURED
-from coexec.cost.soc.defaults import Defaults, sustained
+from coexec.cost.soc.defaults import FLOATS_OF_SUCCESSOR, Defaults, sustained
 
 CHIPS = tuple(map(find_soc, soc_names()))
 BELIEVED = 1 / 2
@@ -84,6 +84,28 @@ def test_a_family_that_nobody_measured_has_the_mean_of_families() -> None:
             shares[gpu_of(soc).family].append(gpu_of(soc).sustained_share)
     means = [_geometric_mean(each) for each in shares.values()]
     assert mali == pytest.approx(_geometric_mean(means))
+
+
+def test_an_older_core_has_what_its_successor_gained_in_floats_less() -> None:
+    """Without Helio P35 nothing is known of Cortex-A53, nor of A520, beyond that they wait."""
+    soc = find_soc("helio-p35")
+    older = soc.clusters[0]
+    cores = older, replace(older, core="Cortex-A520")
+    filled = Defaults(CHIPS, without="helio-p35").fill(
+        replace(soc, clusters=cores), replace_measured=True
+    )
+    small, large = (each.sustained_share for each in filled.clusters)
+    gained = FLOATS_OF_SUCCESSOR["Cortex-A53"]
+    assert large["float32"] == pytest.approx(gained * small["float32"])
+    assert large["int8"] == pytest.approx(small["int8"])
+
+
+def test_what_an_older_core_reaches_says_what_its_successor_does() -> None:
+    """Snapdragon 835's A73 counts as an A75 with a third more, among all that do not wait."""
+    known = {each.kinds[1]: each for each in Defaults(CHIPS).figures["float32"]}
+    gained = FLOATS_OF_SUCCESSOR["Cortex-A73"]
+    assert exp(known["Cortex-A73"].log_ratio) == pytest.approx(known["Cortex-A73"].value * gained)
+    assert exp(known["Cortex-A75"].log_ratio) == pytest.approx(known["Cortex-A75"].value)
 
 
 def _geometric_mean(values: list[float]) -> float:

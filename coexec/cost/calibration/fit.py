@@ -29,7 +29,7 @@ Levels = dict[str, Numbers]
 Fitted = TypeVar("Fitted")
 TREES = "tflite gpu"
 """Group of the only kernels that were measured one by one."""
-STRENGTHS = (1.0, 0.5, 0.5)
+STRENGTHS = (1.0, 0.5, 0.5, 0.5)
 """How many samples the prior is worth at each level: the limits, then the level above."""
 GENERAL_TREES = {
     "n_estimators": 60,
@@ -203,7 +203,7 @@ def _fit_levels(
     # What is known beforehand are proportions: an engine is some times slower than the limits.
     start = prior * float(np.median(times / (table @ prior)))
     found: Levels = {}
-    chains = [levels(sample.soc, sample.processor) for sample in members]
+    chains = [levels(sample.soc, sample.processor, sample.precision) for sample in members]
     for depth, strength in enumerate(STRENGTHS):
         places = defaultdict(list)
         for place, chain in enumerate(chains):
@@ -225,7 +225,7 @@ def _fit_trees(kernels: Sequence[Sample]) -> dict[str, Trees]:
     rows = np.array([shape_features(sample.calls[0]) for sample in kernels])
     residual = np.log([sample.measured_us for sample in kernels]) - np.log(rooflines)
     found: dict[str, Trees] = {}
-    names = [levels(sample.soc, sample.processor) for sample in kernels]
+    names = [levels(sample.soc, sample.processor, sample.precision) for sample in kernels]
     for depth, options in enumerate((GENERAL_TREES, FAMILY_TREES, OWN_TREES)):
         for name in sorted({each[depth] for each in names}):
             own = np.array([each[depth] == name for each in names])

@@ -196,16 +196,19 @@ def _mix(clusters: Iterable[Cluster], threads: int) -> str:
 
 
 def ncnn_cores(soc: Soc, threads: int, powersave: int) -> str:
-    """The cores that ncnn binds its threads to; more threads than cores take turns.
+    """The cores that ncnn binds its threads to, or as many as these are worth.
 
     Its big cores are those whose top clock is above the mean of the lowest and the highest one.
+    Of more threads than cores some always wait for a core, and all others at the end of each
+    operator for them: n cores are worth n * n / threads.
     """
     tops = [cluster.top_mhz for cluster in soc.clusters]
     middle = (min(tops) + max(tops)) / 2
     fast = [cluster for cluster in soc.clusters if cluster.top_mhz >= middle]
     slow = [cluster for cluster in soc.clusters if cluster.top_mhz < middle]
     allowed = {BIG_CORES: fast, LITTLE_CORES: slow or fast}.get(powersave, soc.clusters)
-    return _mix(allowed, threads)
+    cores = sum(cluster.cores for cluster in allowed)
+    return _mix(allowed, threads if threads <= cores else max(cores * cores // threads, 1))
 
 
 def _paper_layers(network: str) -> tuple[Workload, ...]:

@@ -48,7 +48,7 @@ def fit_npu(
     found = {GENERAL: general}
     ratios: dict[str, list[float]] = defaultdict(list)
     for sample, guess in zip(members, rows @ general, strict=True):
-        ratios[levels(sample.soc, "npu")[-1]].append(sample.measured_us / guess)
+        ratios[levels(sample.soc, "npu", sample.precision)[-1]].append(sample.measured_us / guess)
     for level, each in ratios.items():
         believed = len(each) / (len(each) + CHIP_PRIOR)
         found[level] = general * float(np.median(each)) ** believed

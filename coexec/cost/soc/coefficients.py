@@ -1,8 +1,9 @@
 """What was fitted: how far from the limits of a processor an engine's kernels are.
 
-Factors come in levels. The most general hold for any chip, those of a core's architecture, or of a
-family of GPUs, for chips that have it, those of one processor of one chip for that alone; the most
-specific ones that exist are used, so that a chip that nobody measured works from its TOML file.
+Factors come in levels. The most general hold for any chip, in int8 those of the instructions that
+multiply for cores that have them, those of a core's architecture, or of a family of GPUs, for chips
+that have it, those of one processor of one chip for that alone; the most specific ones that exist
+are used, so that a chip that nobody measured works from its TOML file.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ class Coefficients:
     ``factors`` has multiples of terms (:mod:`coexec.cost.soc.terms`, of NPUs
     :mod:`coexec.cost.soc.npu_terms`) under groups like ``tflite cpu float32``, ``trees``
     residuals of kernels' logarithms under ``tflite gpu``; below are levels: :data:`GENERAL`,
-    ``core Cortex-A55 int8 32`` or ``family adreno``, ``snapdragon-855 gpu``. Of other engines,
-    ``mixes`` has multiples by kind of operator (:mod:`coexec.cost.soc.engine_mix`) by level, ``ncnn
-    cpu``, or, of those that few networks were measured in, ``engines`` one for all
-    kinds, ``stock-mnn-opencl gpu float32``. ``errors`` is the mean relative error by group, models
-    held out; ``date`` (ISO) and ``rows`` (their number by group) say from what all were fitted.
+    ``int8 x4`` or ``core Cortex-A55 int8 32`` or ``family adreno``, ``snapdragon-855 gpu``. Of
+    other engines, ``mixes`` has multiples by kind of operator
+    (:mod:`coexec.cost.soc.engine_mix`) by level, ``ncnn cpu``, or, of those that few networks were
+    measured in, ``engines`` one for all kinds, ``stock-mnn-opencl gpu float32``. ``errors`` is the
+    mean relative error by group, models held out; ``date`` (ISO) and ``rows`` (their number by
+    group) say from what all were fitted.
     """
 
     factors: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
@@ -63,16 +65,21 @@ class Coefficients:
         raise UsageError(f"no factors for {group!r}; fitted: {', '.join(sorted(self.factors))}")
 
 
-def levels(soc: Soc, processor: str) -> tuple[str, ...]:
-    """Names of levels for a processor, general ones first."""
+def levels(soc: Soc, processor: str, precision: str) -> tuple[str, ...]:
+    """Names of levels for a processor and an element type, general ones first."""
     own = f"{soc.name} {processor}"
     if processor == "gpu" and soc.gpu is not None:
         return GENERAL, f"family {soc.gpu.family}", own
     if processor.partition(":")[0] != "cpu":
         return GENERAL, own
     fastest = max((each for each, _ in soc.cores(processor)), key=lambda c: c.gflops("float32"))
+    rate = fastest.flop_per_cycle.get("int8", 0)
     # Cores of one name differ in whether they have the dot product instructions.
-    return GENERAL, f"core {fastest.core} int8 {fastest.flop_per_cycle.get('int8', 0):g}", own
+    core = f"core {fastest.core} int8 {rate:g}"
+    if precision != "int8":
+        return GENERAL, core, own
+    # Kernels with these instructions are other programs than those without.
+    return GENERAL, f"int8 x{rate / fastest.flop_per_cycle['float32']:g}", core, own
 
 
 @functools.cache

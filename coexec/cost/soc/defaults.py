@@ -2,11 +2,12 @@
 
 How much of its peak a core or a GPU sustains, what a GPU streams and its shortest kernel have to be
 measured. Where they were not, a chip gets what chips of its kind have. A core has the share of its
-architecture. A GPU has its family's share of the nominal peak; bandwidth grows with the rate that
-follows, and the shortest times shrink with it (a GPU is so many times slower in everything), not
-below any that was measured. Kinds come in levels, the mean of each drawn towards the one above,
-which counts as one more chip: partial pooling as in Gelman and Hill, "Data Analysis Using
-Regression and Multilevel/Hierarchical Models" (2007), with as much variance between as within.
+architecture; an older one has so much less of floats as its maker says that its successor gained. A
+GPU has its family's share of the nominal peak; bandwidth grows with the rate that follows, and the
+shortest times shrink with it (a GPU is so many times slower in everything), not below any that was
+measured. Kinds come in levels, the mean of each drawn towards the one above, which counts as one
+more chip: partial pooling as in Gelman and Hill, "Data Analysis Using Regression and Multilevel/
+Hierarchical Models" (2007), with as much variance between as within.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from coexec.core.soc_source import MEASURED
 IN_ORDER = frozenset({"Cortex-A53", "Cortex-A55", "Cortex-A510", "Cortex-A520"})
 """Cores that wait for their loads (Arm's technical reference manuals): less of the peak is left."""
 CPU_TYPES = ("float32", "int8")
+FLOATS_OF_SUCCESSOR = {"Cortex-A53": 1.38, "Cortex-A73": 1.33}
+"""How many times as fast in floats the next core with the same peak is (Cortex-A55, Cortex-A75).
+
+SPECfp2006 at the same clock as Arm published it when it announced these two, in 2017.
+"""
 RATE, BANDWIDTH, KERNEL, DISPATCH = "rate", "bandwidth", "kernel", "dispatch"
 SYNC = "waiting for a GPU"
 MOST_OF_DRAM = 0.8
@@ -78,7 +84,9 @@ class Defaults:
 
     def _shares(self, cluster: Cluster) -> dict[str, float]:
         return {
-            name: min(exp(self._mean(name, _kinds_of_core(cluster, name))), 1.0)
+            name: min(
+                exp(self._mean(name, _kinds_of_core(cluster, name))) / _behind(cluster, name), 1.0
+            )
             for name in CPU_TYPES
         }
 
@@ -133,7 +141,8 @@ def _measured(soc: Soc) -> Iterator[Known]:
         if _is_measured(soc, path):
             for name in CPU_TYPES:
                 share = cluster.sustained_share.get(name, cluster.sustained_share["float32"])
-                yield _known(soc, path, name, _kinds_of_core(cluster, name), share, 1.0)
+                kinds = _kinds_of_core(cluster, name)
+                yield _known(soc, path, name, kinds, share, _behind(cluster, name))
     if _is_measured(soc, "latency.gpu_sync"):
         yield _known(soc, "latency.gpu_sync", SYNC, (), soc.latency.gpu_sync.median_us, 1.0)
     gpu = soc.gpu
@@ -170,6 +179,11 @@ def _kinds_of_core(cluster: Cluster, name: str) -> tuple[str, ...]:
     times = rates.get(name, rates["float32"]) / rates["float32"]
     revision = f"{cluster.core} int8 {rates.get('int8', 0):g}"
     return f"{order}, {times:g} times as many as floats", cluster.core, revision
+
+
+def _behind(cluster: Cluster, name: str) -> float:
+    """How many times as fast the core's successor is in this element type, at the same peak."""
+    return FLOATS_OF_SUCCESSOR.get(cluster.core, 1.0) if name == "float32" else 1.0
 
 
 def _mean_of(members: Sequence[Known]) -> float:

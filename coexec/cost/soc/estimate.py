@@ -51,7 +51,7 @@ def calls_us(
         kernels = times - called
     else:
         group = fitted_group(coefficients, kind, precision)
-        fitted = coefficients.factors_for(group, levels(soc, processor))
+        fitted = coefficients.factors_for(group, levels(soc, processor, precision))
         if kind == "npu":
             parts = npu_rows(calls, limits, precision) * fitted
         else:
@@ -111,7 +111,7 @@ def network_us(
     if group not in coefficients.factors or f"{engine} {kind}" in coefficients.mixes:
         return busy
     row = run_terms(soc, processor, busy, len(calls))
-    return float(row @ coefficients.factors_for(group, levels(soc, processor)))
+    return float(row @ coefficients.factors_for(group, levels(soc, processor, precision)))
 
 
 def engine_factor(coefficients: Coefficients, engine: str, kind: str, precision: str) -> float:
@@ -186,7 +186,7 @@ def _tree_us(
     trees = coefficients.trees.get(f"{TFLITE} gpu", {})
     rows = np.array([shape_features(call) for call in calls])
     residual = np.zeros(len(calls))
-    for level in levels(soc, "gpu"):
+    for level in levels(soc, "gpu", precision):
         if level in trees and len(calls):
             residual += trees[level].predict(rows)
     return roofline * np.exp(residual)
