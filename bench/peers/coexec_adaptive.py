@@ -23,7 +23,7 @@ from coexec.placement.policies.table import AUTO, BATCH_PARALLEL
 from coexec.planning.adaptive import AdaptiveSession, AdaptiveTrainer, adaptive
 from coexec.planning.planner import PlanOptions, plan_inference, plan_training
 from coexec.planning.replanning import inference_planner, training_planner
-from coexec.planning.verification import in_turns
+from coexec.planning.turns import in_turns
 from coexec.serving.threads import own_cores
 from coexec.training.trainer import Trainer
 

@@ -58,7 +58,8 @@ from coexec.planning.planner import (
     plan_training,
     share_of_sources,
 )
-from coexec.planning.verification import SECONDS, verify
+from coexec.planning.turns import SECONDS
+from coexec.planning.verification import verify
 from coexec.report.gantt import row as gantt_row
 from coexec.serving.balance import Balanced, balanced
 from coexec.training.trainer import Trainer
@@ -147,7 +148,8 @@ def plan(
         if train:
             # As `coexec train` has it by default: the plan is that of its step.
             trainer = Trainer(
-                loaded,
+                # A step may divide its batch, of which the file says no size.
+                load(model, parse_shapes(shape)),
                 LOSSES[loss](),
                 OPTIMIZERS[optimizer](
                     1e-3, **({"momentum": momentum} if optimizer == "sgd" else {})

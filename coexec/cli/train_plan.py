@@ -20,7 +20,7 @@ from coexec.placement.policies.table import AUTO
 from coexec.planning.adaptive import adaptive
 from coexec.planning.planner import Planning, PlanOptions, plan_training
 from coexec.planning.replanning import training_planner
-from coexec.planning.verification import SECONDS
+from coexec.planning.turns import SECONDS
 from coexec.training.data import Dataset
 from coexec.training.trainer import Trainer
 

@@ -14,6 +14,7 @@ from coexec.cost.whole import ALONE, LEAST_FACTOR, LEAST_US, Correction, Program
 from coexec.placement.build_problem import Planned
 from coexec.placement.policies.table import WAYS, Outcome, outcome_of
 from coexec.placement.problem import Problem, Schedule
+from coexec.planning.turns import steady
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def learn_alone(
 ) -> dict[str, Correction]:
     """Keep runs on one processor by its name; ``problem`` has the times of calls."""
     times = {name: Distribution.of(each) for name, each in samples.items()}
-    runs = {name: Run(each.median_us, computes.get(name)) for name, each in times.items()}
+    runs = {name: Run(steady(each), computes.get(name)) for name, each in samples.items()}
     found = alone_corrections(problem, runs)
     numbers = {unit.name: number for number, unit in enumerate(problem.units)}
     for name, each in found.items():
@@ -121,12 +122,12 @@ def learn_way(
 ) -> None:
     """Keep runs of a plan on several processors, beside its timeline.
 
-    ``measured_us`` is what they take where tasks take as long as the timeline says: their median
-    without it.
+    ``measured_us`` is what they take where tasks take as long as the timeline says: what is steady
+    of them without it.
     """
     time, predicted_us = Distribution.of(samples), outcome.timeline.makespan_us
     if predicted_us > 0:
-        found = Correction((measured_us or time.median_us) / predicted_us)
+        found = Correction((measured_us or steady(samples)) / predicted_us)
         learn(members, program, outcome.way, time, found, predicted_us)
 
 

@@ -6,12 +6,9 @@ are tried then, and with what those take it is kept for later predictions.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
-from math import comb
 from statistics import median
 
 import numpy as np
@@ -32,6 +29,21 @@ from coexec.planning.corrections import (
     team,
 )
 from coexec.planning.planner import Planning, after_runs, measured_again
+from coexec.planning.turns import (
+    LEAST_ROUNDS,
+    ONLY,
+    SECONDS,
+    Actions,
+    Samples,
+    best_alone,
+    choose,
+    decided,
+    medians,
+    quiet,
+    ratios_to,
+    steady,
+    turns,
+)
 from coexec.runtime.adapt import busy_us
 from coexec.session import Session
 from coexec.training.trainer import Trainer
@@ -42,29 +54,19 @@ there are such. Predictions of one way are wrong alike."""
 CLOSE = 3.0
 """Where no processor takes so many times what another one does for a step, dividing the batch is
 always tried."""
-MORE_TIMES = 2
-"""So often turns go on where they do not decide."""
-FIRST_ROUNDS = 3
-"""Of each processor alone, and as many that are traced, before plans on several are made."""
+FIRST_ROUNDS, FIRST_SECONDS = 3, 0.5
+"""Of each processor alone, before plans on several are made; and as many rounds that are traced."""
 DOUBTED, DOUBT_SECONDS = 0.9, 2.0
 """Where a run computes for less than this share of what its calls say, they are measured again, for
 so long on each processor."""
-SECONDS, LEAST_ROUNDS = 3.0, 9
 LEAST_STEPS = 8
 """Rounds of training steps, which are long: just enough that one disturbed turn decides nothing."""
 VIRTUAL_ROUNDS = 2
 """In virtual time nothing disturbs a run but other apps and what the simulation draws."""
-WORTH, CONFIDENCE = 0.02, 0.95
-"""A plan on several processors has to gain this share of the time of the best one alone, and that
-so surely: with fewer turns or in a noisy hour, the one that was lucky would be taken."""
-ONLY = "only "
-"""Names of plans of one processor begin so."""
+FIRST = " as first planned"
+"""Names of plans that were made before these runs end so."""
 Traced = Callable[[Trace | None], object]
 """A run that notes what happened, if asked to."""
-Actions = Mapping[str, Callable[[], object]]
-"""What one run by each plan is, by its name."""
-Samples = Mapping[str, Sequence[float]]
-"""Microseconds of each turn by name; turns of the same number were neighbours."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,8 @@ class _Clock:
     least_rounds: int = LEAST_ROUNDS
 
     def first(self, actions: Actions) -> Samples:
-        """A few turns only."""
-        return timed(actions, self.processors, 0.0, FIRST_ROUNDS)
+        """A few turns only; of short runs more, as what disturbs them is as long as ever."""
+        return timed(actions, self.processors, min(FIRST_SECONDS, self.seconds), FIRST_ROUNDS)
 
     def all(self, actions: Actions) -> Samples:
         """Turns enough to choose by."""
@@ -150,20 +152,40 @@ def _verified(planning: Planning, action: Callable[[Plan], Traced], clock: _Cloc
     computes: dict[str, float | None] = {}
     predicted = {name: each.makespan_us for name, each in alone.items()}
     problem = planning.whole.problem
+    first = planning
     if alone and len(problem.units) > 1 and team(planning.costs, problem):
-        found = medians(clock.first(actions))
+        # As of calls, of which the fastest measurements count: what disturbs makes them slower.
+        found = {name: quiet(times) for name, times in clock.first(actions).items()}
         computes = {n.removeprefix(ONLY): _computing(run) for n, run in traced.items()}
         runs = {name: Run(found[f"{ONLY}{name}"], share) for name, share in computes.items()}
         planning = after_runs(_undisturbed(planning, runs), runs)
     outcomes = candidates(planning)
-    for name, each in outcomes.items():
+    tried = {**outcomes, **_as_first_planned(planning, first, outcomes)}
+    for name, each in tried.items():
         predicted.setdefault(name, each.makespan_us)
         if name not in actions:
             actions[name] = partial(action(planning.plan_of(each)), None)
     samples = decided(clock.all, actions)
     _learn(planning, outcomes, samples, computes)
     name = choose(samples)
-    return Verified(name, planning.choosing(outcomes[name]), medians(samples), predicted)
+    return Verified(name, planning.choosing(tried[name]), medians(samples), predicted)
+
+
+def _as_first_planned(
+    planning: Planning, before: Planning, outcomes: Mapping[str, Outcome]
+) -> dict[str, Outcome]:
+    """The best plan on several processors ``before`` runs, where ``planning`` has few of its own.
+
+    Runs that were disturbed lead to shares that nobody would have planned. A training has plans
+    enough: the batch in shares, too.
+    """
+    several = [each for each in outcomes.values() if each.way in WAYS]
+    ranked = (before.ranking.chosen, *before.ranking.outcomes)
+    best = next((each for each in ranked if each.way in WAYS), None)
+    if best is None or len(several) >= PLANS or planning.ground.states.state:
+        return {}
+    found = _different(planning, [*several, best])[len(several) :]
+    return {f"{each.policy}{FIRST}": each for each in found}
 
 
 def _undisturbed(planning: Planning, runs: Mapping[str, Run]) -> Planning:
@@ -210,12 +232,12 @@ def _learn(
         return
     alone = {n.removeprefix(ONLY): each for n, each in samples.items() if n.startswith(ONLY)}
     learn_alone(ground.program, costs, ground.known.problem, alone, computes)
-    single = _best_alone(samples)
-    ratios = _ratios(samples, single)
+    single = best_alone(samples)
+    ratios = ratios_to(single, samples)
     for name, outcome in outcomes.items():
         if outcome.way in WAYS:
             # Beside its neighbours in time: the machine may be faster now than when they ran alone.
-            beside = median(ratios[name]) * outcomes[single].makespan_us if single else None
+            beside = steady(ratios[name]) * outcomes[single].makespan_us if single else None
             learn_way(members, ground.program, outcome, samples[name], beside)
     for each in members:
         each.store.save()
@@ -232,11 +254,6 @@ def timed(
     if timeline is None:
         return turns(actions, seconds, least_rounds=least_rounds)
     return turns(actions, 0.0, lambda: timeline.now_ns() * 1e-9, VIRTUAL_ROUNDS)
-
-
-def medians(samples: Samples) -> dict[str, float]:
-    """Of each."""
-    return {name: median(times) for name, times in samples.items()}
 
 
 def candidates(planning: Planning) -> dict[str, Outcome]:
@@ -297,100 +314,3 @@ def _different(planning: Planning, outcomes: Sequence[Outcome]) -> list[Outcome]
             seen.append(plan)
             found.append(outcome)
     return found
-
-
-def in_turns(
-    actions: Actions,
-    seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
-    least_rounds: int = LEAST_ROUNDS,
-) -> dict[str, float]:
-    """Median microseconds of the :func:`turns` of each action."""
-    return medians(turns(actions, seconds, clock, least_rounds))
-
-
-def turns(
-    actions: Actions,
-    seconds: float,
-    clock: Callable[[], float] = time.perf_counter,
-    least_rounds: int = LEAST_ROUNDS,
-) -> dict[str, list[float]]:
-    """Microseconds of each action, in turns, so that all see the same disturbances.
-
-    Each turn runs twice and counts once: the first brings back what others drove from the caches.
-    """
-    samples: dict[str, list[float]] = {name: [] for name in actions}
-    for action in actions.values():
-        action()
-    began, rounds = clock(), 0
-    while rounds < least_rounds or clock() - began < seconds:
-        for name, action in actions.items():
-            action()
-            start = clock()
-            action()
-            samples[name].append((clock() - start) * 1e6)
-        rounds += 1
-    return samples
-
-
-def decided(timed: Callable[[Actions], Samples], actions: Actions) -> Samples:
-    """Turns of ``actions``; more of those plans that seem to be worth it and are not surely so.
-
-    In a noisy hour the first turns are too few, and what is lost then is lost in every later run.
-    """
-    samples = timed(actions)
-    for _ in range(MORE_TIMES):
-        single = _best_alone(samples)
-        ratios = _ratios(samples, single)
-        contenders = [
-            name for name, found in ratios.items() if median(found) < 1 - WORTH <= at_most(found)
-        ]
-        if not contenders:
-            break
-        more = timed({name: actions[name] for name in (single, *contenders)})
-        samples = {name: [*times, *more.get(name, ())] for name, times in samples.items()}
-    return samples
-
-
-def choose(samples: Samples) -> str:
-    """The fastest; a single processor unless several are surely faster by :data:`WORTH`.
-
-    Turns that were neighbours are compared, so that what disturbed both counts for neither.
-    """
-    single = _best_alone(samples)
-    if not single:
-        middle = medians(samples)
-        return min(middle, key=lambda name: middle[name])
-    ratios = _ratios(samples, single)
-    sure = [name for name, found in ratios.items() if at_most(found) < 1 - WORTH]
-    return min(sure, key=lambda name: median(ratios[name]), default=single)
-
-
-def _best_alone(samples: Samples) -> str:
-    """The fastest single processor; empty if there is none."""
-    alone = {name: median(times) for name, times in samples.items() if name.startswith(ONLY)}
-    return min(alone, key=lambda name: alone[name], default="")
-
-
-def _ratios(samples: Samples, single: str) -> dict[str, list[float]]:
-    """Of neighbouring turns of plans on several processors and of the ``single`` one.
-
-    Some have fewer turns than it: the first ones.
-    """
-    return {
-        name: [us / one for us, one in zip(times, samples[single], strict=False)]
-        for name, times in samples.items()
-        if single and not name.startswith(ONLY)
-    }
-
-
-def at_most(values: Sequence[float]) -> float:
-    """What their median is not above, with :data:`CONFIDENCE`, whatever they are drawn from.
-
-    The order statistic that too few would lie below otherwise; the largest of four or less.
-    """
-    count = len(values)
-    # How likely it is that so many, or fewer, are below their median: each is, or is not.
-    likely = [ways / (1 << count) for ways in accumulate(comb(count, k) for k in range(count))]
-    below = sum(chance < CONFIDENCE for chance in likely)
-    return sorted(values)[min(below, count - 1)]

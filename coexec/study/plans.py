@@ -32,7 +32,8 @@ from coexec.placement.policies.table import (
 )
 from coexec.planning.planner import Planning, PlanOptions, plan_static
 from coexec.planning.static_model import static_model
-from coexec.planning.verification import candidates, choose, timed
+from coexec.planning.turns import choose
+from coexec.planning.verification import candidates, timed
 from coexec.processors.simulated.options import SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor

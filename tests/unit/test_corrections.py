@@ -210,6 +210,20 @@ def test_a_plan_is_compared_where_the_machine_is_as_fast_as_its_timeline_says(
     assert known_corrections(program(1), known, of).ways == {PLACED: Correction(1.5)}
 
 
+def test_most_runs_of_a_disturbed_minute_correct_nothing_for_later(tmp_path: Path) -> None:
+    """A core at half its speed in six of nine turns; what varies as on a quiet machine counts."""
+    known = {name: costs(name, tmp_path) for name in "ab"}
+    of, members = chain((10, 20), (20, 10)), [known["a"], known["b"]]
+    disturbed = [30 * MS] * 3 + [60 * MS] * 6
+    learned = learn_alone(program(1), known, of, {"a": disturbed, "b": [31 * MS] * 9}, {})
+    assert learned == {"a": Correction(1.0), "b": Correction(31 / 30)}
+    placed = outcome_of(of, "heft", Schedule((0, 1), (0, 1)))
+    learn_way(members, program(1), placed, disturbed)
+    assert known_corrections(program(1), known, of).ways == {PLACED: Correction(1.5)}
+    learn_way(members, program(1), placed, [30 * MS] * 3 + [32 * MS] * 6)
+    assert known_corrections(program(1), known, of).ways == {PLACED: Correction(1.6)}
+
+
 def test_a_corrected_way_is_ranked_by_what_runs_of_it_take() -> None:
     """Side by side they would take 10 ms; runs of such plans took 2.5 times as long as said."""
     of = problem({"left": (10 * MS, 10 * MS), "right": (10 * MS, 10 * MS)})

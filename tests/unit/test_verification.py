@@ -18,19 +18,15 @@ from coexec.core.machine import Machine, Rates
 from coexec.core.processor import Processor, ProcessorSpec, Support
 from coexec.core.types import OpCall
 from coexec.frontend import load
-from coexec.placement.policies.table import BATCH_DIVIDED, Outcome, outcome_of
-from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
-from coexec.planning.verification import (
-    MORE_TIMES,
-    Actions,
-    at_most,
-    candidates,
-    choose,
-    decided,
-    in_turns,
-    verify,
-    verify_training,
+from coexec.placement.policies.table import (
+    BATCH_DIVIDED,
+    BATCH_PARALLEL,
+    Outcome,
+    outcome_of,
 )
+from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
+from coexec.planning.turns import MORE_TIMES, Actions, at_most, choose, decided, in_turns
+from coexec.planning.verification import candidates, verify, verify_training
 from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.training.trainer import Trainer
 from tests.graphs import parse
@@ -95,6 +91,33 @@ def test_turns_go_on_for_plans_that_seem_to_be_worth_it_until_they_surely_are() 
     assert asked == [set(times), {"only a", "split"}]
     assert choose(samples) == "split"
     assert [len(samples[name]) for name in times] == [18, 18, 9, 9]
+
+
+def test_turns_go_on_where_a_plan_gains_much_in_some_of_them() -> None:
+    """A core that was slow in most turns says nothing of the others."""
+    disturbed, calm = [65.0] * 3 + [130.0] * 6, [65.0] * 9
+    asked = []
+
+    def timed(actions: Actions) -> dict[str, list[float]]:
+        asked.append(set(actions))
+        split = calm if len(asked) > 1 else disturbed
+        return {name: split if name == "split" else [100.0] * 9 for name in actions}
+
+    samples = decided(timed, dict.fromkeys(("only a", "split"), lambda: None))
+    assert asked == [{"only a", "split"}] * 3
+    assert choose(samples) == "split"
+
+
+def test_turns_do_not_go_on_where_a_plan_gains_little_in_some_of_them() -> None:
+    asked = []
+
+    def timed(actions: Actions) -> dict[str, list[float]]:
+        asked.append(set(actions))
+        return {n: [96.0] * 3 + [101.0] * 6 if n == "split" else [100.0] * 9 for n in actions}
+
+    samples = decided(timed, dict.fromkeys(("only a", "split"), lambda: None))
+    assert len(asked) == 1
+    assert choose(samples) == "only a"
 
 
 def test_turns_do_not_go_on_for_ever() -> None:
@@ -264,6 +287,41 @@ def test_runs_alone_correct_the_plans_that_are_tried_and_later_predictions(
     assert by_name["only one"] == pytest.approx(25 * MS, rel=1e-4)
     assert by_name["only two"] == pytest.approx(10 * MS, rel=1e-4)
     assert BATCH_DIVIDED in again.ground.corrections.ways
+
+
+def test_runs_alone_that_were_disturbed_correct_by_those_that_were_not(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thirds of the runs on one processor take 2.5 times as long: nothing a plan is to heed."""
+    planning = plan_training(trainer, FEEDS, PlanOptions(seconds=0.0))
+    disturbed = [10 * MS] * 3 + [25 * MS] * 6
+
+    def timed(actions: Actions, *_how: object) -> dict[str, list[float]]:
+        for action in actions.values():
+            action()
+        return {name: disturbed if name == "only one" else [10 * MS] * 9 for name in actions}
+
+    monkeypatch.setattr("coexec.planning.verification.timed", timed)
+    monkeypatch.setattr("coexec.planning.verification._computing", lambda _run: None)
+    monkeypatch.setattr("coexec.planning.verification.choose", lambda _samples: BATCH_PARALLEL)
+    found = verify_training(trainer, FEEDS, LABELS, planning, seconds=0.0)
+    assert found.planning.plan.batch == {"one": 3, "two": 3}
+
+
+def test_the_first_plan_is_tried_where_runs_correct_it(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By runs of each alone nothing is worth placing on both: one takes a hundred times as long."""
+    times = {"only one": 999 * MS, "only two": 10 * MS, "heft as first planned": 5 * MS}
+    take(monkeypatch, times, others_us=99 * MS)
+    text = "g (float[64,64] x) => (float[64,64] y)"
+    text += "{ t = Neg(x) a = MatMul(x, t) b = MatMul(t, x) y = Add(a, b) }"
+    model, feeds = load(parse(text)), {"x": np.ones((64, 64), np.float32)}
+    planning = plan_inference(model, feeds, trainer.processors, PlanOptions("heft", seconds=0.0))
+    assert set(planning.plan.named) == {"one", "two"}
+    found = verify(model, feeds, trainer.processors, planning, seconds=0.0)
+    assert found.name == "heft as first planned"
+    assert found.planning.plan.processors == planning.plan.processors
 
 
 def test_plans_of_different_ways_are_tried(trainer: Trainer) -> None:
