@@ -19,6 +19,8 @@ from coexec.ops.node import call_of, type_of
 from coexec.ops.opdef import GradientScope
 from coexec.ops.table import OPERATORS
 
+QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
+
 
 def gradients(
     graph: ir.Graph,
@@ -130,12 +132,18 @@ class _NodeScope(GradientScope):
 
 
 def _nodes_between(graph: ir.Graph, sources: Iterable[ir.Value], target: ir.Value) -> list[ir.Node]:
-    """Nodes that depend on a source and on which the target depends, in graph order."""
-    forward = set(sources)
+    """Nodes that depend on a source and on which the target depends, in graph order.
+
+    Integers end such a path, as indices do, unless they are quantised values.
+    """
+    forward, quantised = set(sources), set[ir.Value]()
     dependent: list[ir.Node] = []
     for node in graph:
         if any(value in forward for value in node.inputs):
-            forward.update(value for value in node.outputs if is_float(type_of(value).dtype))
+            floats = {value for value in node.outputs if is_float(type_of(value).dtype)}
+            if node.op_type in QUANTISING or any(value in quantised for value in node.inputs):
+                quantised.update(value for value in node.outputs if value not in floats)
+            forward.update(floats, quantised.intersection(node.outputs))
             dependent.append(node)
     backward = {target}
     path: list[ir.Node] = []

@@ -26,6 +26,8 @@ from coexec.cli import (
 )
 from coexec.cli.output import fail
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="coexec",
     help="Train and run ONNX models on every processor of one device.",
@@ -61,6 +63,8 @@ def main() -> None:
         app()
     except CoexecError as error:
         sys.exit(fail(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+    except SystemExit as ending:
+        # Typer makes this status of a KeyboardInterrupt, without a word.
+        if ending.code == INTERRUPTED:
+            sys.stderr.write("interrupted\n")
+        raise

@@ -94,6 +94,8 @@ def compress_model(
     settings = Settings(multiple, {} if data is None else _inputs(data))
     with notes.status("compressing"):
         smaller, applied = compress(original, technique, settings)
+    effect = None if held_out is None else _effect(original, smaller, held_out, processor)
+    # Last: where the labels are wrong, what stood there before is intact.
     save_model(smaller, out)
     record = {
         "model": model,
@@ -104,7 +106,7 @@ def compress_model(
             {"technique": each.technique, "changes": [asdict(change) for change in each.changes]}
             for each in applied
         ],
-        "effect": None if held_out is None else _effect(original, smaller, held_out, processor),
+        "effect": effect,
     }
     print_json(record) if as_json else _show(record, applied)
 

@@ -112,11 +112,13 @@ def simulate_command(
     require_known("--fusion", fusion, CHOICES["fusion"])
     require_known("--loss", loss, LOSSES)
     require_known("--optimizer", optimizer, OPTIMIZERS)
-    loaded = load(model)
-    loaded = load(model, bind_batch(loaded, batch_size, parse_shapes(shape)))
+    shapes = parse_shapes(shape)
+    loaded = load(model, bind_batch(load(model), batch_size, shapes))
     rng = np.random.default_rng(SEED)
     subject = Subject(loaded, random_feeds(loaded, rng), str(model))
     if train:
+        # A step may divide its batch, of which the file says no size.
+        subject = replace(subject, model=load(model, shapes))
         chosen = LOSSES[loss]()
         labels = random_labels(chosen, type_of(loaded.graph.outputs[0]), rng)
         made = OPTIMIZERS[optimizer](1e-3)

@@ -16,6 +16,7 @@ from coexec.ops.table import OPERATORS
 
 NODES_SHOWN = 5
 
+ONNX_RUNTIME = "com.microsoft"
 CONTROL_FLOW = {"If": "its condition is computed from data", "Loop": "loops", "Scan": "loops"}
 
 
@@ -63,6 +64,8 @@ def reason(node: ir.Node) -> str:
     schema = schema_of(node)
     if schema is None:
         domains = {s.domain for s in defs.get_all_schemas()} | {COEXEC}
+        if node.domain == ONNX_RUNTIME:
+            return "ONNX Runtime's own: give the model as it was before ONNX Runtime optimised it"
         if node.domain not in domains:
             return f"the domain {node.domain!r} is not ONNX's, and the model brings no function"
         return "ONNX has no operator of this name"

@@ -11,7 +11,6 @@ the last time.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -358,12 +357,6 @@ class Adapter(Generic[Prepared]):
     def _note(self, step: int, kind: str, text: str) -> None:
         self.events.append(Adaptation(step, kind, text, dict(self.known)))
         log.warning("before step %d: %s: %s", step, kind, text)
-
-
-def clock_of(processors: Mapping[str, Processor]) -> Callable[[], float]:
-    """Seconds by the clock that runs on these processors are timed with."""
-    timeline = timeline_of(next(iter(processors.values())))
-    return time.perf_counter if timeline is None else lambda: timeline.now_ns() * 1e-9
 
 
 def answers(runner: Runner) -> bool:

@@ -23,8 +23,9 @@ from coexec.base.errors import DataError, ModelError, NonFiniteLoss, UsageError
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
+from coexec.core.timeline import clock_of
 from coexec.core.types import Array
-from coexec.planning.adapter import Adaptation, Adapter, Planner, clock_of
+from coexec.planning.adapter import Adaptation, Adapter, Planner
 from coexec.runtime.adapt import DEFAULT, AdaptOptions, busy_us
 from coexec.session import Session
 from coexec.steps.resident import ResidentPrograms
@@ -65,7 +66,7 @@ class AdaptiveTrainer(Trainer):
         self._adapter: Adapter[ResidentPrograms] = Adapter(
             processors, planner, (proposal, self._programs), self._prepare, adapt
         )
-        self._clock = clock or clock_of(processors)
+        self._clock = clock or clock_of(processors.values())
         self._shapes: dict[str, Array] = {}
         self._kept: tuple[dict[str, Array], int] | None = None
         self._since: list[tuple[dict[str, Array], Array]] = []
@@ -192,7 +193,7 @@ class AdaptiveSession:
         self._adapter: Adapter[Session] = Adapter(
             processors, planner, (proposal, self.session), self._prepare, adapt
         )
-        self._clock = clock or clock_of(processors)
+        self._clock = clock or clock_of(processors.values())
 
     @property
     def adaptations(self) -> tuple[Adaptation, ...]:

@@ -76,6 +76,14 @@ def test_shapes_that_do_not_fit_the_model(flags: list[str], message: str, model:
     assert failed(command("run", model, *flags)) == message
 
 
+def test_a_model_without_a_plan_says_how_to_write_one(model: Path) -> None:
+    text = failed(command("run", model, "--shape", "x=2x12", "--plan", model))
+    assert text == (
+        "the model carries no plan (no device configuration 'coexec'); "
+        "coexec plan --save writes one"
+    )
+
+
 def test_an_open_shape_asks_for_the_flag(model: Path) -> None:
     text = failed(command("run", model), 2)
     assert text == "input 'x' has an open shape; give --shape x=..."

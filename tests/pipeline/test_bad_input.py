@@ -182,6 +182,32 @@ def test_micro_batches_that_do_not_divide_the_batch() -> None:
         trainer(micro_batches=0)
 
 
+QUANTISED = """q (float[N,4] x) => (float[N,3] y)
+    <float[4,3] w = {0,1,2,3,4,5,6,7,8,9,10,11}, float s = {0.1}, int8 z = {0},
+     int64[2] flat = {0,-1}>
+{
+    a = MatMul(x, w)
+    b = QuantizeLinear(a, s, z)
+    c = Reshape(b, flat)
+    y = DequantizeLinear(c, s, z)
+}"""
+
+
+def test_parameters_behind_quantised_values_are_not_left_untrained_silently() -> None:
+    learner = coexec.Trainer(
+        coexec.load(parse(QUANTISED)),
+        coexec.losses.MeanSquaredError(),
+        coexec.optim.SGD(0.1),
+        ["reference"],
+    )
+    with pytest.raises(GradientError) as caught:
+        learner.step({"x": rows(2, 4)}, rows(2, 3))
+    first, *nodes = str(caught.value).splitlines()
+    assert first == "the model cannot be differentiated through these nodes:"
+    (line,) = nodes
+    assert re.match(r"  QuantizeLinear '.*': piecewise constant; quantisation-aware", line)
+
+
 def test_patterns_that_match_nothing_list_what_there_is() -> None:
     good = arrays(8)
     with pytest.raises(GradientError) as caught:

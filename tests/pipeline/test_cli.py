@@ -401,3 +401,12 @@ def test_names_in_square_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
     done = coexec("run", path, "--shape", f"x=2x{FEATURES}", "-p", "reference")
     assert done.status == 0
     assert "net[bold].onnx" in re.sub(r"\s", "", done.out)
+
+
+def test_ctrl_c_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("coexec.cli.run.load", interrupted)
+    done = coexec("run", tmp_path / "model.onnx")
+    assert (done.status, done.out, done.err) == (130, "", "interrupted\n")

@@ -113,6 +113,17 @@ def test_what_people_read(folder: Path) -> None:
     assert "MFLOP a sample" in done.out
 
 
+def test_wrong_labels_leave_what_stood_there_before(folder: Path) -> None:
+    out = folder / "kept.onnx"
+    out.write_bytes(b"before")
+    with np.load(folder / "data.npz") as data:
+        np.savez(folder / "wrong.npz", **{**data, "labels": data["labels"] + 10})
+    wrong = ("--validation", folder / "wrong.npz")
+    found = failed(command("compress", folder / "model.onnx", "-t", "svd", *wrong, "--out", out))
+    assert found.startswith("labels range from 1")
+    assert out.read_bytes() == b"before"
+
+
 def test_the_model_given_stays_as_it_is() -> None:
     model = coexec.load(digits_cnn(width=8))
     before = size_of(model, {"x": (1, 1, 8, 8)})

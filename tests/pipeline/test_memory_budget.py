@@ -109,6 +109,16 @@ def test_ghost_statistics_allow_micro_batches() -> None:
     assert {use.technique for use in plan.used} >= {"micro-batches"}
 
 
+def test_a_batch_that_the_model_fixes_is_not_divided() -> None:
+    model = coexec.load(zoo.build("sensor_cnn"), {"x": (BATCH, 6, 100)})
+    loss, how = SoftmaxCrossEntropy(), SGD(0.01, momentum=0.9)
+    where = [THOROUGH[0]]
+    learner = coexec.Trainer(model, loss, how, where, memory="100KiB", batch_statistics="ghost")
+    with pytest.raises(MemoryBudgetError) as caught:
+        learner.step(DATA, LABELS)
+    assert f"input 'x' has a fixed batch of {BATCH}" in str(caught.value)
+
+
 def test_what_loses_precision_is_used_only_where_that_is_allowed() -> None:
     learner = trainer("100KiB")
     with pytest.raises(MemoryBudgetError, match="--memory-lossy would allow") as exact:

@@ -121,6 +121,21 @@ def report(record: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
+def test_bars_of_a_step_of_microseconds_are_as_long_as_others(
+    browser: Browser, tmp_path: Path
+) -> None:
+    short = make_record(speed=1000.0)
+    assert short["wall_ms"] < 1
+    write_html(short, tmp_path / "short.html")
+    browser.open(tmp_path / "short.html")
+    covered = browser.js(
+        "const bar = document.querySelector('.bar');"
+        "const parts = [...bar.children].map((part) => part.getBoundingClientRect().width);"
+        "return parts.reduce((one, other) => one + other, 0) / bar.clientWidth"
+    )
+    assert covered == pytest.approx(1.0, abs=0.01)
+
+
 def test_it_renders_without_a_complaint(
     browser: Browser, report: Path, record: dict[str, Any]
 ) -> None:

@@ -225,6 +225,17 @@ def test_a_budget_that_no_step_keeps_says_what_stands_in_the_way(model: Path) ->
     assert "give --train too" in failed(wrong, 2)
 
 
+def test_a_step_on_a_phone_may_divide_a_batch_that_the_file_leaves_open(tmp_path: Path) -> None:
+    lenet = tmp_path / "lenet.onnx"
+    save_model(build("lenet5"), lenet)
+    how = ("simulate", lenet, "--processors", "cpu", "--train", "--batch-size", "32", "--runs", "1")
+    refused = failed(coexec(*how, "--memory", "1KiB"))
+    assert "no training step fits 1.0 KiB" in refused
+    assert "fixed batch" not in refused
+    fixed = failed(coexec(*how, "--shape", "x=32x1x28x28", "--memory", "1KiB"))
+    assert "micro-batches cannot be used: input 'x' has a fixed batch of 32" in fixed
+
+
 def test_the_free_memory_of_the_phone_is_a_budget(model: Path) -> None:
     options = ("--train", "--memory", "auto", "--runs", "1", "--condition", "idle,low-memory")
     results = coexec("simulate", model, *PAIR, *options, "--json").record["results"]

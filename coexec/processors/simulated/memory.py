@@ -14,8 +14,8 @@ SWAP_GBPS = 1.0
 class PhoneMemory:
     """Bytes that are allocated of those that are free; beyond them, pages are swapped.
 
-    Without ``walled``, more than there is can be allocated: whoever says so looks at
-    :attr:`missing_bytes`.
+    Without ``walled``, more than there is can be allocated: whoever says so compares
+    ``allocated_bytes`` with :attr:`wall_bytes`.
     """
 
     def __init__(self, free_bytes: int, walled: bool = True) -> None:
@@ -27,11 +27,6 @@ class PhoneMemory:
     def wall_bytes(self) -> int:
         """More than this cannot be had at all."""
         return int(self.free_bytes * (1 + SWAP_SHARE))
-
-    @property
-    def missing_bytes(self) -> int:
-        """How much too much is allocated."""
-        return max(self.allocated_bytes - self.wall_bytes, 0)
 
     @property
     def swaps(self) -> bool:

@@ -1,4 +1,8 @@
 // Attribution: stacked bars of categories and phases, with their figures below.
+
+// Factors that add up to less than one would leave a part of the bar empty.
+const grow = (share) => `${1000 * share} 0 0`;
+
 function stack(parts, total, thin) {
   const bar = el("div", { class: thin ? "bar thin" : "bar", role: "img",
     "aria-label": parts.map((part) => `${part.label} ${percent(part.value / total)}`).join(", ") });
@@ -11,14 +15,14 @@ function stack(parts, total, thin) {
       pointerleave: hideTip });
     segment.append(el("b", {}));
     segment.texts = [`${part.short} ${percent(share)}`, percent(share), ""];
-    segment.style.flex = `${part.value} 0 0`;
+    segment.style.flex = grow(share);
     segment.style.background = part.colour;
     segment.style.color = part.ink;
     bar.append(segment);
   }
   if (sum(parts.map((part) => part.value)) < total) {
     const rest = el("span", { class: "seg" });
-    rest.style.flex = `${total - sum(parts.map((part) => part.value))} 0 0`;
+    rest.style.flex = grow(1 - sum(parts.map((part) => part.value)) / total);
     bar.append(rest);
   }
   // The longest text that fits into each part.
