@@ -41,7 +41,7 @@ from coexec.zoo.catalog import CATALOG
 HERE = Path(__file__).parent
 BUDGETS = ("0.75", "0.5", "0.25")
 """Shares of the plain step's peak, or amounts; below what can be reached, that is taken instead."""
-TURNS = 3
+TURNS = 5
 MEASURING_SECONDS = 30.0
 """For the costs that plans on several processors need, where they are not known."""
 

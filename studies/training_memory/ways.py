@@ -1,7 +1,9 @@
 """Step time of each way to keep activations: python -m studies.training_memory.ways [--net NAME].
 
-All ways of a network in turns in one process, forwards and backwards; medians, beside the step that
-keeps every activation in full. Kernels of one more step are counted with what they read and write.
+All ways of a network in turns in one process, in a new order each turn, some steps in a row each:
+the first of them, whose tensors are not in the caches, does not count. Medians, beside the step
+that keeps every activation in full. Kernels of one more step are counted with what they read and
+write.
 Writes ways.json and ways.md beside this file, in place of rows of the same network.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +34,16 @@ HERE = Path(__file__).parent
 WAYS: tuple[Activations, ...] = get_args(Activations)
 WARM = 2
 """Turns that do not count."""
+IN_A_ROW = 5
+"""Steps of a way in a turn; as in a training, each but the first follows one of its own."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Samples a step, turns that count, and the side of images that is not the net's own."""
+    """Samples a step, steps that count, and the side of images that is not the net's own."""
 
     batch: int
-    turns: int
+    steps: int
     side: int = 0
 
 
@@ -75,12 +80,14 @@ def measure(net: str, runtime: str) -> list[dict[str, Any]]:
     labels = rng.integers(0, 4, case.batch)
     forms = {way: trainer(net, runtime, way) for way in WAYS}
     times: dict[str, list[float]] = {way: [] for way in WAYS}
-    for turn in range(case.turns + WARM):
-        for way in WAYS if turn % 2 else reversed(WAYS):
-            start = time.perf_counter()
-            forms[way].step(feeds, labels)
-            if turn >= WARM:
-                times[way].append((time.perf_counter() - start) * 1e3)
+    choose = random.Random(0)  # noqa: S311
+    for turn in range(-(-case.steps // (IN_A_ROW - 1)) + WARM):
+        for way in choose.sample(WAYS, len(WAYS)):
+            for number in range(IN_A_ROW):
+                start = time.perf_counter()
+                forms[way].step(feeds, labels)
+                if turn >= WARM and number:
+                    times[way].append((time.perf_counter() - start) * 1e3)
     traces = {way: Trace() for way in WAYS}
     for way in WAYS:
         forms[way].step(feeds, labels, traces[way])
