@@ -12,7 +12,7 @@ from functools import partial
 import onnx_ir as ir
 
 from coexec.base.errors import ProcessorError
-from coexec.core.events import Event
+from coexec.core.events import MAP, Event
 from coexec.core.here import Here, WorksHere
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
@@ -22,6 +22,7 @@ from coexec.runtime.lower import lower
 from coexec.runtime.lowering import Lowering
 
 POISON = 0xA5
+TOLD = Event("share read", MAP, "", 0, 0)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class Queued(ReferenceProcessor, WorksHere):
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Later:  # type: ignore[override]
         return self._later(self.queue.submit(super().copy, dst, src, after))
 
+    def tell(self) -> Later:
+        return self._later(self.queue.submit(lambda: Done(TOLD)))
+
     def submit(  # type: ignore[override]
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> Later:
@@ -114,6 +118,9 @@ class OnCaller(Here):
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Ticket:
         return self.keep(lambda: self._now(ReferenceProcessor.copy(self.owner, dst, src, after)))
+
+    def tell(self) -> Ticket:
+        return self.keep(lambda: self._now(Done(TOLD)))
 
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]

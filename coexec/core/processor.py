@@ -204,6 +204,13 @@ class Runner(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} moves nothing off the device")
 
+    def tell(self) -> Ticket:
+        """Let others see all work so far in adopted memory, where :meth:`sees_host_memory`.
+
+        What a copy between a buffer and its memory does, whichever of its buffers that is.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not see memory of the host")
+
     def follow(self, ticket: Ticket) -> None:
         """Start what is handed over from now on after ``ticket`` of another, chained processor."""
         raise NotImplementedError(f"{type(self).__name__} does not follow others by itself")
@@ -221,6 +228,23 @@ class Runner(ABC):
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> Ticket:
         """Start a compiled region on ``buffers`` (order: ``Executable.arguments``)."""
+
+    def again(
+        self, executable: Executable, buffers: Sequence[Buffer]
+    ) -> Callable[[], Ticket] | None:
+        """What submits a region on the same buffers as before, with all looked up beforehand.
+
+        None: nothing is to be gained, or not yet. It holds for as long as both are there.
+        """
+        return None
+
+    def bind(self, executable: Executable, buffers: Sequence[Buffer]) -> None:
+        """Do beforehand what the first submission of a region on ``buffers`` has to wait for."""
+        return  # nothing
+
+    def meets(self, other: Runner) -> bool:
+        """Whether a kernel may wait here for one of ``other`` that works at the same time."""
+        return False
 
     @abstractmethod
     def wait(self, ticket: Ticket) -> Event:

@@ -78,10 +78,13 @@ def are_apart(
 
 
 def busy_us(events: Iterable[Event]) -> dict[str, float]:
-    """Microseconds that each processor computed, from the events of a run."""
+    """Microseconds that each processor computed, from the events of a run.
+
+    Not what waited for others meanwhile: nobody knows for how long.
+    """
     found: dict[str, float] = {}
     for event in events:
         for leaf in event.parts or (event,):
-            if leaf.track != HOST and leaf.kind in (LAUNCH, LAYOUT):
+            if leaf.track != HOST and leaf.kind in (LAUNCH, LAYOUT) and not leaf.meets:
                 found[leaf.track] = found.get(leaf.track, 0.0) + leaf.duration_ns / 1e3
     return found

@@ -12,10 +12,20 @@ from coexec.base.pages import page_aligned
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.holders import holders_text
 from coexec.core.processor import Buffer, Runner
-from coexec.core.program import INPUT, OUTPUT, PAGES, SCRATCH, STATE, BufferSpec, Program
+from coexec.core.program import (
+    INPUT,
+    OUTPUT,
+    PAGES,
+    SCRATCH,
+    STATE,
+    BufferSpec,
+    Launch,
+    Program,
+)
 from coexec.core.timeline import Thread, Timeline, timeline_of
 from coexec.core.types import Array
 from coexec.runtime.lanes import Lanes, divides
+from coexec.runtime.meeting_places import places_of
 from coexec.runtime.run import Binding, Gate, Recorder, Run
 from coexec.runtime.sharing import common_memory
 from coexec.runtime.virtual_lanes import VirtualLanes
@@ -61,9 +71,19 @@ class Executor:
         timeline = _common_timeline(program, runners)
         now = time.perf_counter_ns if timeline is None else timeline.now_ns
         self._binding = Binding(program, runners, self.buffers, self.processor_of, now, memory)
+        if next(places_of(program, memory), None) is not None:
+            self._bind_all()
         self._timeline = timeline
         self._lanes = _lanes(self._binding, timeline)
         self._virtual: VirtualLanes | None = None
+
+    def _bind_all(self) -> None:
+        """Bind regions before the first of them runs, which may wait for kernels of the last."""
+        for step in self.program.instructions:
+            if isinstance(step, Launch):
+                executable = self.program.executables[step.executable]
+                buffers = [self.buffers[name] for name in step.buffers]
+                self.runners[executable.processor].bind(executable, buffers)
 
     def run(
         self,

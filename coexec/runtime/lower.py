@@ -11,6 +11,7 @@ from coexec.core.processor import Executable
 from coexec.core.program import (
     BOUNDARY,
     INPUT,
+    MEETING,
     OUTPUT,
     PAGES,
     SCRATCH,
@@ -29,7 +30,14 @@ from coexec.ops.node import constant_of, type_of
 from coexec.runtime.boundary_pool import BoundaryPool, Room
 from coexec.runtime.host_pieces import HostPieces, host_pieces
 from coexec.runtime.lowering import Lowering
-from coexec.runtime.partition import Part, Partitioning, exported, joined_at_gate, partition
+from coexec.runtime.partition import (
+    Part,
+    Partitioning,
+    exported,
+    joined_at_gate,
+    meeting_places,
+    partition,
+)
 from coexec.runtime.region_node import region_node
 from coexec.runtime.state_homes import state_homes
 
@@ -50,6 +58,7 @@ class _Lowerer:
         self.pieces = self._host_pieces()
         self.output_names = {*how.state, *self.pieces.results(self.outputs)}
         self.exported = exported(graph, how.plan, self.pieces.nodes)
+        self.places = meeting_places(graph)
         self.parts = self._partition()
         self.several = len({part.processor for part in self.parts}) > 1
         self.instructions: list[Instruction] = []
@@ -58,19 +67,16 @@ class _Lowerer:
         self.types: dict[str, TensorType] = {}
         first = next(iter(how.processors))
         self.homes = state_homes(self.parts, how.state_inputs, how.state, how.homes, first)
-        # Which processors hold the current value of a tensor, and in which buffer.
+        # Which processors hold the current value of a tensor, in which buffer; the instruction that
+        # sent one to others; offsets of tensors that wait in a processor's arena.
         self.held: dict[tuple[str, str], str] = {}
-        # When tensors were sent to others, as the number of the instruction.
         self.sent: dict[str, int] = {}
-        # Offsets of tensors that wait in a processor's arena for its later regions.
         self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
-        # Outputs that are on their way to the host.
-        self.fetched: set[str] = set()
-        # Launches of each processor, and how many of them were over when it gave states back.
+        self.fetched: set[str] = set()  # outputs that are on their way to the host
+        # Launches of each processor; those over when it gave states back; the last to read a state.
         self.launches: Counter[str] = Counter()
         self.returned: dict[tuple[str, str], int] = {}
-        # The last launch of a processor that reads a state.
         self.read_by: dict[tuple[str, str], int] = {}
         self.pool = BoundaryPool()
         self.last_read = self._last_reads()
@@ -312,6 +318,7 @@ class _Lowerer:
             self.held[name, processor] = self.held[old, processor]
         else:
             role = OUTPUT if name in self.output_names else BOUNDARY
+            role = MEETING if name in self.places else role
             nbytes = self.types[name].nbytes
             room = self.pool.take(processor, nbytes) if role == BOUNDARY else None
             buffer = f"{name}@{processor}" if room is None else self._emptied(room, processor)

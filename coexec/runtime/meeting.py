@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Condition
+from typing import NamedTuple
 
 from coexec.core.processor import Runner, Ticket
 from coexec.core.types import Array
 from coexec.runtime.idle import Idle
 from coexec.runtime.run import Gate
+from coexec.runtime.script import Script, Tape
 
 
-@dataclass(frozen=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A tensor on its way to the host, and the ticket of the copy that brings it.
 
     ``number`` counts the copies of a lane: its processor works in order, so that one of them also
@@ -48,6 +48,9 @@ class Meeting:
         self.arrivals: dict[str, Arrival] = {}
         self.whole: dict[str, Array] = {}
         self.idle = Idle()
+        # What is noted to be repeated, or is repeated.
+        self.tape: Tape | None = None
+        self.script: Script | None = None
         self.failure: BaseException | None = None
         self._lanes = lanes
         self._here: Counter[int] = Counter()

@@ -4,7 +4,8 @@ The nodes of several processors may stand in any mixture in the graph. What coun
 whom: a region ends with a value that another processor reads, so that it is there when the region
 is done, and begins where a value of another processor is needed that was not needed before. Where
 little is to be done until the next such value (keys, then values), both end the same region:
-handing over one more takes longer.
+handing over one more takes longer. But no node that waits for another processor by itself comes
+between a value that is wanted there and the end of a region.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from coexec.core.plan import Plan
-from coexec.ops.builder import PHASE
+from coexec.ops.builder import MEETING, PHASE
 from coexec.ops.node import call_of, constant_of
 from coexec.ops.table import opdef
 
@@ -71,6 +72,17 @@ def exported(
         if not {node, producer}.intersection(skipped)
         and plan.processors[str(node.name)] != plan.processors[str(producer.name)]
     )
+
+
+def meeting_places(graph: ir.Graph) -> frozenset[str]:
+    """Names of the values in which processors meet."""
+    made = (value for node in graph for value in node.outputs)
+    return frozenset(str(value.name) for value in made if MEETING in value.metadata_props)
+
+
+def meets(node: ir.Node) -> bool:
+    """Whether a node waits for those of other processors."""
+    return any(value is not None and MEETING in value.metadata_props for value in node.inputs)
 
 
 class _Partitioner:
@@ -131,7 +143,7 @@ class _Partitioner:
         for node in self.graph:
             processor = self.how.plan.processors[str(node.name)]
             nodes, left = since.pop(processor, ([], 0))
-            left -= _touched(node)
+            left -= LIGHT_BYTES + 1 if meets(node) else _touched(node)
             if left >= 0:
                 since[processor] = ([*nodes, node], left)
             if any(value.name in self.exported for value in node.outputs):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from coexec.base.array_parts import part_of
 from coexec.core.events import COPY, DISPATCH, FREE, HOST, SYNC, Event, Trace
-from coexec.core.processor import Buffer, Runner, Ticket
+from coexec.core.processor import Buffer, Executable, Runner, Ticket
 from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
 from coexec.core.types import Array
 from coexec.runtime.results import Results
 
 Gate = Callable[[Mapping[str, Array]], None]
+Submit = Callable[[], Ticket]
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,32 @@ class Binding:
     memory: Mapping[str, Array] = field(default_factory=dict)
     results: Results = field(default_factory=Results)
     _views: dict[tuple[str, str], Array] = field(default_factory=dict)
+    _again: dict[int, tuple[Runner, Submit]] = field(init=False, default_factory=dict)
 
     def runner(self, buffer: str) -> Runner:
         """The processor that has a buffer."""
         return self.runners[self.processor_of[buffer]]
+
+    def launcher(self, step: Launch) -> tuple[Runner, Submit]:
+        """The processor of a region and what submits it there, the same in each run if it can be.
+
+        Instructions are objects of their own, which live as long as the program.
+        """
+        known = self._again.get(id(step))
+        if known is not None:
+            return known
+        executable, buffers = self.region(step)
+        runner = self.runners[executable.processor]
+        again = runner.again(executable, buffers)
+        if again is None:
+            return runner, partial(runner.submit, executable, buffers, ())
+        self._again[id(step)] = runner, again
+        return runner, again
+
+    def region(self, step: Launch) -> tuple[Executable, list[Buffer]]:
+        """What is launched, and on which buffers."""
+        executable = self.program.executables[step.executable]
+        return executable, [self.buffers[name] for name in step.buffers]
 
     def in_place(self, tensor: str, buffer: str) -> Array:
         """A tensor in the memory of the host that its buffer lies over, the same array each run."""
@@ -169,10 +192,8 @@ class Run:
     def launch(self, step: Launch) -> None:
         """Submit a region."""
         start = self.binding.now()
-        executable = self.program.executables[step.executable]
-        runner = self.binding.runners[executable.processor]
-        buffers = [self.binding.buffers[name] for name in step.buffers]
-        ticket = runner.submit(executable, buffers, ())
+        runner, submit = self.binding.launcher(step)
+        ticket = submit()
         self.last[runner] = ticket
         self._started("submit", start, runner, ticket)
 

@@ -17,6 +17,7 @@ import coexec
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import NonFiniteLoss, ProcessorError
+from coexec.core.events import MAP, Event
 from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
 from coexec.core.types import Array
@@ -78,6 +79,10 @@ class FakeProcessor(ReferenceProcessor):
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Done:
         self._check()
         return super().copy(dst, src, after)
+
+    def tell(self) -> Done:
+        self._check()
+        return Done(Event("share read", MAP, self.name, 0, 0))
 
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]

@@ -8,7 +8,7 @@ import pytest
 from coexec.core.program import Read, Write
 from coexec.core.types import Array
 from coexec.frontend import load
-from coexec.runtime.lanes import LaneRun
+from coexec.runtime.lane_run import LaneRun
 from tests.graphs import parse
 from tests.queues import executor, queues
 

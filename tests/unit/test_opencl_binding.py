@@ -11,7 +11,7 @@ import pytest
 from pyopencl import invoker
 
 import coexec
-from coexec.processors.opencl import device
+from coexec.processors.opencl import regions
 from coexec.processors.opencl.bound import BoundKernel, bind_kernel
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import ARGUMENT, KernelStep, Label, ProgramSource, Slot
@@ -78,7 +78,7 @@ def test_arguments_set_at_every_launch_make_no_kernels_and_change_no_result(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: Counter[str] = Counter()
-    for owner, name in ((BoundKernel, "set_arguments"), (device, "bind_kernel")):
+    for owner, name in ((BoundKernel, "set_arguments"), (regions, "bind_kernel")):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name), seen))
     feeds = {"x": np.linspace(-1, 1, 2 * FEATURES, dtype=np.float32).reshape(2, FEATURES)}
     results = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyopencl as cl
 
@@ -13,6 +14,8 @@ from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.invokers import remember_invokers
 
 remember_invokers()
+
+Start = Callable[[], cl.Event]
 
 
 @dataclass
@@ -30,6 +33,11 @@ class BoundKernel:
 
     def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
         return cl.enqueue_nd_range_kernel(queue, self.kernel, self.global_size, self.local_size)
+
+    def starter(self, queue: cl.CommandQueue) -> Start:
+        """What enqueues it, with nothing to look up."""
+        size = (self.global_size, self.local_size)
+        return partial(cl.enqueue_nd_range_kernel, queue, self.kernel, *size)
 
 
 @dataclass
@@ -104,6 +112,13 @@ class BoundRegion:
         """Set the arguments of every kernel again, as engines do that build each launch anew."""
         for step in self.steps:
             step.set_arguments()
+
+    def starters(self, queue: cl.CommandQueue) -> tuple[Start, ...]:
+        """What enqueues each step; of kernels, which are most of them, no code of Python."""
+        return tuple(
+            step.starter(queue) if isinstance(step, BoundKernel) else partial(step.enqueue, queue)
+            for step in self.steps
+        )
 
     def then(self, other: BoundRegion) -> BoundRegion:
         """The steps of both, one after another."""

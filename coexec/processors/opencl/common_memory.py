@@ -58,6 +58,11 @@ class CommonMemory:
             if self._reached is None:
                 self._reached = cl.enqueue_marker(self.queue)
             return [self._reached], None
+        return self.tell()
+
+    def tell(self) -> Told:
+        """Others are told by the flag once the queue comes here; there has to be one."""
+        assert self._flags is not None
         if self._told is None:
             event, moment = self._flags.raised()
             self._told = [event], moment
@@ -75,6 +80,14 @@ class CommonMemory:
         cl.enqueue_barrier(self.queue, wait_for=[done])
         self.queue.flush()
         ticket.then(lambda: done.set_status(cl.command_execution_status.COMPLETE))
+
+    def meets(self, other: CommonMemory) -> bool:
+        """Whether waiting within a kernel takes nothing from who works for ``other``, or for us."""
+        mine, others = self._flags, other._flags
+        if mine is None or others is None:
+            return False
+        first, last = Raised(mine.own, 0), Raised(others.own, 0)
+        return mine.can_wait_for(last) and others.can_wait_for(first)
 
     def check(self) -> None:
         """Whether all that was waited for came.
@@ -94,6 +107,11 @@ class CommonMemory:
     def by_flags(self) -> bool:
         """Whether flags tell others, and nothing has to be mapped."""
         return self._flags is not None
+
+    @property
+    def flags(self) -> Flags | None:
+        """The flags that tell others, if they do."""
+        return self._flags
 
     @property
     def _driver(self) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyopencl as cl
@@ -26,22 +26,15 @@ from coexec.core.processor import (
     Ticket,
     shared,
 )
-from coexec.processors.opencl.bound import Bound, BoundCopy, BoundPage, BoundRegion, bind_kernel
+from coexec.core.repeats import Repeating
+from coexec.processors.opencl.bound import Bound, BoundRegion
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.clock import clock_offset, timed_queue
 from coexec.processors.opencl.common_memory import CommonMemory
-from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.describe import facts_of, spec_of
 from coexec.processors.opencl.executable import (
-    ARENA,
-    ARGUMENT,
-    PAGE,
-    CopyStep,
     Label,
     OpenCLExecutable,
-    PageStep,
-    Slot,
-    Step,
 )
 from coexec.processors.opencl.host_copies import before_command, copy_by_host
 from coexec.processors.opencl.in_place import LARGEST, InPlace
@@ -54,6 +47,8 @@ from coexec.processors.opencl.mapping import (
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
+from coexec.processors.opencl.regions import BoundRegions
+from coexec.processors.opencl.repeated import OpenCLRepeats, repeated
 from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
 from coexec.processors.opencl.transfers import can_map, enqueue_copy
 from coexec.processors.opencl.waiting import Block, wait_awake, way_to_wait
@@ -62,7 +57,7 @@ DEVICE_CLOCK, HOST_CLOCK = "device", "host"
 SHARE_READ, SHARE_WRITE = Label("share read"), Label("share write")
 
 
-class OpenCLDevice(Runner):
+class OpenCLDevice(Runner, Repeating):
     """One OpenCL device with one in-order queue that records times.
 
     ``clock`` says whose times events carry: the device's own or, where it records none, the host's
@@ -86,9 +81,7 @@ class OpenCLDevice(Runner):
         self.host_memory = bool(device.host_unified_memory)
         self.programs = ProgramCache(self.context, device)
         self.memory = DeviceMemory(name, limit_of(name, options.memory))
-        self._bound: dict[tuple[int, ...], BoundRegion] = {}
-        self._constants: dict[int, DeviceConstants] = {}
-        self._preparation: dict[int, BoundRegion] = {}
+        self._regions = BoundRegions(self.queue, self.programs)
         offset = clock_offset(self.queue, self.block)
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
         self._clock_offset = offset or 0
@@ -178,6 +171,16 @@ class OpenCLDevice(Runner):
     def follow(self, ticket: Ticket) -> None:
         self._common.follow(ticket)
 
+    def meets(self, other: Runner) -> bool:
+        return (
+            isinstance(other, OpenCLDevice)
+            and self.options.kernels == other.options.kernels == "best"
+            and self.clock == other.clock == DEVICE_CLOCK
+            and self.facts.unit_kind == other.facts.unit_kind == "cpu"
+            and self.facts.compute_units == other.facts.compute_units == 1
+            and self._common.meets(other._common)
+        )
+
     def adopt(self, memory: Host) -> OpenCLBuffer:
         self.memory.take(memory.nbytes)
         try:
@@ -190,7 +193,17 @@ class OpenCLDevice(Runner):
         weakref.finalize(buffer, self.memory.give_back, memory.nbytes)
         return buffer
 
+    def tell(self) -> OpenCLTicket:
+        start = time.perf_counter_ns()
+        events, moment = self._common.tell()
+        self.queue.flush()
+        spans = self._host_spans(start, events[-1])
+        label = SHARE_READ
+        return OpenCLTicket(label.name, MAP, events, (label,), None, start, spans, moment)
+
     def _share(self, dst: Buffer | Host, src: Buffer | Host) -> OpenCLTicket:
+        if isinstance(dst, np.ndarray) and self._common.by_flags:
+            return self.tell()
         start = time.perf_counter_ns()
         events, moment = self._common.share(dst, src)
         self.queue.flush()
@@ -214,13 +227,12 @@ class OpenCLDevice(Runner):
         assert isinstance(executable, OpenCLExecutable)
         self._common.went_on()
         take_back(self.queue, buffers[len(executable.inputs) :])
-        key = (id(executable), *map(id, buffers))
-        if key not in self._bound:
-            self._bind(key, executable, buffers)
+        region = self._regions.known(executable, buffers)
+        if region is None:
+            region = self._regions.bind(executable, buffers, self.alloc, lambda: self._transfers)
         elif self.options.bind == "each":
-            self._bound[key].set_arguments()
-        region = self._bound[key]
-        preparation = self._preparation.get(id(executable))
+            region.set_arguments()
+        preparation = self._regions.preparation(executable)
         if preparation is not None:
             region = preparation.then(region)
         places = before_command(buffers[number] for number in region.in_place)
@@ -231,9 +243,36 @@ class OpenCLDevice(Runner):
         for place in places:
             place.used = ticket.events[-1]
         if preparation is not None:
-            del self._preparation[id(executable)]
-            self._constants[id(executable)].release()
+            self._regions.prepared(executable)
         return ticket
+
+    def again(
+        self, executable: Executable, buffers: Sequence[Buffer]
+    ) -> Callable[[], Ticket] | None:
+        region = self.bound(executable, buffers)
+        if region is None:
+            return None
+        quick = repeated(self.name, self.queue, region, self._common.went_on)
+        noted = partial(self.submit, executable, buffers, ())
+        return lambda: noted() if self.detailed else quick()
+
+    def bind(self, executable: Executable, buffers: Sequence[Buffer]) -> None:
+        assert isinstance(executable, OpenCLExecutable)
+        if self._regions.known(executable, buffers) is None:
+            self._regions.bind(executable, buffers, self.alloc, lambda: self._transfers)
+
+    def bound(self, executable: Executable, buffers: Sequence[Buffer]) -> BoundRegion | None:
+        """A region whose steps can be enqueued as they are, once it ran; there are some."""
+        region = self._regions.known(executable, buffers)
+        if region is None or not region.steps or region.in_place or self.options.bind == "each":
+            return None
+        shares = any(buffer.over is not None for buffer in buffers)
+        mapped = shares and not self._common.by_flags
+        return None if mapped or self._regions.preparation(executable) else region
+
+    def repeats(self) -> OpenCLRepeats | None:
+        flags = self._common.flags
+        return None if flags is None else OpenCLRepeats(self, self._common, flags)
 
     def _start(self, region: BoundRegion) -> OpenCLTicket:
         if self.clock == HOST_CLOCK and self.detailed:
@@ -327,68 +366,7 @@ class OpenCLDevice(Runner):
         """Build the programs of an executable ahead of its first launch."""
         self.programs.build(executable.programs)
 
-    def _bind(
-        self, key: tuple[int, ...], executable: OpenCLExecutable, buffers: Sequence[Buffer]
-    ) -> None:
-        """Create kernels with their arguments set, once per executable and set of buffers."""
-        programs = self.programs.build(executable.programs)
-        memories = [buffer.memory for buffer in buffers if isinstance(buffer, OpenCLBuffer)]
-        pages = [buffer for buffer in buffers if isinstance(buffer, Pages)]
-        constants = self._upload_constants(executable, programs)
-        slots: dict[Slot, cl.Buffer] = {}
-
-        def resolve(slot: Slot) -> cl.Buffer:
-            if slot.kind == ARGUMENT:
-                return memories[slot.index]
-            if slot.kind == PAGE:
-                whole = pages[0].buffer
-                assert isinstance(whole, OpenCLBuffer)
-                return whole.memory.get_sub_region(slot.offset, slot.nbytes)
-            if slot.kind == ARENA:
-                if slot not in slots:
-                    slots[slot] = memories[-1].get_sub_region(slot.offset, max(slot.nbytes, 1))
-                return slots[slot]
-            return constants.memory(slot)
-
-        def bind(step: Step) -> Bound:
-            if isinstance(step, PageStep):
-                tensor = None if step.tensor is None else resolve(step.tensor)
-                return BoundPage(step, pages[0], tensor, self._transfers)
-            if isinstance(step, CopyStep):
-                return BoundCopy(resolve(step.dst), resolve(step.src), step.nbytes)
-            return bind_kernel(step, programs[step.program], resolve)
-
-        bound = [bind(step) for step in executable.steps]
-        labels = [step.label for step in executable.steps]
-        in_place = [number for number, each in enumerate(buffers) if _in_place(each)]
-        self._bound[key] = BoundRegion(bound, labels, [*slots.values()], in_place)
-        for owner in (executable, *buffers):
-            weakref.finalize(owner, self._bound.pop, key, None)
-
-    def _upload_constants(
-        self, executable: OpenCLExecutable, programs: Sequence[cl.Program]
-    ) -> DeviceConstants:
-        """Constants of an executable, once; their preparation is left for the first launch."""
-        key = id(executable)
-        if key not in self._constants:
-            constants = DeviceConstants.upload(executable, self.queue, self.alloc)
-            self._constants[key] = constants
-            weakref.finalize(executable, self._constants.pop, key, None)
-            if executable.preparation:
-                steps = [
-                    bind_kernel(step, programs[step.program], constants.memory)
-                    for step in executable.preparation
-                ]
-                labels = [step.label for step in executable.preparation]
-                self._preparation[key] = BoundRegion([*steps], labels, [])
-                weakref.finalize(executable, self._preparation.pop, key, None)
-        return self._constants[key]
-
 
 def _events(tickets: Sequence[Ticket]) -> list[cl.Event]:
     """Events to wait for; the queue is in order, so its own tickets cost nothing."""
     return [t.events[-1] for t in tickets if isinstance(t, OpenCLTicket) and t.events]
-
-
-def _in_place(buffer: Buffer) -> bool:
-    return isinstance(buffer, OpenCLBuffer) and buffer.in_place is not None

@@ -165,6 +165,7 @@ def _labels(node: RegionNode, lowering: Lowering, use: ArenaUse) -> list[Label]:
                 choice=lowering.choice,
                 gradients=use.gradients,
                 workspace=use.workspace,
+                meets=call.meets,
             )
         )
     return labels

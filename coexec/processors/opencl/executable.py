@@ -38,7 +38,8 @@ PREPARE = "prepare"
 class Label:
     """What an event says about a step; ``choice`` is the kernel's variant with its values.
 
-    ``moves`` marks transfers beside kernels (``out``, ``in``) and waits for them (``wait``).
+    ``moves`` marks transfers beside kernels (``out``, ``in``) and waits for them (``wait``),
+    ``meets`` kernels that wait for other processors.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Label:
     gradients: int = 0
     workspace: int = 0
     moves: str = ""
+    meets: bool = False
 
 
 @dataclass(frozen=True)

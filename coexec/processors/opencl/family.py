@@ -98,6 +98,7 @@ class KernelCall:
     (packing).
     ``finishes`` says what of fused elementwise operators the kernel applies to each result before
     it stores it (``epilogue.cl``): functions of the value, or also of tensors like the result.
+    ``meets``: it waits for kernels of other processors.
     """
 
     family: str
@@ -111,6 +112,7 @@ class KernelCall:
     layout: bool = False
     prepares: bool = False
     finishes: Literal["nothing", "values", "tensors"] = "nothing"
+    meets: bool = False
 
 
 @dataclass(frozen=True)

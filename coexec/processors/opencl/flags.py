@@ -13,6 +13,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyopencl as cl
@@ -20,6 +21,7 @@ import pyopencl as cl
 from coexec.base.errors import ProcessorError
 from coexec.core.flag import Flag, Raised, flag_page, signed
 from coexec.core.types import Array
+from coexec.processors.opencl.bound import BoundKernel, Start
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.executable import ProgramSource
 from coexec.processors.opencl.mapping import buffer_over
@@ -60,6 +62,22 @@ class Flags:
         self._count += 1
         return self._raise.enqueue(self.queue, self._count), Raised(self.own, self._count)
 
+    def another(self) -> Flag:
+        """One more flag of this processor, for work that counts by itself."""
+        return Flag(flag_page(), self.own.driver, self.own.silicon)
+
+    def buffer(self, flag: Flag) -> OpenCLBuffer:
+        """A flag's memory as kernels see it; kernels do not keep it alive."""
+        return buffer_over(self.queue.context, flag.memory)
+
+    def raiser(self, flag: OpenCLBuffer, number: int) -> Start:
+        """What raises a flag to a number once all work so far is done, the same each time."""
+        return self._over(RAISE, flag).starter(self.queue, number)
+
+    def waiter(self, flag: OpenCLBuffer, number: int) -> Start:
+        """What starts all later work after a flag of another processor has come to a number."""
+        return self._over(AWAIT, flag, self._late).starter(self.queue, number)
+
     def can_wait_for(self, moment: Raised) -> bool:
         """Whether waiting takes nothing from whoever is to bring a moment about."""
         flag, mine = moment.flag, self.own
@@ -87,10 +105,16 @@ class Flags:
                 "with the option follow=event it is waited for without a limit"
             )
 
+    @cached_property
+    def _late(self) -> OpenCLBuffer:
+        return buffer_over(self.queue.context, self.late)
+
     def _bound(self, entry: str, *pages: Array) -> _Bound:
+        return self._over(entry, *(buffer_over(self.queue.context, page) for page in pages))
+
+    def _over(self, entry: str, *buffers: OpenCLBuffer) -> _Bound:
         kernel = cl.Kernel(self._program, entry)
-        kernel.set_arg_types([*(None for _ in pages), np.int32])
-        buffers = tuple(buffer_over(self.queue.context, page) for page in pages)
+        kernel.set_arg_types([*(None for _ in buffers), np.int32])
         return _Bound(kernel, buffers, tuple(buffer.memory for buffer in buffers))
 
 
@@ -106,3 +130,9 @@ class _Bound:
         """Start it for a number, which it sees as 32 bits."""
         self.kernel.set_args(*self.memories, signed(number))
         return cl.enqueue_nd_range_kernel(queue, self.kernel, (1,), (1,))
+
+    def starter(self, queue: cl.CommandQueue, number: int) -> Start:
+        """What starts it for this number; the kernel is for no other then."""
+        self.kernel.set_args(*self.memories, signed(number))
+        bound = BoundKernel(self.kernel, (*self.memories, number), (1,), (1,))
+        return bound.starter(queue)

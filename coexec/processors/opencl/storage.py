@@ -221,7 +221,10 @@ class Storage:
         kept = self._kept_blocks(end)
         offsets = {name: offset for name, (offset, _) in kept.items()}
         plan = plan_arena(
-            {**blocks, **{name: life for name, (_, life) in kept.items()}}, alignment, offsets
+            {**blocks, **{name: life for name, (_, life) in kept.items()}},
+            alignment,
+            offsets,
+            frozenset() if self._is_whole_step else {self.roots[name] for name in staying},
         )
         self.arena_bytes = plan.nbytes
         # What was kept is counted by the region that made it.
@@ -234,6 +237,12 @@ class Storage:
             else:
                 self.places[name] = slot
         self.carried = {name: self.slot(name).offset for name in staying}
+
+    @cached_property
+    def _is_whole_step(self) -> bool:
+        """Whether forward and backward pass are here: no later region of the arena is as large."""
+        phases = {node.provenance.get("phase", "") for node in self.region.nodes}
+        return "forward" in phases and not phases.isdisjoint(BACKWARD)
 
     def _uses(
         self,

@@ -80,4 +80,5 @@ def event_of(
         choice=label.choice,
         gradients=label.gradients,
         workspace=label.workspace,
+        meets=label.meets,
     )

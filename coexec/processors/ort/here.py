@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -12,16 +13,17 @@ from coexec.base.array_parts import copy_bytes
 from coexec.base.cores import Core, pinned
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, MAP, Event
-from coexec.core.flag import Raised
+from coexec.core.flag import Flag, Raised, flag_page, number_in
 from coexec.core.here import Here, Kept
 from coexec.core.processor import Buffer, Executable, Host, Processor, ProcessorSpec, Ticket, shared
+from coexec.core.repeats import Repeating, Repeats, Submission
 from coexec.processors.ort.buffer import OrtBuffer, memory_of, own
 from coexec.processors.ort.executable import OrtExecutable
 from coexec.processors.ort.failures import failure
 from coexec.processors.ort.flags import OrtFlags
 
 
-class OrtHere(Here):
+class OrtHere(Here, Repeating):
     """Sessions of ``owner`` run on its caller's thread, on ``cores`` (none: wherever that runs).
 
     ``flags`` are its own: moments are reached in order, which work on another thread knows nothing
@@ -69,22 +71,36 @@ class OrtHere(Here):
     def submit(
         self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
     ) -> Kept:
+        return self.again(executable, buffers)()
+
+    def again(self, executable: Executable, buffers: Sequence[Buffer]) -> Callable[[], Kept]:
         assert isinstance(executable, OrtExecutable)
         bound = [own(buffer) for buffer in buffers]
+        return partial(self.keep, partial(self.run, executable, bound))
 
-        def work() -> Callable[[], Event]:
-            try:
-                return executable.run(bound, self.name)
-            except Exception as error:  # pybind classes without a common base but Exception
-                raise ProcessorError(f"{self.name}: {failure(error)}") from error
+    def repeats(self) -> OrtRepeats | None:
+        return None if self.flags is None else OrtRepeats(self, self.flags)
 
-        return self.keep(work)
+    def run(self, executable: OrtExecutable, bound: Sequence[OrtBuffer]) -> Callable[[], Event]:
+        """Run a session now; what makes its event.
+
+        Raises:
+            ProcessorError: it failed.
+        """
+        try:
+            return executable.run(bound, self.name)
+        except Exception as error:  # pybind classes without a common base but Exception
+            raise ProcessorError(f"{self.name}: {failure(error)}") from error
+
+    def tell(self) -> Kept:
+        told = self.flags.next_moment() if self.flags else None
+        return self.keep(partial(self._shown, "read"), told)
 
     def copy(self, dst: Buffer | Host, src: Buffer | Host, after: Sequence[Ticket]) -> Kept:
         direction = "read" if isinstance(dst, np.ndarray) else "write"
         if shared(dst, src):
-            told = self.flags.next_moment() if self.flags and direction == "read" else None
-            return self.keep(lambda: self._shared(direction), told)
+            shown = partial(self._shown, direction)
+            return self.tell() if direction == "read" else self.keep(shown)
         target, source = memory_of(dst), memory_of(src)
 
         def work() -> Callable[[], Event]:
@@ -95,7 +111,28 @@ class OrtHere(Here):
 
         return self.keep(work)
 
-    def _shared(self, direction: str) -> Callable[[], Event]:
+    def _shown(self, direction: str) -> Callable[[], Event]:
         """All that a copy within shared memory is: everything before it is done."""
         now = time.perf_counter_ns()
         return lambda: Event(f"share {direction}", MAP, self.name, now, now)
+
+
+class OrtRepeats(Repeats):
+    """Calls that run sessions and write flags, each at once."""
+
+    def __init__(self, here: OrtHere, flags: OrtFlags) -> None:
+        self.here = here
+        self.flags = flags
+
+    def flag(self) -> Flag:
+        return Flag(flag_page(), self.flags.own.driver, self.flags.own.silicon)
+
+    def begin(self) -> None:
+        """Nothing is remembered of work that is over."""
+
+    def region(self, executable: Executable, buffers: Sequence[Buffer]) -> Submission:
+        assert isinstance(executable, OrtExecutable)
+        return (partial(self.here.run, executable, [own(buffer) for buffer in buffers]),)
+
+    def raising(self, flag: Flag, number: int) -> Submission:
+        return (partial(number_in(flag.memory).__setitem__, (), number),)

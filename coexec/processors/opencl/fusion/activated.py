@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from coexec.core.types import Array, OpCall, TensorType
+from coexec.ops.batch_norm_joint import OLD
 from coexec.ops.opdef import OpDef, Work
 from coexec.ops.table import OPERATORS, opdef
 from coexec.processors.opencl.fusion.chain import FUSED
@@ -36,8 +37,8 @@ class Bounds:
 class Activated:
     """The normalisation (or its gradient), the activation, and the work of the nodes beside it.
 
-    ``residual``: forward, operand 5 is added before the activation. ``kinds`` are the operators
-    that were fused.
+    ``residual``: forward, the last operand is added before the activation. ``kinds`` are the
+    operators that were fused.
     """
 
     call: OpCall
@@ -68,9 +69,10 @@ def infer_grad(call: OpCall) -> Sequence[TensorType]:
 def normalise(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     """Operands of the normalisation, then the residual if there is one."""
     own = activated_of(call)
-    y, *statistics = OPERATORS[own.call.identifier].reference(own.call, operands[:5])
+    count = len(own.call.inputs)
+    y, *statistics = OPERATORS[own.call.identifier].reference(own.call, operands[:count])
     if own.residual:
-        y = y + operands[5]
+        y = y + operands[count]
     return (own.bounds.apply(y), *statistics)
 
 
@@ -78,11 +80,12 @@ def gradient(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     """Operands x, scale, dy, y; results dx, dscale, dbias, dy behind the activation.
 
     Of sums over a share the second operand is the mean, and the results are the two sums and dy.
+    A gradient that meets others has its own operands between dy and y.
     """
     own = activated_of(call)
-    x, vector, dy, y = operands
+    x, vector, dy, *more, y = operands
     masked = np.where(own.bounds.passes(np.asarray(y)), dy, 0).astype(dy.dtype)
-    results = OPERATORS[own.call.identifier].reference(own.call, (x, vector, masked))
+    results = OPERATORS[own.call.identifier].reference(own.call, (x, vector, masked, *more))
     return (*results, masked)
 
 
@@ -124,4 +127,22 @@ ACTIVATED_SUMS = OpDef(
     work=work,
     # What two vectors share is masked twice, which changes nothing as long as y is there.
     in_place=((2, 2),),
+)
+ACTIVATED_JOINT = OpDef(
+    "JointNormalization",
+    infer,
+    normalise,
+    domain=FUSED,
+    not_differentiable=MADE_LATE,
+    work=work,
+    in_place=((0, 0), (3, OLD), (4, OLD + 1)),
+)
+ACTIVATED_JOINT_GRAD = OpDef(
+    "JointNormalizationGrad",
+    infer_grad,
+    gradient,
+    domain=FUSED,
+    not_differentiable=MADE_LATE,
+    work=work,
+    in_place=((0, 2), (0, 0), (0, 6), (3, 2), (3, 0), (3, 6)),
 )

@@ -8,15 +8,18 @@ over a share of a batch, which come before such a gradient, take it in likewise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from coexec.core.types import OpCall, Region, RegionNode
+from coexec.ops.opdef import OpDef
 from coexec.ops.table import opdef
-from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.family import Applies, DeviceFacts
 from coexec.processors.opencl.fusion.activated import (
     ACTIVATED,
     ACTIVATED_GRAD,
+    ACTIVATED_JOINT,
+    ACTIVATED_JOINT_GRAD,
     ACTIVATED_SUMS,
     Activated,
     Bounds,
@@ -25,19 +28,31 @@ from coexec.processors.opencl.fusion.chain import FUSED
 from coexec.processors.opencl.fusion.elementwise import name_of, number_of, provenance_of
 from coexec.processors.opencl.fusion.expressions import can_stand_in_chain
 from coexec.processors.opencl.fusion.groups import Groups, readers_of, replaced
-from coexec.processors.opencl.kernels import norm, norm_shares
+from coexec.processors.opencl.kernels import norm, norm_joint, norm_shares
 
 NORMALISATION, GRADIENT = "BatchNormalization", "coexec::BatchNormalizationGrad"
 SUMS = norm_shares.SUMS
+JOINT, JOINT_GRAD = norm_joint.JOINT, norm_joint.JOINT_GRAD
+Fused = Mapping[str, tuple[OpDef, Applies, int]]
+FORWARD: Fused = {
+    NORMALISATION: (ACTIVATED, norm.applies_planes, 5),
+    JOINT: (ACTIVATED_JOINT, norm_joint.applies, 4),
+}
+"""What a normalisation becomes, why not, and its operands (old running statistics may follow)."""
+BACKWARD: Fused = {
+    GRADIENT: (ACTIVATED_GRAD, norm.applies_planes, 3),
+    SUMS: (ACTIVATED_SUMS, norm_shares.applies_planes, 3),
+    JOINT_GRAD: (ACTIVATED_JOINT_GRAD, norm_joint.applies, 6),
+}
 
 
 def fuse_normalisation(region: Region, facts: DeviceFacts) -> Region:
     """``region`` with activations inside of the normalisations next to them."""
     fusion = _Fusion(region, facts)
     for index, node in enumerate(region.nodes):
-        if node.call.identifier == NORMALISATION:
+        if node.call.identifier in FORWARD:
             fusion.forward(index)
-        elif node.call.identifier in (GRADIENT, SUMS):
+        elif node.call.identifier in BACKWARD:
             fusion.backward(index)
     return replaced(region, fusion.node, fusion.groups)
 
@@ -69,7 +84,9 @@ class _Fusion:
 
     def forward(self, index: int) -> None:
         node = self.nodes[index]
-        if norm.applies_planes(node.call, self.facts) or not whole(node, 5):
+        kind, refuses, least = FORWARD[node.call.identifier]
+        given = len(node.inputs)
+        if refuses(node.call, self.facts) or given < least or not whole(node, given):
             return
         after = self.only_reader(node.outputs[0])
         if after is None:
@@ -86,7 +103,7 @@ class _Fusion:
             inputs = (*node.inputs, *([residual] if residual else []))
             outputs = (nodes[-1].outputs[0], *node.outputs[1:])
             own = activated(nodes, node, bounds, residual is not None)
-            return self.fused(ACTIVATED.op_type, own, nodes, inputs, outputs)
+            return self.fused(kind.op_type, own, nodes, inputs, outputs)
 
         self.unite(fused, make)
 
@@ -102,9 +119,8 @@ class _Fusion:
 
     def backward(self, index: int) -> None:
         node = self.nodes[index]
-        of_share = node.call.identifier == SUMS
-        family = norm_shares if of_share else norm
-        if family.applies_planes(node.call, self.facts) or not whole(node, 3):
+        kind, refuses, operands = BACKWARD[node.call.identifier]
+        if refuses(node.call, self.facts) or not whole(node, operands):
             return
         where = self.producer.get(node.inputs[2])
         found = None if where is None else self.mask_of(self.nodes[where])
@@ -116,11 +132,11 @@ class _Fusion:
             return
         shared = behind in self.region.outputs or self.readers[behind] != [index]
         fused = sorted([*tests, where, index])
-        kind, results = (ACTIVATED_SUMS, 2) if of_share else (ACTIVATED_GRAD, 3)
+        results = 2 if kind is ACTIVATED_SUMS else 3
 
         def make() -> RegionNode:
             nodes = [self.nodes[i] for i in fused]
-            inputs = (*node.inputs[:2], dy, y)
+            inputs = (*node.inputs[:2], dy, *node.inputs[3:], y)
             outputs = (*node.outputs, *[""] * (results - len(node.outputs)), behind)
             own = activated(nodes, node, bounds, residual=False)
             return self.fused(

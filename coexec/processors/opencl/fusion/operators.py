@@ -8,6 +8,8 @@ from coexec.ops.table import opdef
 from coexec.processors.opencl.fusion.activated import (
     ACTIVATED,
     ACTIVATED_GRAD,
+    ACTIVATED_JOINT,
+    ACTIVATED_JOINT_GRAD,
     ACTIVATED_SUMS,
     activated_of,
 )
@@ -26,6 +28,7 @@ FUSED_OPERATORS = {
     op.identifier: op
     for op in (
         *(CHAIN, ACTIVATED, ACTIVATED_GRAD, ACTIVATED_SUMS, BIASED, FINISHED),
+        *(ACTIVATED_JOINT, ACTIVATED_JOINT_GRAD),
         *(KEEPING, KEEPING_TAPS, EXPANDING, EXPANDING_WEIGHT),
     )
 }

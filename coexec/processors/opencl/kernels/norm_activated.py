@@ -20,11 +20,13 @@ from coexec.processors.opencl.family import (
 from coexec.processors.opencl.fusion.activated import (
     ACTIVATED,
     ACTIVATED_GRAD,
+    ACTIVATED_JOINT,
+    ACTIVATED_JOINT_GRAD,
     ACTIVATED_SUMS,
     Bounds,
     activated_of,
 )
-from coexec.processors.opencl.kernels import norm, norm_shares
+from coexec.processors.opencl.kernels import norm, norm_joint, norm_shares
 from coexec.processors.opencl.kernels.norm_planes import Epilogue, lower_planes
 
 
@@ -53,17 +55,20 @@ def mask_text(bounds: Bounds, dtype: np.dtype[Any]) -> str:
 def epilogue_of(call: OpCall) -> Epilogue:
     """What the kernels do beside normalising."""
     own, dtype = activated_of(call), call.input(0).dtype
-    if call.op_type == "BatchNormalization":
-        return Epilogue(activation_text(own.bounds, dtype), inp(5) if own.residual else None)
+    last = len(own.call.inputs)
+    if not call.op_type.endswith(("Grad", "Sums")):
+        return Epilogue(activation_text(own.bounds, dtype), inp(last) if own.residual else None)
     behind = 2 if call.identifier == ACTIVATED_SUMS.identifier else 3
     masked = out(behind) if len(call.outputs) > behind and call.has_output(behind) else None
-    return Epilogue(mask=mask_text(own.bounds, dtype), activated=inp(3), masked=masked)
+    return Epilogue(mask=mask_text(own.bounds, dtype), activated=inp(last), masked=masked)
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     own = activated_of(call).call
     if call.identifier == ACTIVATED_SUMS.identifier:
         return norm_shares.applies_planes(own, facts)
+    if own.identifier in (norm_joint.JOINT, norm_joint.JOINT_GRAD):
+        return norm_joint.applies(own, facts)
     return norm.applies_planes(own, facts)
 
 
@@ -71,13 +76,21 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     own, epilogue = activated_of(call).call, epilogue_of(call)
     if call.identifier == ACTIVATED_SUMS.identifier:
         return norm_shares.lower_planes(own, facts, params, epilogue)
+    if own.identifier in (norm_joint.JOINT, norm_joint.JOINT_GRAD):
+        return norm_joint.lower(own, facts, params, epilogue)
     return lower_planes(own, facts, params, epilogue)
 
 
 # There is no other way to compute these: their oracle are the nodes that were fused.
 FAMILY = KernelFamily(
     "norm_activated",
-    (ACTIVATED.identifier, ACTIVATED_GRAD.identifier, ACTIVATED_SUMS.identifier),
+    (
+        ACTIVATED.identifier,
+        ACTIVATED_GRAD.identifier,
+        ACTIVATED_SUMS.identifier,
+        ACTIVATED_JOINT.identifier,
+        ACTIVATED_JOINT_GRAD.identifier,
+    ),
     (
         Variant("planes", lower, applies, space={"ITEMS": (8, 4, 32)}),
         Variant("naive", lower, applies, space={"ITEMS": (1,)}),

@@ -14,6 +14,7 @@
  *         slice * per_slice on; records (slices, channels) of Moments. For few large channels.
  * FORM 3: batch_statistics. Channels as in FORM 0; no result but mean and variance.
  * FORM 2: batch_given. Item i has the planes from i * per_item on; statistics are operands.
+ * FORM 4: no kernel (norm_joint.cl has its own).
  * GRADIENT 1: the gradient's kernels (FORM 0 and 1), which have other operands.
  * Every plane has V elements at least. What a whole vector does not reach at the end of a plane is
  * computed as one that overlaps the one before. Results are deterministic. */
@@ -334,7 +335,7 @@ ALONE __kernel void batch_statistics(__global const T *x, __global TS *means,
     }
 }
 
-#else
+#elif FORM == 2
 
 ALONE __kernel void batch_given(__global const T *x, __global const TP *scale,
                                 __global const TP *bias, __global const TS *means,

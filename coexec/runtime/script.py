@@ -1,0 +1,262 @@
+"""Runs that repeat what an earlier one handed over, call by call.
+
+What the instructions of a program lead to is the same in each run: which processor waits for which,
+what the caller's thread does itself and when. A :class:`Tape` notes that in one run; a
+:class:`Script` has the calls that it came to, and what differs from run to run (inputs, outputs) in
+its place between them. To find out again takes longer than the calls, of a thread that may
+have no core of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from coexec.base.errors import ProcessorError
+from coexec.core.flag import Flag, number_in
+from coexec.core.here import Here
+from coexec.core.processor import Runner, Ticket
+from coexec.core.program import Instruction, Launch
+from coexec.core.repeats import Call, Submission, repeats_of
+
+BEYOND = 1 << 30
+"""A number that no flag gets to in a run: who waits goes on."""
+
+
+class Lane(Protocol):
+    """What a script needs of the part of a run that one processor does."""
+
+    last: dict[Runner, Ticket]
+
+    def follow(self, steps: Sequence[Instruction]) -> None:
+        """Start what instructions say."""
+        ...
+
+
+@dataclass(frozen=True)
+class Region:
+    """A launch by ``runner``, the ``number``-th of all."""
+
+    runner: Runner
+    step: Launch
+    number: int
+
+
+@dataclass(frozen=True)
+class Tell:
+    """The flag of ``runner`` comes to a number."""
+
+    runner: Runner
+    number: int
+
+
+@dataclass(frozen=True)
+class Follow:
+    """``runner`` goes on after another one told."""
+
+    runner: Runner
+    told: Tell
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The caller waits for a region."""
+
+    region: Region
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """What differs from run to run: an instruction of a lane."""
+
+    lane: str
+    step: Instruction
+
+
+Move = Region | Tell | Follow | Watch | ByHand
+
+
+class Tape:
+    """What one run did, in the order in which it was handed over, or done by the caller.
+
+    ``whole`` is whether a script can do the same.
+    """
+
+    def __init__(self, runners: Collection[Runner]) -> None:
+        found = {runner: repeats_of(runner) for runner in runners}
+        self.repeats = {runner: each for runner, each in found.items() if each is not None}
+        self.here = next((each for each in runners if isinstance(each, Here)), None)
+        self.whole = len(self.repeats) == len(found)
+        self.moves: list[Move] = []
+        # What the caller has to do, with the piece of its work that it is.
+        self._kept: deque[tuple[Ticket | None, Move]] = deque()
+        # By ticket, which is kept: another object must not get its identity.
+        self._meant: dict[int, tuple[Ticket, Region | Tell]] = {}
+        self._numbers: dict[Runner, int] = dict.fromkeys(runners, 0)
+        self._regions = 0
+
+    def launched(self, runner: Runner, step: Launch, ticket: Ticket) -> None:
+        """A region was submitted."""
+        move = Region(runner, step, self._regions)
+        self._regions += 1
+        self._note(runner, move)
+        self._meant[id(ticket)] = ticket, move
+
+    def told(self, runner: Runner, ticket: Ticket) -> None:
+        """Others were told of all work so far."""
+        self._numbers[runner] += 1
+        move = Tell(runner, self._numbers[runner])
+        self._note(runner, move)
+        self._meant[id(ticket)] = ticket, move
+
+    def followed(self, runner: Runner, ticket: Ticket, awake: bool) -> None:
+        """A processor goes on after another one; the caller, after a region of it, ``awake``."""
+        _, meant = self._meant.get(id(ticket), (None, None))
+        if runner is self.here and isinstance(meant, Region) and awake:
+            self._note(runner, Watch(meant))
+        elif runner is not self.here and isinstance(meant, Tell):
+            self._note(runner, Follow(runner, meant))
+        else:
+            self.whole = False
+
+    def by_hand(self, lane: str, runner: Runner, step: Instruction) -> None:
+        """An instruction was followed that is not the same in each run."""
+        self._note(runner, ByHand(lane, step))
+
+    def done_until(self, ticket: Ticket) -> None:
+        """The caller has done its work up to a piece of it."""
+        if any(kept is ticket for kept, _ in self._kept):
+            while self._kept:
+                kept, move = self._kept.popleft()
+                self.moves.append(move)
+                if kept is ticket:
+                    return
+
+    def done(self) -> None:
+        """The caller has done all of its work."""
+        self.moves += [move for _, move in self._kept]
+        self._kept.clear()
+
+    def _note(self, runner: Runner, move: Move) -> None:
+        if runner is self.here:
+            self._kept.append((self.here.newest, move))
+        else:
+            self.moves.append(move)
+
+
+class Script:
+    """The calls of a run; ``launch`` has the submission of each region.
+
+    Raises:
+        ValueError: a region cannot be submitted by calls.
+    """
+
+    def __init__(
+        self, tape: Tape, launch: Mapping[int, Submission], names: Mapping[Runner, str]
+    ) -> None:
+        self._repeats = tape.repeats
+        self._here = tape.here
+        self._names = names
+        self._flags: dict[Runner, Flag] = {}
+        self._follows: set[tuple[Runner, Runner]] = set()
+        self._tokens: list[object] = [None] * len(launch)
+        # By processor, its regions in order.
+        self._regions: dict[Runner, list[int]] = {}
+        self._lanes: Mapping[str, Lane] = {}
+        self._launch = launch
+        self._calls: list[tuple[Call, int]] = []
+        self._failed = False
+        # A flag that nobody waits for might come up when the next run has begun.
+        heard = {move.told for move in tape.moves if isinstance(move, Follow)}
+        for move in tape.moves:
+            if not isinstance(move, Tell) or move in heard:
+                self._add(move)
+
+    def holds(self) -> bool:
+        """Whether processors may wait for each other as they did, and no run failed."""
+        return not self._failed and all(
+            self._repeats[runner].may_follow(self._flag(other)) for runner, other in self._follows
+        )
+
+    def run(self, lanes: Mapping[str, Lane]) -> None:
+        """Hand everything over; who has to be waited for in the end is known to the lanes then.
+
+        Raises:
+            ProcessorError: that failed; nobody waits for what is missing.
+        """
+        self._lanes = lanes
+        self._tokens[:] = [None] * len(self._tokens)
+        self._set_flags(0)
+        for repeats in self._repeats.values():
+            repeats.begin()
+        try:
+            self._follow()
+        except BaseException as error:
+            self._failed = True
+            self._set_flags(BEYOND)
+            if isinstance(error, ProcessorError) or not isinstance(error, Exception):
+                raise
+            raise ProcessorError(f"work could not be handed over: {error}") from error
+        finally:
+            self._hand_on(lanes)
+
+    def _hand_on(self, lanes: Mapping[str, Lane]) -> None:
+        """Have lanes wait for the last region of each processor that was submitted."""
+        for runner, numbers in self._regions.items():
+            tokens = (self._tokens[number] for number in reversed(numbers))
+            last = next((token for token in tokens if token is not None), None)
+            ticket = None if last is None else self._repeats[runner].ticket(last)
+            if ticket is not None:
+                lanes[self._names[runner]].last[runner] = ticket
+
+    def _follow(self) -> None:
+        tokens = self._tokens
+        for call, number in self._calls:
+            if number < 0:
+                call()
+            else:
+                tokens[number] = call()
+
+    def _set_flags(self, number: int) -> None:
+        for flag in self._flags.values():
+            number_in(flag.memory)[...] = number
+
+    def _add(self, move: Move) -> None:
+        match move:
+            case Region():
+                self._regions.setdefault(move.runner, []).append(move.number)
+                self._submit(move.runner, self._launch[move.number], move.number)
+            case Tell():
+                flag = self._flag(move.runner)
+                self._submit(move.runner, self._repeats[move.runner].raising(flag, move.number))
+            case Follow():
+                flag, number = self._flag(move.told.runner), move.told.number
+                self._follows.add((move.runner, move.told.runner))
+                self._submit(move.runner, self._repeats[move.runner].following(flag, number))
+            case Watch():
+                repeats, number = self._repeats[move.region.runner], move.region.number
+                self._calls.append((repeats.watching(partial(self._token, number)), -1))
+            case ByHand():
+                self._calls.append((partial(self._by_hand, move.lane, move.step), -1))
+
+    def _submit(self, runner: Runner, calls: Submission, number: int = -1) -> None:
+        token = range(len(calls))[self._repeats[runner].token]
+        self._calls += [
+            (call, number if place == token else -1) for place, call in enumerate(calls)
+        ]
+
+    def _token(self, number: int) -> object:
+        return self._tokens[number]
+
+    def _by_hand(self, lane: str, step: Instruction) -> None:
+        self._lanes[lane].follow((step,))
+        if self._here is not None:
+            self._here.finish_all()
+
+    def _flag(self, runner: Runner) -> Flag:
+        if runner not in self._flags:
+            self._flags[runner] = self._repeats[runner].flag()
+        return self._flags[runner]
