@@ -64,6 +64,11 @@ class BudgetedSteps:
         # Graphs of the search that is under way.
         self._built: list[tuple[Recipe, StepGraph]] = []
 
+    def by(self, recipe: Recipe) -> BudgetedSteps:
+        """Steps by another recipe within as many bytes."""
+        how = (self.model, recipe, self.processors, self.nbytes, self.mode)
+        return BudgetedSteps(*how, lossy=self.lossy)
+
     def plan(self, arrays: Mapping[str, Array]) -> MemoryPlan:
         """The plan for batches of these shapes.
 

@@ -17,7 +17,7 @@ from coexec.base.errors import MemoryBudgetError
 from coexec.base.units import bytes_text
 from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.settings import MemoryPlan, Setting, TechniqueUse
-from coexec.budget.techniques import REMATERIALISATION
+from coexec.budget.techniques import REMATERIALISATION, EarlyUpdates
 from coexec.core.holders import holders_text
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -52,8 +52,16 @@ class PlacedSteps(BudgetedSteps):
         names = self.follow.recompute
         problem = self.problem(plain)
         cost_ms = usage(problem, *problem.numbers(names)).extra_us / 1e3
-        saved = plain.peak_bytes - peak
-        use = TechniqueUse(REMATERIALISATION, f"{len(names)} tensors, placed", True, saved, cost_ms)
+        before, used = plain.peak_bytes, []
+        if self.follow.early:
+            ahead = self.lower(Setting(replace(self.recipe, updates="early")), arrays).peak_bytes
+            used.append(
+                TechniqueUse(EarlyUpdates.name, "of large parameters", True, before - ahead, 0.0)
+            )
+            before = ahead
+        if names:
+            what = f"{len(names)} tensors, placed"
+            used.append(TechniqueUse(REMATERIALISATION, what, True, before - peak, cost_ms))
         plain_ms = problem.total_us / 1e3
         predicted = self.follow.predicted_us
         return MemoryPlan(
@@ -63,7 +71,7 @@ class PlacedSteps(BudgetedSteps):
             plain.peak_bytes,
             plain_ms + cost_ms if predicted is None else predicted / 1e3,
             plain_ms,
-            (use,) if names else (),
+            tuple(used),
         )
 
 

@@ -6,12 +6,15 @@ placed by cost like all nodes. In the form :data:`JOINT`, what is recomputed is 
 timeline of a placed step (:mod:`coexec.budget.joint`), so that what an idle processor repeats costs
 nothing. The fastest predicted that fits is taken. What decides whether it does is the lowered
 program: where that is above the budget, more is recomputed and the step placed again.
+
+All of it is searched with updates at the end of the step, and once more with early ones, unless
+that keeps the budget without recomputing anything or all gradients must be looked at together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, Self, TypeVar
 
 from coexec.base.errors import MemoryBudgetError
@@ -59,9 +62,12 @@ class Placing(Protocol):
 
 
 P = TypeVar("P", bound=Placing)
-Place = Callable[[tuple[str, ...], bool], P]
-"""A planning of a step in which these activations are recomputed; whether the batch may be divided.
+Place = Callable[[tuple[str, ...], bool, bool], P]
+"""A planning of a step in which these activations are recomputed; whether the batch may be divided,
+and whether large states are updated early.
 """
+EARLY = ", early updates"
+"""Behind the policy in the name of a form."""
 
 
 @dataclass(frozen=True)
@@ -98,25 +104,78 @@ def placed_within(
     Raises:
         MemoryBudgetError: nothing that was tried fits; with what stands in the way.
     """
-    return _Search(steps, arrays, place).run(policy)
+    found: _Found[P] = _Found()
+    refused: MemoryBudgetError | None = None
+    for way in _ways(steps):
+        try:
+            _Search(way, arrays, place, found).run(policy)
+        except MemoryBudgetError as error:
+            refused = error
+        if found.best is not None and not found.best[1].recompute:
+            break
+    if found.best is None:
+        alone = refused if found.smallest is None else None
+        raise alone or found.refusal(steps.nbytes, policy)
+    return Within(found.best[1], found.best[2], tuple(found.tried))
+
+
+def _ways(steps: BudgetedSteps) -> Iterator[BudgetedSteps]:
+    """Steps with updates at their end, then with early ones, if they may come early."""
+    yield steps
+    if not steps.recipe.looks_at_gradients:
+        yield steps.by(replace(steps.recipe, updates="early"))
+
+
+@dataclass
+class _Found(Generic[P]):
+    """The fastest plan that fits with its time, what was tried, and the smallest program."""
+
+    tried: list[Tried] = field(default_factory=list)
+    best: tuple[float, Plan, P] | None = None
+    smallest: Program | None = None
+
+    def note(self, row: Tried) -> None:
+        """The last of a form counts."""
+        self.tried = [each for each in self.tried if each.form != row.form] + [row]
+
+    def refusal(self, nbytes: int, policy: str) -> MemoryBudgetError:
+        """Nothing that was tried fits."""
+        if self.smallest is not None:
+            return refusal(nbytes, self.smallest)
+        return MemoryBudgetError(
+            f"--policy {policy} makes no plan of this step within a budget: use --policy {AUTO}",
+            nbytes,
+        )
 
 
 class _Search(Generic[P]):
-    def __init__(self, steps: BudgetedSteps, arrays: Mapping[str, Array], place: Place[P]) -> None:
+    """The search with one way to update: what is better than ``found`` goes there."""
+
+    def __init__(
+        self,
+        steps: BudgetedSteps,
+        arrays: Mapping[str, Array],
+        place: Place[P],
+        found: _Found[P],
+    ) -> None:
         self.steps = steps
         self.arrays = arrays
+        self.early = steps.recipe.updates == "early"
         self.place = place
+        self.found = found
         self.known = Known()
         self.graph = step_graph(steps, arrays)
         self.placings: dict[tuple[str, ...], P] = {}
-        self.tried: list[Tried] = []
-        self.best: tuple[float, Plan, P] | None = None
-        self.smallest: Program | None = None
 
-    def run(self, policy: str) -> Within[P]:
+    def run(self, policy: str) -> None:
+        """Try the forms of a policy.
+
+        Raises:
+            MemoryBudgetError: by recomputing, no step on one processor fits either.
+        """
         first = self._placing(self._recomputed(self.steps.nbytes))
         if policy == JOINT:
-            self._decide_together()
+            self._decide_together(with_readers=True)
         elif policy in (AUTO, ALL):
             picked = [(form, _pick(first, form)) for form in FORMS]
             found = [(each.makespan_us, form) for form, each in picked if each is not None]
@@ -125,24 +184,13 @@ class _Search(Generic[P]):
             self._decide_together()
         else:
             self._fit(lambda outcome: outcome.policy == policy)
-        if self.best is None:
-            raise self._refusal(policy)
-        return Within(self.best[1], self.best[2], tuple(self.tried))
-
-    def _refusal(self, policy: str) -> MemoryBudgetError:
-        if self.smallest is not None:
-            return refusal(self.steps.nbytes, self.smallest)
-        return MemoryBudgetError(
-            f"--policy {policy} makes no plan of this step within a budget: use --policy {AUTO}",
-            self.steps.nbytes,
-        )
 
     def _recomputed(self, goal: int) -> tuple[str, ...]:
         return self.steps.recomputed(self.arrays, goal, self.known)
 
     def _placing(self, recompute: tuple[str, ...]) -> P:
         if recompute not in self.placings:
-            self.placings[recompute] = self.place(recompute, True)
+            self.placings[recompute] = self.place(recompute, True, self.early)
         return self.placings[recompute]
 
     def _fit(self, form: Callable[[Outcome], bool]) -> None:
@@ -165,23 +213,26 @@ class _Search(Generic[P]):
                 return
             goal -= int(excess * FURTHER**number)
 
-    def _decide_together(self) -> None:
-        """What is recomputed is decided on the timeline of the step with nothing recomputed."""
-        placing = self.placings.get(()) or self.place((), False)
+    def _decide_together(self, *, with_readers: bool = False) -> None:
+        """What is recomputed is decided on the timeline of the step with nothing recomputed.
+
+        Where all of it is made again ``with_readers``, on their processors, other forms have that.
+        """
+        placing = self.placings.get(()) or self.place((), False, self.early)
         plain = self.known.variants[()]
         for form in (FORMS[0], FORMS[2]):
             outcome = _pick(placing, form)
             if outcome is not None and not outcome.schedule.shares:
                 problem, units = placing.whole.problem, outcome.schedule.units
                 step = PlacedStep(plain.problem, problem, units)
-                self._fit_together(step, self.steps.nbytes - plain.fixed)
+                self._fit_together(step, self.steps.nbytes - plain.fixed, with_readers)
 
-    def _fit_together(self, step: PlacedStep, goal: int) -> None:
+    def _fit_together(self, step: PlacedStep, goal: int, with_readers: bool) -> None:
         for number in range(ROUNDS):
             found = decide(step, goal)
-            if found is None or not found.elsewhere:
-                return  # nothing that other forms have not
-            placing = self.place(found.recompute, False)
+            if found is None or not (found.elsewhere or with_readers):
+                return
+            placing = self.place(found.recompute, False, self.early)
             outcome = outcome_of(placing.whole.problem, JOINT, _schedule(placing, found))
             # The timeline of the search also knows when memory is there to be written again.
             longest = max(outcome.makespan_us, found.makespan_us * outcome.correction)
@@ -192,24 +243,21 @@ class _Search(Generic[P]):
 
     def _consider(self, placing: P, step_us: float, recompute: tuple[str, ...]) -> int:
         """Bytes above the budget; 0 for what is slower than a plan that fits: it is not lowered."""
-        plan = replace(placing.plan, recompute=recompute, predicted_us=step_us)
-        row = Tried(plan.policy, None, step_us / 1e3, len(recompute), False)
-        if self.best is not None and self.best[0] <= step_us:
-            self._note(row)
+        plan = replace(placing.plan, recompute=recompute, predicted_us=step_us, early=self.early)
+        form, found = f"{plan.policy}{EARLY if self.early else ''}", self.found
+        row = Tried(form, None, step_us / 1e3, len(recompute), False)
+        if found.best is not None and found.best[0] <= step_us:
+            found.note(row)
             return 0
         program = placed_program(self.steps, plan, self.graph)
         peak = combined_bytes((program,))
         excess = peak - self.steps.nbytes
-        self._note(replace(row, peak_bytes=peak, fits=excess <= 0))
+        found.note(replace(row, peak_bytes=peak, fits=excess <= 0))
         if excess <= 0:
-            self.best = step_us, plan, placing
-        if self.smallest is None or peak < combined_bytes((self.smallest,)):
-            self.smallest = program
+            found.best = step_us, plan, placing
+        if found.smallest is None or peak < combined_bytes((found.smallest,)):
+            found.smallest = program
         return max(excess, 0)
-
-    def _note(self, row: Tried) -> None:
-        """The last of a form counts."""
-        self.tried = [each for each in self.tried if each.form != row.form] + [row]
 
 
 def _pick(placing: Placing, form: Callable[[Outcome], bool]) -> Outcome | None:

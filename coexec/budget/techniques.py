@@ -18,6 +18,7 @@ from coexec.core.types import Array
 from coexec.memory.problem import StepProblem
 from coexec.passes.batch_statistics import nodes_with_batch_statistics
 from coexec.passes.compress_activations import Activations
+from coexec.session import model_inputs
 from coexec.steps.builder import Recipe
 from coexec.steps.pager import Pager
 
@@ -114,6 +115,8 @@ class MicroBatches:
         recipe = question.recipe
         if recipe.micro_batches > 1:
             return f"{recipe.micro_batches} are asked for already"
+        if fixed := fixed_batch(question.model):
+            return fixed
         if recipe.batch_statistics == "whole":
             return statistics_refusal(question.model)
         return ""
@@ -259,6 +262,15 @@ def with_state_bits(recipe: Recipe, bits: int) -> Recipe:
     """The recipe with states of so many bits, for an optimizer that lets one choose."""
     optimizer = replace(recipe.optimizer, state_bits=bits)  # type: ignore[type-var]
     return replace(recipe, optimizer=optimizer)
+
+
+def fixed_batch(model: ir.Model) -> str:
+    """Why a batch of this model has one size only; "" if its inputs leave it open."""
+    for value in model_inputs(model):
+        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int):
+            size = value.shape[0]
+            return f"input {value.name!r} has a fixed batch of {size}; load the model without it"
+    return ""
 
 
 def statistics_refusal(model: ir.Model) -> str:

@@ -4,12 +4,14 @@ Blocks are placed one after the other, each into the tightest gap that is free a
 counts is the order: by size and by breadth are those of Pisarchyk and Lee, "Efficient Memory
 Management for Deep Neural Net Inference", 2020 (arXiv 2001.03288), sections 5.1 and 5.2. The first
 that comes close enough to the lower bound is taken; where none does, all of them are changed step
-by step (:func:`coexec.core.arena_search.improve`).
+by step (:func:`coexec.core.arena_search.improve`). Blocks that stay for later plans of the same
+arena come first, at the bottom, where that is near enough to the bound: else they would stand
+between the blocks of those plans, which cannot move them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -22,6 +24,9 @@ NEAR = 1.005
 FAR, FAR_OF_MANY, MANY = 1.03, 1.01, 300
 """Above this multiple the best order is not good enough: all are improved by search. With so many
 blocks, those of a whole training step, search gets nearer to the bound than with few."""
+
+STACKED = 1.05
+"""A plan with what stays at the bottom may take this multiple of the lower bound."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,17 @@ class ArenaPlan:
 
 
 def plan_arena(
-    blocks: Mapping[str, Lifetime], alignment: int, kept: Mapping[str, int] | None = None
+    blocks: Mapping[str, Lifetime],
+    alignment: int,
+    kept: Mapping[str, int] | None = None,
+    staying: Collection[str] = (),
 ) -> ArenaPlan:
     """Place ``blocks`` so that blocks live at the same time never share a byte.
 
     ``alignment`` in bytes holds for every offset (OpenCL: ``CL_DEVICE_MEM_BASE_ADDR_ALIGN``).
-    ``kept`` are offsets of blocks that have their place already. The plan is a function of the
-    arguments: no clock, no random state.
+    ``kept`` are offsets of blocks that have their place already, ``staying`` are blocks that later
+    plans of the same arena will keep. The plan is a function of the arguments: no clock, no random
+    state.
     """
     fixed = kept or {}
     lives = {
@@ -65,7 +74,7 @@ def plan_arena(
     free = [block for name, block in rounded.items() if name not in fixed]
     reach = max((offset + block.nbytes for block, offset in walls), default=0)
     bound = max(largest_live_set(lives), reach)
-    offsets = {**fixed, **_best_places(free, walls, bound)}
+    offsets = {**fixed, **_places(free, walls, bound, staying)}
     return ArenaPlan(
         {name: offsets[name] for name in blocks},
         max((offsets[name] + block.nbytes for name, block in rounded.items()), default=0),
@@ -92,6 +101,26 @@ def live_bytes(blocks: Sequence[Lifetime], steps: int) -> list[int]:
 def padded(nbytes: int, alignment: int) -> int:
     """Bytes that a block takes in an arena: a multiple of ``alignment``, never none."""
     return -(-max(nbytes, 1) // alignment) * alignment
+
+
+def _places(
+    blocks: Sequence[Block], walls: Walls, bound: int, staying: Collection[str]
+) -> dict[str, int]:
+    """Offsets with what stays at the bottom, unless others are much better."""
+    stack = _by_first_use([block for block in blocks if block.name in staying])
+    if not stack:
+        return _best_places(blocks, walls, bound)
+    bottom = place_in_order(stack, walls)
+    rest = [block for block in blocks if block.name not in bottom]
+    around = [*walls, *((block, bottom[block.name]) for block in stack)]
+    offsets = {**bottom, **_best_places(rest, around, bound)}
+    if _reach(blocks, offsets) <= STACKED * bound:
+        return offsets
+    return _best_places(blocks, walls, bound)
+
+
+def _reach(blocks: Sequence[Block], offsets: Mapping[str, int]) -> int:
+    return max((offsets[block.name] + block.nbytes for block in blocks), default=0)
 
 
 def _best_places(blocks: Sequence[Block], walls: Walls, bound: int) -> dict[str, int]:

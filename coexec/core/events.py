@@ -24,6 +24,7 @@ class Event:
     ``items`` is the number of work-items of a kernel. ``live`` are the bytes of the arena in use
     while it runs, of which ``gradients`` are tensors of the backward pass and ``workspace`` is the
     kernels' own; 0 where that means nothing. ``choice`` is the kernel's variant with its values.
+    ``meets`` is whether it waited for other processors meanwhile, for an unknown time.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Event:
     choice: str = ""
     gradients: int = 0
     workspace: int = 0
+    meets: bool = False
 
     @property
     def duration_ns(self) -> int:

@@ -17,8 +17,15 @@ LARGEST = 3
 
 
 def holders_text(program: Program, processor: str) -> str:
-    """What a program holds on a processor, the largest share first, and its largest buffers."""
-    specs = [s for s in program.buffers if s.processor == processor and s.role != PAGES]
+    """What a program holds on a processor, the largest share first, and its largest buffers.
+
+    Buffers in the memory of another processor's are that one's.
+    """
+    specs = [
+        spec
+        for spec in program.buffers
+        if spec.processor == processor and spec.role != PAGES and not spec.shares
+    ]
     shares = {
         title: sum(spec.nbytes for spec in specs if spec.role == role)
         for role, title in TITLES.items()

@@ -56,8 +56,8 @@ class Plan:
     ``processors`` then says where nodes run that stay whole.
 
     ``recompute`` names activations that are made again for the backward pass (some maybe with
-    :data:`ALONE` behind); the nodes that do so
-    are among those of ``processors``.
+    :data:`ALONE` behind); the nodes that do so are among those of ``processors``. ``early``: large
+    states of a training step are replaced while its backward pass goes on.
 
     ``order`` is that in which nodes take their processors (empty: the graph's), ``policy`` what
     made the plan, ``predicted_us`` the makespan that it predicted.
@@ -71,6 +71,7 @@ class Plan:
     splits: Mapping[str, Split] = field(default_factory=dict)
     batch: Mapping[str, int] = field(default_factory=dict)
     recompute: tuple[str, ...] = ()
+    early: bool = False
 
     @property
     def named(self) -> tuple[str, ...]:

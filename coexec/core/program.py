@@ -12,6 +12,8 @@ from coexec.core.types import TensorType
 INPUT, OUTPUT, STATE, BOUNDARY, SCRATCH = "input", "output", "state", "boundary", "scratch"
 PAGES = "pages"
 """The one role of memory that is not the device's."""
+MEETING = "meeting"
+"""Memory in which kernels of several processors wait for each other."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ PHASE = "coexec.phase"
 SOURCE = "coexec.source"
 ROLE = "coexec.role"
 PIECE = "coexec.piece"
+MEETING = "coexec.meeting"
 STEP, STATE = "step", "state"
 """Metadata keys: a node's phase (forward, backward, optimizer), the forward node it belongs to,
-an input's role, if it is the step counter or lives on devices from one run to the next, and a mark
-of nodes that only cut or join what a plan divides."""
+an input's role, if it is the step counter or lives on devices from one run to the next, a mark of
+nodes that only cut or join what a plan divides, and one of values in which processors meet."""
 
 
 class GraphBuilder:

@@ -68,8 +68,10 @@ def readings(
 ) -> list[Mapping[int, Divided]]:
     """What of a node's operands to take as divided, the cheapest first.
 
-    All as they are; those that are divided alike, others cut anew to match; and all by samples, as
-    ``batch`` is, where the first axis of operands ``of_batch`` is one of samples.
+    All as they are; those that are divided alike, others cut anew to match; one by channels with
+    the others whole (gradients of filters, both of whose operands are in the same shares of
+    channels); and all by samples, as ``batch`` is, where the first axis of operands ``of_batch`` is
+    one of samples.
     """
     found: list[Mapping[int, Divided]] = [divided]
     kinds: dict[tuple[int, tuple[tuple[int, int], ...]], dict[int, Divided]] = {}
@@ -79,6 +81,7 @@ def readings(
     if len(kinds) > 1:
         found += sorted(there, key=lambda kind: -next(iter(kind.values())).axis)
     if any(axis for axis, _ in kinds):
+        found += [{index: each} for index, each in divided.items() if each.axis == CHANNELS]
         by_samples = {index: batch for index in divided if index in of_batch}
         found += [by_samples] if by_samples else []
     return found

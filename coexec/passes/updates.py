@@ -14,7 +14,7 @@ from coexec.ops.builder import PHASE
 from coexec.ops.node import type_of
 from coexec.ops.table import OPERATORS
 
-OPTIMIZER = "optimizer"
+FORWARD, OPTIMIZER = "forward", "optimizer"
 
 
 def is_update(node: ir.Node) -> bool:
@@ -83,6 +83,22 @@ def replace_after_readers(graph: ir.Graph, state: Mapping[str, str]) -> None:
     moved = _with_followers(graph, early)
     graph.remove(moved)
     graph.extend(moved)
+
+
+def forward_first(graph: ir.Graph) -> None:
+    """Move the forward pass and what it needs in front of all else; in place.
+
+    Plans order nodes by their times. With early updates, the host looks at the loss before anything
+    else begins.
+    """
+    needed: set[ir.Node] = set()
+    for node in reversed(graph):
+        if node.metadata_props.get(PHASE) == FORWARD or node in needed:
+            made = (value.producer() for value in node.inputs if value is not None)
+            needed |= {node, *(producer for producer in made if producer is not None)}
+    late = [node for node in graph if node not in needed]
+    graph.remove(late)
+    graph.extend(late)
 
 
 def _with_followers(graph: ir.Graph, nodes: set[ir.Node]) -> Sequence[ir.Node]:

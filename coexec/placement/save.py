@@ -5,7 +5,7 @@ sharding specification that names one device and splits no axis: that is where t
 of a divided node names several devices and the axis; the sizes of unequal shares stand in the
 node's metadata, since ONNX has no place for them. Nodes stand in the plan's order. What else ONNX
 has no place for (refusals, the policy, the predicted time, how the batch is divided, what is
-recomputed) stands in the model's metadata.
+recomputed, whether updates come early) stands in the model's metadata.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
             "predicted_us": plan.predicted_us,
             "batch": dict(plan.batch),
             "recompute": list(plan.recompute),
+            "early": plan.early,
             "refusals": [vars(refusal) for refusal in plan.refusals],
         }
     )
@@ -116,7 +117,10 @@ def read_plan(model: ir.Model) -> Plan:
     """
     configuration = next((c for c in model.device_configurations if c.name == CONFIGURATION), None)
     if configuration is None or not configuration.device_names:
-        raise ModelError(f"the model carries no device configuration named {CONFIGURATION!r}")
+        raise ModelError(
+            f"the model carries no plan (no device configuration {CONFIGURATION!r}); "
+            "coexec plan --save writes one"
+        )
     processors: dict[str, str] = {}
     splits: dict[str, Split] = {}
     for node in model.graph:
@@ -174,6 +178,7 @@ def _read_metadata(model: ir.Model) -> Plan:
             predicted_us=None if predicted is None else float(predicted),
             batch=batch,
             recompute=tuple(map(str, record.get("recompute", ()))),
+            early=bool(record.get("early", False)),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"the model's {METADATA} is damaged: {error}") from error

@@ -175,12 +175,14 @@ def plan_training(
     there = processors or trainer.processors
     within = trainer.memory.steps is not None and len(there.keys() - {how.last_resort}) > 1
 
-    def planned(recompute: tuple[str, ...], how: PlanOptions, *, divides: bool) -> Planning:
-        step: StepGraph = trainer.build_step(feeds)
-        states = States(step.state, frozenset(step.initial), step.watched)
+    def planned(
+        recompute: tuple[str, ...], how: PlanOptions, *, divides: bool, early: bool = False
+    ) -> Planning:
+        step: StepGraph = replace(trainer.build_step(feeds), early=early)
+        states = States(step.state, frozenset(step.initial), step.gate)
         model = legalise(step.model, there)
         if within:
-            order_for_memory(model.graph, step.state)
+            order_for_memory(model.graph, step.state, early=early)
         rematerialise(model.graph, recompute)
         if recompute:
             replace_after_readers(model.graph, step.state)
@@ -190,11 +192,11 @@ def plan_training(
         return planned((), how, divides=True)
     seconds, policy = how.seconds, AUTO if how.policy == JOINT else how.policy
 
-    def place(recompute: tuple[str, ...], divides: bool) -> Planning:
+    def place(recompute: tuple[str, ...], divides: bool, early: bool) -> Planning:
         nonlocal seconds
         # What is not known yet is measured once.
         now, seconds = replace(how, seconds=seconds, policy=policy), 0.0
-        return planned(recompute, now, divides=divides)
+        return planned(recompute, now, divides=divides, early=early)
 
     arrays = check_feeds(trainer.model, feeds)
     found = placed_within(trainer.memory.steps, arrays, place, how.policy)

@@ -19,6 +19,7 @@ from coexec.autodiff.step import (
 )
 from coexec.base.collection import collection_paused
 from coexec.base.errors import UsageError
+from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
@@ -157,6 +158,22 @@ class StepBuilder:
         if not self._parameters:
             self.build("step" if self.recipe.micro_batches == 1 else "accumulate", arrays)
         return self._parameters
+
+
+def check_followed(plan: Plan | None, recipe: Recipe) -> None:
+    """Refuse a plan that steps by a recipe cannot follow.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    if plan is None:
+        return
+    if recipe.micro_batches > 1 or recipe.updates == "early" or recipe.paging:
+        raise UsageError(
+            "a plan is of whole, unpaged steps and says when they update: leave it out"
+        )
+    if plan.early and (reason := recipe.looks_at_gradients):
+        raise UsageError(f"the plan updates early: {reason}")
 
 
 def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:

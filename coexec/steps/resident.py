@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,14 +18,16 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Buffer, Processor, Ticket
 from coexec.core.program import STATE, Program, combined_bytes
 from coexec.core.types import Array, TensorType
+from coexec.passes.meet_norms import meet_norms
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.page_activations import page_activations
 from coexec.passes.rematerialise import rematerialise
-from coexec.passes.updates import replace_after_readers
+from coexec.passes.updates import forward_first, replace_after_readers
 from coexec.placement.policies.first_that_can import place
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import lower
 from coexec.runtime.lowering import Lowering
+from coexec.runtime.meeting_places import able_to_meet
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import apply_plan, legalise, warn_of_fallbacks
 from coexec.steps.builder import TRAINING, Kind
@@ -123,6 +125,7 @@ class ResidentPrograms:
             ModelError: the plan to follow is not of this graph.
             ProcessorError: it needs a processor that is not there or does not support its part.
         """
+        graph = self._as_followed(kind, graph)
         lowered = self.lower(kind, graph, recompute)
         return self._bind((kind, _shapes(arrays)), graph, lowered, fills=fills)
 
@@ -134,7 +137,14 @@ class ResidentPrograms:
         recompute: Sequence[str] = (),
     ) -> None:
         """As :meth:`compile`, but memory is taken only when the program is looked for."""
+        graph = self._as_followed(kind, graph)
         self._laid_out[kind, _shapes(arrays)] = (graph, self.lower(kind, graph, recompute))
+
+    def _as_followed(self, kind: Kind, graph: StepGraph) -> StepGraph:
+        """A graph with updates when the plan has them, if it follows one."""
+        if kind != "step" or self.follow is None:
+            return graph
+        return replace(graph, early=self.follow.early)
 
     def _bind(
         self,
@@ -160,9 +170,10 @@ class ResidentPrograms:
         With ``builds``, the code of its kernels is built. Raises as :meth:`compile` does.
         """
         follow = self.follow if kind == "step" else None
+        graph = self._as_followed(kind, graph)
         recompute = recompute if follow is None else follow.recompute
         model = legalise(graph.model, self.processors, follow)
-        if kind in TRAINING and (follow is None or follow.recompute):
+        if kind in TRAINING and (follow is None or follow.recompute or follow.early):
             order_for_memory(model.graph, graph.state, early=graph.early)
         if kind in TRAINING and follow is None:
             self._page(model.graph, graph.paging)
@@ -173,6 +184,12 @@ class ResidentPrograms:
             plan = place(model.graph, self.processors)
         else:
             plan = apply_plan(model.graph, follow, self.processors)
+            if graph.early:
+                forward_first(model.graph)
+                replace_after_readers(model.graph, graph.state)
+            elif not recompute and not self.mode.by_operator:
+                # Else memory is taken over from others, perhaps from who is to be met.
+                plan = meet_norms(model.graph, plan, able_to_meet(self.processors))
         how = Lowering(
             plan,
             self.processors,
@@ -186,7 +203,7 @@ class ResidentPrograms:
             # their bytes, and a training that freezes them wants its memory for other things.
             prepares=kind == "inference",
             builds=builds,
-            reuses=bool(recompute),
+            reuses=bool(recompute) or (follow is not None and graph.early),
         )
         return Lowered(plan, lower(model.graph, how), model.graph)
 

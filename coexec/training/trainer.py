@@ -13,7 +13,7 @@ from coexec.autodiff.loss_scale import LOSS_SCALE, LossScale, without_scale
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import StepGraph
-from coexec.base.errors import DataError, NonFiniteLoss, UsageError
+from coexec.base.errors import DataError, NonFiniteLoss
 from coexec.budget.budgeted import BudgetedSteps, lay_out, part_of, parts_key, split
 from coexec.budget.keeper import MemoryKeeper
 from coexec.budget.placed import PlacedSteps
@@ -38,6 +38,7 @@ from coexec.steps.builder import (
     Recipe,
     StepBuilder,
     Updates,
+    check_followed,
     check_precision,
 )
 from coexec.steps.gated import Outcome, run_gated
@@ -116,9 +117,6 @@ class Trainer:
     ) -> None:
         if micro_batches < 1:
             raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
-        if plan is not None and (micro_batches > 1 or updates == "early" or paging):
-            why = "a plan is of whole, unpaged steps with updates at their end: leave it out"
-            raise UsageError(why)
         check_precision(precision, processors)
         self.model = model
         self.loss = loss
@@ -137,6 +135,7 @@ class Trainer:
         numbers = (self.trainable, clip_norm, micro_batches, seed)
         ways = (precision, activations, batch_statistics, updates)
         recipe = Recipe(loss, optimizer, *numbers, *ways, paging=paging)
+        check_followed(plan, recipe)
         self._builder = StepBuilder(model, recipe)
         self._programs = ResidentPrograms(processors, mode, plan)
         self._lossy = lossy

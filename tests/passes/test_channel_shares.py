@@ -51,6 +51,22 @@ def test_no_processor_computes_a_whole_gradient_of_large_filters() -> None:
     assert sum(n.op_type == "BatchNormalizationGrad" for n in model.graph) == 2
 
 
+def test_gradients_of_filters_between_layers_by_channels_are_divided_alike() -> None:
+    """Both operands are in the same shares of channels: one of them is read whole."""
+    net = Net("deep", (4, 3, 8, 8), seed=0)
+    x = relu(net, batch_norm(net, conv(net, net.x, "a", (3, MANY), (3, 3)), "n1", MANY), "r1")
+    for name in ("b", "c"):
+        y = conv(net, x, name, (MANY, MANY), (3, 3), stride=2, pad=1)
+        x = relu(net, batch_norm(net, y, f"n{name}", MANY), f"r{name}")
+    model, feeds = step_graph(
+        coexec.load(net.finish(linear(net, flatten(net, x), "head", (4 * MANY, 4)), 4)), 4
+    )
+    agrees(model, feeds, {"a": 2, "b": 2})
+    shapes = [type_of(n.outputs[0]).shape for n in model.graph if n.op_type == "ConvWeightGrad"]
+    assert (MANY // 2, MANY, 3, 3) in shapes
+    assert (MANY, MANY, 3, 3) not in shapes
+
+
 def test_what_is_recomputed_is_divided_by_channels_again() -> None:
     model, feeds = step_graph(wide(4), 4)
     late = [n for n in model.graph if n.op_type in ("Conv", "BatchNormalization", "Relu")]

@@ -158,5 +158,5 @@ def test_early_updates_are_refused_where_gradients_are_looked_at_together() -> N
         trainer("reference", updates="early", precision="mixed")
     with pytest.raises(UsageError, match="updates 'late' are unknown; known: together, early"):
         trainer("reference", updates="late")
-    with pytest.raises(UsageError, match="with updates at their end"):
+    with pytest.raises(UsageError, match="says when they update"):
         trainer("reference", updates="early", plan=Plan({}))

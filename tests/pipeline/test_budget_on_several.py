@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,11 +12,14 @@ import coexec
 from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
-from coexec.base.errors import MemoryBudgetError, UsageError
+from coexec.base.errors import MemoryBudgetError, NonFiniteLoss, UsageError
+from coexec.base.units import bytes_text
 from coexec.budget import placing
 from coexec.budget.joint import Joint
 from coexec.budget.placing import JOINT
 from coexec.budget.repetitions import PlacedStep, Repeated
+from coexec.core.holders import holders_text
+from coexec.core.plan import Plan
 from coexec.core.program import BOUNDARY, Read
 from coexec.core.types import Array
 from coexec.memory.choose import choose
@@ -114,3 +120,98 @@ def test_the_fastest_plan_that_fits_is_taken_and_the_others_are_told() -> None:
     assert planning.plan.predicted_us / 1e3 == min(each.step_ms for each in fitting)
     with pytest.raises(MemoryBudgetError, match=r"no training step fits"):
         plan_training(trainer(PAIR, whole // 20), DATA, PlanOptions(AUTO, 0.0))
+
+
+def lenet(specs: list[str], **how: Any) -> coexec.Trainer:
+    """A training whose updates are large enough to come early."""
+    model = coexec.load(zoo.build("lenet5"))
+    return coexec.Trainer(model, SoftmaxCrossEntropy(), SGD(0.01, momentum=0.9), specs, **how)
+
+
+IMAGES = {"x": RNG.standard_normal((BATCH, 1, 28, 28)).astype(np.float32)}
+DIGITS = RNG.integers(0, 10, BATCH)
+
+
+def batch_plan(early: bool) -> Plan:
+    """The batch in equal shares, on both processors."""
+    found = plan_training(lenet(PAIR), IMAGES, PlanOptions(BATCH_PARALLEL, 0.0)).plan
+    return replace(found, batch=dict.fromkeys(PAIR, BATCH // 2), early=early)
+
+
+def test_early_updates_of_a_placed_step_change_no_bit_and_let_gradients_go() -> None:
+    states, peaks = [], []
+    for early in (False, True):
+        learner = lenet(PAIR, plan=batch_plan(early))
+        losses = [learner.step(IMAGES, DIGITS) for _ in range(3)]
+        states.append({"#loss": np.array(losses), **learner.state()})
+        peaks.append(learner.peak_bytes)
+        assert learner.step_graph.early == early
+    for name, array in states[0].items():
+        assert array.tobytes() == states[1][name].tobytes(), name
+    assert peaks[1] < peaks[0]
+
+
+def test_early_updates_wait_for_the_loss_in_any_order_of_a_plan() -> None:
+    """Repetitions need no loss, and updates may stand before others that read the parameter."""
+    plain, learner = lenet([FIRST]), lenet(PAIR)
+    whole = plan_training(learner, IMAGES, PlanOptions("single_best", 0.0)).plan
+    graph = learner.build_step(IMAGES).model.graph
+    hidden = next(n for n in graph if n.op_type == "Relu")
+    again = replace(whole, recompute=(str(hidden.outputs[0].name),), early=True)
+    name = f"{hidden.name}{SUFFIX}"
+    processors = {**whole.processors, name: whole.processors[str(hidden.name)]}
+    place = 1 + whole.order.index(str(hidden.name))
+    order = (*whole.order[:place], name, *whole.order[place:])
+    moved = lenet(PAIR, plan=replace(again, processors=processors, order=order))
+    losses = [moved.step(IMAGES, DIGITS) for _ in range(2)]
+    np.testing.assert_allclose(losses, [plain.step(IMAGES, DIGITS) for _ in range(2)], rtol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_in_a_placed_step_with_early_updates() -> None:
+    learner = lenet(PAIR, plan=batch_plan(early=True))
+    learner.step(IMAGES, DIGITS)
+    before = learner.state()
+    with pytest.raises(NonFiniteLoss, match="parameters are as before this step"):
+        learner.step({"x": np.full_like(IMAGES["x"], np.nan)}, DIGITS)
+    for name, array in learner.state().items():
+        assert array.tobytes() == before[name].tobytes(), name
+
+
+def test_a_plan_with_early_updates_is_refused_where_gradients_are_looked_at_together() -> None:
+    with pytest.raises(UsageError, match="plan updates early: clipping takes the norm"):
+        lenet(PAIR, plan=batch_plan(early=True), clip_norm=1.0)
+
+
+def test_a_budget_is_kept_by_early_updates_where_recomputing_does_not_reach_it() -> None:
+    plain = lenet([FIRST])
+    least = error_of(lenet(PAIR, clip_norm=1e9, memory=1)).least_bytes
+    asked = lenet(PAIR, memory=least - (1 << 19))
+    planning = plan_training(asked, IMAGES, PlanOptions(AUTO, 0.0))
+    assert planning.plan.early
+    assert any(each.form.endswith("early updates") and each.fits for each in planning.tried)
+    placed = asked.with_plan(planning.plan)
+    losses = [placed.step(IMAGES, DIGITS) for _ in range(2)]
+    np.testing.assert_allclose(losses, [plain.step(IMAGES, DIGITS) for _ in range(2)], rtol=1e-4)
+    assert placed.peak_bytes <= least - (1 << 19)
+    assert placed.memory_plan is not None
+    assert "early updates" in [use.technique for use in placed.memory_plan.used]
+
+
+def error_of(asked: Trainer) -> MemoryBudgetError:
+    with pytest.raises(MemoryBudgetError) as caught:
+        plan_training(asked, IMAGES, PlanOptions(AUTO, 0.0))
+    return caught.value
+
+
+def test_refusals_name_memory_that_two_processors_share_once() -> None:
+    learner = lenet(PAIR, plan=batch_plan(early=False))
+    learner.step(IMAGES, DIGITS)
+    program = learner.program
+    sharing = {spec.name: spec.shares for spec in program.buffers if spec.shares}
+    assert sharing
+    for name in PAIR:
+        own = [b.nbytes for b in program.buffers if b.processor == name and not b.shares]
+        constants = sum(e.constant_bytes for e in program.executables if e.processor == name)
+        text = holders_text(program, name)
+        assert text.startswith(bytes_text(sum(own) + constants))
+        assert not any(f"{view} (" in text for view in sharing)

@@ -121,6 +121,20 @@ def test_a_place_far_up_is_part_of_the_bound() -> None:
     assert plan.offsets["free"] + 5 <= 90
 
 
+def test_what_stays_for_later_plans_lies_at_the_bottom() -> None:
+    blocks = {"work": Lifetime(60, 0, 2), "first": Lifetime(20, 1, 3), "then": Lifetime(20, 2, 3)}
+    assert plan_arena(blocks, 1).offsets["work"] == 0
+    plan = plan_arena(blocks, 1, staying=("first", "then"))
+    assert plan.offsets == {"first": 0, "then": 20, "work": 40}
+    assert plan.nbytes == 100
+
+
+def test_what_stays_lies_anywhere_where_the_bottom_would_take_more_memory() -> None:
+    blocks = {"kept": Lifetime(40, 0, 3), "work": Lifetime(60, 0, 2), "stays": Lifetime(60, 3, 3)}
+    plan = plan_arena(blocks, 1, {"kept": 30}, staying=("stays",))
+    assert plan.nbytes == plan_arena(blocks, 1, {"kept": 30}).nbytes
+
+
 def test_search_finds_what_no_order_does() -> None:
     """By size this takes 24 bytes, in the other orders 26 and more; 23 are live at one step."""
     lives = [(7, 0, 1), (2, 1, 4), (8, 2, 5), (1, 3, 5), (6, 4, 7), (5, 5, 8), (5, 6, 8), (7, 7, 8)]

@@ -1,0 +1,91 @@
+"""Two drivers whose kernels wait for each other: what is trained, and that a failure ends it.
+
+In processes of their own: a driver has its threads on one core only if it began so.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from coexec.base.cores import physical_cores
+from tests.runtimes import DRIVERS
+
+SECONDS = 90
+SPECS = ["opencl:pocl?cores=1&first=0", "opencl:intel?cores=1"]
+START = """
+import sys, time
+import numpy as np
+import coexec
+from coexec import zoo
+from coexec.api import open_all
+from coexec.core.program import MEETING
+from coexec.planning.planner import PlanOptions, plan_training
+
+processors = open_all(sys.argv[1:])
+names = sys.argv[1:]
+rng = np.random.default_rng(0)
+model = coexec.load(zoo.build("sensor_cnn", batch=8))
+x = rng.standard_normal([int(d) for d in model.graph.inputs[0].shape]).astype(np.float32)
+labels = rng.integers(0, 4, 8)
+
+def trainer(there):
+    loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.05, momentum=0.9)
+    return coexec.Trainer(model, loss, optimizer, there)
+
+def both():
+    whole = trainer(processors)
+    how = PlanOptions("batch_parallel", 0.0)
+    made = whole.with_plan(plan_training(whole, {"x": x}, how).plan)
+    first = made.step({"x": x}, labels)
+    programs = [each.executor.program for each in made._programs._compiled.values()]
+    assert any(spec.role == MEETING for each in programs for spec in each.buffers)
+    return made, [first]
+"""
+AGREES = """
+alone = trainer({name: processors[name] for name in names[:1]})
+expected = [alone.step({"x": x}, labels) for _ in range(8)]
+found = []
+for _ in range(2):
+    made, losses = both()
+    losses += [made.step({"x": x}, labels) for _ in range(7)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+    found.append(made.state())
+    for name, array in alone.state().items():
+        np.testing.assert_allclose(found[-1][name], array, rtol=2e-3, atol=2e-4, err_msg=name)
+assert all((found[0][name] == found[1][name]).all() for name in found[0])
+"""
+FAILS = """
+both()
+last = processors[names[1]]
+submit, left = last.submit, 1
+
+def broken(*arguments):
+    global left
+    left -= 1
+    if left < 0:
+        raise RuntimeError("pulled out")
+    return submit(*arguments)
+
+last.submit, last.again = broken, lambda *_: None
+start = time.perf_counter()
+try:
+    both()
+except RuntimeError as error:
+    assert "pulled out" in str(error)
+else:
+    raise AssertionError("nothing failed")
+assert time.perf_counter() - start < 40
+"""
+
+
+@pytest.mark.parametrize("rest", [AGREES, FAILS], ids=["agrees", "fails"])
+def test_two_drivers_meet_in_kernels(rest: str) -> None:
+    """Twice the same to the last bit, whoever comes first; nobody is waited for in vain."""
+    if len(DRIVERS) < 2 or len(physical_cores()) < 2:
+        pytest.skip("no two drivers with a core each")
+    command = [sys.executable, "-W", "ignore", "-c", START + rest, *SPECS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
