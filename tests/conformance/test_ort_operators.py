@@ -23,6 +23,7 @@ NOT_RUN = frozenset(
         *("CumProdGrad", "BernoulliMask", "Adam8bit", "Momentum8bit"),
         *("CompressBlocks", "DecompressBlocks", "PackBits", "UnpackBits", "SelectByBits"),
         *("MaxPoolTaps", "MaxPoolTapsGrad", "PageOut", "PageIn", "PageWait"),
+        *("JointNormalization", "JointNormalizationGrad"),
     )
 )
 """They have no function body: they run elsewhere."""

@@ -167,7 +167,7 @@ def test_the_command_line_plans_saves_and_follows(tmp_path: Path, policy: str) -
     assert single.status == 0
     with np.load(tmp_path / "followed.npz") as found, np.load(tmp_path / "alone.npz") as expected:
         np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-4, atol=1e-5)
-    assert "carries no device" in failed(
+    assert "carries no plan" in failed(
         command("run", model, "--input", f"x={data}", "--plan", model)
     )
 
