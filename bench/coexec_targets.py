@@ -18,6 +18,7 @@ ON_BOTH = tuple(title for _, title in BOTH)
 STREAMED = ("a copy on each", "pipeline")
 LOADED, BEST_LOADED = "adapted to the load", "best plan found for the load"
 TAKEN = "one taken away"
+WITHOUT = "without it from then on"
 NEAR, STEPS = 1.10, 20
 """After a change, steps are to be within this factor of the best plan's after so many."""
 AIMS = {
@@ -97,10 +98,14 @@ def back(steps_ms: Sequence[float], best_ms: float) -> int | None:
 
 
 def _survival(rows: Mapping[str, Record]) -> str:
-    row = rows[TAKEN]
-    if "error" in row:
-        return str(row["error"])
-    facts = row["facts"]
+    failed = [f"{name}: {row['error']}" for name, row in rows.items() if "error" in row]
+    if WITHOUT not in rows:
+        failed.append("held against no other training")
+    facts = rows[TAKEN].get("facts", {})
+    if not failed and not facts["lost_at"]:
+        failed.append("nobody noticed that it was gone")
+    if failed:
+        return "; ".join(failed)
     return (
         f"{facts['steps']} of {facts['steps_wanted']} steps, losses and states agree; "
         f"the step in which it went took {facts['lost_step_s']:.1f} s"

@@ -163,8 +163,9 @@ ROLES = (
     ("pipeline", "pipeline", True, (STREAM,)),
     ("adapted", "adapted to the load", True, (LOADED,)),
     ("best", "best plan found for the load", False, (LOADED,)),
-    ("adapted", "one taken away", True, (REMOVED,)),
+    # The first of them: later there is one processor only.
     ("best", "without it from then on", False, (REMOVED,)),
+    ("adapted", "one taken away", True, (REMOVED,)),
 )
 """What two processors may do with a case: role, title, whether it is ours, what work it is for."""
 

@@ -10,7 +10,8 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -36,7 +37,8 @@ SLOWER = (1.0, 2.0, 3.0)
 ROUNDS = 2
 HELD, WITHOUT = 5, 5
 """Steps before and after a processor is taken away."""
-ASKED = ("alloc", "alloc_for_host", "adopt", "copy", "submit")
+SUBMIT = "submit"
+ASKED = ("alloc", "alloc_for_host", "adopt", "copy", SUBMIT)
 """What a processor is asked for."""
 
 
@@ -150,10 +152,11 @@ class TakenAway(Steps):
     """
 
     def __init__(self, pair: Pair) -> None:
+        plug = Plug(pair.processors[pair.names[1]])
         trainer = _in_shares(pair)
         step = _step(trainer, pair)
         losses = [step() for _ in range(HELD)]
-        take_away(pair.processors[pair.names[1]])
+        plug.pull()
         start = time.perf_counter()
         losses.append(step())
         repeated = time.perf_counter() - start
@@ -192,23 +195,53 @@ def _in_shares(pair: Pair) -> AdaptiveTrainer:
     return adaptive(plain, planner, pair.names)
 
 
-def take_away(processor: Processor, launches: int = 1) -> None:
-    """Let a processor begin so many launches, and from then on fail whatever it is asked for."""
-    submit, left = processor.submit, launches
+class Plug:
+    """What a processor hangs on: plugged in before it is given any work, pulled out later.
 
-    def gone(*_: object, **__: object) -> Any:
-        raise Gone(f"{processor.describe().name} was taken away")
+    Regions that it was given once are submitted again past its own ``submit``: these ask, too.
+    """
 
-    def last(*arguments: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left >= 0:
-            return submit(*arguments)
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        self._left: int | None = None
         for name in ASKED:
-            setattr(processor, name, gone)
-        return gone()
+            self._guard(name)
+        again = processor.again
 
-    setattr(processor, "submit", last)  # noqa: B010 - in the place of the method
+        def checked(*arguments: Any) -> Callable[[], Any] | None:
+            submit = again(*arguments)
+            return None if submit is None else partial(self._launch, submit)
+
+        setattr(processor, "again", checked)  # noqa: B010 - in the place of the method
+
+    def pull(self, launches: int = 1) -> None:
+        """Let it begin so many launches, and from then on fail whatever it is asked for."""
+        self._left = launches
+
+    def _guard(self, name: str) -> None:
+        action = getattr(self.processor, name)
+
+        def asked(*arguments: Any, **named: Any) -> Any:
+            if name == SUBMIT:
+                self._launched()
+            elif self._left is not None and self._left < 0:
+                self._gone()
+            return action(*arguments, **named)
+
+        setattr(self.processor, name, asked)
+
+    def _launch(self, submit: Callable[[], Any]) -> Any:
+        self._launched()
+        return submit()
+
+    def _launched(self) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                self._gone()
+
+    def _gone(self) -> NoReturn:
+        raise Gone(f"{self.processor.describe().name} was taken away")
 
 
 def _results(losses: Sequence[object], states: Mapping[str, Array]) -> list[Any]:

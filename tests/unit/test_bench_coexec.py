@@ -13,7 +13,7 @@ import pytest
 from bench.__main__ import chosen_suites
 from bench.coexec_targets import back, coexecution
 from bench.contenders import on_both_cores, ours, together
-from bench.peers.coexec_adaptive import Gone, take_away
+from bench.peers.coexec_adaptive import Gone, Plug
 from bench.peers.coexec_both import open_peer
 from bench.peers.coexec_ratio import Ratio, in_turns
 from bench.peers.coexec_together import ROLES
@@ -162,16 +162,37 @@ def test_what_was_withstood_is_told_with_its_figures() -> None:
     )
     best = row("best plan found for the load", 1.0, plan="only a")
     loaded = {"name": "load", "group": "g", "rows": [adapted, best]}
-    facts = {"steps": 10, "steps_wanted": 10, "lost_step_s": 1.5}
-    taken = {"name": "taken", "group": "h", "rows": [row("one taken away", 1.0, **facts)]}
+    facts = {"steps": 10, "steps_wanted": 10, "lost_at": [5], "lost_step_s": 1.5}
+    without = row("without it from then on", 1.0)
+    taken = {"name": "taken", "group": "h", "rows": [row("one taken away", 1.0, **facts), without]}
     told = {work: measured for work, _, measured in coexecution({"cases": [loaded, taken]})}
     assert told["load"] == (
         "after 2 steps; then 1.05 of the time of the best plan (only a); replanned after 2"
     )
     assert "10 of 10 steps" in told["taken"]
-    taken["rows"] = [{"peer": "one taken away", "error": "off by 0.5"}]
-    ((_, _, measured),) = coexecution({"cases": [taken]})
-    assert measured == "off by 0.5"
+
+
+@pytest.mark.parametrize(
+    ("taken", "without", "said"),
+    [
+        ({"error": "off by 0.5"}, {}, "one taken away: off by 0.5"),
+        ({"lost_at": [5]}, {"error": "no"}, "without it from then on: no"),
+        ({"lost_at": []}, {}, "nobody noticed that it was gone"),
+        ({"lost_at": [5]}, None, "held against no other training"),
+    ],
+)
+def test_a_processor_was_lost_well_only_if_that_was_noticed_and_held_against_another_training(
+    taken: dict[str, Any], without: dict[str, Any] | None, said: str
+) -> None:
+    rows = [{"peer": "one taken away", "facts": taken, **taken}]
+    rows += [] if without is None else [{"peer": "without it from then on", **without}]
+    ((_, _, measured),) = coexecution({"cases": [{"name": "t", "group": "h", "rows": rows}]})
+    assert measured == said
+
+
+def test_a_training_that_never_had_the_processor_goes_before_it_is_taken_away() -> None:
+    roles = [each.name for each in together(["opencl:pocl", "opencl:intel"])]
+    assert roles.index("without it from then on") < roles.index("one taken away")
 
 
 def test_a_processor_that_was_taken_away_does_nothing_any_more() -> None:
@@ -179,7 +200,9 @@ def test_a_processor_that_was_taken_away_does_nothing_any_more() -> None:
     kind = TensorType((2,), np.dtype(np.float32))
     executable = processor.compile(Region.alone(OpCall("Neg", (kind,), {}, (kind,), version=13)))
     buffers = [processor.alloc(kind.nbytes) for _ in range(2)]
-    take_away(processor)
+    plug = Plug(processor)
+    processor.submit(executable, buffers, ())
+    plug.pull()
     processor.submit(executable, buffers, ())
     processor.alloc(8)
     for _ in range(2):
@@ -187,6 +210,20 @@ def test_a_processor_that_was_taken_away_does_nothing_any_more() -> None:
             processor.submit(executable, buffers, ())
     with pytest.raises(Gone):
         processor.alloc(8)
+
+
+def test_regions_that_are_submitted_again_fail_on_a_processor_that_was_taken_away() -> None:
+    processor, begun = ReferenceProcessor(), []
+    setattr(processor, "again", lambda *_: lambda: begun.append(1))  # noqa: B010
+    plug = Plug(processor)
+    submit = processor.again(object(), [])  # type: ignore[arg-type]
+    assert submit is not None
+    submit()
+    plug.pull()
+    submit()
+    with pytest.raises(Gone, match="taken away"):
+        submit()
+    assert len(begun) == 2
 
 
 def test_every_case_of_two_processors_has_roles_that_can_be_prepared() -> None:
