@@ -136,15 +136,6 @@ class Executor:
         runner.wait(runner.copy(result, self.buffers[name], ()))
         return result
 
-    def write_state(self, name: str, value: Array) -> None:
-        """Set a state tensor."""
-        kind = self.program.types[name]
-        array = np.ascontiguousarray(value, kind.dtype)
-        if value.shape != kind.shape:
-            raise ValueError(f"state {name!r} is {kind}, not {value.shape}")
-        runner = self.runners[self.processor_of[name]]
-        runner.wait(runner.copy(self.buffers[name], array, ()))
-
 
 def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
     """Memory for a buffer; states of several processors outlive who has them, if they can.
