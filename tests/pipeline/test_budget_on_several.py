@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from coexec.budget.joint import Joint
 from coexec.budget.placing import JOINT
 from coexec.budget.repetitions import PlacedStep, Repeated
 from coexec.core.holders import holders_text
+from coexec.core.machine import Machine, Rates
 from coexec.core.plan import Plan
 from coexec.core.program import BOUNDARY, Read
 from coexec.core.types import Array
@@ -39,6 +41,21 @@ DATA = {"x": RNG.standard_normal((BATCH, 6, 100)).astype(np.float32)}
 LABELS = RNG.integers(0, 4, BATCH)
 PAIR = ["opencl:intel?cores=1&first=0", "opencl:intel?cores=1"]
 FIRST = PAIR[0]
+
+
+@pytest.fixture(autouse=True)
+def _known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans must not depend on what else runs while a device is measured for the first time."""
+
+    def machine_rates(specs: Sequence[str], observe: object = None) -> Machine:
+        quick, slow = (
+            Rates({"float32": 60.0}, 20.0, 3.0, 5.0),
+            Rates({"float32": 1.0}, 1.0, 1.0, 1.0),
+        )
+        known = {name: slow if name == "reference" else quick for name in specs}
+        return Machine("known", "2026-01-01", known)
+
+    monkeypatch.setattr("coexec.processor_costs.machine_rates", machine_rates)
 
 
 def trainer(specs: list[str], memory: int | None = None) -> coexec.Trainer:
