@@ -2,20 +2,20 @@
 
 All times are the host's around enqueue and wait, of work long enough for the wait not to count, or
 of nothing but the wait where that is the question. Peaks and bandwidth are limits: the best of
-several runs counts, so that other work on the machine lowers them less. Latencies and links are
-medians.
+several runs counts, so that other work on the machine lowers them less. Latencies are those of
+quiet moments (:mod:`coexec.base.bursts`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import numpy as np
 import pyopencl as cl
 
+from coexec.base.bursts import quiet_latency
 from coexec.core.machine import Link, Rates
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.device import OpenCLDevice
@@ -38,10 +38,8 @@ WORK_ITEMS_PER_UNIT = 4096
 GROUP = 64
 ENOUGH_MS = 10.0
 """Duration of one timed launch: far above the launch latency of any device."""
-REPEATS = 7
-PEAK_REPEATS = 25
+REPEATS = 25
 """For limits: spread over a quarter of a second, so that one of them runs undisturbed."""
-TINY_REPEATS = 50
 TINY_BYTES = 64
 LARGEST_BYTES = 128 << 20
 BURST = 100
@@ -144,13 +142,13 @@ def _launch_us(device: OpenCLDevice, program: cl.Program) -> float:
         device.queue.finish()
         return elapsed / BURST
 
-    return median(burst() for _ in range(REPEATS)) * 1e6
+    return quiet_latency(burst) * 1e6
 
 
 def _sync_us(device: OpenCLDevice, program: cl.Program) -> float:
     """Host time of an empty kernel and the wait for it."""
     kernel = cl.Kernel(program, "empty")
-    return _median_seconds(lambda: _run(device, kernel, 1), TINY_REPEATS) * 1e6
+    return _latency(lambda: _run(device, kernel, 1)) * 1e6
 
 
 def _links(device: OpenCLDevice) -> dict[str, Link]:
@@ -180,8 +178,8 @@ def _links(device: OpenCLDevice) -> dict[str, Link]:
 
 def _link(transfer: Callable[[int], Action], large: int) -> Link:
     """Latency of tiny transfers, bandwidth of large ones."""
-    tiny = _median_seconds(transfer(TINY_BYTES), TINY_REPEATS)
-    long = _median_seconds(transfer(large), REPEATS)
+    tiny = _latency(transfer(TINY_BYTES))
+    long = _least_seconds(transfer(large))
     gbps = large / max(long - tiny, large / (ZERO_COPY_GBPS * 1e9)) / 1e9
     return Link(latency_us=tiny * 1e6, gbps=gbps)
 
@@ -228,10 +226,9 @@ def _seconds(action: Action) -> float:
 def _least_seconds(action: Action) -> float:
     """Best of several calls, after one that warms up."""
     action()
-    return min(_seconds(action) for _ in range(PEAK_REPEATS))
+    return min(_seconds(action) for _ in range(REPEATS))
 
 
-def _median_seconds(action: Action, repeats: int) -> float:
-    """Median over ``repeats`` calls, after one that warms up."""
-    action()
-    return median(_seconds(action) for _ in range(repeats))
+def _latency(action: Action) -> float:
+    """Seconds of a short action in quiet moments."""
+    return quiet_latency(lambda: _seconds(action))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from statistics import median
+from collections.abc import Callable
 
 import numpy as np
 
+from coexec.base.bursts import quiet_latency
 from coexec.core.machine import Link, Rates
 from coexec.core.processor import Buffer, Executable
 from coexec.core.types import Array, OpCall, Region, RegionNode, TensorType
 from coexec.processors.ort.processor import OrtProcessor
 
 REPEATS = 7
-TINY_REPEATS = 50
 STREAM_BYTES = 64 << 20
 SIMULATED_STREAM_BYTES = 1 << 18
 LINK_BYTES = 64 << 20
@@ -77,42 +77,48 @@ def _least_ns(processor: OrtProcessor, call: OpCall) -> float:
 def _launch_us(processor: OrtProcessor, call: OpCall) -> float:
     """The host's share of handing work over."""
     executable, buffers = _ready(processor, call)
-    spent = []
-    for _ in range(TINY_REPEATS):
-        start = time.perf_counter_ns()
+
+    def handed_over() -> float:
+        start = time.perf_counter()
         ticket = processor.submit(executable, buffers, ())
-        spent.append(time.perf_counter_ns() - start)
+        spent = time.perf_counter() - start
         processor.wait(ticket)
-    return median(spent) / 1e3
+        return spent
+
+    return quiet_latency(handed_over) * 1e6
 
 
 def _sync_us(processor: OrtProcessor, call: OpCall) -> float:
     executable, buffers = _ready(processor, call)
-    spent = []
-    for _ in range(TINY_REPEATS):
-        start = time.perf_counter_ns()
+
+    def done() -> float:
+        start = time.perf_counter()
         processor.wait(processor.submit(executable, buffers, ()))
-        spent.append(time.perf_counter_ns() - start)
-    return median(spent) / 1e3
+        return time.perf_counter() - start
+
+    return quiet_latency(done) * 1e6
 
 
 def _link(processor: OrtProcessor, writing: bool) -> Link:
-    tiny = _copy_ns(processor, TINY_BYTES, TINY_REPEATS, writing)
-    large = _copy_ns(processor, LINK_BYTES, REPEATS, writing)
-    return Link(latency_us=tiny / 1e3, gbps=LINK_BYTES / (large - tiny))
+    """Latency of tiny copies in quiet moments, bandwidth of the fastest large one."""
+    tiny = quiet_latency(_copy(processor, TINY_BYTES, writing))
+    large = _copy(processor, LINK_BYTES, writing)
+    large()  # warms up
+    least = min(large() for _ in range(REPEATS))
+    return Link(latency_us=tiny * 1e6, gbps=LINK_BYTES / (least - tiny) / 1e9)
 
 
-def _copy_ns(processor: OrtProcessor, nbytes: int, repeats: int, writing: bool) -> float:
-    """Median time of a copy, waiting included, after one that warms up."""
+def _copy(processor: OrtProcessor, nbytes: int, writing: bool) -> Callable[[], float]:
+    """Makes a copy, waiting included; seconds."""
     host, buffer = np.ones(nbytes, np.uint8), processor.alloc(nbytes)
     processor.wait(processor.copy(buffer, host, ()))
-    return median(_timed_copy(processor, buffer, host, writing) for _ in range(repeats))
+    return lambda: _timed_copy(processor, buffer, host, writing)
 
 
-def _timed_copy(processor: OrtProcessor, buffer: Buffer, host: Array, writing: bool) -> int:
-    start = time.perf_counter_ns()
+def _timed_copy(processor: OrtProcessor, buffer: Buffer, host: Array, writing: bool) -> float:
+    start = time.perf_counter()
     if writing:
         processor.wait(processor.copy(buffer, host, ()))
     else:
         processor.wait(processor.copy(host, buffer, ()))
-    return time.perf_counter_ns() - start
+    return time.perf_counter() - start

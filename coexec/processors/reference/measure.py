@@ -5,24 +5,23 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 
+from coexec.base.bursts import quiet_latency
 from coexec.core.machine import Link, Rates
 
 SIDE = 768
 """Side of the matrices multiplied: large enough for BLAS to reach its best."""
 LARGE_BYTES = 64 << 20
 REPEATS = 5
-TINY_REPEATS = 200
 
 Action = Callable[[], object]
 
 
 def measure() -> Rates:
     """GEMM peaks, bandwidth of an array addition, cost of a call, and memory copies."""
-    call = _median_seconds(_add(1), TINY_REPEATS) * 1e6
+    call = _latency(_add(1)) * 1e6
     return Rates(
         peak_gflops={name: _gemm_gflops(name) for name in ("float32", "float64")},
         bandwidth_gbps=3 * LARGE_BYTES / _least_seconds(_add(LARGE_BYTES // 4)) / 1e9,
@@ -49,8 +48,8 @@ def _add(size: int) -> Action:
 def _copy_link() -> Link:
     source = np.ones(LARGE_BYTES, np.uint8)
     target = np.empty_like(source)
-    tiny = _median_seconds(lambda: np.copyto(target[:64], source[:64]), TINY_REPEATS)
-    large = _median_seconds(lambda: np.copyto(target, source), REPEATS)
+    tiny = _latency(lambda: np.copyto(target[:64], source[:64]))
+    large = _least_seconds(lambda: np.copyto(target, source))
     return Link(latency_us=tiny * 1e6, gbps=LARGE_BYTES / (large - tiny) / 1e9)
 
 
@@ -66,7 +65,6 @@ def _least_seconds(action: Action) -> float:
     return min(_seconds(action) for _ in range(REPEATS))
 
 
-def _median_seconds(action: Action, repeats: int) -> float:
-    """Median of several calls, after one that warms up."""
-    action()
-    return median(_seconds(action) for _ in range(repeats))
+def _latency(action: Action) -> float:
+    """Seconds of a short action in quiet moments."""
+    return quiet_latency(lambda: _seconds(action))
