@@ -107,6 +107,7 @@ def _run(folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
+        process_group=0,  # Ctrl-C is for this process, which then ends the other one
     )
     if done.returncode:
         raise RuntimeError(" ".join(done.stderr.strip().splitlines()[-1:]) or done.returncode)

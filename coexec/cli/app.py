@@ -24,9 +24,8 @@ from coexec.cli import (
     validate,
     zoo,
 )
+from coexec.cli.interrupted import INTERRUPTED, tell_interrupted
 from coexec.cli.output import fail
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="coexec",
@@ -66,5 +65,5 @@ def main() -> None:
     except SystemExit as ending:
         # Typer makes this status of a KeyboardInterrupt, without a word.
         if ending.code == INTERRUPTED:
-            sys.stderr.write("interrupted\n")
+            tell_interrupted()
         raise

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from coexec.base.errors import UsageError
+from coexec.base.interrupts import interrupts_held
 
 MISSING = (
     "to spread a study over processes takes Dask: pip install 'coexec[study]' "
@@ -51,11 +54,16 @@ class Spread:
             raise UsageError(MISSING)
         distributed = importlib.import_module("distributed")
         with ExitStack() as stack:
-            address = self.scheduler or stack.enter_context(
-                distributed.LocalCluster(
-                    n_workers=self.workers, threads_per_worker=1, dashboard_address=None
+            resource_tracker.ensure_running()  # begun later, it would let workers hear Ctrl-C
+            with interrupts_held():  # workers are ended by this process, in their own order
+                address = self.scheduler or stack.enter_context(
+                    distributed.LocalCluster(
+                        n_workers=self.workers,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        silence_logs=logging.CRITICAL,  # rows say what failed
+                    )
                 )
-            )
             try:
                 client = stack.enter_context(distributed.Client(address))
             except OSError as error:

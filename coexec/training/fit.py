@@ -16,7 +16,7 @@ from types import FrameType
 import numpy as np
 
 from coexec.autodiff.losses import Loss
-from coexec.base.errors import CheckpointError, DataError
+from coexec.base.errors import CheckpointError, DataError, NonFiniteLoss
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_of
 from coexec.core.types import Array, TensorType
@@ -92,7 +92,8 @@ def fit(
     """Train; an interrupted run with the same arguments and ``resume`` continues bit-exactly.
 
     Ctrl-C takes effect between two steps: the state is saved (if there is a checkpoint folder) and
-    KeyboardInterrupt raised. On a non-finite loss the state before that step is saved.
+    KeyboardInterrupt raised; before the first step is done there is nothing to save, and it is
+    raised at once. On a non-finite loss the state before that step is saved.
     """
     return _Fit(trainer, train, validation, how, observer).run()
 
@@ -120,19 +121,21 @@ class _Fit:
         self.progress = Progress(total_steps=self.per_epoch * how.epochs)
         self.notes: list[str] = []
         self.saved_at = -1
+        self.whole = True
         self.interrupted = threading.Event()
 
     def run(self) -> Result:
         if self.how.checkpoint is not None and self.how.resume:
             self._resume(self.how.checkpoint)
-        with _interrupts() as interrupted:
+        with _interrupts(at_once=lambda: not self.progress.step_ms) as interrupted:
             self.interrupted = interrupted
             try:
                 for epoch in range(self.trainer.steps // self.per_epoch, self.how.epochs):
                     self._epoch(epoch)
             finally:
                 # Also after Ctrl-C and a bad loss: the state is that after the last whole step.
-                self._save()
+                if self.whole:
+                    self._save()
         losses = self.progress.losses
         return Result(
             steps=self.trainer.steps,
@@ -150,7 +153,7 @@ class _Fit:
         clock = clock_of(self.trainer.processors.values())
         for batch in batches(self.train, self.how.batch_size, self.how.seed, epoch, done):
             start = clock()
-            loss = self.trainer.step(batch.inputs, batch.labels, self._trace())
+            loss = self._step(batch)
             self.progress.step_ms.append((clock() - start) * 1e3)
             self.progress.losses.append(loss)
             self.progress.loss = loss
@@ -161,6 +164,17 @@ class _Fit:
                 self._save()
             if self.interrupted.is_set():
                 raise KeyboardInterrupt
+
+    def _step(self, batch: Dataset) -> float:
+        """One step; anything but a bad loss that ends it may leave parameters half updated."""
+        self.whole = False
+        try:
+            loss = self.trainer.step(batch.inputs, batch.labels, self._trace())
+        except NonFiniteLoss:
+            self.whole = True
+            raise
+        self.whole = True
+        return loss
 
     def _trace(self) -> Trace | None:
         return self.how.trace if len(self.progress.step_ms) < self.how.traced_steps else None
@@ -220,8 +234,11 @@ class _Fit:
 
 
 @contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets an event, so that no step is cut in half; a second Ctrl-C interrupts at once."""
+def _interrupts(at_once: Callable[[], bool]) -> Iterator[threading.Event]:
+    """Ctrl-C sets an event, so that no step is cut in half; a second Ctrl-C interrupts at once.
+
+    While ``at_once()``, the first one does.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -231,6 +248,8 @@ def _interrupts() -> Iterator[threading.Event]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         event.set()
         signal.signal(signal.SIGINT, previous)
+        if at_once():
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, handle)
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import pytest
 import coexec as api
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
+from coexec.training.data import Dataset
+from coexec.training.fit import FitOptions, Result, fit
 from tests.pipeline.command import Done, coexec, finish, start
 from tests.pipeline.small import arrays, network, parameters, write_data, write_network
 from tests.runtimes import THOROUGH
@@ -150,6 +154,74 @@ def test_ctrl_c_writes_a_checkpoint_and_exits_with_130(tmp_path: Path) -> None:
     assert done.out == ""
     assert not (tmp_path / "interrupted.onnx").exists()
     check_resumption(training)
+
+
+def step_that(
+    trainer: api.Trainer, number: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let ``act`` happen in the middle of a step: parameters are new, the step is not counted."""
+    whole = trainer.step
+
+    def step(*arguments: Any) -> float:
+        loss = whole(*arguments)
+        if trainer.steps == number:
+            trainer.steps -= 1
+            act()
+            trainer.steps += 1
+        return loss
+
+    monkeypatch.setattr(trainer, "step", step)
+
+
+def training_to_interrupt(tmp_path: Path) -> tuple[api.Trainer, Callable[[], Result]]:
+    trainer = api.Trainer(api.load(network()), SoftmaxCrossEntropy(), SGD(0.02), ["reference"])
+    data = arrays(SAMPLES)
+    labels = data.pop("labels")
+    how = FitOptions(epochs=2, batch_size=BATCH, checkpoint=tmp_path, checkpoint_every=EVERY)
+    return trainer, lambda: fit(trainer, Dataset(data, labels), None, how)
+
+
+def test_ctrl_c_before_the_first_step_is_done_is_heard_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling for it, and searching how it keeps a budget, may take minutes."""
+    trainer, run = training_to_interrupt(tmp_path)
+    heard: list[int] = []
+
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+        heard.append(trainer.steps)
+
+    step_that(trainer, 1, interrupt, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not heard
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_in_a_later_step_lets_it_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, run = training_to_interrupt(tmp_path)
+    step_that(trainer, 3, lambda: signal.raise_signal(signal.SIGINT), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000003.npz"]
+
+
+def test_a_step_that_a_second_ctrl_c_cuts_in_half_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, run = training_to_interrupt(tmp_path)
+
+    def interrupt_twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    step_that(trainer, EVERY + 2, interrupt_twice, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert [path.name for path in tmp_path.iterdir()] == [f"checkpoint-{EVERY:09d}.npz"]
 
 
 # The rest needs no second process: a short training stands for an interrupted longer one.

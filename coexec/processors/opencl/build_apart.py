@@ -46,6 +46,7 @@ def build_apart(name: str, sources: Sequence[ProgramSource]) -> bool:
             capture_output=True,
             text=True,
             check=False,
+            process_group=0,  # Ctrl-C is for this process, which then ends the other one
         )
     except OSError as error:
         log.warning("no other process to build kernels in (%s): they are built here", error)

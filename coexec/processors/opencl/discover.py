@@ -8,6 +8,7 @@ import re
 import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
+from coexec.base.interrupts import interrupts_held
 from coexec.processors.opencl.runtimes import prepare_loader
 
 PLATFORMS = {
@@ -42,10 +43,11 @@ def devices() -> dict[str, cl.Device]:
     """OpenCL devices by processor name, the preferred one first."""
     prepare_loader()
     named: dict[str, cl.Device] = {}
-    for platform in _platforms():
-        short = _short_name(platform)
-        for number, device in enumerate(platform.get_devices()):
-            named[f"opencl:{short}" + (f":{number}" if number else "")] = device
+    with interrupts_held():  # here drivers begin their threads, from which some start linkers
+        for platform in _platforms():
+            short = _short_name(platform)
+            for number, device in enumerate(platform.get_devices()):
+                named[f"opencl:{short}" + (f":{number}" if number else "")] = device
     return dict(sorted(named.items(), key=lambda item: _preference(*item)))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from coexec.base.cores import Core, pin_this_thread
 from coexec.base.errors import ProcessorError
+from coexec.base.interrupts import interrupts_held
 from coexec.processors.opencl.runtimes import pocl_libraries, prepare_loader
 
 COUNT = "POCL_MAX_PTHREAD_COUNT"
@@ -52,7 +53,10 @@ def limit_pocl(cores: Sequence[Core]) -> None:
     libraries = pocl_libraries()
     if not libraries:
         raise ProcessorError("cores=COUNT needs PoCL's library, and no driver file names one")
-    with ThreadPoolExecutor(1, initializer=pin_this_thread, initargs=(tuple(cores),)) as tied:
+    with (
+        interrupts_held(),
+        ThreadPoolExecutor(1, initializer=pin_this_thread, initargs=(tuple(cores),)) as tied,
+    ):
         started = [tied.submit(_start, library, len(cores)).result() for library in libraries]
     if not all(started):
         raise ProcessorError(

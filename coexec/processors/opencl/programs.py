@@ -14,6 +14,7 @@ import pyopencl as cl
 from coexec.base.cpu import cpu_identity
 from coexec.base.disk import write_atomically
 from coexec.base.errors import ProcessorError, SaveError
+from coexec.base.interrupts import hear_no_interrupts
 from coexec.base.knobs import cache_dir
 from coexec.processors.opencl.build_apart import build_apart, worth_a_process
 from coexec.processors.opencl.discover import processor_name
@@ -54,7 +55,7 @@ class ProgramCache:
         """Programs in the order of ``sources``; missing ones are built side by side."""
         missing = {s.text: s for s in sources if s.text not in self._programs}
         self._build_apart(list(missing.values()))
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self._workers, initializer=hear_no_interrupts) as pool:
             for source, program in zip(
                 missing.values(), pool.map(self._build, missing.values()), strict=True
             ):
