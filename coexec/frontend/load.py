@@ -14,6 +14,7 @@ from coexec.frontend.functions import expand_definitions, inline_functions
 from coexec.frontend.modernise import modernise
 from coexec.frontend.read import ModelSource, model_errors, read_model
 from coexec.frontend.specialise import ValuesNeeded, specialise
+from coexec.frontend.standardise import standardise
 from coexec.frontend.unsupported import check_supported
 
 
@@ -33,6 +34,7 @@ def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.M
     with model_errors("the model is inconsistent"):
         inline_functions(model)
         inline_known_branches(model)
+        standardise(model)
         modernise(model)
         expand_definitions(model)
         clean(model)

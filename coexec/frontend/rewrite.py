@@ -26,16 +26,27 @@ class Emitter:
         attributes: Mapping[str, Any] | None = None,
     ) -> ir.Value:
         """A node of one output."""
+        return self.ops(op_type, inputs, 1, attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: int,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Sequence[ir.Value]:
+        """A node of several outputs."""
         label = self.node.name or next((v.name for v in self.node.outputs if v.name), "")
         node = ir.node(
             op_type,
             inputs,
             attributes or {},
             version=self.version,
+            num_outputs=outputs,
             name=f"{label}/{op_type}",
         )
         self.graph.insert_before(self.node, node)
-        return node.outputs[0]
+        return node.outputs
 
     def constant(self, value: Any, dtype: np.dtype[Any] | type | str) -> ir.Value:
         """A tensor of the given element type."""

@@ -115,7 +115,7 @@ class ConvGeometry:
 
     @classmethod
     def of(cls, call: OpCall) -> ConvGeometry:
-        """Geometry of Conv, ConvTranspose, coexec::ConvInputGrad or coexec::ConvWeightGrad.
+        """Geometry of Conv(Integer), ConvTranspose, coexec::ConvInputGrad or ::ConvWeightGrad.
 
         Raises ``ValueError`` where operands and attributes do not fit.
         """
@@ -280,6 +280,7 @@ def _weight_grad(call: OpCall) -> ConvGeometry:
 
 _BUILDERS = {
     "Conv": _forward,
+    "ConvInteger": _forward,
     "ConvTranspose": _transposed,
     "ConvInputGrad": _input_grad,
     "ConvWeightGrad": _weight_grad,

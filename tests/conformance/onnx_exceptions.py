@@ -15,7 +15,6 @@ CLASSICAL = "classical machine learning is not supported"
 SIGNAL = "signal processing is not supported"
 DETECTION = "detection operators are not supported"
 DATA_DEPENDENT = "the output's shape depends on data"
-INTEGER = "integer-only inference operators are not supported"
 GRAPHS = "operators that take a graph as an attribute are not supported"
 NUMPY_RANDOM = "the expected values are those of NumPy's own random generator"
 
@@ -56,9 +55,6 @@ EVERYWHERE: Mapping[str, str] = {
     "compress_*": DATA_DEPENDENT,
     "unique_*": DATA_DEPENDENT,
     "nonzero_*": DATA_DEPENDENT,
-    "qlinear*": INTEGER,
-    "convinteger_*": INTEGER,
-    "matmulinteger": INTEGER,
     "bitcast_*": "BitCast is not supported",
     "flexattention_causal_mask": GRAPHS,
     "flexattention_prob_mod": GRAPHS,

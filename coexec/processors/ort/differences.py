@@ -73,6 +73,18 @@ def _pad(call: OpCall) -> str:
     return "ONNX Runtime reflects once only: a pad is longer than what it mirrors" if beyond else ""
 
 
+def _matmul_integer(call: OpCall) -> str:
+    rows = call.has_input(2) and call.input(2).size != 1
+    blocks = call.has_input(3) and call.input(3).rank > 1
+    several = "ONNX Runtime has one zero point for all rows and for a column of all matrices"
+    return several if rows or blocks else ""
+
+
+def _conv_integer(call: OpCall) -> str:
+    channels = call.has_input(3) and call.input(3).size != 1
+    return "ONNX Runtime has one zero point for all channels of a ConvInteger" if channels else ""
+
+
 def _top_k(call: OpCall) -> str:
     loose = call.attribute("sorted", 1) == 0
     return "with sorted=0 ONNX Runtime has an order of its own" if loose else ""
@@ -87,7 +99,9 @@ def _scatter(call: OpCall) -> str:
 
 RULES: Mapping[str, Rule] = {
     "Attention": _attention,
+    "ConvInteger": _conv_integer,
     "ConvTranspose": _conv_transpose,
+    "MatMulInteger": _matmul_integer,
     "Mod": _mod,
     "Pad": _pad,
     "ReduceProd": _reduce_prod,
