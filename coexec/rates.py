@@ -11,11 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from coexec.base.cache import keep
 from coexec.base.cpu import cpu_identity
-from coexec.base.errors import SaveError, UsageError
+from coexec.base.errors import UsageError
 from coexec.base.knobs import cache_dir
 from coexec.core.machine import Machine, Rates, Silicon
-from coexec.core.machine_file import read_machine, write_machine
+from coexec.core.machine_file import machine_toml, read_machine
 from coexec.core.processor import ProcessorSpec
 from coexec.core.timeline import timeline_of
 from coexec.processors.find import measure_processor, open_processor
@@ -96,9 +97,5 @@ def _read(described: ProcessorSpec, base: str) -> Machine | None:
 
 
 def _keep(machine: Machine, described: ProcessorSpec, base: str) -> None:
-    file = _file(described, base)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_machine(machine, file)
-    except (SaveError, OSError) as error:
-        log.warning("rates not kept: %s", error)
+    data = machine_toml(machine)
+    keep(_file(described, base), lambda file: file.write(data))

@@ -37,13 +37,18 @@ def write_machine(machine: Machine, path: Path) -> None:
     Raises:
         SaveError: the file cannot be written.
     """
+    data = machine_toml(machine)
+    write_atomically(path, lambda file: file.write(data))
+
+
+def machine_toml(machine: Machine) -> bytes:
+    """The file's content."""
     document = {
         "name": machine.name,
         "date": machine.date,
         "processors": {name: _document(rates) for name, rates in machine.processors.items()},
     }
-    data = tomli_w.dumps(document).encode()
-    write_atomically(path, lambda file: file.write(data))
+    return tomli_w.dumps(document).encode()
 
 
 def is_machine(path: Path) -> bool:

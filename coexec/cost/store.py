@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from coexec.base.cache import keep
 from coexec.base.cpu import cpu_identity
-from coexec.base.disk import write_atomically
-from coexec.base.errors import SaveError
 from coexec.base.knobs import cache_dir
 from coexec.core.processor import ProcessorSpec
 from coexec.cost.distribution import Distribution
@@ -94,7 +93,7 @@ class CostStore:
         self._changed = True
 
     def save(self) -> None:
-        """Write what is new; a file that cannot be written is said in the log, and no more."""
+        """Write what is new, if it can be (see :func:`coexec.base.cache.keep`)."""
         if not self._changed:
             return
         # Another process may have added to the file meanwhile.
@@ -102,12 +101,8 @@ class CostStore:
         self.entries = {**others, **self.entries}
         record = {**self.identity, "entries": {k: _record(e) for k, e in self.entries.items()}}
         data = json.dumps(record, indent=1).encode()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, lambda file: file.write(data))
+        if keep(self.path, lambda file: file.write(data)):
             self._changed = False
-        except (SaveError, OSError) as error:
-            log.warning("measured times not kept: %s", error)
 
 
 def _record(entry: Entry) -> dict[str, Any]:

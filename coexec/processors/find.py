@@ -62,7 +62,7 @@ class Plugin(Protocol):
 
 def list_processors() -> list[Candidate]:
     """Every processor coexec knows, available or not; the default comes first."""
-    return [candidate for kind in PLUGINS for candidate in _plugin(kind).candidates()]
+    return [candidate for kind in PLUGINS for candidate in _candidates(kind)]
 
 
 @functools.cache
@@ -160,5 +160,27 @@ def _tuner_module(spec: str) -> TunerModule:
     return cast(TunerModule, importlib.import_module(TUNERS[kind]))
 
 
+def _candidates(kind: str) -> list[Candidate]:
+    """All of a kind, or why there are none."""
+    try:
+        return _plugin(kind).candidates()
+    except ProcessorError as error:
+        return [Candidate(kind, None, str(error))]
+
+
 def _plugin(kind: str) -> Plugin:
-    return cast(Plugin, importlib.import_module(PLUGINS[kind]))
+    """The module of a kind of processors.
+
+    Raises:
+        ProcessorError: a library that it needs cannot be imported.
+    """
+    try:
+        return cast(Plugin, importlib.import_module(PLUGINS[kind]))
+    except (ImportError, OSError) as error:
+        if isinstance(error, ImportError) and (error.name or "").startswith("coexec"):
+            raise
+        raise ProcessorError(
+            f"{kind}: its library cannot be imported ({error}); pip install coexec brings what it "
+            "needs, and XDG_CACHE_HOME has to name a folder that libraries can write to where the "
+            "home cannot be written"
+        ) from error

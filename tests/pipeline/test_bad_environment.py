@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import re
 import resource
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,17 +112,56 @@ def test_a_loader_that_fails_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
         discover.devices.__wrapped__()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drivers are gathered on Linux")
-def test_a_cache_folder_that_cannot_be_made(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EROFS, os.strerror(errno.EROFS)),  # PyOpenCL makes a folder in the home
+        ModuleNotFoundError("No module named 'pyopencl'", name="pyopencl"),
+    ],
+    ids=["read-only home", "not installed"],
+)
+def test_a_library_that_cannot_be_imported_is_a_reason(
+    error: Exception, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = model / "cache"  # below a file
-    monkeypatch.setenv("COEXEC_CACHE_DIR", str(folder))
+    whole = importlib.import_module
+
+    def import_module(name: str) -> Any:
+        if name == find.PLUGINS["opencl"]:
+            raise error
+        return whole(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    shape = ("--shape", f"x=2x{FEATURES}")
+    text = failed(command("run", model, *shape, "-p", "opencl:pocl"))
+    assert text.startswith("opencl: its library cannot be imported (")
+    assert (error.args[-1]) in text
+    assert "XDG_CACHE_HOME" in text
+    records = command("devices", "--json").record["processors"]
+    (opencl,) = (record for record in records if record["name"].startswith("opencl"))
+    assert opencl["reason"] == text
+    assert command("run", model, *shape, "-p", "reference").status == 0
+
+
+def test_a_mistake_of_our_own_in_a_plug_in_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(name: str) -> Any:
+        raise ImportError("cannot import name 'x' from 'coexec.y'", name="coexec.y")
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(ImportError, match=re.escape("coexec.y")):
+        find.list_processors()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drivers are gathered on Linux")
+def test_no_folder_at_all_for_the_drivers_files(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COEXEC_CACHE_DIR", str(model / "cache"))  # below a file
+    monkeypatch.setattr(tempfile, "tempdir", str(model / "temporary"))
     monkeypatch.delenv("OCL_ICD_VENDORS", raising=False)
     with pytest.raises(SaveError) as caught:
         runtimes.prepare_loader.__wrapped__()
-    assert str(caught.value).startswith(f"cannot make the folder {folder / 'icd'}")
-    assert str(caught.value).endswith("name a folder that can be written in COEXEC_CACHE_DIR")
+    assert str(model / "temporary") in str(caught.value)
+    assert str(caught.value).endswith("name one that can be written in COEXEC_CACHE_DIR")
 
 
 # Disks

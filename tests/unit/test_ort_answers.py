@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime.capi.onnxruntime_pybind11_state as statuses
 import pytest
 
+from coexec.base import cache
 from coexec.base.errors import SaveError
 from coexec.core.types import OpCall, TensorType
 from coexec.processors.ort import answers as module
@@ -103,7 +104,8 @@ def test_a_disk_that_takes_nothing_is_told_and_changes_no_answer(
     def full(*_arguments: object) -> None:
         raise SaveError("the disk is full")
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(cache, "write_atomically", full)
+    monkeypatch.setattr(cache, "_told", set())
     assert oracle(Slow()).supports(relu(8)).yes
     assert "the disk is full" in caplog.text
 

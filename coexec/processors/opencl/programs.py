@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyopencl as cl
 
+from coexec.base.cache import keep, keeps
 from coexec.base.cpu import cpu_identity
-from coexec.base.disk import write_atomically
-from coexec.base.errors import ProcessorError, SaveError
+from coexec.base.errors import ProcessorError
 from coexec.base.interrupts import hear_no_interrupts
 from coexec.base.knobs import cache_dir
 from coexec.processors.opencl.build_apart import build_apart, worth_a_process
@@ -82,11 +82,11 @@ class ProgramCache:
         full = [source for source in sources if self._is_full(self._file(source))]
         again = bool(absent) and 0 < self._apart == self.compiled
         wanted = [*absent, *full]
-        if self._may_apart and wanted and worth_a_process(len(wanted), again=again):
+        worth = wanted and worth_a_process(len(wanted), again=again)
+        if self._may_apart and worth and keeps(cache_dir() / "opencl"):
             slims = build_apart(processor_name(self.device), wanted)
             if not slims:
-                self._refusal.parent.mkdir(parents=True, exist_ok=True)
-                self._refusal.touch()
+                keep(self._refusal, lambda _file: None)
             built = sum(self._file(source).exists() for source in absent)
             self._apart += built
             self.compiled += built
@@ -156,8 +156,4 @@ class ProgramCache:
         self._write(file, self._binary(program))
 
     def _write(self, file: Path, binary: bytes) -> None:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, lambda f: f.write(binary))
-        except (SaveError, OSError) as error:
-            log.warning("program binary not cached: %s", error)
+        keep(file, lambda f: f.write(binary))

@@ -8,16 +8,19 @@ A folder that the user named in ``OCL_ICD_VENDORS`` is left alone.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from coexec.base.disk import write_atomically
+from coexec.base.cache import keep
 from coexec.base.errors import SaveError
 from coexec.base.knobs import CACHE_DIR, OCL_ICD_VENDORS, OCLGRIND, cache_dir
 from coexec.processors.opencl.pocl_cpu import name_unknown_cpu
@@ -64,22 +67,28 @@ def _user_chose_vendors() -> bool:
 def _vendor_folder(drivers: list[str]) -> Path:
     """A folder with one ``.icd`` per driver; its name is their hash, so that nothing is stale.
 
+    It is in the cache, or, where that cannot be written, one that this process removes at its end.
+
     Raises:
-        SaveError: the cache folder cannot be written; the message names the way out.
+        SaveError: neither can be written; the message names the way out.
     """
     digest = hashlib.sha256("\n".join(drivers).encode()).hexdigest()[:16]
     folder = cache_dir() / "icd" / digest
+    files = {folder / f"{index}.icd": driver for index, driver in enumerate(drivers)}
+    missing = [file for file in files if not file.exists()]
+    if all(keep(file, functools.partial(_write_line, files[file])) for file in missing):
+        return folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="coexec-icd-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        for file, driver in files.items():
+            (folder / file.name).write_text(f"{driver}\n")
     except OSError as error:
         raise SaveError(
-            f"cannot make the folder {folder}, where the OpenCL loader is to find its drivers: "
-            f"{error.strerror}; name a folder that can be written in {CACHE_DIR.name}"
+            f"no folder takes the files by which the OpenCL loader finds its drivers, not even "
+            f"{tempfile.gettempdir()} ({error.strerror or error}): name one that can be written in "
+            f"{CACHE_DIR.name}"
         ) from error
-    for index, driver in enumerate(drivers):
-        file = folder / f"{index}.icd"
-        if not file.exists():
-            write_atomically(file, functools.partial(_write_line, driver))
     return folder
 
 

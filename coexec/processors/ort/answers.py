@@ -14,8 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from coexec.base.disk import write_atomically
-from coexec.base.errors import SaveError
+from coexec.base.cache import keep
 from coexec.base.knobs import cache_dir
 from coexec.core.processor import Support
 
@@ -51,16 +50,12 @@ class Answers:
             self.save()
 
     def save(self) -> None:
-        """Write all answers; a file that cannot be written is said in the log, and no more."""
+        """Write all answers, if it can be (see :func:`coexec.base.cache.keep`)."""
         # Another process may have added to the file meanwhile.
         self._known = _read(self.path) | self._known
         data = json.dumps({**self.identity, "answers": self._known}, indent=1).encode()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, lambda file: file.write(data))
-            self._unsaved_seconds = 0.0
-        except (SaveError, OSError) as error:
-            log.warning("answers of %s not kept: %s", self.identity["provider"], error)
+        keep(self.path, lambda file: file.write(data))
+        self._unsaved_seconds = 0.0
 
 
 def _key(question: bytes) -> str:
