@@ -7,11 +7,12 @@ import os
 import numpy as np
 import pytest
 
-from coexec.base.knobs import BUILD_APART, SEARCH_APART
+from coexec.base.knobs import BUILD_APART, RUN_SECONDS, SEARCH_APART
 
 # A process more for each test would take its time.
 os.environ.setdefault(BUILD_APART.name, "0")
 os.environ.setdefault(SEARCH_APART.name, "0")
+os.environ.setdefault(RUN_SECONDS.name, "0")
 
 SUMMARY = "summary"
 """Name of a test's recorded property that is printed at the end of the run."""

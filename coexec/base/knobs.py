@@ -52,6 +52,12 @@ SEARCH_APART = Knob(
     "from this many nodes of a model on, another process searches how its steps keep a budget of "
     "memory: the heap of one that has searched stays tens of MiB larger; 0: never",
 )
+RUN_SECONDS = Knob(
+    "COEXEC_RUN_SECONDS",
+    "20",
+    "for so many seconds the process that searches for steps within a budget of memory runs those "
+    "that are predicted to be about as fast, before a training begins; 0: predictions decide",
+)
 PROCESSOR = Knob("COEXEC_PROCESSOR", "opencl", "processor used where none is named")
 
 

@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 class Request:
     """What is searched for: steps of a recipe on batches of these shapes, within ``nbytes``.
 
-    ``optimizer_stays``: techniques may not change the states, which other plans share.
+    ``optimizer_stays``: techniques may not change the states, which other plans share. ``runs``:
+    who searches may run forms of the step, as nothing else does meanwhile.
     """
 
     recipe: Recipe
@@ -49,6 +50,7 @@ class Request:
     lossy: bool
     optimizer_stays: bool
     batch: Mapping[str, tuple[tuple[int, ...], str]]
+    runs: bool = False
 
     def arrays(self) -> dict[str, Array]:
         """Arrays of the batch's shapes and types that take no memory."""

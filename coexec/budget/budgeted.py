@@ -6,22 +6,25 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph
 from coexec.base.collection import collection_paused
-from coexec.base.errors import DataError, UsageError
+from coexec.base.errors import UsageError
+from coexec.base.knobs import RUN_SECONDS
 from coexec.base.units import bytes_text
 from coexec.budget.amounts import budget_bytes
 from coexec.budget.apart import Request, plan_apart, worth_a_process
+from coexec.budget.runs import StepRuns
 from coexec.budget.search import plan_memory
 from coexec.budget.settings import Lowered, MemoryPlan, Setting, step_problem
+from coexec.budget.splitting import part_of
 from coexec.budget.techniques import TECHNIQUES, Question, Technique
 from coexec.budget.variants import Known
 from coexec.core.processor import Processor
 from coexec.core.program import SCRATCH
 from coexec.core.types import Array
+from coexec.cost.model import ProcessorCosts
 from coexec.memory.build_problem import Measure
 from coexec.memory.choose import forget_problems
 from coexec.memory.problem import StepProblem
@@ -39,7 +42,8 @@ class BudgetedSteps:
 
     Times are those known of the first processor. Nothing is allocated or built here. ``lossy``
     techniques may be used if that is said. All shapes share the optimizer's states: what the first
-    plan keeps them in, later ones do.
+    plan keeps them in, later ones do. With ``runs``, forms of a step may be run for the first plan
+    by the process that searches for it, if that is another one (:mod:`coexec.budget.runs`).
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class BudgetedSteps:
         mode: ExecutionMode = DEFAULT,
         *,
         lossy: bool = False,
+        runs: bool = False,
     ) -> None:
         self.model = model
         self.recipe = recipe
@@ -58,6 +63,7 @@ class BudgetedSteps:
         self.mode = mode
         self.memory = memory
         self.lossy = lossy
+        self.runs = runs
         self.nbytes = budget_bytes(memory)
         self.last: MemoryPlan | None = None
         self._plans: dict[tuple[tuple[int, ...], ...], MemoryPlan] = {}
@@ -89,7 +95,7 @@ class BudgetedSteps:
             found = plan_apart(self.model, request)
             if found is not None and self._is_ours(found, arrays):
                 return found
-        return self.search(request)
+        return self.search(replace(request, runs=False))
 
     def _request(self, arrays: Mapping[str, Array]) -> Request:
         recipe = self.recipe
@@ -103,6 +109,7 @@ class BudgetedSteps:
             self.lossy,
             optimizer_stays=self.last is not None,
             batch={name: (array.shape, array.dtype.str) for name, array in arrays.items()},
+            runs=self.runs and self.last is None,
         )
 
     def _is_ours(self, plan: MemoryPlan, arrays: Mapping[str, Array]) -> bool:
@@ -126,7 +133,9 @@ class BudgetedSteps:
         unpaged = unable(first)
         pages = (None if unpaged else pager_of(first), unpaged)
         how = (request.recipe, request.arrays(), request.lossy, half, *pages)
-        return self._search(Question(self.model, *how), request.nbytes, techniques)
+        seconds = RUN_SECONDS.number if request.runs else 0
+        question = Question(self.model, *how)
+        return self._search(question, request.nbytes, techniques, seconds=seconds)
 
     def recomputed(
         self, arrays: Mapping[str, Array], nbytes: int, known: Known | None = None
@@ -151,7 +160,10 @@ class BudgetedSteps:
         nbytes: int,
         techniques: Sequence[Technique],
         known: Known | None = None,
+        *,
+        seconds: int | None = None,
     ) -> MemoryPlan:
+        """``seconds`` are for runs of forms; none: no form was ever run, or is."""
         plain: list[tuple[Signature, Lowered]] = []
 
         def lower(setting: Setting) -> Lowered:
@@ -165,16 +177,24 @@ class BudgetedSteps:
                 plain.append((signature, lowered))
             return lowered
 
+        def times(settings: Sequence[Setting]) -> list[float | None]:
+            parts = (self.model, self.processors, self.mode, question.arrays)
+            runs = StepRuns(*parts, self._first_costs(), plain[0][1].graph, seconds or 0)
+            return runs(settings)
+
+        ran = times if seconds is not None and RUN_SECONDS.number else None
         try:
-            return plan_memory(question, nbytes, lower, self._costs(), techniques, known)
+            return plan_memory(question, nbytes, lower, self._costs(), techniques, known, ran)
         finally:
             self._built.clear()
             forget_problems()
 
     def _costs(self) -> Measure:
+        return step_measure(self._first_costs())
+
+    def _first_costs(self) -> ProcessorCosts:
         name, processor = next(iter(self.processors.items()))
-        costs = processor_costs({name: processor})[name]
-        return step_measure(costs)
+        return processor_costs({name: processor})[name]
 
     def lower(self, setting: Setting, arrays: Mapping[str, Array]) -> Lowered:
         """The programs of a step on a batch, with all memory planned."""
@@ -218,47 +238,3 @@ def _signature(kind: Kind, graph: StepGraph) -> Signature:
         for node in graph.model.graph
     )
     return (kind, graph.early, graph.paging, *nodes)
-
-
-def lay_out(
-    programs: ResidentPrograms, model: ir.Model, setting: Setting, arrays: Mapping[str, Array]
-) -> None:
-    """Have all programs of a step on ``arrays`` ready, but for their memory."""
-    builder = StepBuilder(model, setting.recipe)
-    kind, pieces = part_of(setting.recipe, arrays)
-    graph = builder.build(kind, pieces)
-    programs.lay_out(kind, pieces, graph, setting.recompute)
-    if kind == "accumulate":
-        update = builder.build_update(graph)
-        programs.lay_out("update", parts_key(setting.recipe.micro_batches), update)
-
-
-def part_of(recipe: Recipe, arrays: Mapping[str, Array]) -> tuple[Kind, dict[str, Array]]:
-    """The graph that a step begins with, and what it computes on: a batch, or its first part.
-
-    Raises:
-        DataError: the batch does not divide.
-    """
-    count = recipe.micro_batches
-    kind: Kind = "step" if count == 1 else "accumulate"
-    return kind, {name: split(name, array, count)[0] for name, array in arrays.items()}
-
-
-def parts_key(count: int) -> dict[str, Array]:
-    """What tells updates apart: they divide by the number of parts."""
-    return {"#micro_batches": np.empty((count, 0))}
-
-
-def split(name: str, array: Array, count: int) -> list[Array]:
-    """``array`` in ``count`` parts of one size along its first axis.
-
-    Raises:
-        DataError: it does not divide.
-    """
-    if count == 1:
-        return [array]
-    if array.ndim == 0 or len(array) % count:
-        raise DataError(
-            f"{name!r}: a batch of {array.shape[:1]} does not split into {count} micro-batches"
-        )
-    return np.split(array, count)

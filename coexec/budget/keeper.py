@@ -91,6 +91,8 @@ class MemoryKeeper:
             MemoryBudgetError: the budget that is to be kept from this step on cannot be.
         """
         first = not self._shapes
+        if step and self.steps is not None:
+            self.steps.runs = False  # what a resumed training repeats was chosen before its begin
         self._shapes = {name: _shape_of(array) for name, array in arrays.items()}
         if self._at_once and not first:
             others = self._ready(self.steps, self._shapes)

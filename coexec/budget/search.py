@@ -9,28 +9,26 @@ Deciding what to recompute by costs follows Jain et al., "Checkmate", 2020 (arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
 
+from coexec.budget.finalists import NEAR, Times, fastest, finalists
 from coexec.budget.refusal import NOTHING, refusal
 from coexec.budget.settings import (
     Lower,
     MemoryPlan,
     Setting,
-    TechniqueUse,
     beside,
     step_problem,
 )
 from coexec.budget.techniques import (
-    REMATERIALISATION,
     TECHNIQUES,
     Offer,
     Question,
     Technique,
     not_worth,
 )
-from coexec.budget.variants import NEVER_US, ROUGH, Found, Known, Variant
+from coexec.budget.variants import NEVER_US, ROUGH, Found, Known, Variant, uses
 from coexec.memory.build_problem import Measure
 from coexec.memory.choose import tightened
 
@@ -58,16 +56,18 @@ def plan_memory(
     cost_us: Measure,
     techniques: Sequence[Technique] = TECHNIQUES,
     known: Known | None = None,
+    times: Times | None = None,
 ) -> MemoryPlan:
     """The fastest setting whose programs take at most ``budget`` bytes.
 
-    ``known`` is what was found out about the same question for another budget, and learns.
+    ``known`` is what was found out about the same question for another budget, and learns. Of those
+    that are predicted to be about as fast, ``times`` of their runs decide, if there are some.
 
     Raises:
         MemoryBudgetError: none does; with the least that one would take, and what stands in the
             way.
     """
-    return _Search(question, budget, lower, cost_us, techniques, known).run()
+    return _Search(question, budget, lower, cost_us, techniques, known).run(times)
 
 
 class _Search:
@@ -98,12 +98,17 @@ class _Search:
         self.found: list[Found] = []
         self.made: dict[Variant, None] = {}
 
-    def run(self) -> MemoryPlan:
+    def run(self, times: Times | None) -> MemoryPlan:
+        """The plan, by ``times`` of runs where there are some."""
         best = self.found_one()
         if best is None:
             found, least = self._smallest()
             raise refusal(self.question, self.budget, found, least, self.refused)
         plain = best.variant.chain()[0]
+        ran: dict[str, float] = {}
+        if times is not None and best.peak != plain.peak:
+            forms = self._finalists(best)
+            best, ran = fastest(forms, times) if len(forms) > 1 else (best, ran)
         return MemoryPlan(
             best.setting,
             self.budget,
@@ -111,9 +116,26 @@ class _Search:
             plain.peak,
             best.step_us / 1e3,
             plain.step_us / 1e3,
-            tuple(_uses(best)),
+            tuple(uses(best)),
             self.refused,
+            ran,
         )
+
+    def _finalists(self, best: Found) -> list[Found]:
+        """The best and others that may be as fast; those that round only if the best does."""
+        near = NEAR * best.step_us
+        fitted = {each.variant for each in self.found}
+        for variant in [each for each in self.made if each not in fitted]:
+            if self.known.promise(variant, self.budget) <= near:
+                self.found.append(self._fit(variant, self.budget))
+        fitting = [each for each in self.found if each.peak <= self.budget]
+        others = [
+            each
+            for each in fitting
+            if each is not best and each.step_us <= near
+            if each.variant.exact or not best.variant.exact
+        ]
+        return finalists([best, *(each for each in others if each.step_us >= best.step_us)])
 
     def found_one(self) -> Found | None:
         """The fastest setting found that fits; else the lowest there is, if that fits."""
@@ -363,20 +385,3 @@ def _differs(variant: Variant, plain: Variant) -> bool:
     """Whether a step is another one than the plain one."""
     same = variant.peak == plain.peak and variant.problem.nodes == plain.problem.nodes
     return not same
-
-
-def _uses(found: Found) -> Iterator[TechniqueUse]:
-    """Rows of the table: what each technique did on top of those before it."""
-    chain = found.variant.chain()
-    for before, variant in pairwise(chain):
-        technique = variant.technique
-        assert technique is not None
-        cost = (variant.step_us - before.step_us) / 1e3
-        saved = before.peak - variant.peak
-        detail = variant.offer.detail
-        yield TechniqueUse(technique.name, detail, technique.exact, saved, cost)
-    if found.setting.recompute:
-        detail = f"{len(found.setting.recompute)} tensors"
-        cost = (found.step_us - found.variant.step_us) / 1e3
-        saved = found.variant.peak - found.peak
-        yield TechniqueUse(REMATERIALISATION, detail, True, saved, cost)

@@ -52,7 +52,8 @@ class TechniqueUse:
 class MemoryPlan:
     """A setting that fits, its planned peak beside that of the plain step, and how it came about.
 
-    Times are predictions in ms a step; ``refused`` are techniques with the reason.
+    Times are predictions in ms a step; ``refused`` are techniques with the reason. ``ran`` are ms a
+    step of forms that were run before one was chosen, the fastest first.
     """
 
     setting: Setting
@@ -63,6 +64,7 @@ class MemoryPlan:
     plain_ms: float
     used: tuple[TechniqueUse, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    ran: Mapping[str, float] = field(default_factory=dict)
 
 
 Lower = Callable[[Setting], Lowered]

@@ -7,12 +7,13 @@ was seen to improve others; exact ones take many times as long. What was found o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
-from coexec.budget.settings import Setting
-from coexec.budget.techniques import Offer, Technique
+from coexec.budget.settings import Setting, TechniqueUse
+from coexec.budget.techniques import REMATERIALISATION, Offer, Technique
 from coexec.memory.choose import choose
 from coexec.memory.live_bytes import live_bytes
 from coexec.memory.lower_bound import peak_bound, widest_node
@@ -155,3 +156,20 @@ class Known:
             if key in self._choices and quick.extra_us
         )
         return min(shares, default=HOPE)
+
+
+def uses(found: Found) -> Iterator[TechniqueUse]:
+    """Rows of the table: what each technique did on top of those before it."""
+    chain = found.variant.chain()
+    for before, variant in pairwise(chain):
+        technique = variant.technique
+        assert technique is not None
+        cost = (variant.step_us - before.step_us) / 1e3
+        saved = before.peak - variant.peak
+        detail = variant.offer.detail
+        yield TechniqueUse(technique.name, detail, technique.exact, saved, cost)
+    if found.setting.recompute:
+        detail = f"{len(found.setting.recompute)} tensors"
+        cost = (found.step_us - found.variant.step_us) / 1e3
+        saved = found.variant.peak - found.peak
+        yield TechniqueUse(REMATERIALISATION, detail, True, saved, cost)

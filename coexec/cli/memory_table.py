@@ -19,7 +19,10 @@ from coexec.cli.output import console
 def memory_record(
     plan: MemoryPlan | None, events: Sequence[MemoryEvent] = ()
 ) -> dict[str, Any] | None:
-    """A plan and how it changed as JSON values; times are predictions in ms a step."""
+    """A plan and how it changed as JSON values; times are predictions in ms a step.
+
+    ``ran`` are ms a step of forms that were run.
+    """
     if plan is None:
         return None
     return {
@@ -33,6 +36,7 @@ def memory_record(
         "recomputed": list(plan.setting.recompute),
         "used": [vars(use) for use in plan.used],
         "refused": dict(plan.refused),
+        "ran": dict(plan.ran),
     }
 
 
@@ -79,6 +83,8 @@ def show_memory(record: dict[str, Any] | None) -> None:
                 f"{use['cost_ms'] / whole:+.1%} time",
             )
         console.print(table)
+    for form, ms in record["ran"].items():
+        console.print(f"[dim]was run: {ms:.1f} ms a step: {escape(form)}[/]", highlight=False)
     for event in record["events"]:
         text = f"before step {event['step']}: {event['kind']}: {event['text']}"
         console.print(f"[yellow]memory:[/] {escape(text)}", highlight=False)

@@ -140,6 +140,15 @@ class ResidentPrograms:
         graph = self._as_followed(kind, graph)
         self._laid_out[kind, _shapes(arrays)] = (graph, self.lower(kind, graph, recompute))
 
+    def put_away(self) -> None:
+        """Give all memory back, that of states too; programs stay laid out."""
+        for key, each in self._compiled.items():
+            lowered = Lowered(each.plan, each.executor.program, each.graph.model.graph)
+            self._laid_out[key] = (each.graph, lowered)
+        for kept in (self._compiled, self._buffers, self._homes, self._kinds):
+            kept.clear()
+        self._loaded, self._unfilled = {}, {}
+
     def _as_followed(self, kind: Kind, graph: StepGraph) -> StepGraph:
         """A graph with updates when the plan has them, if it follows one."""
         if kind != "step" or self.follow is None:

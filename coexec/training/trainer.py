@@ -14,10 +14,11 @@ from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError, NonFiniteLoss
-from coexec.budget.budgeted import BudgetedSteps, lay_out, part_of, parts_key, split
+from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.keeper import MemoryKeeper
 from coexec.budget.placed import PlacedSteps
 from coexec.budget.settings import MemoryPlan, Setting
+from coexec.budget.splitting import lay_out, part_of, parts_key, split
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -222,7 +223,7 @@ class Trainer:
         self.memory.change(self._budget(memory), wait=wait)
 
     def plan_memory(self, feeds: Mapping[str, Array]) -> MemoryPlan | None:
-        """How steps on batches like ``feeds`` keep the budget; none without one. Nothing is run.
+        """How steps on batches like ``feeds`` keep the budget; none without one. No state changes.
 
         Raises:
             MemoryBudgetError: nothing fits; the message says what would.
@@ -387,7 +388,7 @@ class Trainer:
         how = (self.model, self._builder.recipe, self.processors, memory)
         if self.followed is not None:
             return PlacedSteps(*how, self.followed, self.mode)
-        return BudgetedSteps(*how, self.mode, lossy=self._lossy)
+        return BudgetedSteps(*how, self.mode, lossy=self._lossy, runs=self.steps == 0)
 
     def _laid_out(self, setting: Setting, arrays: Mapping[str, Array]) -> ResidentPrograms:
         programs = ResidentPrograms(self.processors, self.mode, self.followed)
