@@ -13,21 +13,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from coexec.base.errors import UsageError
-from coexec.cli.options import (
-    JsonFlag,
-    require_known,
-)
-from coexec.cli.output import (
-    console,
-    notes,
-    print_json,
-    require_writable,
-)
+from coexec.cli.options import JsonFlag, require_known
+from coexec.cli.output import console, notes, print_json, require_writable
 from coexec.core.events import LAUNCH, Event, Trace
 from coexec.report.gantt import row as gantt_row
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.serving.compiled import (
     Compiled,
+    clock_of_workload,
     compile_workload,
     cores_of_processors,
     services_by_given_times,
@@ -95,6 +88,7 @@ def serve_bench(
     if picture is not None:
         require_matplotlib()
     read = with_duration(read_workload(workload), duration)
+    clock = _clock(read, dry_run=dry_run)
     names = list(SCHEDULERS) if scheduler == ALL else [scheduler]
     offered, compiled = _prepare(read, dry_run=dry_run)
     runs = _run_all(read, offered, compiled, names, dry_run=dry_run)
@@ -105,8 +99,25 @@ def serve_bench(
         outcomes = {run.scheduler: run.outcome for run in runs}
         draw([service for service, _ in offered], outcomes, picture)
         notes.print(f"written {escape(str(picture))}")
-    record = _record(read, offered, compiled, runs)
+    record = {"clock": clock, **_record(read, offered, compiled, runs)}
     print_json(record) if as_json else _show(offered, compiled, runs, dry_run=dry_run)
+
+
+def _clock(workload: Workload, *, dry_run: bool) -> str | None:
+    """The clock of the processors; none where a dry run needs no processors.
+
+    Raises:
+        UsageError: what is to be served is simulated.
+    """
+    if dry_run and services_by_given_times(workload) is not None:
+        return None
+    clock = clock_of_workload(workload)
+    if clock == "virtual" and not dry_run:
+        raise UsageError(
+            f"{', '.join(workload.processors)} run in virtual time, and requests come in real "
+            "time: --dry-run predicts the serving"
+        )
+    return clock
 
 
 def _prepare(workload: Workload, *, dry_run: bool) -> tuple[Offered, tuple[Compiled, ...]]:
@@ -220,9 +231,9 @@ def _show_models(offered: Offered, run: Run) -> None:
     table = Table(box=None, pad_edge=False)
     percentiles = [f"p{n}" for n in PERCENTILES]
     for column in ("", "served", *percentiles, "missed", "dropped", "waiting", "per second"):
-        table.add_column(column, no_wrap=True, justify="right" if column else "left")
+        table.add_column(column, overflow="fold", justify="right" if column else "left")
     if run.measured is not None:
-        table.add_column("(predicted p50)", no_wrap=True, justify="right")
+        table.add_column("(predicted p50)", justify="right")
     for service, _ in offered:
         model = run.outcome.model(service.name)
         cells = [f"{ms:.2f}" for ms in model.latency_ms]

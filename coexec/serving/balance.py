@@ -17,6 +17,7 @@ import numpy as np
 from coexec.base.cores import pinned
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
+from coexec.core.timeline import clock_of
 from coexec.core.types import Array
 from coexec.placement.policies.pipeline import pipeline
 from coexec.placement.problem import Matrix, Problem, Schedule
@@ -131,6 +132,7 @@ def busy_ms(stages: list[Stage], feeds: Mapping[str, Array]) -> dict[str, float]
     for stage in stages:
         before, tensors = tensors, stage.run(tensors)
         with pinned(own_cores(stage.session.processors[stage.processor])):
-            taken = time_ms(partial(stage.run, before))
+            clock = clock_of(stage.session.processors.values())
+            taken = time_ms(partial(stage.run, before), clock)
         busy[stage.processor] = busy.get(stage.processor, 0.0) + taken
     return busy

@@ -13,6 +13,7 @@ from coexec.api import LAST_RESORT, load, open_all
 from coexec.base.cores import pinned
 from coexec.base.errors import CoexecError, ModelError, ProcessorError
 from coexec.core.plan import Plan
+from coexec.core.timeline import clock_name, clock_of, timeline_of
 from coexec.core.types import Array
 from coexec.cost.silicon import shared
 from coexec.placement.policies.table import PIPELINE
@@ -34,8 +35,8 @@ Observer = Callable[[str], None]
 class Way:
     """How a step runs; ``processors`` and ``blocked`` as in an ``Option``.
 
-    The thread that runs it is tied to ``cores``. ``refused`` tells which nodes run on the last
-    resort instead; empty if none.
+    The thread that runs it is tied to ``cores``; ``clock`` tells seconds of its processors.
+    ``refused`` tells which nodes run on the last resort instead; empty if none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Way:
     blocked: tuple[int, ...]
     cores: Cores
     run: Callable[[Tensors], Tensors]
+    clock: Callable[[], float]
     refused: str = ""
 
 
@@ -100,6 +102,7 @@ class _Desk:
             specs = ", ".join(workload.processors)
             raise ProcessorError(f"the workload names one processor twice: {specs}")
         self.cores = cores_of_processors(workload)
+        self.clock = clock_of(self.opened.values())
         self.resources = [self.opened[name].describe().resources for name in self.names]
 
     def compile(self, asked: Asked, observe: Observer) -> Compiled:
@@ -159,7 +162,8 @@ class _Desk:
             for number, resources in enumerate(self.resources)
             if number not in own and any(shared(resources, self.resources[p]) for p in own)
         )
-        return Way(name, own, blocked, self.cores[own[0]] if own else (), run, refused)
+        cores = self.cores[own[0]] if own else ()
+        return Way(name, own, blocked, cores, run, self.clock, refused)
 
 
 def _sharers(plan: Plan) -> list[str]:
@@ -192,7 +196,7 @@ def _timed(
 def _time_ms(way: Way, tensors: Tensors) -> float:
     """Time alone, on a thread as the serving will have it."""
     with pinned(way.cores):
-        return time_ms(partial(way.run, tensors))
+        return time_ms(partial(way.run, tensors), way.clock)
 
 
 def random_feeds(model: ir.Model, seed: int) -> dict[str, Array]:
@@ -216,6 +220,22 @@ def cores_of_processors(workload: Workload) -> tuple[Cores, ...]:
     """Cores of each processor of a workload, in its order; none of those with more than cores."""
     opened = (next(iter(open_all([spec]).values())) for spec in workload.processors)
     return tuple(own_cores(processor) for processor in opened)
+
+
+def clock_of_workload(workload: Workload) -> str:
+    """``host`` or ``virtual``: the clock of a workload's processors.
+
+    Raises:
+        ProcessorError: it has several, or a processor is not there.
+    """
+    first, *others = (next(iter(open_all([spec]).values())) for spec in workload.processors)
+    for other in others:
+        if timeline_of(other) is not timeline_of(first):
+            raise ProcessorError(
+                f"{first.describe().name} and {other.describe().name} have not the same clock: a "
+                "workload is for processors of this machine, or for those of one phone"
+            )
+    return clock_name([first])
 
 
 def services_by_given_times(workload: Workload) -> tuple[Service, ...] | None:

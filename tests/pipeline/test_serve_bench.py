@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as PerfettoTrace
 
+from coexec.cli.output import console
 from coexec.serving.schedulers.table import SCHEDULERS
 from tests.pipeline.command import coexec, failed, finish, start
 from tests.pipeline.small import write_network
@@ -129,6 +130,63 @@ def test_a_picture_shows_every_scheduler_and_model(
 )
 def test_bad_flags(predicted: Path, flags: list[str], message: str) -> None:
     assert message in failed(coexec("serve-bench", predicted, "--dry-run", *flags), 2)
+
+
+SIMULATED = """\
+duration_s = 0.2
+processors = ["sim:snapdragon-865/cpu", "sim:snapdragon-865/gpu"]
+[models.small]
+model = "model.onnx"
+shapes = { x = [1, 12] }
+arrivals = { kind = "periodic", fps = 20 }
+"""
+
+
+def test_a_phones_processors_are_timed_by_the_phones_clock(tmp_path: Path) -> None:
+    model = write_network(tmp_path / "model.onnx")
+    workload = tmp_path / "workload.toml"
+    workload.write_text(SIMULATED)
+    record = coexec("serve-bench", workload, "--dry-run", "--json").record
+    assert record["clock"] == "virtual"
+    (times,) = record["times_ms"]["small"]
+    for name, ms in times.items():
+        how = ("--shape", "x=1x12", "-p", name, "--repeat", "30", "--json")
+        assert ms == pytest.approx(coexec("run", model, *how).record["median_ms"], rel=0.1)
+
+
+def test_nothing_is_served_in_virtual_time(tmp_path: Path) -> None:
+    write_network(tmp_path / "model.onnx")
+    workload = tmp_path / "workload.toml"
+    workload.write_text(SIMULATED)
+    message = failed(coexec("serve-bench", workload), 2)
+    assert message == (
+        "sim:snapdragon-865/cpu, sim:snapdragon-865/gpu run in virtual time, and requests come in "
+        "real time: --dry-run predicts the serving"
+    )
+
+
+@pytest.mark.parametrize("other", ["reference", "sim:helio-p35/gpu"])
+def test_processors_of_one_workload_have_one_clock(other: str, tmp_path: Path) -> None:
+    write_network(tmp_path / "model.onnx")
+    workload = tmp_path / "workload.toml"
+    workload.write_text(SIMULATED.replace("sim:snapdragon-865/gpu", other))
+    message = failed(coexec("serve-bench", workload, "--dry-run"))
+    assert message.startswith(f"sim:snapdragon-865/cpu and {other} have not the same clock")
+
+
+def test_columns_are_whole_in_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_network(tmp_path / "model.onnx")
+    workload = tmp_path / "workload.toml"
+    workload.write_text(
+        SIMULATED.replace('"sim:snapdragon-865/cpu", "sim:snapdragon-865/gpu"', '"reference"')
+    )
+    monkeypatch.setattr(console, "width", 80)
+    shown = coexec("serve-bench", workload, "--scheduler", "heft").out
+    assert "…" not in shown
+    for heading in ("small", "served", "p50", "p99", "missed", "waiting", "predicted"):
+        assert heading in shown
 
 
 def test_bad_workloads_name_file_and_key(predicted: Path, tmp_path: Path) -> None:
