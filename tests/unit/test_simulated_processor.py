@@ -13,12 +13,13 @@ from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, HOST, RUN, Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
-from coexec.core.soc_file import find_soc
+from coexec.core.soc_file import find_soc, soc_names
 from coexec.core.types import OpCall, TensorType
 from coexec.planning.planner import PlanOptions, plan_inference
 from coexec.processors.find import list_processors, open_processor
 from coexec.processors.simulated.options import NONE, SimulatedOptions
 from coexec.processors.simulated.phone import Phone
+from coexec.processors.simulated.pricing import Pricing
 from coexec.processors.simulated.processor import SimulatedProcessor
 from coexec.report.attribution import attribute
 from coexec.session import Session
@@ -247,3 +248,12 @@ def test_an_npu_refuses_element_types_that_it_lacks_and_takes_them_as_int8() -> 
     quantised = SimulatedProcessor(phone, "npu", SimulatedOptions(precision="int8"))
     assert "int8" in plain.supports(call).reason
     assert quantised.supports(call).yes
+
+
+@pytest.mark.parametrize("name", soc_names())
+def test_copies_take_no_more_bandwidth_than_the_memory_has(name: str) -> None:
+    """Where mapping is faster than DRAM, not all of a buffer is moved."""
+    soc = find_soc(name)
+    for processor in soc.processors:
+        work = Pricing(soc, processor, SimulatedOptions()).copy(5_000_000, to_host=True)
+        assert 0 < work.alone(1.0).most_gbps <= soc.memory.shared_gbps * (1 + 1e-9)

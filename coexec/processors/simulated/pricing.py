@@ -131,8 +131,10 @@ class Pricing:
 
     def _copy(self, nbytes: int, to_host: bool) -> Work:
         fixed = self._copy_latency(to_host).median_us
+        us = nbytes * self._us_per_byte
         traffic = nbytes * (2.0 if self.kind == "cpu" else 1.0)
-        return Work([fixed], [0.0], [nbytes * self._us_per_byte], [traffic])
+        # Mapping may be faster than DRAM: then not all of the buffer was moved.
+        return Work([fixed], [0.0], [us], [min(traffic, us * self.soc.memory.shared_gbps * 1e3)])
 
     def link(self) -> HostLink:
         """The same as lines, for a planner: a read with its wait, a write with its launch."""
