@@ -1,9 +1,10 @@
-"""MediaPipe's networks for faces, hands and selfies.
+"""MediaPipe's networks for faces, hands, poses and selfies.
 
 Sources: Bazarevsky et al., "BlazeFace: Sub-millisecond neural face detection on mobile GPUs", 2019
-(the one for the back camera); Kartynnik et al., "Real-time facial surface geometry from monocular
-video on mobile GPUs", 2019; Zhang et al., "MediaPipe hands", 2020; the selfie segmentation of
-MediaPipe, square. Sizes as in zmurez' PyTorch code.
+(the ones for both cameras); Kartynnik et al., "Real-time facial surface geometry from monocular
+video on mobile GPUs", 2019; Zhang et al., "MediaPipe hands", 2020; Bazarevsky et al., "BlazePose:
+On-device real-time body pose tracking", 2020 (its detector); the selfie segmentation of MediaPipe,
+square. Sizes as in zmurez' PyTorch code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from coexec.zoo.layers import HARDSWISH, NONE, PRELU, RELU, SIGMOID, Layers, Map
 
 FACE = ((24, 1),) * 7 + ((24, 2),) + ((24, 1),) * 7 + ((48, 2),) + ((48, 1),) * 7
 """Channels and stride of each block of the face detector up to an eighth of the image."""
+FRONT = (
+    *((24, 1), (28, 1), (32, 2), (36, 1), (42, 1), (48, 2), (56, 1), (64, 1), (72, 1), (80, 1)),
+    *((88, 1), (96, 2), (96, 1), (96, 1), (96, 1), (96, 1)),
+)
+"""The same of the front camera's, up to a sixteenth."""
+POSE = ((48, 3), (64, 3), (96, 6), (128, 7))
+"""Channels and blocks of each size of the detector of poses, behind the one that halves."""
 LANDMARKS = (16, 32, 64, 128, 128)
 """Channels by stage of the face's landmarks; two blocks at each size, then one that halves it."""
 
@@ -30,6 +38,38 @@ def blazeface(
     for _ in range(7):
         x = _blaze(layers, x, 96)
     last = _blaze(layers, x, 96, stride=2)
+    heads = []
+    for each, count in ((x, 2), (last, 6)):
+        points = layers.conv(each, count * (classes - 1), norm=False, act=NONE)
+        heads.append(layers.concat(points, layers.conv(each, count, norm=False, act=NONE)))
+    return layers.anchors(heads, classes)
+
+
+def blazeface_features(
+    batch: int | None = None, classes: int = 96, *, image_size: int = 128, seed: int = 0
+) -> ir.Model:
+    """The front camera's up to its heads: (N, 3, size, size) -> (N, classes, size / 16, ...)."""
+    layers = Layers("blazeface_features", batch, (3, image_size, image_size), seed)
+    x = layers.conv(layers.x, 24, 5, stride=2, norm=False)
+    for out, stride in FRONT:
+        x = _blaze(layers, x, out if out < FRONT[-1][0] else classes, stride=stride)
+    return layers.finish(x)
+
+
+def pose_detector(
+    batch: int | None = None, classes: int = 13, *, image_size: int = 128, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> box, points and score of 896 anchors (N, 896, classes)."""
+    layers = Layers("pose_detector", batch, (3, image_size, image_size), seed)
+    x = layers.conv(layers.x, 48, 5, norm=False)
+    for out, count in POSE:
+        if out > x.channels:
+            x = _blaze(layers, x, out, kernel=5, stride=2, projected=True)
+        for _ in range(count):
+            x = _blaze(layers, x, out, kernel=5)
+    last = _blaze(layers, x, 256, kernel=5, stride=2, projected=True)
+    for _ in range(6):
+        last = _blaze(layers, last, 256, kernel=5)
     heads = []
     for each, count in ((x, 2), (last, 6)):
         points = layers.conv(each, count * (classes - 1), norm=False, act=NONE)
@@ -135,13 +175,23 @@ def selfie_segmentation(
     return layers.finish(layers.transposed(x, classes, act=SIGMOID))
 
 
-def _blaze(layers: Layers, x: Map, out: int, *, kernel: int = 3, stride: int = 1) -> Map:
-    """A depthwise and a 1 x 1 convolution beside the input, pooled and padded to fit."""
+def _blaze(
+    layers: Layers,
+    x: Map,
+    out: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    projected: bool = False,
+) -> Map:
+    """A depthwise and a 1 x 1 convolution beside the input, pooled and padded (or projected)."""
     h = layers.depthwise(x, kernel, stride=stride, act=NONE, norm=False)
     h = layers.conv(h, out, norm=False, act=NONE)
     if stride > 1:
         x = layers.max_pool(x, stride, stride)
-    if out > x.channels:
+    if projected:
+        x = layers.conv(x, out, norm=False, act=NONE)
+    elif out > x.channels:
         x = layers.pad_channels(x, out)
     return layers.activate(layers.add(h, x), layers.act)
 

@@ -41,6 +41,14 @@ def detr_resnet50_dc5(
     return _detr("detr_resnet50_dc5", dilated, batch, classes, image_size, seed)
 
 
+def detr_resnet101_dc5(
+    batch: int | None = None, classes: int = 92, *, image_size: int = 480, seed: int = 0
+) -> ir.Model:
+    """Its last stage dilated: (N, 3, size, size) -> classes and boxes (N, 100, classes + 4)."""
+    dilated = replace(RESNET101, dilated=1)
+    return _detr("detr_resnet101_dc5", dilated, batch, classes, image_size, seed)
+
+
 def _detr(
     name: str, backbone: Residual, batch: int | None, classes: int, image_size: int, seed: int
 ) -> ir.Model:

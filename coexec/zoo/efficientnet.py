@@ -1,8 +1,10 @@
-"""Stacks of inverted residuals found by search: EfficientNet, EfficientNetV2, MnasNet.
+"""Stacks of inverted residuals found by search: EfficientNets, MnasNet, ProxylessNAS.
 
 Sources: Tan, Le, "EfficientNet: Rethinking model scaling for convolutional neural networks", 2019;
 "EfficientNetV2: Smaller models and faster training", 2021; Tan et al., "MnasNet: Platform-aware
-neural architecture search for mobile", 2019. Sizes as in torchvision.
+neural architecture search for mobile", 2019. Sizes as in torchvision, EfficientNetV2-B0 as
+in Keras. Cai et al., "ProxylessNAS: Direct neural architecture search on target task and
+hardware", 2019, has the network found for phones.
 """
 
 from __future__ import annotations
@@ -52,6 +54,23 @@ V2_S = (
     Stage(6, 3, 1, 160, 9),
     Stage(6, 3, 2, 256, 15),
 )
+V2_B0 = (
+    Stage(1, 3, 1, 16, 1, excited=False, fused=True),
+    Stage(4, 3, 2, 32, 2, excited=False, fused=True),
+    Stage(4, 3, 2, 48, 2, excited=False, fused=True),
+    Stage(4, 3, 2, 96, 3),
+    Stage(6, 3, 1, 112, 5),
+    Stage(6, 3, 2, 192, 8),
+)
+PROXYLESS = (
+    ((3, 5, 2, 32), (3, 3, 1, 32)),
+    ((3, 7, 2, 40), (3, 3, 1, 40), (3, 5, 1, 40), (3, 5, 1, 40)),
+    ((6, 7, 2, 80), (3, 5, 1, 80), (3, 5, 1, 80), (3, 5, 1, 80)),
+    ((6, 5, 1, 96), (3, 5, 1, 96), (3, 5, 1, 96), (3, 5, 1, 96)),
+    ((6, 7, 2, 192), (6, 7, 1, 192), (3, 7, 1, 192), (3, 7, 1, 192)),
+    ((6, 7, 1, 320),),
+)
+"""Blocks by stage: expansion, kernel, stride, channels of the result."""
 MNASNET = (
     Stage(3, 3, 2, 24, 3, excited=False),
     Stage(3, 5, 2, 40, 3, excited=False),
@@ -87,6 +106,27 @@ def efficientnet_v2_s(
     return _network(layers, 24, V2_S, 1280, classes, 0.2)
 
 
+def efficientnet_v2_b0(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("efficientnet_v2_b0", batch, (3, image_size, image_size), seed, SILU)
+    return _network(layers, 32, V2_B0, 1280, classes, 0.2)
+
+
+def proxyless_mobile(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("proxyless_mobile", batch, (3, image_size, image_size), seed, RELU)
+    x = layers.conv(layers.x, 32, 3, stride=2)
+    x = layers.conv(layers.depthwise(x, 3), 16, act=NONE)
+    for stage in PROXYLESS:
+        for expansion, kernel, stride, out in stage:
+            x = stage_of(layers, x, Stage(expansion, kernel, stride, out, 1, excited=False))
+    return layers.logits(layers.conv(x, 1280), classes)
+
+
 def mnasnet(
     batch: int | None = None,
     classes: int = 1000,
@@ -100,7 +140,7 @@ def mnasnet(
     x = layers.conv(layers.x, divisible(32 * width), 3, stride=2)
     x = layers.conv(layers.depthwise(x, 3), divisible(16 * width), act=NONE)
     for stage in MNASNET:
-        x = _stage(layers, x, stage.scaled(width, 1))
+        x = stage_of(layers, x, stage.scaled(width, 1))
     return layers.logits(layers.conv(x, 1280), classes, drop=0.2)
 
 
@@ -109,11 +149,12 @@ def _network(
 ) -> ir.Model:
     x = layers.conv(layers.x, stem, 3, stride=2)
     for stage in stages:
-        x = _stage(layers, x, stage)
+        x = stage_of(layers, x, stage)
     return layers.logits(layers.conv(x, head), classes, drop=drop)
 
 
-def _stage(layers: Layers, x: Map, stage: Stage) -> Map:
+def stage_of(layers: Layers, x: Map, stage: Stage) -> Map:
+    """The stage's inverted residuals, one behind the other."""
     for block in range(stage.blocks):
         stride = stage.stride if block == 0 else 1
         h = _fused(layers, x, stage, stride) if stage.fused else _inverted(layers, x, stage, stride)

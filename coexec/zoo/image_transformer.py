@@ -31,6 +31,15 @@ def vit_b16(
     return _classify(layers.net, x, Form(Width(tokens, 768, 12), 3072), classes)
 
 
+def vit_b32(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 384, seed: int = 0
+) -> ir.Model:
+    """ViT-Base on patches of 32: (N, 3, size, size) -> (N, classes)."""
+    layers = Layers("vit_b32", batch, (3, image_size, image_size), seed, NONE)
+    x, tokens = embed_patches(layers, 32, 768)
+    return _classify(layers.net, x, Form(Width(tokens, 768, 12), 3072), classes)
+
+
 def beit(
     batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
 ) -> ir.Model:

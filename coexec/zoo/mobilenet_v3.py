@@ -6,7 +6,7 @@ applications", 2017; "Searching for MobileNetV3", 2019, tables 1 and 2, as in to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -89,35 +89,68 @@ def v1_features(layers: Layers) -> list[Map]:
 
 
 def mobilenet_v3_large(
-    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    width: float = 1.0,
+    minimalistic: bool = False,
+    seed: int = 0,
 ) -> ir.Model:
-    """(N, 3, size, size) -> (N, classes)."""
-    return _network("mobilenet_v3_large", LARGE, 1280, batch, classes, image_size, seed)
+    """(N, 3, size, size) -> (N, classes).
+
+    All channels times ``width``; ``minimalistic``: no excitation, 3 x 3 kernels, ReLU everywhere.
+    """
+    layers = _layers("mobilenet_v3_large", batch, image_size, seed, minimalistic)
+    return _network(layers, _changed(LARGE, width, minimalistic), (16, 1280), width, classes)
 
 
 def mobilenet_v3_small(
-    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    width: float = 1.0,
+    minimalistic: bool = False,
+    seed: int = 0,
 ) -> ir.Model:
-    """(N, 3, size, size) -> (N, classes)."""
-    return _network("mobilenet_v3_small", SMALL, 1024, batch, classes, image_size, seed)
+    """(N, 3, size, size) -> (N, classes), as :func:`mobilenet_v3_large`."""
+    layers = _layers("mobilenet_v3_small", batch, image_size, seed, minimalistic)
+    return _network(layers, _changed(SMALL, width, minimalistic), (16, 1024), width, classes)
+
+
+def _layers(name: str, batch: int | None, image_size: int, seed: int, minimalistic: bool) -> Layers:
+    act = RELU if minimalistic else HARDSWISH
+    return Layers(name, batch, (3, image_size, image_size), seed, act)
+
+
+def _changed(blocks: tuple[Bneck, ...], width: float, minimalistic: bool) -> tuple[Bneck, ...]:
+    """The blocks at another width, or of plain operators only."""
+    if width != 1:
+        blocks = tuple(
+            replace(each, inside=divisible(each.inside * width), out=divisible(each.out * width))
+            for each in blocks
+        )
+    if minimalistic:
+        blocks = tuple(replace(each, kernel=3, excited=False, act=RELU) for each in blocks)
+    return blocks
 
 
 def _network(
-    name: str,
+    layers: Layers,
     blocks: tuple[Bneck, ...],
-    hidden: int,
-    batch: int | None,
+    ends: tuple[int, int],
+    width: float,
     classes: int,
-    image_size: int,
-    seed: int,
 ) -> ir.Model:
-    layers = Layers(name, batch, (3, image_size, image_size), seed, HARDSWISH)
-    x = layers.conv(layers.x, 16, 3, stride=2)
+    """``ends`` are the channels of the stem and of the head at full width."""
+    stem, hidden = divisible(ends[0] * width), divisible(ends[1] * max(width, 1.0))
+    x = layers.conv(layers.x, stem, 3, stride=2)
     for block in blocks:
         x = _bneck(layers, x, block)
     x = layers.squeeze(layers.conv(x, 6 * x.channels))
     flat = layers.net.op("Flatten", "flatten", [x.value], {"axis": 1})
-    flat = layers.dense(flat, (x.channels, hidden), HARDSWISH)
+    flat = layers.dense(flat, (x.channels, hidden), layers.act)
     flat = dropout(layers.net, flat, "dropout", 0.2)
     return layers.net.finish(linear(layers.net, flat, "fc", (hidden, classes)), classes)
 

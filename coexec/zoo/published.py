@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from coexec.zoo import (
     blaze,
+    conv_transformer,
     convnext,
+    depth,
     detr,
     efficientnet,
     faces,
     googlenet,
     hrnet,
     image_transformer,
+    inception_v4,
     inpainting,
+    keypoints,
+    mobile_transformer,
     mobilenet_v3,
     regnet,
     residual,
     segmentation,
     shufflenet,
+    single_shot,
+    speech,
+    squeezenet_v1,
     street_scenes,
     super_resolution,
     swin,
@@ -25,6 +33,8 @@ from coexec.zoo import (
     vgg_features,
     video_resnet,
     yolo,
+    yolo_segments,
+    yolo_variants,
 )
 from coexec.zoo.entry import ZooEntry
 
@@ -147,4 +157,72 @@ PUBLISHED: dict[str, ZooEntry] = {
     "face_detection": ZooEntry("faces in grey images", (1, 480, 640), faces.face_detection),
     "face_attributes": ZooEntry("five attributes of a face", (3, 128, 128), faces.face_attributes),
     "gear_guard": ZooEntry("protective clothing", (3, 320, 192), faces.gear_guard),
+    "squeezenet_v1_0": ZooEntry("SqueezeNet 1.0", (3, 224, 224), squeezenet_v1.squeezenet_v1_0),
+    "inception_v4": ZooEntry("Inception-v4", (3, 299, 299), inception_v4.inception_v4),
+    "inception_resnet_v2": ZooEntry(
+        "Inception-ResNet-v2", (3, 299, 299), inception_v4.inception_resnet_v2
+    ),
+    "shufflenet": ZooEntry("ShuffleNet, three groups", (3, 224, 224), shufflenet.shufflenet),
+    "efficientnet_v2_b0": ZooEntry(
+        "EfficientNetV2-B0", (3, 224, 224), efficientnet.efficientnet_v2_b0
+    ),
+    "proxyless_mobile": ZooEntry(
+        "ProxylessNAS for phones", (3, 224, 224), efficientnet.proxyless_mobile
+    ),
+    "vit_b32": ZooEntry("ViT-Base on patches of 32", (3, 384, 384), image_transformer.vit_b32),
+    "mobilevit_s": ZooEntry("MobileViT, small", (3, 256, 256), mobile_transformer.mobilevit_s),
+    "efficientformer_l1": ZooEntry(
+        "EfficientFormer-L1", (3, 224, 224), mobile_transformer.efficientformer_l1
+    ),
+    "levit_128s": ZooEntry("LeViT-128S", (3, 224, 224), conv_transformer.levit_128s),
+    "cvt_13": ZooEntry("CvT-13", (3, 224, 224), conv_transformer.cvt_13),
+    "segformer_b0": ZooEntry("SegFormer-B0", (3, 512, 512), mobile_transformer.segformer_b0),
+    "deeplab_mobilenet": ZooEntry(
+        "DeepLab v3+ on MobileNetV2", (3, 513, 513), segmentation.deeplab_mobilenet
+    ),
+    "midas_small": ZooEntry("MiDaS v2.1, small", (3, 256, 256), depth.midas_small),
+    "openpose": ZooEntry("OpenPose, 18 joints", (3, 224, 224), keypoints.openpose),
+    "posenet_mobilenet": ZooEntry(
+        "PoseNet on MobileNet", (3, 513, 257), keypoints.posenet_mobilenet
+    ),
+    "pose_detector": ZooEntry("BlazePose's detector", (3, 128, 128), blaze.pose_detector),
+    "blazeface_features": ZooEntry(
+        "BlazeFace for the front camera, no heads", (3, 128, 128), blaze.blazeface_features
+    ),
+    "mobilenet_ssd": ZooEntry("SSD on MobileNet", (3, 300, 300), single_shot.mobilenet_ssd),
+    "squeezenet_ssd": ZooEntry("SSD on SqueezeNet", (3, 300, 300), single_shot.squeezenet_ssd),
+    "mobilenet_yolo": ZooEntry("YOLOv2 on MobileNet", (3, 416, 416), single_shot.mobilenet_yolo),
+    "mobilenetv2_yolov3": ZooEntry(
+        "YOLOv3 on MobileNetV2", (3, 352, 352), single_shot.mobilenetv2_yolov3
+    ),
+    "yolov4_tiny": ZooEntry("YOLOv4, tiny", (3, 416, 416), yolo_variants.yolov4_tiny),
+    "yolox_s": ZooEntry("YOLOX, small", (3, 640, 640), yolo_variants.yolox_s),
+    "yolov10n": ZooEntry("YOLOv10, nano", (3, 640, 640), yolo_variants.yolov10n),
+    "yolov8n_seg": ZooEntry("YOLOv8, nano, with masks", (3, 640, 640), yolo_segments.yolov8n_seg),
+    "yolo11n_seg": ZooEntry("YOLO11, nano, with masks", (3, 640, 640), yolo_segments.yolo11n_seg),
+    "fastsam_s": ZooEntry("FastSAM, small", (3, 640, 640), yolo_segments.fastsam_s),
+    "fastsam_x": ZooEntry("FastSAM, large", (3, 640, 640), yolo_segments.fastsam_x),
+    "electra": ZooEntry("ELECTRA-Base, replaced words", (384,), text_transformer.electra),
+    "whisper_tiny_encoder": ZooEntry(
+        "encoder of Whisper, tiny", (80, 3000), speech.whisper_tiny_encoder
+    ),
+    "whisper_base_encoder": ZooEntry(
+        "encoder of Whisper, base", (80, 3000), speech.whisper_base_encoder
+    ),
+    "whisper_small_encoder": ZooEntry(
+        "encoder of Whisper, small", (80, 3000), speech.whisper_small_encoder
+    ),
+    "whisper_tiny_decoder": ZooEntry(
+        "a step of the decoder of Whisper, tiny", (13601, 384), speech.whisper_tiny_decoder
+    ),
+    "whisper_base_decoder": ZooEntry(
+        "a step of the decoder of Whisper, base", (20401, 512), speech.whisper_base_decoder
+    ),
+    "whisper_small_decoder": ZooEntry(
+        "a step of the decoder of Whisper, small", (40801, 768), speech.whisper_small_decoder
+    ),
+    "yamnet": ZooEntry("YAMNet, kinds of sounds", (1, 96, 64), speech.yamnet),
+    "detr_resnet101_dc5": ZooEntry(
+        "DETR on a dilated ResNet-101", (3, 480, 480), detr.detr_resnet101_dc5
+    ),
 }

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from coexec.zoo.layers import NONE, RELU, Layers, Map
+from coexec.zoo.layers import NONE, RELU, RELU6, Layers, Map
+from coexec.zoo.mobilenet import STAGES
 from coexec.zoo.residual import RESNET50, RESNET101, stages, stem
 
 RATES = (12, 24, 36)
@@ -85,6 +86,37 @@ def deeplab_xception(
     for _ in range(2):
         x = _separable(layers, x, 256, act=RELU)
     return _upsampled(layers, x, classes)
+
+
+def deeplab_mobilenet(
+    batch: int | None = None, classes: int = 21, *, image_size: int = 513, seed: int = 0
+) -> ir.Model:
+    """DeepLab v3+ on MobileNetV2, a sixteenth wide: (N, 3, size, size) -> (N, classes, ...)."""
+    layers = Layers("deeplab_mobilenet", batch, (3, image_size, image_size), seed, RELU6)
+    x = low = layers.conv(layers.x, 32, 3, stride=2)
+    dilation = 1
+    for expansion, out, blocks, first in STAGES:
+        # The last size is kept, and dilated instead.
+        kept = out == 160
+        for block in range(blocks):
+            stride = first if block == 0 and not kept else 1
+            x = _inverted(layers, x, (expansion, out), stride, dilation)
+        dilation = 2 if kept else dilation
+        low = x if out == 24 else low
+    layers.act = RELU
+    branches = [layers.conv(x, 256)]
+    branches += [layers.conv(x, 256, 3, dilation=rate) for rate in (6, 12, 18)]
+    x = layers.conv(layers.concat(*branches, _pooled(layers, x, 256)), 256)
+    x = layers.concat(layers.resize_to(x, low), layers.conv(low, 48))
+    return _upsampled(layers, layers.conv(layers.conv(x, 256, 3), 256, 3), classes)
+
+
+def _inverted(layers: Layers, x: Map, sizes: tuple[int, int], stride: int, dilation: int) -> Map:
+    expansion, out = sizes
+    h = x if expansion == 1 else layers.conv(x, expansion * x.channels)
+    h = layers.conv(h, h.channels, 3, stride=stride, dilation=dilation, groups=h.channels)
+    h = layers.conv(h, out, act=NONE)
+    return layers.add(h, x) if stride == 1 and out == x.channels else h
 
 
 def _xception(layers: Layers, x: Map, widths: tuple[int, int, int], stride: int) -> Map:

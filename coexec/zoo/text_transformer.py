@@ -1,6 +1,7 @@
-"""Transformers on text: BERT, DistilBERT, ALBERT, and Marian's encoder and decoder.
+"""Transformers on text: BERT, DistilBERT, ALBERT, ELECTRA, and Marian's encoder and decoder.
 
 Sources: Devlin et al., "BERT", 2019; Sanh et al., "DistilBERT", 2019; Lan et al., "ALBERT", 2020;
+Clark et al., "ELECTRA", 2020, the discriminator of the base size;
 Junczys-Dowmunt et al., "Marian: Fast neural machine translation in C++", 2018, in the sizes of
 Tiedemann, Thottingal, "OPUS-MT", 2020. The head predicts the token at one place, as filling in a
 mask does; its product is with all of them, as in the authors' code.
@@ -56,6 +57,19 @@ def albert(
     return _head(net, x, table, (768, 128), classes)
 
 
+def electra(
+    batch: int | None = None, classes: int = 1, *, tokens: int = 384, seed: int = 0
+) -> ir.Model:
+    """BERT-Base that tells replaced words: token ids (N, tokens) -> (N, tokens, classes)."""
+    net = Net("electra", (batch, tokens), seed=seed, dtype=ir.DataType.INT64)
+    x, _ = _embedded(net, VOCABULARY, tokens, 768, types=True)
+    form = Form(Width(tokens, 768, 12), 3072, before=False)
+    for block in range(12):
+        x = encode(net, x, f"blocks.{block}", form)
+    x = net.op("Gelu", "head.gelu", [project(net, x, "head", (768, 768))])
+    return net.finish(project(net, x, "replaced", (768, classes)), tokens, classes)
+
+
 def opus_mt_encoder(
     batch: int | None = None, classes: int = MARIAN_VOCABULARY, *, tokens: int = 256, seed: int = 0
 ) -> ir.Model:
@@ -77,34 +91,36 @@ def opus_mt_decoder(
     The input (N, 1 + 4 x 6 x tokens, 512) holds the token's features in its first row, then keys
     and values of the tokens before it and of the encoder, block by block.
     """
-    return _decoder("opus_mt_decoder", batch, classes, Width(1, 512, 8), 2048, tokens, tokens, seed)
+    form = Form(Width(1, 512, 8), 2048, act="Swish", before=False)
+    return cached_decoder("opus_mt_decoder", batch, classes, form, (tokens, tokens), seed=seed)
 
 
 def trocr_decoder(
     batch: int | None = None, classes: int = 64_044, *, tokens: int = 20, seed: int = 0
 ) -> ir.Model:
     """TrOCR's small decoder (Li et al., 2023), as :func:`opus_mt_decoder`, beside 578 patches."""
-    return _decoder("trocr_decoder", batch, classes, Width(1, 256, 8), 1024, tokens, 578, seed)
+    form = Form(Width(1, 256, 8), 1024, act="Relu", before=False)
+    return cached_decoder("trocr_decoder", batch, classes, form, (tokens, 578), seed=seed)
 
 
-def _decoder(
+def cached_decoder(
     name: str,
     batch: int | None,
     classes: int,
-    width: Width,
-    hidden: int,
-    cached: int,
-    memory: int,
+    form: Form,
+    states: tuple[int, int],
+    *,
     seed: int,
+    depth: int = MARIAN_DEPTH,
 ) -> ir.Model:
-    each = 2 * (cached + memory)
-    net = Net(name, (batch, 1 + MARIAN_DEPTH * each, width.features), seed=seed)
-    sizes = [1, *((cached, cached, memory, memory) * MARIAN_DEPTH)]
+    """A decoder's step beside ``states``: cached tokens, and those of the encoder."""
+    (cached, memory), width = states, form.width
+    net = Net(name, (batch, 1 + depth * 2 * (cached + memory), width.features), seed=seed)
+    sizes = [1, *((cached, cached, memory, memory) * depth)]
     lengths = net.constant("inputs.sizes", sizes, "int64")
-    x, *states = net.ops("Split", "inputs", [net.x, lengths], {"axis": 1}, outputs=len(sizes))
-    form = Form(width, hidden, act="Swish" if hidden > 1024 else "Relu", before=False)
-    for block in range(MARIAN_DEPTH):
-        x = _cached_block(net, x, f"blocks.{block}", form, states[4 * block :], cached, memory)
+    x, *parts = net.ops("Split", "inputs", [net.x, lengths], {"axis": 1}, outputs=len(sizes))
+    for block in range(depth):
+        x = _cached_block(net, x, f"blocks.{block}", form, parts[4 * block :], cached, memory)
     logits = project(net, x, "vocabulary", (width.features, classes))
     return net.finish(logits, 1, classes)
 

@@ -7,6 +7,8 @@ each place and size.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from coexec.zoo.layers import LEAKY, NONE, SILU, Layers, Map
@@ -24,6 +26,20 @@ from coexec.zoo.yolo_blocks import (
 
 ANCHORS = 3
 """Boxes of each place, where a detector has anchors."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """YOLOv8's widths of the stem and of each stage, blocks of each stage and of the neck's."""
+
+    widths: tuple[int, int, int, int, int]
+    depths: tuple[int, int, int, int] = (1, 2, 2, 1)
+    neck: int = 1
+
+
+V8_NANO = Sizes((16, 32, 64, 128, 256))
+V8_SMALL = Sizes((32, 64, 128, 256, 512))
+V8_EXTRA = Sizes((80, 160, 320, 640, 640), (3, 6, 6, 3), 3)
 
 
 def yolov3_tiny(
@@ -103,19 +119,8 @@ def yolov8n(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, boxes, classes + 4)."""
     layers = Layers("yolov8n", batch, (3, image_size, image_size), seed, SILU)
-    x = layers.conv(layers.x, 16, 3, stride=2)
-    found = []
-    for depth, out in ((1, 32), (2, 64), (2, 128), (1, 256)):
-        x = c2f(layers, layers.conv(x, out, 3, stride=2), out, depth)
-        found.append(x)
-    deep = sppf(layers, x, 256)
-    middle = c2f(layers, layers.concat(layers.resize(deep, 2), found[2]), 128, 1, added=False)
-    fine = c2f(layers, layers.concat(layers.resize(middle, 2), found[1]), 64, 1, added=False)
-    down = layers.concat(layers.conv(fine, 64, 3, stride=2), middle)
-    middle = c2f(layers, down, 128, 1, added=False)
-    down = layers.concat(layers.conv(middle, 128, 3, stride=2), deep)
-    deep = c2f(layers, down, 256, 1, added=False)
-    return _anchor_free(layers, [fine, middle, deep], classes, light=False)
+    heads = heads_free(layers, v8_maps(layers, V8_NANO), classes, light=False)
+    return layers.anchors(heads, classes + 4)
 
 
 def yolo11n(
@@ -123,6 +128,32 @@ def yolo11n(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, boxes, classes + 4)."""
     layers = Layers("yolo11n", batch, (3, image_size, image_size), seed, SILU)
+    heads = heads_free(layers, v11_maps(layers), classes, light=True)
+    return layers.anchors(heads, classes + 4)
+
+
+def v8_maps(layers: Layers, sizes: Sizes) -> list[Map]:
+    """YOLOv8's three maps, fine ones first."""
+    first, *widths = sizes.widths
+    x = layers.conv(layers.x, first, 3, stride=2)
+    found = []
+    for depth, out in zip(sizes.depths, widths, strict=True):
+        x = c2f(layers, layers.conv(x, out, 3, stride=2), out, depth)
+        found.append(x)
+    _, fine_width, width, deep_width = widths
+    neck = sizes.neck
+    deep = sppf(layers, x, deep_width)
+    middle = c2f(layers, layers.concat(layers.resize(deep, 2), found[2]), width, neck, added=False)
+    up = layers.concat(layers.resize(middle, 2), found[1])
+    fine = c2f(layers, up, fine_width, neck, added=False)
+    down = layers.concat(layers.conv(fine, fine_width, 3, stride=2), middle)
+    middle = c2f(layers, down, width, neck, added=False)
+    down = layers.concat(layers.conv(middle, width, 3, stride=2), deep)
+    return [fine, middle, c2f(layers, down, deep_width, neck, added=False)]
+
+
+def v11_maps(layers: Layers) -> list[Map]:
+    """YOLO11 nano's three maps, fine ones first."""
     x = layers.conv(layers.conv(layers.x, 16, 3, stride=2), 32, 3, stride=2)
     x = c3k2(layers, x, 64, 0.25)
     found = []
@@ -135,8 +166,7 @@ def yolo11n(
     down = layers.concat(layers.conv(fine, 64, 3, stride=2), middle)
     middle = c3k2(layers, down, 128, 0.5)
     down = layers.concat(layers.conv(middle, 128, 3, stride=2), deep)
-    deep = c3k2(layers, down, 256, 0.5, nested=True)
-    return _anchor_free(layers, [fine, middle, deep], classes, light=True)
+    return [fine, middle, c3k2(layers, down, 256, 0.5, nested=True)]
 
 
 def _anchored(layers: Layers, maps: list[Map], classes: int) -> ir.Model:
@@ -145,9 +175,8 @@ def _anchored(layers: Layers, maps: list[Map], classes: int) -> ir.Model:
     return layers.anchors(heads, each)
 
 
-def _anchor_free(layers: Layers, maps: list[Map], classes: int, *, light: bool) -> ir.Model:
-    """Boxes are means over bins of distances, each side's by a softmax."""
+def heads_free(layers: Layers, maps: list[Map], classes: int, *, light: bool) -> list[Map]:
+    """Boxes and scores without anchors: boxes are means over bins of distances of each side."""
     boxed = max(BINS, maps[0].channels // 4, 4 * BINS)
     scored = max(maps[0].channels, min(classes, 100))
-    heads = [decoupled(layers, x, (boxed, scored), classes, light=light) for x in maps]
-    return layers.anchors(heads, classes + 4)
+    return [decoupled(layers, x, (boxed, scored), classes, light=light) for x in maps]

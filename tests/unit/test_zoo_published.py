@@ -11,7 +11,7 @@ import pytest
 
 from coexec.core.types import Array
 from coexec.cost.calibration.zoo_networks import zoo_layers
-from coexec.cost.soc.workload import INPUT, OUTPUT
+from coexec.cost.soc.workload import CONV, DENSE, DEPTHWISE, GROUPED, INPUT, OUTPUT
 from coexec.zoo import build
 from coexec.zoo.published import PUBLISHED
 
@@ -45,6 +45,8 @@ TORCHVISION = {
     "inception_v3": 27_161_264 - 3_326_696,
     "fcn_resnet50": 35_322_218 - 2_365_205,
     "deeplabv3_resnet50": 42_004_074 - 2_365_205,
+    "squeezenet_v1_0": 1_248_424,
+    "vit_b32": 88_224_232,
 }
 """torchvision's models with the classes of its weights."""
 AUTHORS = {
@@ -61,6 +63,23 @@ AUTHORS = {
     "bert": 109_514_298,  # Hugging Face, as distilbert and albert; fewer positions here
     "distilbert": 66_985_530,
     "albert": 11_221_680,
+    "electra": 108_891_648 + 590_592 + 769,  # with its head
+    "inception_v4": 42_679_816,  # timm, with inception_resnet_v2, mobilevit_s, efficientformer_l1
+    "inception_resnet_v2": 55_843_464,
+    "mobilevit_s": 5_578_632,
+    "efficientformer_l1": 12_289_928,
+    "levit_128s": 7_780_000,  # Graham et al., 2021
+    "cvt_13": 19_980_000,  # Wu et al., 2021
+    "segformer_b0": 3_752_694,  # Hugging Face
+    "efficientnet_v2_b0": 7_139_704,  # Keras
+    "proxyless_mobile": 4_080_512,  # Cai et al., 2019
+    "shufflenet": 1_870_000,  # Zhang et al., 2018
+    "yolov8n_seg": 3_409_968,  # Ultralytics, with yolo11n_seg
+    "yolo11n_seg": 2_876_848,
+    "yolox_s": 8_970_000,  # Ge et al., 2021
+    "yolov10n": 2_300_000,  # Wang et al., 2024
+    "yolov4_tiny": 6_060_000,  # Wang et al., 2021
+    "mobilenet_ssd": 5_770_000,  # chuanqi305's file
 }
 AI_HUB = {
     "aot_gan": 15_200_000,
@@ -87,6 +106,17 @@ AI_HUB = {
     "trocr_encoder": 23_000_000,
     "video_mae": 87_700_000,
     "xlsr": 28_000,
+    "deeplab_mobilenet": 5_800_000,
+    "fastsam_s": 11_800_000,
+    "fastsam_x": 72_200_000,
+    "midas_small": 16_600_000,
+    "openpose": 52_300_000,
+    "pose_detector": 815_000,
+    "posenet_mobilenet": 3_310_000,
+    "whisper_tiny_encoder": 9_390_000,
+    "whisper_tiny_decoder": 28_200_000,
+    "whisper_base_encoder": 23_700_000,
+    "yamnet": 3_730_000,
 }
 """The cards of Qualcomm AI Hub Models."""
 LAYERS = {
@@ -126,6 +156,28 @@ TINY: dict[str, dict[str, Any]] = {
     "yolo11n": {"image_size": 64},
     "albert": {"tokens": 8, "classes": 100},
     "resnet_mixed": {"image_size": 32, "frames": 4},
+    "shufflenet": {"image_size": 64},
+    "mobilevit_s": {"image_size": 64},
+    "efficientformer_l1": {"image_size": 64},
+    "levit_128s": {"image_size": 64},
+    "cvt_13": {"image_size": 64},
+    "segformer_b0": {"image_size": 64},
+    "deeplab_mobilenet": {"image_size": 65},
+    "midas_small": {"image_size": 64},
+    "posenet_mobilenet": {"height": 65, "width": 33},
+    "pose_detector": {"image_size": 64},
+    "blazeface_features": {"image_size": 64},
+    "yolov10n": {"image_size": 64},
+    "yolo11n_seg": {"image_size": 64},
+    "yolov4_tiny": {"image_size": 64},
+    "mobilenet_ssd": {"image_size": 96},
+    "squeezenet_ssd": {"image_size": 128},
+    "mobilenet_yolo": {"image_size": 64},
+    "mobilenetv2_yolov3": {"image_size": 64},
+    "squeezenet_v1_0": {"image_size": 64},
+    "whisper_tiny_encoder": {"frames": 20},
+    "electra": {"tokens": 8},
+    "yamnet": {},
 }
 
 
@@ -142,6 +194,33 @@ def parameters(name: str) -> int:
 @pytest.mark.parametrize(("name", "count"), {**TORCHVISION, **AUTHORS, **AI_HUB}.items())
 def test_parameter_count_is_the_published_one(name: str, count: int) -> None:
     assert parameters(name) == pytest.approx(count, rel=0.01)
+
+
+MACS = {
+    "shufflenet": 137e6,  # Zhang et al., 2018
+    "proxyless_mobile": 320e6,  # Cai et al., 2019
+    "efficientnet_v2_b0": 720e6,  # Tan, Le, 2021
+    "inception_v4": 12.28e9,  # timm, with inception_resnet_v2 and efficientformer_l1
+    "inception_resnet_v2": 13.18e9,
+    "efficientformer_l1": 1.3e9,
+    "levit_128s": 305e6,  # Graham et al., 2021
+    "cvt_13": 4.5e9,  # Wu et al., 2021
+    "mobilevit_s": 2.0e9,  # Mehta, Rastegari, 2022
+    "yolox_s": 13.4e9,  # Ge et al., 2021
+    "yolov10n": 3.35e9,  # Wang et al., 2024
+    "yolov8n_seg": 6.3e9,  # Ultralytics, with yolo11n_seg
+    "yolo11n_seg": 5.2e9,
+    "yolov4_tiny": 3.45e9,  # Wang et al., 2021
+    "squeezenet_v1_0": 819e6,  # torchvision
+}
+"""Multiply-adds of products for one image, where they are published."""
+
+
+@pytest.mark.parametrize(("name", "macs"), MACS.items())
+def test_arithmetic_is_the_published_one(name: str, macs: float) -> None:
+    products = {CONV, GROUPED, DEPTHWISE, DENSE}
+    found = sum(layer.flop for layer in zoo_layers(name) if layer.family in products) / 2
+    assert found == pytest.approx(macs, rel=0.06)
 
 
 @pytest.mark.parametrize("name", LAYERS)
