@@ -140,9 +140,10 @@ def _nodes_between(graph: ir.Graph, sources: Iterable[ir.Value], target: ir.Valu
     dependent: list[ir.Node] = []
     for node in graph:
         if any(value in forward for value in node.inputs):
-            floats = {value for value in node.outputs if is_float(type_of(value).dtype)}
+            present = [value for value in node.outputs if value.name != ""]
+            floats = {value for value in present if is_float(type_of(value).dtype)}
             if node.op_type in QUANTISING or any(value in quantised for value in node.inputs):
-                quantised.update(value for value in node.outputs if value not in floats)
+                quantised.update(value for value in present if value not in floats)
             forward.update(floats, quantised.intersection(node.outputs))
             dependent.append(node)
     backward = {target}

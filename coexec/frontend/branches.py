@@ -42,7 +42,7 @@ def inline_branch(node: ir.Node) -> bool:
 
 def _splice(node: ir.Node, branch: ir.Graph) -> None:
     graph, results = graph_of(node), list(branch.outputs)
-    _move_initializers(branch, graph)
+    move_initializers(branch, graph)
     branch.outputs.clear()
     nodes = list(branch)
     branch.remove(nodes)
@@ -53,7 +53,8 @@ def _splice(node: ir.Node, branch: ir.Graph) -> None:
     graph.remove(node, safe=True)
 
 
-def _move_initializers(branch: ir.Graph, graph: ir.Graph) -> None:
+def move_initializers(branch: ir.Graph, graph: ir.Graph) -> None:
+    """Make the initializers of a subgraph those of the graph around it, under free names."""
     for name, value in list(branch.initializers.items()):
         branch.initializers.pop(name)
         number = 1

@@ -14,6 +14,7 @@ from coexec.frontend.bind import Shape, bind_inputs
 from coexec.frontend.branches import inline_branch, is_if
 from coexec.frontend.clean import clean
 from coexec.frontend.fold import Folder
+from coexec.frontend.loops import conditional, is_loop, unroll_loop, unroll_scan
 from coexec.frontend.rewrite import replace_value
 from coexec.frontend.schema import check_node, check_types, label
 from coexec.frontend.tensors import MAX_TENSOR_BYTES
@@ -81,6 +82,9 @@ class _Walker:
         if is_if(node):
             self._branch(node)
             return
+        if is_loop(node):
+            self._loop(node)
+            return
         if identifier(node) not in OPERATORS:
             check_supported(self.graph, branches=True)
         check_node(node)  # again: a function's attributes are known only where it is called
@@ -100,6 +104,18 @@ class _Walker:
                 check_supported(self.graph, branches=True)  # which names it and all others
         self._value(node, 0)
         inline_branch(node)
+
+    def _loop(self, node: ir.Node) -> None:
+        """The steps of a loop in its place; trip counts given as graph inputs are known values."""
+        check_node(node)
+        if node.op_type == "Scan":
+            unroll_scan(node)
+            return
+        if node.inputs[0] is None or conditional(node):
+            check_supported(self.graph, branches=True)  # which names it and all others
+        trips = int(self._value(node, 0).reshape(()))
+        condition = node.inputs[1] is None or bool(self._value(node, 1).reshape(()))
+        unroll_loop(node, max(trips, 0), condition)
 
     def finish(self) -> None:
         """Types of the copies that cleaning put in front of graph outputs."""

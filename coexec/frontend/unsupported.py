@@ -10,6 +10,7 @@ from onnx import defs
 from coexec.base.errors import UnsupportedOperators
 from coexec.frontend.branches import is_if
 from coexec.frontend.functions import takes_graph
+from coexec.frontend.loops import is_loop
 from coexec.frontend.schema import has_body, schema_of
 from coexec.ops.opdef import COEXEC
 from coexec.ops.table import OPERATORS
@@ -17,18 +18,21 @@ from coexec.ops.table import OPERATORS
 NODES_SHOWN = 5
 
 ONNX_RUNTIME = "com.microsoft"
-CONTROL_FLOW = {"If": "its condition is computed from data", "Loop": "loops", "Scan": "loops"}
+ITS_END = "its body decides when it ends: give it a trip count and a constant condition"
+CONTROL_FLOW = {"If": "its condition is computed from data", "Loop": ITS_END, "Scan": "a loop"}
 
 
 def check_supported(graph: ir.Graph, *, branches: bool = False) -> None:
     """``UnsupportedOperators`` with one table of all of them unless every node has an OpDef.
 
-    An ``If`` passes while its condition may still turn out constant once shapes are bound;
-    ``branches`` says that they are, and then it is listed too.
+    An ``If`` passes while its condition may still turn out constant once shapes are bound, and so
+    does a loop while its steps may be counted then; ``branches`` says that they are, and then it is
+    listed too.
     """
     found: dict[str, list[ir.Node]] = {}
     for node in graph:
-        if identifier(node) not in OPERATORS and (branches or not is_if(node)):
+        open_yet = not branches and (is_if(node) or is_loop(node))
+        if identifier(node) not in OPERATORS and not open_yet:
             found.setdefault(identifier(node), []).append(node)
     if found:
         raise UnsupportedOperators(table(found.values()))

@@ -43,7 +43,9 @@ def _call_function(model: ir.Model, node: ir.Node, function: ir.Function, number
         inner.metadata_props.setdefault(PHASE, node.metadata_props.get(PHASE, ""))
         source = node.metadata_props.get(SOURCE) or str(node.name)
         inner.metadata_props.setdefault(SOURCE, source)
-    for domain, version in function.opset_imports.items():
-        model.graph.opset_imports.setdefault(domain, version)
+    for domain, version in list(function.opset_imports.items()):
+        # Bodies of our own operators do not know the model's opset.
+        function.opset_imports[domain] = model.graph.opset_imports.setdefault(domain, version)
+    node.resize_inputs(len(function.inputs))  # calls end with their last present operand
     node.domain, node.op_type, node.overload = function.domain, function.name, function.overload
     node.attributes.clear()

@@ -27,6 +27,7 @@ from coexec.ops.table import OPERATORS
 from coexec.passes.compress_activations import Activations, compress_activations
 from coexec.passes.divide_backward import divide_backward
 from coexec.passes.expand import expand
+from coexec.passes.keep_gates import keep_gates
 from coexec.passes.kept import kept_bytes
 from coexec.passes.mixed_precision import mixed_precision
 from coexec.passes.training_mode import training_mode
@@ -94,6 +95,18 @@ class Recipe:
         return ""
 
 
+def in_training_form(model: ir.Model, seed: int) -> ir.Model:
+    """``model`` (specialised; it may be changed) as training runs it: all that can be has a rule.
+
+    Operators without a gradient rule are replaced by their bodies.
+    """
+    training_mode(model, seed)
+    while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
+        model = specialise(model, {}, {})
+    keep_gates(model.graph)
+    return model
+
+
 class StepBuilder:
     """Builds the graphs of a training of ``model``; nothing is placed or compiled."""
 
@@ -113,9 +126,7 @@ class StepBuilder:
         if kind == "inference":
             return build_inference(model, self._state_names(arrays))
         recipe = self.recipe
-        training_mode(model, recipe.seed)
-        while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
-            model = specialise(model, {}, {})
+        model = in_training_form(model, recipe.seed)
         scaled = recipe.precision == "mixed"
         if scaled:
             mixed_precision(model)

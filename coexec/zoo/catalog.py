@@ -18,6 +18,7 @@ from coexec.zoo import (
     lenet,
     mlp,
     mobilenet,
+    recurrent,
     resnet,
     sensor,
     squeezenet,
@@ -36,6 +37,8 @@ CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
         "sensor_cnn": ZooEntry(
             "1-D dilated CNN for accelerometer data", (6, 100), sensor.sensor_cnn
         ),
+        "lstm_har": ZooEntry("LSTM on windows of phone sensors", (128, 9), recurrent.lstm_har),
+        "gru_kws": ZooEntry("GRU keyword spotter", (25, 10), recurrent.gru_kws),
         "cnn3d": ZooEntry("small 3-D CNN for clips", (3, 16, 32, 32), cnn3d.cnn3d),
         "resnet18": ZooEntry("ResNet-18, stem for small images", (3, 32, 32), resnet.resnet18),
         "resnet18_224": ZooEntry("ResNet-18, ImageNet", (3, 224, 224), resnet.resnet18_224),

@@ -23,7 +23,7 @@ from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of
 from coexec.ops.table import OPERATORS
-from coexec.passes.training_mode import training_mode
+from coexec.steps.builder import in_training_form
 from tests.runtimes import THOROUGH
 
 
@@ -50,6 +50,8 @@ CASES = (
     Case("lenet5", (4, 1, 28, 28), {}, SoftmaxCrossEntropy(label_smoothing=0.1)),
     Case("mobilenetv2", (4, 3, 48, 48), {"image_size": 48, "width": 0.25}, statistics=True),
     Case("sensor_cnn", (4, 6, 40), {"length": 40, "width": 8}, statistics=True),
+    Case("lstm_har", (4, 6, 3), {"length": 6, "channels": 3, "hidden": 5}),
+    Case("gru_kws", (4, 5, 4), {"length": 5, "channels": 4, "hidden": 6}),
     Case(
         "cnn3d",
         (4, 2, 5, 9, 9),
@@ -221,8 +223,7 @@ def test_micro_batches_add_up_on_opencl(case: Case, runtime: str) -> None:
 def training_graph(case: Case) -> StepGraph:
     """Forward, loss and gradients as one graph with the parameters as inputs."""
     model = specialise(build(case), {"x": case.shape}, {})
-    training_mode(model, seed=0)
-    return build_accumulation(model, case.loss)
+    return build_accumulation(in_training_form(model, seed=0), case.loss)
 
 
 def feeds_of(graph: StepGraph, case: Case) -> dict[str, Array]:

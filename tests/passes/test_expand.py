@@ -72,6 +72,14 @@ def test_every_body_computes_what_its_operator_does(
             assert_close(result, np.asarray(wanted), 4 * tolerance.relative, 4 * tolerance.absolute)
 
 
+def test_bodies_of_our_own_operators_fit_a_newer_opset(rng: np.random.Generator) -> None:
+    op = OPERATORS["coexec::GeluGrad"]
+    model, _ = one_node(op, op.examples[0], op.examples[0].draw(rng))
+    model.graph.opset_imports[""] = 23
+    assert expand(model, lambda call: True) == 1
+    assert model.graph.opset_imports[""] == 23
+
+
 def test_nodes_of_a_body_keep_phase_and_source(rng: np.random.Generator) -> None:
     op = OPERATORS["coexec::GeluGrad"]
     model, _ = one_node(op, op.examples[0], op.examples[0].draw(rng))

@@ -206,6 +206,8 @@ def test_prediction_drops_nothing() -> None:
 SAVED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("digits_cnn", (8, 1, 8, 8), {}),
     ("sensor_cnn", (4, 6, 100), {}),
+    ("lstm_har", (4, 20, 9), {"length": 20}),
+    ("gru_kws", (4, 25, 10), {}),
     ("squeezenet", (2, 3, 64, 64), {"image_size": 64}),
     ("vit_tiny", (4, 3, 32, 32), {"depth": 2}),
 ]

@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from coexec.core.types import OpCall
+from coexec.ops.recurrent_geometry import Recurrence, activations
 from coexec.ops.table import OPERATORS
+
+NEED_NUMBERS = frozenset({"affine", "scaledtanh", "thresholdedrelu"})
+"""Activations of recurrent layers that ONNX Runtime gives other defaults than ONNX."""
 
 Rule = Callable[[OpCall], str]
 
@@ -85,6 +89,14 @@ def _conv_integer(call: OpCall) -> str:
     return "ONNX Runtime has one zero point for all channels of a ConvInteger" if channels else ""
 
 
+def _recurrent(call: OpCall) -> str:
+    if call.input(0).dtype != np.float32:
+        return "ONNX Runtime computes recurrent layers in float32"
+    functions = {a.name for each in activations(call, Recurrence.of(call).directions) for a in each}
+    bare = functions & NEED_NUMBERS and not call.attribute("activation_alpha")
+    return "without alpha, ONNX Runtime's Affine and its like are zero" if bare else ""
+
+
 def _top_k(call: OpCall) -> str:
     loose = call.attribute("sorted", 1) == 0
     return "with sorted=0 ONNX Runtime has an order of its own" if loose else ""
@@ -102,8 +114,11 @@ RULES: Mapping[str, Rule] = {
     "ConvInteger": _conv_integer,
     "ConvTranspose": _conv_transpose,
     "MatMulInteger": _matmul_integer,
+    "GRU": _recurrent,
+    "LSTM": _recurrent,
     "Mod": _mod,
     "Pad": _pad,
+    "RNN": _recurrent,
     "ReduceProd": _reduce_prod,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,

@@ -80,8 +80,9 @@ class _Inliner:
         self.function = function
         self.origin = origin
         self.prefix = node.call.name or f"{node.call.op_type}_{origin}"
-        # A result's name is unique in the region, so that names made of it are.
-        self.scope = next(name for name in node.outputs if name)
+        # A result's name is unique in the region, so that names made of it are; bodies within
+        # bodies may make the same result, and differ by their operators.
+        self.scope = f"{next(name for name in node.outputs if name)}/{node.call.op_type}"
         self.version = function.opset_imports.get("", LEAST_OPSET)
         self.names: dict[ir.Value, str] = {}
         self.types: dict[ir.Value, TensorType] = {}

@@ -1,0 +1,114 @@
+"""Loops of a known number of steps are unrolled; all others are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import parser
+
+import coexec
+from coexec.base.errors import CoexecError, ModelError, UnsupportedOperators
+from coexec.core.types import Array
+
+HEAD = '<ir_version: 9, opset_import: ["" : 18]>'
+POWERS = """
+graph (float[2] x{inputs}) => (float[2] last, float[A, 2] all, float[B] sums) {{
+    {count}
+    go = Constant <value = bool {{1}}> ()
+    last, all, sums = Loop <body = step (int64 number, bool given, float[2] old)
+        => (bool kept, float[2] new, float[2] row, float sum) {{
+        two = Constant <value = float {{2.0}}> ()
+        shift = Cast <to = 1> (number)
+        half = Mul (old, two)
+        new = Add (half, shift)
+        row = Sub (new, x)
+        axes = Constant <value = int64[1] {{0}}> ()
+        sum = ReduceSum <keepdims = 0> (row, axes)
+        {kept}
+    }}> (trips, go, x)
+}}
+"""
+FIVE = "trips = Constant <value = int64 {5}> ()"
+COPIED = "kept = Identity (given)"
+SCAN = """
+graph (float[3] start, float[3, 4] a, float[5, 3] b) => (float[3] last, float[4, 3] y) {
+    last, y = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_input_directions = [1],
+        scan_output_directions = [1], body = step (float[3] old, float[3] row)
+        => (float[3] new, float[3] shown) {
+        sum = Add (old, row)
+        new = Tanh (sum)
+        shown = Mul (new, row)
+    }> (start, a)
+}
+"""
+
+
+def powers(count: str = FIVE, kept: str = COPIED, inputs: str = "") -> onnx.ModelProto:
+    """A loop that doubles, adds its number, and stacks rows and scalars."""
+    return parser.parse_model(HEAD + POWERS.format(count=count, kept=kept, inputs=inputs))
+
+
+def both(model: onnx.ModelProto, feeds: dict[str, Array]) -> tuple[list[Any], list[Any]]:
+    """What ONNX Runtime and the reference make of it."""
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    ours = coexec.compile(coexec.load(model), ["reference"]).run(feeds)
+    return list(session.run(None, feeds)), list(ours.values())
+
+
+def test_a_loop_of_constant_length_computes_what_onnxruntime_does() -> None:
+    theirs, ours = both(powers(), {"x": np.array([0.5, -1], np.float32)})
+    for expected, found in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_names_of_steps_are_unique() -> None:
+    graph = coexec.load(powers()).graph
+    names = [str(node.name) for node in graph]
+    assert len(set(names)) == len(names)
+    assert all(node.op_type != "Loop" for node in graph)
+
+
+def test_a_trip_count_of_the_caller_is_taken_from_each_run() -> None:
+    model = powers("", inputs=", int64 trips")
+    session = coexec.compile(coexec.load(model), ["reference"])
+    for trips in (1, 4):
+        feeds = {"x": np.array([1, 2], np.float32), "trips": np.array(trips)}
+        assert session.run(feeds)["all"].shape == (trips, 2)
+
+
+def test_a_condition_that_is_false_after_a_step_ends_the_loop() -> None:
+    model = powers(kept="kept = Constant <value = bool {0}> ()")
+    theirs, ours = both(model, {"x": np.array([3, 4], np.float32)})
+    assert np.asarray(theirs[1]).shape == (1, 2)
+    for expected, found in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_condition_computed_from_data_is_refused_by_name() -> None:
+    limit = "most = Constant <value = float {9.0}> () kept = Less (sum, most)"
+    with pytest.raises(UnsupportedOperators, match=r"Loop.*decides when it ends.*trip count"):
+        coexec.load(powers(kept=limit))
+
+
+def test_a_loop_without_steps_has_nothing_to_stack() -> None:
+    with pytest.raises(ModelError, match="no steps"):
+        coexec.load(powers("trips = Constant <value = int64 {0}> ()"))
+
+
+def test_a_loop_of_too_many_steps_is_refused() -> None:
+    with pytest.raises(CoexecError, match="steps would be"):
+        coexec.load(powers("trips = Constant <value = int64 {900000}> ()"))
+
+
+def test_a_scan_walks_axes_both_ways(rng: np.random.Generator) -> None:
+    model = parser.parse_model(HEAD + SCAN.replace(", float[5, 3] b", ""))
+    feeds = {"start": rng.random(3, np.float32), "a": rng.random((3, 4), np.float32)}
+    theirs, ours = both(model, feeds)
+    for expected, found in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
