@@ -11,7 +11,7 @@ from coexec.budget.finalists import MOST, fastest, finalists, title
 from coexec.budget.settings import Setting
 from coexec.budget.techniques import MicroBatches, Offer
 from coexec.budget.variants import Found, Variant
-from coexec.memory.problem import StepProblem
+from coexec.memory.problem import StepNode, StepProblem
 from coexec.steps.builder import Recipe
 
 PLAIN = Recipe(SoftmaxCrossEntropy(), SGD(0.01))
@@ -55,6 +55,15 @@ def test_runs_decide_which_form_is_the_fastest() -> None:
     assert best is again
     assert list(ran.items()) == [("rematerialisation (1 tensors)", 20.0), (title(parts), 25.0)]
     assert title(parts) == "micro-batches (2 parts)"
+
+
+def test_what_a_step_waits_for_pages_counts_beside_its_run() -> None:
+    again, paged = form(PLAIN, 10.0, "a"), form(replace(PLAIN, paging=0.5), 11.0)
+    wait = StepNode("wait", (), (), cost_us=6000.0, repeatable=False)
+    problem = StepProblem((StepNode("conv", (), (), cost_us=50.0), wait), (), ())
+    paged = replace(paged, variant=replace(paged.variant, problem=problem))
+    assert fastest([again, paged], lambda _settings: [20.0, 15.0])[0] is again
+    assert fastest([again, paged], lambda _settings: [22.0, 15.0])[0] is paged
 
 
 def test_without_a_run_of_the_fastest_predicted_predictions_decide() -> None:

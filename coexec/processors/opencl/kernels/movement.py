@@ -89,7 +89,8 @@ def split_moves(call: OpCall) -> list[Move]:
     starts = accumulate(split_sizes(call)[:-1], initial=0)
     return [
         Move(inp(0), out(i), p.dtype.itemsize, p.shape, src, row_major(p.shape), start * src[axis])
-        for i, (p, start) in enumerate(zip(call.outputs, starts, strict=True))
+        # Outputs that a repetition leaves out at the end are not there at all.
+        for i, (p, start) in enumerate(zip(call.outputs, starts, strict=False))
         if p is not None
     ]
 
