@@ -264,4 +264,5 @@ def draw(found: Sequence[Simulation], path: Path) -> None:
         )
         for each in found
     ]
-    write_result_bars(results, path)
+    record = found[0].record
+    write_result_bars(results, f"{Path(record['model']).name}, {record['mode']}", path)

@@ -26,8 +26,10 @@ class Result:
     joules: float
 
 
-def write_result_bars(results: Sequence[Result], path: Path) -> None:
+def write_result_bars(results: Sequence[Result], title: str, path: Path) -> None:
     """Draw results as horizontal bars, latency left and energy right, as SVG.
+
+    ``title`` says of what they are.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -45,9 +47,11 @@ def write_result_bars(results: Sequence[Result], path: Path) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
         left.barh(labels, [result.ms for result in results], color=LATENCY_COLOUR)
         right.barh(labels, [result.joules * 1e3 for result in results], color=ENERGY_COLOUR)
-        left.set_xlabel("ms")
-        right.set_xlabel("mJ, whole phone")
+        left.set_xlabel("latency, ms")
+        right.set_xlabel("energy of the whole phone, mJ")
+        left.margins(y=0.5 / len(labels))
         left.invert_yaxis()
+        figure.suptitle(title)
         write_atomically(
             path, lambda file: figure.savefig(file, format="svg", metadata={"Date": None})
         )

@@ -71,7 +71,8 @@ def _plot(plot: Mapping[str, Any]) -> str:
     high = max(high, low + 1)
     body = [_band(low, high), *_axes(low, high)]
     body += [_dot(point, low, high) for point in shown]
-    note = f"{len(points):,} rows" + (f", {len(shown):,} drawn" if len(shown) < len(points) else "")
+    drawn = f", {len(shown):,} drawn" if len(shown) < len(points) else ""
+    note = f"{len(points):,} rows{drawn}; the band is {BAND:.0%} around equality"
     return (
         f'<article class="card"><h2>{html.escape(plot["title"])}</h2><p class="note">{note}</p>'
         f'<svg class="plot" viewBox="0 0 {SIDE} {SIDE}" role="img" '
@@ -132,7 +133,7 @@ def _line(x1: float, y1: float, x2: float, y2: float) -> str:
 def _time(us: float) -> str:
     if us >= 1e6:
         return f"{us / 1e6:.3g} s"
-    return f"{us / 1e3:.3g} ms" if us >= 1e3 else f"{us:.3g} us"
+    return f"{us / 1e3:.3g} ms" if us >= 1e3 else f"{us:.3g} µs"
 
 
 def _keys(points: Sequence[Mapping[str, Any]]) -> str:

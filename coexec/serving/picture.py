@@ -63,7 +63,8 @@ def _draw_timeline(axes: Any, outcome: Outcome, colour_of: Mapping[str, Any]) ->
                 for span in outcome.spans
                 if number in span.option.processors and span.request.service.name == name
             ]
-            axes.broken_barh(bars, (number - 0.4, 0.8), color=colour, linewidth=0)
+            # A border keeps steps visible that are shorter than a pixel.
+            axes.broken_barh(bars, (number - 0.4, 0.8), color=colour, linewidth=0.6)
     axes.set_xlim(0, min(outcome.elapsed_ms, TIMELINE_MS))
     axes.set_ylim(len(outcome.processors) - 0.5, -0.5)
     axes.set_yticks(range(len(outcome.processors)), outcome.processors, fontsize="small")
@@ -83,4 +84,5 @@ def _draw_latencies(
         if not math.isinf(service.deadline_ms):
             axes.axvline(service.deadline_ms, color=colour, linestyle=":", linewidth=1)
     axes.set_ylim(0, 1.02)
-    axes.set_xlim(left=0)
+    axes.set_ylabel("share of requests")
+    axes.set_xscale("log")  # deadlines may be a hundred times as long as requests take

@@ -270,6 +270,18 @@ def test_hovering_over_the_roofline_names_the_operator(
     assert browser.hover(browser.all("h1")[0]) == ""
 
 
+@pytest.mark.parametrize(
+    ("clock", "limits"), [("device", "what was measured here"), ("virtual", "the nominal limits")]
+)
+def test_the_roofline_says_whose_limits_it_has(
+    browser: Browser, record: dict[str, Any], tmp_path: Path, clock: str, limits: str
+) -> None:
+    processors = [{**each, "clock": clock} for each in record["processors"]]
+    write_html({**record, "processors": processors}, tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    assert f"against {limits}" in browser.card("Roofline").text
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(browser: Browser, report: Path, scheme: str) -> None:
     browser.open(report, PHONE, scheme)

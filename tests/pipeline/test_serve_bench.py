@@ -111,7 +111,7 @@ def test_a_picture_shows_every_scheduler_and_model(
     assert coexec("serve-bench", predicted, "--dry-run", "--picture", out).status == 0
     drawn = out.read_text()
     assert drawn.rstrip().endswith("</svg>")
-    for word in (*SCHEDULERS, "camera", "words", "fast", "slow"):
+    for word in (*SCHEDULERS, "camera", "words", "fast", "slow", "share of requests"):
         assert f"<!-- {word} -->" in drawn
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     message = failed(coexec("serve-bench", predicted, "--dry-run", "--picture", out), 2)

@@ -56,7 +56,10 @@ def test_phones_and_policies_in_one_table(model: Path, tmp_path: Path) -> None:
         mine = [each["ms"] for each in results if each["machine"] == soc]
         assert len(mine) > 3
         assert mine == sorted(mine)
-    assert picture.read_text().count("single_best") == 2
+    drawn = picture.read_text()
+    assert drawn.count("single_best") == 2
+    for words in (model.name, "latency, ms", "energy of the whole phone, mJ"):
+        assert f">{words}" in drawn
 
 
 def test_policies_by_name_beside_each_other(model: Path) -> None:

@@ -118,7 +118,8 @@ function pointLines(point) {
 function rooflineCard(record) {
   const tracks = Object.entries(record.roofline).filter(([, roof]) => roof.points.length);
   if (!tracks.length) return null;
-  const section = card("Roofline", "Every node against what was measured here: the slope is memory bandwidth, " +
+  const limits = isVirtual(record) ? "the nominal limits of what is simulated" : "what was measured here";
+  const section = card("Roofline", `Every node against ${limits}: the slope is memory bandwidth, ` +
     "the ceiling is arithmetic. Area is time.");
   const frame = el("div", {});
   const detail = el("div", { class: "detail" });
