@@ -65,6 +65,13 @@ def dropout(node: ir.Node, emit: Emitter) -> None:
         _cast_output(node, mask)
 
 
+def grid_sample(node: ir.Node, _emit: Emitter) -> None:
+    """GridSample (20): modes are named for any number of axes."""
+    mode = node.attributes.get("mode")
+    if mode is not None and mode.as_string() in ("bilinear", "bicubic"):
+        node.attributes["mode"] = ir.AttrString("mode", mode.as_string().removeprefix("bi"))
+
+
 def _cast_output(node: ir.Node, mask: ir.Value) -> None:
     """Readers of ``mask``, and the graph if it is an output, get it in the type they know."""
     assert isinstance(mask.type, ir.TensorType)

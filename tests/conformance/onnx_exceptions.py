@@ -38,7 +38,6 @@ EVERYWHERE: Mapping[str, str] = {
     "dft*": SIGNAL,
     "stft*": SIGNAL,
     "melweightmatrix": SIGNAL,
-    "gridsample*": DETECTION,
     "roialign_*": DETECTION,
     "nonmaxsuppression_*": DETECTION,
     "image_decoder_*": DETECTION,

@@ -20,6 +20,7 @@ VALUE_DEPENDENT = {
 NOT_RUN = frozenset(
     f"coexec::{name}"
     for name in (
+        *("GridSampleInputGrad", "GridSampleGridGrad"),
         *("CumProdGrad", "BernoulliMask", "Adam8bit", "Momentum8bit"),
         *("CompressBlocks", "DecompressBlocks", "PackBits", "UnpackBits", "SelectByBits"),
         *("MaxPoolTaps", "MaxPoolTapsGrad", "PageOut", "PageIn", "PageWait"),

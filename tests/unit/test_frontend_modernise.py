@@ -200,3 +200,10 @@ def test_operands_get_the_element_type_of_the_data(operator: str) -> None:
 def test_every_rule_is_for_an_operator_onnx_knows() -> None:
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
     assert set(RULES) <= known
+
+
+def test_modes_of_grid_sample_are_named_for_any_number_of_axes() -> None:
+    call = 'GridSample<mode = "bicubic", padding_mode = "border">(x, g)'
+    text = f"m (float[1,1,4,4] x, float[1,2,3,2] g) => (float[1,1,2,3] y) {{ y = {call} }}"
+    (node,) = load(parse(text, opset=16)).graph
+    assert node.attributes["mode"].as_string() == "cubic"

@@ -97,6 +97,12 @@ def _recurrent(call: OpCall) -> str:
     return "without alpha, ONNX Runtime's Affine and its like are zero" if bare else ""
 
 
+def _grid_sample(call: OpCall) -> str:
+    axes = call.input(0).rank - 2
+    known = axes == 2 or (axes == 3 and call.attribute("mode", "linear") != "cubic")
+    return "" if known else "ONNX Runtime samples planes, and volumes but not with cubic weights"
+
+
 def _top_k(call: OpCall) -> str:
     loose = call.attribute("sorted", 1) == 0
     return "with sorted=0 ONNX Runtime has an order of its own" if loose else ""
@@ -113,6 +119,7 @@ RULES: Mapping[str, Rule] = {
     "Attention": _attention,
     "ConvInteger": _conv_integer,
     "ConvTranspose": _conv_transpose,
+    "GridSample": _grid_sample,
     "MatMulInteger": _matmul_integer,
     "GRU": _recurrent,
     "LSTM": _recurrent,
