@@ -35,6 +35,7 @@ from coexec.runtime.executor import Executor
 from coexec.runtime.lower import lower
 from coexec.runtime.lowering import Lowering
 from coexec.runtime.mode import DEFAULT, ExecutionMode
+from coexec.runtime.region_work import RegionWork, region_work
 
 Key = tuple[tuple[str, tuple[int, ...], bytes], ...]
 
@@ -44,13 +45,15 @@ class Prepared:
     """A model at fixed shapes: its plan, its program and the executor that runs it.
 
     ``outputs`` are the program's tensors behind the model's outputs, in order: an output that is
-    an input or stands twice has another name there.
+    an input or stands twice has another name there. ``work`` says what each launch computes, of
+    a plan that was followed.
     """
 
     plan: Plan
     program: Program
     executor: Executor
     outputs: tuple[str, ...]
+    work: tuple[RegionWork, ...] = ()
 
     def output(self, names: Sequence[str], name: str) -> str:
         """The program's tensor behind output ``name`` of a model with outputs ``names``."""
@@ -116,6 +119,11 @@ class Session:
     @property
     def program(self) -> Program:
         return self._current().program
+
+    @property
+    def work(self) -> tuple[RegionWork, ...]:
+        """What each launch of the program computes, where the session follows a plan."""
+        return self._current().work
 
     @property
     def fallbacks(self) -> str:
@@ -191,14 +199,16 @@ def prepare(
         ProcessorError: it needs a processor that is not there or does not support its part.
     """
     model = legalise(model, processors, follow)
+    work: tuple[RegionWork, ...] = ()
     if follow is None:
         plan = place(model.graph, processors)
         warn_of_fallbacks(plan)
     else:
         plan = apply_plan(model.graph, follow, processors)
+        work = region_work(model.graph, plan)
     program = lower(model.graph, Lowering(plan, processors, mode=mode))
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Prepared(plan, program, Executor(program, processors), outputs)
+    return Prepared(plan, program, Executor(program, processors), outputs, work)
 
 
 def warn_of_fallbacks(plan: Plan) -> None:

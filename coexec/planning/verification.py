@@ -19,7 +19,14 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.timeline import timeline_of
 from coexec.core.types import Array
-from coexec.placement.policies.table import BATCH_DIVIDED, FALLBACK, WAYS, Outcome, outcome_of
+from coexec.placement.policies.table import (
+    BATCH_DIVIDED,
+    DIVIDED,
+    FALLBACK,
+    WAYS,
+    Outcome,
+    outcome_of,
+)
 from coexec.planning.corrections import (
     Run,
     alone_corrections,
@@ -29,6 +36,7 @@ from coexec.planning.corrections import (
     team,
 )
 from coexec.planning.planner import Planning, after_runs, measured_again
+from coexec.planning.traced import Followed, Tried, alike, balanced, starts_by_calls
 from coexec.planning.turns import (
     LEAST_ROUNDS,
     ONLY,
@@ -56,6 +64,8 @@ CLOSE = 3.0
 always tried."""
 FIRST_ROUNDS, FIRST_SECONDS = 3, 0.5
 """Of each processor alone, before plans on several are made; and as many rounds that are traced."""
+MORE_ROUNDS = 7
+"""Of plans of which the faster one is improved."""
 DOUBTED, DOUBT_SECONDS = 0.9, 2.0
 """Where a run computes for less than this share of what its calls say, they are measured again, for
 so long on each processor."""
@@ -97,11 +107,11 @@ def verify(
     processors run in virtual time, a few times whatever ``seconds`` says.
     """
 
-    def action(plan: Plan) -> Traced:
+    def follow(plan: Plan) -> Followed:
         session = Session(model, processors, follow=plan)
-        return lambda trace: session.run(feeds, trace=trace)
+        return Followed(lambda trace: session.run(feeds, trace=trace), session.work)
 
-    return _verified(planning, action, _Clock(processors, seconds))
+    return _verified(planning, follow, _Clock(processors, seconds))
 
 
 def verify_training(
@@ -120,11 +130,11 @@ def verify_training(
         NonFiniteLoss: steps on one batch, again and again, led to a loss that is none.
     """
 
-    def action(plan: Plan) -> Traced:
+    def follow(plan: Plan) -> Followed:
         own = trainer.with_plan(plan)
-        return lambda trace: own.step(feeds, labels, trace)
+        return Followed(lambda trace: own.step(feeds, labels, trace))
 
-    return _verified(planning, action, _Clock(trainer.processors, seconds, LEAST_STEPS))
+    return _verified(planning, follow, _Clock(trainer.processors, seconds, LEAST_STEPS))
 
 
 @dataclass(frozen=True)
@@ -139,15 +149,19 @@ class _Clock:
         """A few turns only; of short runs more, as what disturbs them is as long as ever."""
         return timed(actions, self.processors, min(FIRST_SECONDS, self.seconds), FIRST_ROUNDS)
 
+    def some(self, actions: Actions) -> Samples:
+        """Turns enough to go on from one of the plans."""
+        return timed(actions, self.processors, min(FIRST_SECONDS, self.seconds), MORE_ROUNDS)
+
     def all(self, actions: Actions) -> Samples:
         """Turns enough to choose by."""
         return timed(actions, self.processors, self.seconds, self.least_rounds)
 
 
-def _verified(planning: Planning, action: Callable[[Plan], Traced], clock: _Clock) -> Verified:
+def _verified(planning: Planning, follow: Callable[[Plan], Followed], clock: _Clock) -> Verified:
     """The choice among the candidates, by what following their plans is measured to take."""
     alone = _each_alone(planning)
-    traced = {name: action(planning.plan_of(each)) for name, each in alone.items()}
+    traced = {name: follow(planning.plan_of(each)).run for name, each in alone.items()}
     actions: dict[str, Callable[[], object]] = {n: partial(run, None) for n, run in traced.items()}
     computes: dict[str, float | None] = {}
     predicted = {name: each.makespan_us for name, each in alone.items()}
@@ -163,12 +177,56 @@ def _verified(planning: Planning, action: Callable[[Plan], Traced], clock: _Cloc
     tried = {**outcomes, **_as_first_planned(planning, first, outcomes)}
     for name, each in tried.items():
         predicted.setdefault(name, each.makespan_us)
-        if name not in actions:
-            actions[name] = partial(action(planning.plan_of(each)), None)
+    plans = {name: follow(planning.plan_of(tried[name])) for name in tried if name not in actions}
+    actions.update((name, partial(each.run, None)) for name, each in plans.items())
+    better = _balanced(planning, tried, plans, follow, clock)
+    if better is not None:
+        tried[better.outcome.policy] = better.outcome
+        predicted[better.outcome.policy] = better.outcome.makespan_us
+        actions[better.outcome.policy] = partial(better.followed.run, None)
     samples = decided(clock.all, actions)
     _learn(planning, outcomes, samples, computes)
     name = choose(samples)
     return Verified(name, planning.choosing(tried[name]), medians(samples), predicted)
+
+
+def _balanced(
+    planning: Planning,
+    tried: Mapping[str, Outcome],
+    plans: Mapping[str, Followed],
+    follow: Callable[[Plan], Followed],
+    clock: _Clock,
+) -> Tried | None:
+    """A plan with operators in shares that is faster than those of ``plans``, if one is found.
+
+    It begins with the one of them that was predicted best, or with one by calls alone: what runs of
+    everything on one processor say of calls may not be so of shares. Simulated processors take what
+    was predicted of shares.
+    """
+    name = next((n for n in plans if tried[n].way == DIVIDED), None)
+    real = team(planning.costs, planning.whole.problem)
+    if name is None or not real or planning.ground.states.state:
+        return None
+
+    def fastest(contenders: Sequence[Tried]) -> Tried:
+        actions = {str(i): partial(each.followed.run, None) for i, each in enumerate(contenders)}
+        found = medians(clock.some(actions))
+        return contenders[int(min(found, key=lambda number: found[number]))]
+
+    given = Tried(planning.whole, tried[name], planning.plan_of(tried[name]), plans[name])
+    starts = [given, *_by_calls(planning, given, follow)]
+    best = balanced(starts, follow, fastest)
+    return None if best is given else best
+
+
+def _by_calls(planning: Planning, given: Tried, follow: Callable[[Plan], Followed]) -> list[Tried]:
+    """Plans with operators in shares by the times of calls, other ones than is ``given``."""
+    found = [given]
+    for known, outcome in starts_by_calls(planning.ground.known.slowed(planning.how.factors)):
+        plan = known.plan(outcome)
+        if not any(alike(plan, each.plan) for each in found):
+            found.append(Tried(known, outcome, plan, follow(plan)))
+    return found[1:]
 
 
 def _as_first_planned(

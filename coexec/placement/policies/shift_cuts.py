@@ -20,6 +20,8 @@ STEPS = (4, 2, 1)
 """How far cuts move, in parts of :data:`GRAIN`: far first."""
 TIMELINES, TASKS = range(4, 25), 4000
 """How many are made for a schedule: of so many tasks in all, as each takes time by its tasks."""
+AGAIN = 40
+"""So many are made for a schedule that was run: what they look for was measured."""
 LEAST_GAIN = 1e-3
 """Of a makespan: less is no reason to move a cut."""
 
@@ -49,7 +51,37 @@ def makespan(problem: Problem, schedule: Schedule) -> float:
 
 def shift_cuts(problem: Problem, states: Sequence[State], divided: Schedule) -> Timed:
     """The best that is found by moving the cuts of ``divided``, a schedule of ``states``."""
-    return _Shifting(problem, divided).run(_alike(states))
+    left = min(max(TASKS // len(problem.tasks), TIMELINES[0]), TIMELINES[-1])
+    return _Shifting(problem, divided, left).run(_alike(states))
+
+
+def shift_again(problem: Problem, schedule: Schedule) -> Schedule:
+    """``schedule`` with cuts that are moved by what its tasks take now; they divide as they did.
+
+    Cuts of tasks move together that have as many units along an axis, and in the same ratio.
+    """
+    bare = {task: replace(shares, overlap=0) for task, shares in schedule.shares.items()}
+    search = _Shifting(problem, replace(schedule, shares=bare), AGAIN)
+    for ratio, tasks in _divided_alike(problem, schedule):
+        search.run({ratio: tasks})
+    return search.best.schedule
+
+
+def _divided_alike(problem: Problem, schedule: Schedule) -> list[tuple[Ratio, list[int]]]:
+    """Divided tasks by axis, units and ratio, those that weigh most first."""
+    groups: dict[tuple[int, int, Ratio], list[int]] = {}
+    weights: dict[tuple[int, int, Ratio], float] = {}
+    for task, shares in schedule.shares.items():
+        division, parts = problem.divisions[task][shares.division], dict(shares.units)
+        ratio = tuple(
+            round(parts.get(unit, 0) / division.count * GRAIN) / GRAIN
+            for unit in range(len(problem.units))
+        )
+        key = (division.axis, division.count, ratio)
+        groups.setdefault(key, []).append(task)
+        us = max(division.time_us(unit, count) for unit, count in shares.units)
+        weights[key] = weights.get(key, 0.0) + us
+    return [(key[2], groups[key]) for key in sorted(groups, key=lambda key: -weights[key])]
 
 
 def _alike(states: Sequence[State]) -> Mapping[Ratio, list[int]]:
@@ -63,13 +95,13 @@ def _alike(states: Sequence[State]) -> Mapping[Ratio, list[int]]:
 
 
 class _Shifting:
-    """The search: ``base`` has no overlaps, ``best`` is made of it."""
+    """The search: ``base`` has no overlaps, ``best`` is made of it; ``left``: timelines to make."""
 
-    def __init__(self, problem: Problem, divided: Schedule) -> None:
+    def __init__(self, problem: Problem, divided: Schedule, left: int) -> None:
         self.problem = problem
         self.base = divided
         self.best = timed(problem, divided)
-        self.left = min(max(TASKS // len(problem.tasks), TIMELINES[0]), TIMELINES[-1])
+        self.left = left
 
     def run(self, groups: Mapping[Ratio, Sequence[int]]) -> Timed:
         for first, tasks in groups.items():
