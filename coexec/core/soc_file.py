@@ -14,6 +14,7 @@ under the file's ``[sources]``::
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from importlib.resources import as_file, files
 from itertools import pairwise
@@ -38,6 +39,8 @@ from coexec.core.toml_table import TomlTable
 FOLDER = files("coexec") / "machines"
 Made = TypeVar("Made")
 CLUSTERS = ("prime", "big", "little")
+VARIANTS = frozenset((word,) for word in ("+", "g", "s", "t", "e", "pro", "gen", "elite", "ultra"))
+"""What makes the name of a chip that of another one."""
 MAY_BE_ZERO = frozenset({"battery_wh", "system_cache_kib"})
 """Of the tables of numbers only: a board has no battery, a small chip no system cache."""
 
@@ -68,6 +71,35 @@ def find_soc(name: str) -> Soc:
 def knows_soc(name: str) -> bool:
     """Whether :func:`find_soc` finds it."""
     return name in soc_names() or name in _aliases()
+
+
+def soc_in(text: str) -> Soc | None:
+    """The chip that a text names, as ``Qualcomm SM8150-AC Snapdragon 855+ (Kryo ...)`` does.
+
+    The longest name counts; where the text goes on with what tells chips apart, such as ``+`` or
+    ``Pro``, it is another chip. None if no chip of the package is named.
+    """
+    words = _words(text)
+    best: tuple[int, str] = (0, "")
+    for written, name in _spellings().items():
+        count = len(written)
+        for start in range(len(words) - count + 1):
+            following = words[start + count : start + count + 1]
+            if words[start : start + count] == written and following not in VARIANTS:
+                best = max(best, (count, name))
+    return find_soc(best[1]) if best[1] else None
+
+
+@functools.cache
+def _spellings() -> Mapping[tuple[str, ...], str]:
+    """Names, and what of aliases is no name of a phone, as words."""
+    names = {name: name for name in soc_names()} | dict(_aliases())
+    return {_words(written): name for written, name in names.items()}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Runs of letters and of digits, and each plus sign."""
+    return tuple(re.findall(r"[a-z]+|\d+|\+", text.lower().replace("plus", "+")))
 
 
 @functools.cache

@@ -105,6 +105,29 @@ def test_rows_of_networks_that_nobody_knows_are_counted_with_the_reason(tmp_path
     assert any("no machine file of Some Phone" in reason for reason in reasons)
 
 
+def test_an_element_type_in_a_name_and_other_phones_of_a_chip_change_no_network(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "npu_hexagon.csv"
+    rows = (
+        "mobilenet_v2_quantized,MobileNet-v2,w8a8,QCS8550 (Proxy),0.3,104\n"
+        "MobileNet-V2,MobileNet-v2,W8A16,Snapdragon 8 Gen 3 QRD,0.5,104\n"
+        "mobilenet_v2,MobileNet-v2,float,Samsung Galaxy S24,n/a,104\n"
+        "mobilenet_v2,MobileNet-v2,float,Samsung Galaxy S24,40,0\n"
+    )
+    path.write_text(HEADER + rows, encoding="utf-8")
+    samples, unknown = read_npu(tmp_path)
+    assert [(s.model, s.soc.name, s.precision) for s in samples] == [
+        ("mobilenetv2", "snapdragon-8-gen-2", "int8"),
+        ("mobilenetv2", "snapdragon-8-gen-3", "int16"),
+    ]
+    assert unknown == 2
+    assert [check.note for check in left_out(path, Coefficients())] == [
+        "not predicted, no time: mobilenet_v2 1",
+        "not predicted, no layer ran on the NPU: mobilenet_v2 1",
+    ]
+
+
 def test_models_with_the_same_layers_are_one_when_models_are_held_out(tmp_path: Path) -> None:
     rows = "".join(
         f"{name},OpusMTEncoder,float,Samsung Galaxy S24,2.5,305\n"

@@ -18,6 +18,7 @@ from coexec.cost.calibration.engines import (
     tells_kinds,
 )
 from coexec.cost.calibration.fit import _mix_row
+from coexec.cost.calibration.framework_names import NETWORKS, layers_of_network, network_of
 from coexec.cost.calibration.frameworks import NCNN_COLUMNS, ncnn_cores, read_frameworks
 from coexec.cost.calibration.mobile_networks import MOBILE
 from coexec.cost.calibration.sample import Sample
@@ -27,10 +28,17 @@ from coexec.cost.soc.coefficients import (
     shipped,
     write_coefficients,
 )
-from coexec.cost.soc.engine_mix import WIDTH, mix_levels, mix_of, without_groups
+from coexec.cost.soc.engine_mix import (
+    KINDS,
+    MATRICES,
+    WIDTH,
+    mix_levels,
+    mix_of,
+    without_groups,
+)
 from coexec.cost.soc.estimate import calls_us, engines, mixable, network_us
-from coexec.cost.soc.terms import TERMS
-from coexec.cost.soc.workload import CONV, GROUPED, Workload
+from coexec.cost.soc.terms import POINTWISE, TERMS
+from coexec.cost.soc.workload import CONV, GROUPED, INPUT, OUTPUT, Workload
 from tests.phones import write_csv
 
 pytest.importorskip("scipy")
@@ -122,6 +130,45 @@ def test_networks_for_phones_have_the_arithmetic_of_their_papers() -> None:
     for name, expected in mega.items():
         macs = sum(layer.flop for layer in MOBILE[name]()) / 2e6
         assert macs == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "framework", "network"),
+    [
+        ("MobileNetV1_1.0_224", "TFLite", "mobilenet_w1"),
+        ("mobilenet_v2_int8", "ncnn", "mobilenetv2_w1"),
+        ("MobileNetV3-Large 0.75", "TFLite", "mobilenetv3_large_w3d4"),
+        ("SqueezeNet", "TFLite", "squeezenet_v1_0"),
+        ("squeezenet", "ncnn", "squeezenet_v1_1"),
+        ("yolov4-tiny", "ncnn", "yolov4_tiny"),
+        ("Inception-V4 (quant)", "TFLite", "inception_v4"),
+        ("SqueezeNet1.0", "TNN v0.3", ""),
+    ],
+)
+def test_names_are_read_as_their_framework_means_them(
+    name: str, framework: str, network: str
+) -> None:
+    assert network_of(name, framework) == network
+
+
+@pytest.mark.parametrize("network", sorted(set(NETWORKS.values())))
+def test_every_name_has_layers_without_a_folder_of_them(network: str) -> None:
+    layers = layers_of_network(network, {})
+    assert sum(layer.flop for layer in layers) > 1e7
+    assert not {layer.op for layer in layers} & {INPUT, OUTPUT, "Relu", "Add"}
+
+
+def test_layers_of_a_folder_count_before_those_of_the_zoo() -> None:
+    own = (Workload(CONV, 1e6, 1e3, 1e3),)
+    assert layers_of_network("mobilenet_w1", {"mobilenet_w1": own}) is own
+    assert layers_of_network("unheard_of", {}) == ()
+
+
+def test_products_of_transformers_are_a_kind_of_their_own() -> None:
+    call = Workload(CONV, 1e6, 1e3, 1e3, op="MatMul")
+    plain = replace(call, op="")
+    found = mixable(LIKE, find_soc(CHIPS[0]), CORE, "float32", [call, plain]).row
+    assert found[KINDS.index(MATRICES)] == found[KINDS.index(POINTWISE)] > 0
 
 
 def test_rows_of_ncnn_are_read_as_it_runs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from coexec.base.errors import ProcessorError, UsageError
 from coexec.core.soc import Soc
-from coexec.core.soc_file import find_soc, knows_soc, read_soc, soc_names
+from coexec.core.soc_file import find_soc, knows_soc, read_soc, soc_in, soc_names
 from coexec.core.soc_source import ASSUMED, MEASURED, SPECIFIED
 
 FILE = Path(__file__).parents[2] / "coexec" / "machines" / "snapdragon-865.toml"
@@ -73,6 +73,30 @@ def test_a_chip_is_found_by_the_names_that_measurements_use() -> None:
     assert not knows_soc("Snapdragon 1")
     aliases = [alias for name in soc_names() for alias in find_soc(name).aliases]
     assert len(aliases) == len(set(aliases))
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Qualcomm SM8150-AC Snapdragon 855+ (Kyro485 2.96 GHz + 2.42 GHz x 3)", "855-plus"),
+        ("Qualcomm MSM8998 Snapdragon 835 (Kyro 2.45GHz x 4 + Adreno 540)", "835"),
+        ("SNAPDRAGON 8 Gen 2", "8-gen-2"),
+        ("Snapdragon855 (Pixel 4)", "855"),
+        ("snapdragon_765g", "765g"),
+        ("Snapdragon 8 Elite QRD", "8-elite"),
+    ],
+)
+def test_a_chip_is_found_in_a_longer_text(text: str, name: str) -> None:
+    found = soc_in(text)
+    assert found is not None
+    assert found.name == f"snapdragon-{name}"
+
+
+@pytest.mark.parametrize(
+    "text", ["Snapdragon 888+", "Snapdragon 8s Gen 3", "Snapdragon 8 Elite Gen 5", "Snapdragon 8"]
+)
+def test_a_chip_that_only_begins_like_a_known_one_is_unknown(text: str) -> None:
+    assert soc_in(text) is None
 
 
 def test_an_unknown_chip_lists_the_known_ones() -> None:

@@ -29,7 +29,7 @@ Levels = dict[str, Numbers]
 Fitted = TypeVar("Fitted")
 TREES = "tflite gpu"
 """Group of the only kernels that were measured one by one."""
-STRENGTHS = (1.0, 0.5, 0.5, 0.5)
+STRENGTHS = (1.0, 0.5, 0.5, 0.5, 0.5)
 """How many samples the prior is worth at each level: the limits, then the level above."""
 GENERAL_TREES = {
     "n_estimators": 60,

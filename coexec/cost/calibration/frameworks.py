@@ -13,10 +13,9 @@ from math import ceil
 from pathlib import Path
 
 from coexec.core.soc import Cluster, Soc
-from coexec.core.soc_file import find_soc, knows_soc
+from coexec.core.soc_file import soc_in
+from coexec.cost.calibration.framework_names import layers_of_network, network_of
 from coexec.cost.calibration.kernels import read_shapes
-from coexec.cost.calibration.known_networks import layers_of
-from coexec.cost.calibration.mobile_networks import MOBILE
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.workload import CONV, DENSE, Workload
@@ -27,43 +26,6 @@ TABLES_COLUMNS = (
     "soc", "processor", "threads", "precision", "framework", "model", "latency_ms", "note",
 )  # fmt: skip
 MACE_COLUMNS = ("soc", "model", "method", "latency_ms")
-NETWORKS = {
-    "mobilenet": "mobilenet_w1",
-    "mobilenetv1": "mobilenet_w1",
-    "mobilenetv1_1.0_224": "mobilenet_w1",
-    "mobilenet_v2": "mobilenetv2_w1",
-    "mobilenetv2": "mobilenetv2_w1",
-    "mobilenet_v3": "mobilenetv3_large_w1",
-    "mobilenetv3_large_x1_0": "mobilenetv3_large_w1",
-    "mobilenetv3_small_x1_0": "mobilenetv3_small_w1",
-    "mobilenetv3-large": "mobilenetv3_large_w1",
-    "mobilenetv3-small": "mobilenetv3_small_w1",
-    "mobilenetv3-large 1.0": "mobilenetv3_large_w1",
-    "mobilenetv3-small 1.0": "mobilenetv3_small_w1",
-    "mobilenetv3-large 0.75": "mobilenetv3_large_w3d4",
-    "mobilenetv3-small 0.75": "mobilenetv3_small_w3d4",
-    "squeezenet": "squeezenet_v1_1",
-    "squeezenetv1.0": "squeezenet_v1_0",
-    "squeezenet1.1": "squeezenet_v1_1",
-    "resnet18": "resnet18",
-    "regnety_400m": "regnety004",
-}
-# TNN v0.3's "SqueezeNet1.0" takes as long as its 1.1, which has 2.4 times less arithmetic, on two
-# CPUs and two GPUs: one of both is mislabelled. It counts as unknown.
-TFLITE_NETWORKS = {**NETWORKS, "squeezenet": "squeezenet_v1_0"}
-"""TFLite's hosted SqueezeNet is the first version, ncnn's benchmark has 1.1."""
-PAPER_NETWORKS = {
-    "alexnet": "AlexNet",
-    "vgg16": "VGG16",
-    "resnet50": "ResNet50",
-    "resnet50v1": "ResNet50",
-    "googlenet": "GoogLeNet",
-    "shufflenet_v2": "ShuffleNetV2",
-    "shufflenetv2": "ShuffleNetV2",
-    "mnasnet": "MnasNet",
-    "efficientnet_b0": "EfficientNetB0",
-}
-PAPER_SIDE = 224
 CODL_NETWORKS = {
     "RetinaFace": "RETINAFACE",
     "YOLOv2": "YOLO-V2",
@@ -83,8 +45,7 @@ def read_frameworks(folder: Path) -> tuple[list[Sample], int]:
     Raises:
         UsageError: a file is damaged.
     """
-    shapes = dict(read_shapes(folder))
-    shapes |= {name: _paper_layers(name) for name in PAPER_NETWORKS.values()}
+    shapes = read_shapes(folder)
     found: list[Sample | None] = []
     if (path := folder / f"{NCNN}.csv").exists():
         found += [_ncnn(row, shapes) for row in read_rows(path, NCNN_COLUMNS)]
@@ -99,10 +60,10 @@ def read_frameworks(folder: Path) -> tuple[list[Sample], int]:
 
 def _ncnn(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
     name = row.text("model").lower()
-    model = _network(name.removesuffix("_int8"), NETWORKS)
-    soc = _named_chip(row.text("device"))
+    model = network_of(name, "ncnn")
+    calls, soc = layers_of_network(model, shapes), soc_in(row.text("device"))
     time_ms = row.time("avg_ms")
-    if model not in shapes or soc is None or time_ms is None:
+    if not calls or soc is None or time_ms is None:
         return None
     gpu = row.number("gpu_device") >= 0
     # Where cores have products in float16, ncnn computes networks of floats in it.
@@ -110,19 +71,18 @@ def _ncnn(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None
     precision = "int8" if name.endswith("_int8") else floats
     threads, powersave = int(row.number("num_threads")), int(row.number("powersave"))
     processor = "gpu" if gpu else ncnn_cores(soc, threads, powersave)
-    return Sample(NCNN, model, soc, processor, precision, "ncnn", time_ms * 1e3, shapes[model])
+    return Sample(NCNN, model, soc, processor, precision, "ncnn", time_ms * 1e3, calls)
 
 
 def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
-    networks = TFLITE_NETWORKS if row.text("framework").startswith("TFLite") else NETWORKS
-    model = _network(row.text("model").lower(), networks)
-    soc = _chip(row.text("soc").partition(" ")[0])
+    model = network_of(row.text("model"), row.text("framework"))
+    calls, soc = layers_of_network(model, shapes), soc_in(row.text("soc"))
     kind = row.text("processor").partition(" ")[0].lower()
     precision = {"fp32": "float32", "fp16": "float16", "fp16?": "float16", "int8": "int8"}.get(
         row.text("precision")
     )
     time_ms = row.time("latency_ms")
-    if model not in shapes or soc is None or precision is None or time_ms is None:
+    if not calls or soc is None or precision is None or time_ms is None:
         return None
     if kind not in {"cpu", "gpu"}:
         return None
@@ -132,12 +92,12 @@ def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample |
     processor = "gpu" if kind == "gpu" else fastest_cores(soc, int(threads[0]) if threads else 1)
     # The same name as the engine whose kernels are the reference would mix up the two.
     engine = row.text("framework").split()[0].lower().replace("tflite", "tflite-published")
-    return Sample(TABLES, model, soc, processor, precision, engine, time_ms * 1e3, shapes[model])
+    return Sample(TABLES, model, soc, processor, precision, engine, time_ms * 1e3, calls)
 
 
 def _mace(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
     calls = shapes.get(CODL_NETWORKS.get(row.text("model"), ""))
-    soc = _chip(row.text("soc"))
+    soc = soc_in(row.text("soc"))
     time_ms = row.time("latency_ms")
     if calls is None or soc is None or time_ms is None:
         return None
@@ -209,22 +169,3 @@ def ncnn_cores(soc: Soc, threads: int, powersave: int) -> str:
     allowed = {BIG_CORES: fast, LITTLE_CORES: slow or fast}.get(powersave, soc.clusters)
     cores = sum(cluster.cores for cluster in allowed)
     return _mix(allowed, threads if threads <= cores else max(cores * cores // threads, 1))
-
-
-def _paper_layers(network: str) -> tuple[Workload, ...]:
-    return MOBILE[network]() if network in MOBILE else layers_of(network, PAPER_SIDE)
-
-
-def _network(name: str, networks: Mapping[str, str]) -> str:
-    """The name that its shapes go by; empty if they are unknown."""
-    return networks.get(name) or PAPER_NETWORKS.get(name, "")
-
-
-def _named_chip(device: str) -> Soc | None:
-    """``... Snapdragon 855+ (Kryo ...)`` is snapdragon-855-plus."""
-    match = re.search(r"Snapdragon (\d+G?\+?)", device)
-    return _chip("Snapdragon" + match[1]) if match else None
-
-
-def _chip(alias: str) -> Soc | None:
-    return find_soc(alias) if knows_soc(alias) else None

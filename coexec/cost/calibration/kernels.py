@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coexec.core.soc_file import find_soc, knows_soc
+from coexec.core.soc_file import soc_in
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.workload import (
@@ -63,13 +63,11 @@ def read_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:
 
 
 def _sample(row: Row) -> Sample | None:
-    model, soc, time = row.text("model"), row.text("soc"), row.time("latency_us")
+    model, soc, time = row.text("model"), soc_in(row.text("soc")), row.time("latency_us")
     calls = (_workload(row),)
-    if time is None or not knows_soc(soc) or find_soc(soc).gpu is None:
+    if time is None or soc is None or soc.gpu is None:
         return None
-    return Sample(
-        DATASET, model, find_soc(soc), "gpu", "float16", "tflite", time, calls, whole=False
-    )
+    return Sample(DATASET, model, soc, "gpu", "float16", "tflite", time, calls, whole=False)
 
 
 def _workload(row: Row) -> Workload:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from coexec.base.errors import ProcessorError
 from coexec.core.soc import Soc
-from coexec.core.soc_file import find_soc, knows_soc
+from coexec.core.soc_file import soc_in
+from coexec.cost.calibration.framework_names import layers_of_network
 from coexec.cost.calibration.kernels import read_shapes
 from coexec.cost.calibration.sample import PRECISIONS, Sample
 from coexec.cost.calibration.table import Row, read_rows
@@ -16,13 +17,15 @@ from coexec.cost.soc.workload import Workload
 
 DATASET = "e2e_tflite"
 COLUMNS = ("model", "soc", "proc", "cores", "precision", "mean_us")
+KINDS = frozenset({"cpu", "gpu"})
+"""Processors that such files measure; rows of others are counted as unknown."""
 PART = re.compile(r"(\d+)(large|med|small)")
 
 
 def read_networks(folder: Path) -> tuple[list[Sample], int]:
     """Samples, and how many rows are of networks or chips that nothing is known of, or timeless.
 
-    Shapes of networks come from the folder's kernels.
+    Shapes of networks come from the folder's kernels, those of a few known ones from the zoo.
 
     Raises:
         UsageError: the file is damaged, or names an unknown mix of cores or element type.
@@ -40,11 +43,11 @@ def _sample(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | No
     model, precision, time = row.text("model"), row.text("precision"), row.time("mean_us")
     if precision not in PRECISIONS:
         raise row.error("precision", f"known: {', '.join(PRECISIONS)}")
-    if time is None or model not in shapes or not knows_soc(row.text("soc")):
+    calls, soc = layers_of_network(model, shapes), soc_in(row.text("soc"))
+    if time is None or not calls or soc is None or row.text("proc").lower() not in KINDS:
         return None
-    soc = find_soc(row.text("soc"))
     processor, element = _processor(row, soc), PRECISIONS[precision]
-    return Sample(DATASET, model, soc, processor, element, "tflite", time, shapes[model])
+    return Sample(DATASET, model, soc, processor, element, "tflite", time, calls)
 
 
 def _processor(row: Row, soc: Soc) -> str:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from coexec.core.soc_file import find_soc, knows_soc
+from coexec.core.soc_file import soc_in
 from coexec.cost.calibration.check import Check
-from coexec.cost.calibration.npu_names import PARTS, WHOLE
+from coexec.cost.calibration.npu_names import ENDINGS, PARTS, WHOLE
 from coexec.cost.calibration.sample import PRECISIONS, Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.calibration.zoo_networks import Options, zoo_layers
@@ -46,9 +46,10 @@ def left_out(path: Path, _: Coefficients) -> Iterator[Check]:
 
 
 def _sample(row: Row) -> Sample:
-    soc, precision = find_soc(row.text("device")), PRECISIONS[row.text("precision")]
+    soc, precision = soc_in(row.text("device")), PRECISIONS[row.text("precision").lower()]
     network = _network(row)
     assert network is not None
+    assert soc is not None
     measured_us = row.number("inference_ms") * 1e3
     # Networks of one name have the same layers at any size: they are held out together.
     return Sample(
@@ -60,9 +61,13 @@ def _why_not(row: Row) -> str:
     """Why a row cannot be predicted; empty if it can."""
     if _network(row) is None:
         return "the zoo does not have their layers"
-    if not knows_soc(row.text("device")):
+    soc, precision = soc_in(row.text("device")), row.text("precision").lower()
+    if soc is None:
         return f"no machine file of {row.text('device')}"
-    soc, precision = find_soc(row.text("device")), row.text("precision")
+    if row.time("inference_ms") is None:
+        return "no time"
+    if row.number("layers_npu", 1.0) == 0:
+        return "no layer ran on the NPU"
     if soc.npu is None or PRECISIONS.get(precision, "") not in soc.npu.gops:
         return f"the NPU of {soc.name} has no {precision}"
     return ""
@@ -70,5 +75,5 @@ def _why_not(row: Row) -> str:
 
 def _network(row: Row) -> tuple[str, Options] | None:
     """The network of the zoo and its options; ``None`` if the row's is not there."""
-    model = row.text("model_id")
+    model = ENDINGS.sub("", row.text("model_id").lower().replace("-", "_"))
     return PARTS.get((model, row.text("component"))) or WHOLE.get(model)

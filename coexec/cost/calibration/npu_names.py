@@ -6,9 +6,13 @@ classifiers at 224 x 224 unless it says otherwise.
 
 from __future__ import annotations
 
+import re
+
 from coexec.cost.calibration.zoo_networks import Options
 
 Network = tuple[str, Options]
+ENDINGS = re.compile(r"_(quantized|float|w8a8|w8a16|int8)$")
+"""What an element type adds to a name."""
 SIDE_224: Options = (("image_size", 224),)
 
 WHOLE: dict[str, Network] = {
@@ -19,35 +23,48 @@ WHOLE: dict[str, Network] = {
     "bisenet": ("bisenet", ()),
     "convnext_base": ("convnext_base", ()),
     "convnext_tiny": ("convnext_tiny", ()),
+    "cvt": ("cvt_13", ()),
     "ddrnet23_slim": ("ddrnet_23_slim", ()),
+    "deeplabv3_plus_mobilenet": ("deeplab_mobilenet", ()),
     "deeplab_xception": ("deeplab_xception", ()),
     "deeplabv3_resnet50": ("deeplabv3_resnet50", ()),
     "densenet121": ("densenet121", ()),
     "depth_anything": ("depth_anything", ()),
     "depth_anything_v2": ("depth_anything", ()),
     "detr_resnet101": ("detr_resnet101", ()),
+    "detr_resnet101_dc5": ("detr_resnet101_dc5", ()),
     "detr_resnet50": ("detr_resnet50", ()),
     "detr_resnet50_dc5": ("detr_resnet50_dc5", ()),
     "distil_bert_base_uncased_hf": ("distilbert", ()),
+    "efficientformer": ("efficientformer_l1", ()),
     "efficientnet_b0": ("efficientnet_b0", ()),
     "efficientnet_b4": ("efficientnet_b4", SIDE_224),
     "efficientnet_v2_s": ("efficientnet_v2_s", SIDE_224),
+    "electra_bert_base_discrim_google": ("electra", ()),
     "esrgan": ("esrgan", ()),
     "face_attrib_net": ("face_attributes", ()),
     "face_det_lite": ("face_detection", ()),
+    "fastsam_s": ("fastsam_s", ()),
+    "fastsam_x": ("fastsam_x", ()),
     "fcn_resnet50": ("fcn_resnet50", ()),
     "ffnet_40s": ("ffnet_40s", ()),
     "ffnet_54s": ("ffnet_54s", ()),
     "ffnet_78s": ("ffnet_78s", ()),
+    "ffnet_78s_lowres": ("ffnet_78s", (("height", 512), ("width", 1024))),
     "gear_guard_net": ("gear_guard", ()),
     "googlenet": ("googlenet", ()),
     "hrnet_pose": ("hrnet_w32_pose", ()),
     "inception_v3": ("inception_v3", SIDE_224),
+    "levit": ("levit_128s", ()),
     "mediapipe_selfie": ("selfie_segmentation", ()),
+    "midas": ("midas_small", ()),
     "mnasnet05": ("mnasnet", (("width", 0.5),)),
+    "mobile_vit": ("mobilevit_s", ()),
     "mobilenet_v2": ("mobilenetv2", ()),
     "mobilenet_v3_large": ("mobilenet_v3_large", ()),
     "mobilenet_v3_small": ("mobilenet_v3_small", ()),
+    "openpose": ("openpose", ()),
+    "posenet_mobilenet": ("posenet_mobilenet", ()),
     "pspnet": ("pspnet101", ()),
     "quicksrnetlarge": ("quicksrnet_large", ()),
     "quicksrnetmedium": ("quicksrnet_medium", ()),
@@ -65,6 +82,7 @@ WHOLE: dict[str, Network] = {
     "resnet_mixed": ("resnet_mixed", ()),
     "resnext101": ("resnext101", ()),
     "resnext50": ("resnext50", ()),
+    "segformer_base": ("segformer_b0", ()),
     "sesr_m5": ("sesr_m5", ()),
     "shufflenet_v2": ("shufflenet_v2", ()),
     "squeezenet1_1": ("squeezenet", ()),
@@ -76,11 +94,16 @@ WHOLE: dict[str, Network] = {
     "vit": ("vit_b16", ()),
     "wideresnet50": ("wide_resnet50", ()),
     "xlsr": ("xlsr", ()),
+    "yamnet": ("yamnet", ()),
+    "yolov10_det": ("yolov10n", ()),
     "yolov11_det": ("yolo11n", ()),
+    "yolov11_seg": ("yolo11n_seg", ()),
     "yolov3": ("yolov3_tiny", (("height", 640), ("width", 640))),
     "yolov5": ("yolov5m", ()),
     "yolov7": ("yolov7_tiny", ()),
     "yolov8_det": ("yolov8n", ()),
+    "yolov8_seg": ("yolov8n_seg", ()),
+    "yolox": ("yolox_s", ()),
 }
 """Names of models that are one network."""
 _LANGUAGES = ("opus_mt_en_es", "opus_mt_es_en", "opus_mt_en_zh", "opus_mt_zh_en")
@@ -94,9 +117,17 @@ PARTS: dict[tuple[str, str], Network] = {
     ("mediapipe_hand", "HandDetector"): ("palm_detector", ()),
     ("mediapipe_hand", "HandLandmarkDetector"): ("hand_landmarks", ()),
     ("mediapipe_hand_gesture", "PalmDetector"): ("palm_detector", ()),
+    ("mediapipe_pose", "PoseDetector"): ("pose_detector", ()),
     ("trocr", "TrOCRDecoder"): ("trocr_decoder", ()),
     ("trocr", "TrOCREncoder"): ("trocr_encoder", ()),
     **{(name, "OpusMTDecoder"): ("opus_mt_decoder", ()) for name in _LANGUAGES},
     **{(name, "OpusMTEncoder"): ("opus_mt_encoder", ()) for name in _LANGUAGES},
+    **{
+        (f"whisper_{size}{language}", f"{of}{part}{ending}"): (f"whisper_{size}_{part.lower()}", ())
+        for size in ("tiny", "base", "small")
+        for language in ("", "_en")
+        for part in ("Encoder", "Decoder")
+        for of, ending in (("HfWhisper", ""), ("Whisper", "Inf"), ("Whisper", ""))
+    },
 }
 """Names of models of several networks, with the network's own."""

@@ -13,6 +13,9 @@ PRECISIONS = {
     "int8": "int8",
     "float": "float16",
     "w8a8": "int8",
+    "w8a16": "int16",
+    "float16": "float16",
+    "float32": "float32",
 }
 """Names of element types in files of measurements."""
 

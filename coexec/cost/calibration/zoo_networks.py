@@ -6,12 +6,22 @@ do the bias of a product and the scale of attention's scores; views move nothing
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import onnx_ir as ir
 
 from coexec.core.types import OpCall, TensorType
-from coexec.cost.soc.workload import INPUT, MOVE, OUTPUT, Workload, workload
+from coexec.cost.soc.workload import (
+    CONV,
+    DENSE,
+    ELEMENTWISE,
+    INPUT,
+    MOVE,
+    OUTPUT,
+    Workload,
+    workload,
+)
 from coexec.ops.node import attributes_of, constant_of, set_type, type_of, version_of
 from coexec.ops.table import opdef
 from coexec.zoo.catalog import CATALOG
@@ -20,6 +30,8 @@ Options = tuple[tuple[str, float], ...]
 FREE = frozenset({"Constant", "Identity", "Dropout"})
 FUSED = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Sigmoid"})
 """Activations that become a part of what they follow."""
+JOINING = frozenset({"Add", "Mul"})
+"""What joins another map to the result of the layer in front."""
 FUSING = frozenset({"Conv", "ConvTranspose", "Gemm", "Add", "BatchNormalization"})
 
 
@@ -30,6 +42,25 @@ def zoo_layers(name: str, options: Options = ()) -> tuple[Workload, ...]:
     found = [each for each in map(_layer, model.graph) if each is not None]
     source, result = model.graph.inputs[0], model.graph.outputs[0]
     return (_boundary(source, INPUT), *found, _boundary(result, OUTPUT))
+
+
+@cache
+def fused_layers(name: str, options: Options = ()) -> tuple[Workload, ...]:
+    """The same as engines run it on CPUs and GPUs, in their own order of images.
+
+    Additions and products of maps are part of what is in front of them, and so are activations; a
+    convolution of one pixel is a fully connected layer.
+    """
+    found: list[Workload] = []
+    for layer in zoo_layers(name, options)[1:-1]:
+        if layer.family == ELEMENTWISE:
+            if layer.op in JOINING and found:
+                found[-1] = replace(found[-1], others=found[-1].others + layer.out_elements)
+        elif layer.family == CONV and layer.in_elements == layer.in_channels:
+            found.append(replace(layer, family=DENSE))
+        else:
+            found.append(layer)
+    return tuple(found)
 
 
 def _layer(node: ir.Node) -> Workload | None:

@@ -1,9 +1,10 @@
 """What was fitted: how far from the limits of a processor an engine's kernels are.
 
 Factors come in levels. The most general hold for any chip, in int8 those of the instructions that
-multiply for cores that have them, those of a core's architecture, or of a family of GPUs, for chips
-that have it, those of one processor of one chip for that alone; the most specific ones that exist
-are used, so that a chip that nobody measured works from its TOML file.
+multiply for cores that have them, in other types those of cores that wait for their loads or of
+all that do not, then those of a core of any revision, those of a core's architecture, or of a
+family of GPUs, for chips that have it, those of one processor of one chip for that alone; the most
+specific ones that exist are used, so that a chip that nobody measured works from its TOML file.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 from coexec.base.disk import write_atomically
 from coexec.base.errors import UsageError
 from coexec.core.soc import Soc
+from coexec.cost.soc.defaults import IN_ORDER
 from coexec.cost.soc.trees import Trees
 
 GENERAL = ""
 SHIPPED = files("coexec.cost.soc") / "coefficients.json"
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Coefficients:
     ``factors`` has multiples of terms (:mod:`coexec.cost.soc.terms`, of NPUs
     :mod:`coexec.cost.soc.npu_terms`) under groups like ``tflite cpu float32``, ``trees``
     residuals of kernels' logarithms under ``tflite gpu``; below are levels: :data:`GENERAL`,
-    ``int8 x4`` or ``core Cortex-A55 int8 32`` or ``family adreno``, ``snapdragon-855 gpu``. Of
-    other engines, ``mixes`` has multiples by kind of operator
+    ``int8 x4`` or ``cores in order`` or ``core Cortex-A55 int8 32`` or ``family adreno``,
+    ``snapdragon-855 gpu``. Of other engines, ``mixes`` has multiples by kind of operator
     (:mod:`coexec.cost.soc.engine_mix`) by level, ``ncnn cpu``, or, of those that few networks were
     measured in, ``engines`` one for all kinds, ``stock-mnn-opencl gpu float32``. ``errors`` is the
     mean relative error by group, models held out; ``date`` (ISO) and ``rows`` (their number by
@@ -77,7 +79,8 @@ def levels(soc: Soc, processor: str, precision: str) -> tuple[str, ...]:
     # Cores of one name differ in whether they have the dot product instructions.
     core = f"core {fastest.core} int8 {rate:g}"
     if precision != "int8":
-        return GENERAL, core, own
+        order = "cores in order" if fastest.core in IN_ORDER else "cores out of order"
+        return GENERAL, order, f"core {fastest.core}", core, own
     # Kernels with these instructions are other programs than those without.
     return GENERAL, f"int8 x{rate / fastest.flop_per_cycle['float32']:g}", core, own
 

@@ -2,7 +2,7 @@
 
 How much of its peak a core or a GPU sustains, what a GPU streams and its shortest kernel have to be
 measured. Where they were not, a chip gets what chips of its kind have. A core has the share of its
-architecture; an older one has so much less of floats as its maker says that its successor gained. A
+architecture; an older one has so much less of floats as its successor is taken to have gained. A
 GPU has its family's share of the nominal peak; bandwidth grows with the rate that follows, and the
 shortest times shrink with it (a GPU is so many times slower in everything), not below any that was
 measured. Kinds come in levels, the mean of each drawn towards the one above, which counts as one
@@ -27,7 +27,9 @@ CPU_TYPES = ("float32", "int8")
 FLOATS_OF_SUCCESSOR = {"Cortex-A53": 1.38, "Cortex-A73": 1.33}
 """How many times as fast in floats the next core with the same peak is (Cortex-A55, Cortex-A75).
 
-SPECfp2006 at the same clock as Arm published it when it announced these two, in 2017.
+Specified by Arm at their announcement in 2017: Cortex-A55 1.18 to 1.38 times Cortex-A53 over
+several benchmarks at one clock, Cortex-A75 a third more floats than Cortex-A73. Assumed: that the
+upper end of the range, not the lower one, holds for networks in floats, where loads count most.
 """
 RATE, BANDWIDTH, KERNEL, DISPATCH = "rate", "bandwidth", "kernel", "dispatch"
 SYNC = "waiting for a GPU"

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coexec.cost.soc.terms import POINTWISE, WIDE, kind_of
-from coexec.cost.soc.workload import CONV, DENSE, DEPTHWISE, GROUPED, Workload
+from coexec.cost.soc.workload import ATTENTION, CONV, DENSE, DEPTHWISE, GROUPED, Workload
 
 Numbers = NDArray[np.float64]
 
-WINOGRAD, REST = "conv-3x3", "rest"
-KINDS = (POINTWISE, WINOGRAD, WIDE, GROUPED, DEPTHWISE, DENSE, REST)
+WINOGRAD, MATRICES, REST = "conv-3x3", "products of many rows", "rest"
+KINDS = (POINTWISE, WINOGRAD, WIDE, GROUPED, DEPTHWISE, DENSE, MATRICES, REST)
 """Kinds of operators with a multiple each; a mix has those of traffic and of calls behind them."""
+PRODUCTS_OF_ROWS = frozenset({"MatMul", "Gemm", ATTENTION})
+"""Operators of transformers: engines for images have other kernels for them, or poor ones."""
 WIDTH = len(KINDS) + 2
 CALL_US = {"cpu": 2.5, "gpu": 10.0}
 """What a call takes beside its kernel, of which the last number of a mix is a multiple."""
@@ -90,6 +92,8 @@ def _places(calls: Sequence[Workload]) -> NDArray[np.intp]:
 def _kind(work: Workload) -> str:
     if work.family == DEPTHWISE:
         return DEPTHWISE
+    if work.family == CONV and work.op in PRODUCTS_OF_ROWS:
+        return MATRICES
     kind = kind_of(work)
     tiles = work.kernel == 3 and work.stride == 1 and work.in_channels >= WINOGRAD_CHANNELS
     if kind == WIDE and tiles:

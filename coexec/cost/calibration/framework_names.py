@@ -1,0 +1,118 @@
+"""Which network the tables of inference libraries mean by a name, and its layers.
+
+Sizes are those of the libraries' own benchmarks: 224 x 224 unless a network's paper or file says
+otherwise. A folder of measurements may have the layers of a network as an engine ran them; where it
+does not, they are the zoo's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from coexec.cost.calibration.known_networks import layers_of
+from coexec.cost.calibration.mobile_networks import MOBILE
+from coexec.cost.calibration.zoo_networks import Options, fused_layers
+from coexec.cost.soc.workload import Workload
+
+Shapes = Mapping[str, tuple[Workload, ...]]
+
+SIDE = 224
+ENDINGS = re.compile(r"(int8|quant|quantized|fp16|fp32|float)$")
+NETWORKS = {
+    "mobilenet": "mobilenet_w1",
+    "mobilenetv1": "mobilenet_w1",
+    "mobilenetv110224": "mobilenet_w1",
+    "mobilenetv2": "mobilenetv2_w1",
+    "mobilenetv210224": "mobilenetv2_w1",
+    "mobilenetv3": "mobilenetv3_large_w1",
+    "mobilenetv3large": "mobilenetv3_large_w1",
+    "mobilenetv3largex10": "mobilenetv3_large_w1",
+    "mobilenetv3large10": "mobilenetv3_large_w1",
+    "mobilenetv3large075": "mobilenetv3_large_w3d4",
+    "mobilenetv3largeminimalistic": "mobilenet_v3_large_minimalistic",
+    "mobilenetv3small": "mobilenetv3_small_w1",
+    "mobilenetv3smallx10": "mobilenetv3_small_w1",
+    "mobilenetv3small10": "mobilenetv3_small_w1",
+    "mobilenetv3small075": "mobilenetv3_small_w3d4",
+    "mobilenetv3smallminimalistic": "mobilenet_v3_small_minimalistic",
+    "squeezenet": "squeezenet_v1_1",
+    "squeezenetv10": "squeezenet_v1_0",
+    "squeezenetv11": "squeezenet_v1_1",
+    "squeezenet11": "squeezenet_v1_1",
+    "resnet18": "resnet18",
+    "regnety400m": "regnety004",
+    "alexnet": "AlexNet",
+    "vgg16": "VGG16",
+    "resnet34": "ResNet34",
+    "resnet50": "ResNet50",
+    "resnet50v1": "ResNet50",
+    "resnet50v2": "ResNet50",
+    "googlenet": "GoogLeNet",
+    "shufflenetv2": "ShuffleNetV2",
+    "mnasnet": "MnasNet",
+    "efficientnetb0": "EfficientNetB0",
+    "shufflenet": "shufflenet",
+    "proxylessnasnet": "proxyless_mobile",
+    "efficientnetv2b0": "efficientnet_v2_b0",
+    "blazeface": "blazeface_features",
+    "squeezenetssd": "squeezenet_ssd",
+    "mobilenetssd": "mobilenet_ssd",
+    "ssdmobilenetv1relu300": "mobilenet_ssd",
+    "mobilenetyolo": "mobilenet_yolo",
+    "mobilenetv2yolov3": "mobilenetv2_yolov3",
+    "yolov4tiny": "yolov4_tiny",
+    "visiontransformer": "vit_b32",
+    "inceptionv3": "inception_v3",
+    "inceptionv4": "inception_v4",
+    "inceptionresnetv2": "inception_resnet_v2",
+    "densenet121": "densenet121",
+}
+"""By letters and digits alone, without what an element type adds to a name.
+
+TNN 0.3's "SqueezeNet1.0" takes as long as its 1.1, which has 2.4 times less arithmetic, on two CPUs
+and two GPUs: one of both is mislabelled. It counts as unknown.
+"""
+TFLITE = {"squeezenet": "squeezenet_v1_0"}
+"""TFLite's hosted SqueezeNet is the first version, ncnn's benchmark has 1.1."""
+BUILT: Mapping[str, tuple[str, Options]] = {
+    "mobilenet_w1": ("mobilenet_v1", ()),
+    "mobilenetv2_w1": ("mobilenetv2", ()),
+    "mobilenetv3_large_w1": ("mobilenet_v3_large", ()),
+    "mobilenetv3_large_w3d4": ("mobilenet_v3_large", (("width", 0.75),)),
+    "mobilenet_v3_large_minimalistic": ("mobilenet_v3_large", (("minimalistic", True),)),
+    "mobilenetv3_small_w1": ("mobilenet_v3_small", ()),
+    "mobilenetv3_small_w3d4": ("mobilenet_v3_small", (("width", 0.75),)),
+    "mobilenet_v3_small_minimalistic": ("mobilenet_v3_small", (("minimalistic", True),)),
+    "squeezenet_v1_0": ("squeezenet_v1_0", ()),
+    "squeezenet_v1_1": ("squeezenet", ()),
+    "resnet18": ("resnet18_224", ()),
+    "regnety004": ("regnet_y_400mf", ()),
+}
+"""The zoo's form of networks whose names are those of a folder's layers."""
+_PAPERS = frozenset({"AlexNet", "VGG16", "ResNet34", "ResNet50"})
+
+
+def network_of(name: str, framework: str) -> str:
+    """The name that a network goes by in all tables; empty if it is unknown."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    while (shorter := ENDINGS.sub("", plain)) != plain:
+        plain = shorter
+    found = TFLITE.get(plain) if framework.startswith("TFLite") else None
+    return found or NETWORKS.get(plain, "")
+
+
+def layers_of_network(network: str, shapes: Shapes) -> tuple[Workload, ...]:
+    """Layers of a name of :func:`network_of`, or of a folder; none if nothing is known of it.
+
+    ``shapes`` are those of a folder, which count before the zoo's.
+    """
+    if network in shapes:
+        return shapes[network]
+    if network in MOBILE:
+        return MOBILE[network]()
+    if network in _PAPERS:
+        return layers_of(network, SIDE)
+    if network in BUILT:
+        return fused_layers(*BUILT[network])
+    return fused_layers(network) if network in NETWORKS.values() else ()
