@@ -245,7 +245,10 @@ RNN_FORMS: tuple[dict[str, Any], ...] = (
     {"given": "bh", "activations": ["Relu"]},
     {"given": "b", "activations": ["Affine"], "activation_alpha": [0.5], "activation_beta": [0.1]},
 )
-THROUGH_STEPS = "training puts its steps in its place, which have a gradient"
+THROUGH_STEPS = (
+    "training puts its steps in its place, which have a gradient (cells that are not the usual "
+    f"ones: of up to {MAX_STEPS} steps)"
+)
 
 
 def _layer(kind: str, gates: int, forms: Sequence[dict[str, Any]]) -> OpDef:

@@ -17,8 +17,9 @@ from coexec.core.types import OpCall
 from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.recurrent_geometry import Activation, Recurrence
 
-MAX_STEPS = 2048
-"""Longer sequences are not unrolled: each step is some ten operators."""
+MAX_STEPS = 512
+"""Longer sequences are not unrolled: each step is some ten operators, and planning 1,000 takes a
+minute."""
 
 NAMES = {
     "elu": "Elu",

@@ -40,7 +40,8 @@ def _call_function(model: ir.Model, node: ir.Node, function: ir.Function, number
     model.functions[function.identifier()] = function
     for inner in function:
         inner.name = f"{node.name}/{inner.name or inner.op_type}"
-        inner.metadata_props.setdefault(PHASE, node.metadata_props.get(PHASE, ""))
+        if PHASE in node.metadata_props:
+            inner.metadata_props.setdefault(PHASE, node.metadata_props[PHASE])
         source = node.metadata_props.get(SOURCE) or str(node.name)
         inner.metadata_props.setdefault(SOURCE, source)
     for domain, version in list(function.opset_imports.items()):

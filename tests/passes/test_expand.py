@@ -80,6 +80,16 @@ def test_bodies_of_our_own_operators_fit_a_newer_opset(rng: np.random.Generator)
     assert model.graph.opset_imports[""] == 23
 
 
+def test_bodies_in_a_model_without_phases_get_none(rng: np.random.Generator) -> None:
+    """Differentiation then takes them for nodes of the forward pass."""
+    op = OPERATORS["LSTM"]
+    model, _ = one_node(op, op.examples[0], op.examples[0].draw(rng))
+    for node in model.graph:
+        del node.metadata_props[PHASE]
+    assert expand(model, lambda call: True) == 1
+    assert not any(PHASE in node.metadata_props for node in model.graph)
+
+
 def test_nodes_of_a_body_keep_phase_and_source(rng: np.random.Generator) -> None:
     op = OPERATORS["coexec::GeluGrad"]
     model, _ = one_node(op, op.examples[0], op.examples[0].draw(rng))

@@ -9,6 +9,8 @@ import numpy as np
 
 from coexec.core.types import OpCall, compute_dtype
 from coexec.ops.conv_geometry import ConvGeometry
+from coexec.ops.recurrent_geometry import GATES, Recurrence
+from coexec.ops.recurrent_steps import StepsCall
 from coexec.ops.table import opdef
 
 CONV, GROUPED, DEPTHWISE, DENSE = "conv", "conv-grouped", "conv-depthwise", "dense"
@@ -18,6 +20,7 @@ FAMILIES = (CONV, GROUPED, DEPTHWISE, DENSE, POOL, REDUCE, MOVE, ELEMENTWISE)
 CONVOLUTIONS = frozenset(
     {"Conv", "ConvTranspose", "coexec::ConvInputGrad", "coexec::ConvWeightGrad"}
 )
+STEPS = frozenset(f"coexec::{cell}Steps{end}" for cell in GATES for end in ("", "Grad"))
 PRODUCTS = frozenset({"Gemm", "MatMul", "Einsum", "Attention"})
 POOLS = frozenset({"MaxPool", "AveragePool", "coexec::MaxPoolGrad", "coexec::AveragePoolGrad"})
 REDUCTIONS = ("Reduce", "GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax", "ArgM")
@@ -66,6 +69,10 @@ def workload(call: OpCall) -> Workload:
         return _convolution(call)
     if call.identifier in PRODUCTS:
         return _product(call)
+    if call.identifier in STEPS:
+        return _recurrent(call, StepsCall.of(call).geometry)
+    if call.identifier in GATES:
+        return _recurrent(call, Recurrence.of(call))
     work = opdef(call).work(call)
     outputs = sum(kind.size for kind in call.outputs if kind is not None)
     inputs = sum(kind.size for kind in call.inputs if kind is not None)
@@ -120,6 +127,22 @@ def _product(call: OpCall) -> Workload:
         in_channels=work.flop / max(2 * out, 1),
         out_channels=columns,
         op=ATTENTION if len(operands) > 1 and _batched(call) else call.op_type,
+    )
+
+
+def _recurrent(call: OpCall, layer: Recurrence) -> Workload:
+    """Products of as many rows as there are samples: the next step waits for them."""
+    sizes = [kind.size for kind in call.inputs if kind is not None]
+    return Workload(
+        family=DENSE if layer.batch <= 1 else CONV,
+        flop=opdef(call).work(call).flop,
+        in_elements=sizes[0],
+        out_elements=sum(kind.size for kind in call.outputs if kind is not None),
+        weights=sum(sizes[1:]),
+        out_pixels=layer.batch,
+        in_channels=layer.inputs + layer.hidden,
+        out_channels=layer.gates * layer.hidden,
+        op=call.op_type,
     )
 
 

@@ -90,9 +90,10 @@ def groups_of(region: Region, fuses: bool) -> list[tuple[RegionNode, ...]]:
 
 def follows(call: OpCall) -> bool:
     """Whether an engine computes this on the way out of the kernel before it."""
-    return workload(call).family == ELEMENTWISE and any(
-        kind is not None and kind.shape == call.output(0).shape for kind in call.inputs
-    )
+    if workload(call).family != ELEMENTWISE or not call.has_output(0):
+        return False
+    shape = call.output(0).shape
+    return any(kind is not None and kind.shape == shape for kind in call.inputs)
 
 
 def _largest(node: RegionNode) -> str:
