@@ -60,9 +60,11 @@ def compile(
     shares of nodes go where that says; no ``processors`` then means those of the plan.
 
     Raises:
+        UsageError: ``model`` is none.
         ModelError: the plan is not of this model.
         ProcessorError: a processor is not there, or does not support its part of the plan.
     """
+    _require_model(model)
     if plan is None:
         return Session(model, open_all(processors), mode)
     followed, specs = _followed(plan, processors)
@@ -104,6 +106,9 @@ class Trainer(BaseTrainer):
         lossy: bool = False,
         plan: Plan | str | Path | None = None,
     ) -> None:
+        _require_model(model)
+        _require("loss", loss, Loss, "coexec.losses.SoftmaxCrossEntropy()")
+        _require("optimizer", optimizer, Optimizer, "coexec.optim.SGD(0.01)")
         followed, specs = (None, processors) if plan is None else _followed(plan, processors)
         super().__init__(
             model,
@@ -124,6 +129,20 @@ class Trainer(BaseTrainer):
             lossy=lossy,
             plan=followed,
         )
+
+
+def _require_model(model: object) -> None:
+    _require("model", model, ir.Model, "coexec.load('model.onnx')")
+
+
+def _require(name: str, given: object, kind: type, example: str) -> None:
+    """Refuse an argument of another kind, such as a path for a model.
+
+    Raises:
+        UsageError: with what would do.
+    """
+    if not isinstance(given, kind):
+        raise UsageError(f"{name} is {given!r}; it has to be as {example} gives it")
 
 
 def open_all(specs: Sequence[str]) -> dict[str, Processor]:

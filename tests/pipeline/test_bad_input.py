@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import coexec
-from coexec.base.errors import CoexecError, DataError, GradientError, NonFiniteLoss
+from coexec.base.errors import CoexecError, DataError, GradientError, NonFiniteLoss, UsageError
 from coexec.training.checkpoint import load_checkpoint
 from coexec.training.data import Dataset
 from tests.graphs import parse
@@ -40,6 +40,25 @@ def trainer(processor: str = "reference", **options: Any) -> coexec.Trainer:
         [processor],
         **options,
     )
+
+
+# Arguments of another kind
+
+
+def test_what_is_no_model_says_what_gives_one() -> None:
+    for given in ("model.onnx", network(), None):
+        with pytest.raises(UsageError, match=r"model is .*; it has to be as coexec.load"):
+            coexec.compile(given, ["reference"])  # type: ignore[arg-type]
+    loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.1)
+    with pytest.raises(UsageError, match=r"model is 'model.onnx'; .*coexec.load"):
+        coexec.Trainer("model.onnx", loss, optimizer, ["reference"])  # type: ignore[arg-type]
+
+
+def test_losses_and_optimizers_by_name_or_class_say_what_is_wanted() -> None:
+    with pytest.raises(UsageError, match=r"loss is 'mse'; .*SoftmaxCrossEntropy\(\)"):
+        trainer(loss="mse")
+    with pytest.raises(UsageError, match=r"optimizer is <class .*; .*SGD\(0.01\)"):
+        trainer(optimizer=coexec.optim.SGD)
 
 
 # Data of Session.run
