@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
-from coexec.frontend import quantised
+from coexec.frontend import fused, quantised
 from coexec.frontend.elements import propagate_elements
 from coexec.frontend.modernise import TARGET_OPSET
 from coexec.frontend.operands import Rewrite
@@ -17,8 +17,8 @@ from coexec.frontend.schema import label
 ONNX_RUNTIME = "com.microsoft"
 
 REWRITES: Mapping[str, Mapping[str, Rewrite]] = {
-    "": quantised.OF_ONNX,
-    ONNX_RUNTIME: quantised.OF_ONNX_RUNTIME,
+    "": {**quantised.OF_ONNX, **fused.OF_ONNX},
+    ONNX_RUNTIME: {**quantised.OF_ONNX_RUNTIME, **fused.OF_ONNX_RUNTIME},
 }
 """By domain and name of the operator."""
 
@@ -35,6 +35,14 @@ def standardise(model: ir.Model) -> None:
             _replace(node, rewrite)
         else:
             propagate_elements([node])
+    _raise_opset(model)
+
+
+def _raise_opset(model: ir.Model) -> None:
+    """The model is in the newest opset that one of its nodes is meant in."""
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    written = [node.version or 0 for node in nodes if node.domain == ""]
+    model.opset_imports[""] = max([model.opset_imports.get("", 0), *written])
 
 
 def _replace(node: ir.Node, rewrite: Rewrite) -> None:
