@@ -9,6 +9,8 @@ program: where that is above the budget, more is recomputed and the step placed 
 
 All of it is searched with updates at the end of the step, and once more with early ones, unless
 that keeps the budget without recomputing anything or all gradients must be looked at together.
+Where something has to be recomputed, early ones come first: they need less memory, and what is
+predicted to take longer than a plan that fits is not looked at any closer.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.joint import Joint, decide
 from coexec.budget.placed import placed_program, refusal, step_graph
 from coexec.budget.repetitions import PlacedStep
+from coexec.budget.settings import Setting
 from coexec.budget.variants import Known
 from coexec.core.plan import Plan
 from coexec.core.program import Program, combined_bytes
@@ -106,11 +109,12 @@ def placed_within(
     """
     found: _Found[P] = _Found()
     refused: MemoryBudgetError | None = None
-    for way in _ways(steps):
+    for search in _in_order([_Search(way, arrays, place, found) for way in _ways(steps)]):
         try:
-            _Search(way, arrays, place, found).run(policy)
+            search.run(policy)
         except MemoryBudgetError as error:
-            refused = error
+            if refused is None or error.least_bytes < refused.least_bytes:
+                refused = error
         if found.best is not None and not found.best[1].recompute:
             break
     if found.best is None:
@@ -124,6 +128,12 @@ def _ways(steps: BudgetedSteps) -> Iterator[BudgetedSteps]:
     yield steps
     if not steps.recipe.looks_at_gradients:
         yield steps.by(replace(steps.recipe, updates="early"))
+
+
+def _in_order(searches: list[_Search[P]]) -> list[_Search[P]]:
+    """Early updates first, unless a step on one processor fits as it is without them."""
+    plain = searches[0].plain_bytes()
+    return searches if plain <= searches[0].steps.nbytes else searches[::-1]
 
 
 @dataclass
@@ -185,6 +195,10 @@ class _Search(Generic[P]):
         else:
             self._fit(lambda outcome: outcome.policy == policy)
 
+    def plain_bytes(self) -> int:
+        """What the step takes on one processor with nothing recomputed."""
+        return self.steps.lower(Setting(self.steps.recipe), self.arrays).peak_bytes
+
     def _recomputed(self, goal: int) -> tuple[str, ...]:
         return self.steps.recomputed(self.arrays, goal, self.known)
 
@@ -222,7 +236,9 @@ class _Search(Generic[P]):
         plain = self.known.variants[()]
         for form in (FORMS[0], FORMS[2]):
             outcome = _pick(placing, form)
-            if outcome is not None and not outcome.schedule.shares:
+            if outcome is None or self._is_slower(outcome.makespan_us):
+                continue  # what is recomputed makes it no faster
+            if not outcome.schedule.shares:
                 problem, units = placing.whole.problem, outcome.schedule.units
                 step = PlacedStep(plain.problem, problem, units)
                 self._fit_together(step, self.steps.nbytes - plain.fixed, with_readers)
@@ -246,7 +262,7 @@ class _Search(Generic[P]):
         plan = replace(placing.plan, recompute=recompute, predicted_us=step_us, early=self.early)
         form, found = f"{plan.policy}{EARLY if self.early else ''}", self.found
         row = Tried(form, None, step_us / 1e3, len(recompute), False)
-        if found.best is not None and found.best[0] <= step_us:
+        if self._is_slower(step_us):
             found.note(row)
             return 0
         program = placed_program(self.steps, plan, self.graph)
@@ -258,6 +274,10 @@ class _Search(Generic[P]):
         if found.smallest is None or peak < combined_bytes((found.smallest,)):
             found.smallest = program
         return max(excess, 0)
+
+    def _is_slower(self, step_us: float) -> bool:
+        """Whether a plan that fits is predicted to take no longer."""
+        return self.found.best is not None and self.found.best[0] <= step_us
 
 
 def _pick(placing: Placing, form: Callable[[Outcome], bool]) -> Outcome | None:
