@@ -23,7 +23,7 @@ from coexec.processors.find import measure_processor, open_processor
 
 log = logging.getLogger(__name__)
 HERE = platform.node() or "this machine"
-FORMAT = 2
+FORMAT = 3
 """Changes when what is measured changes: older files in the cache are left alone."""
 
 Observer = Callable[[str], None]
