@@ -38,6 +38,10 @@ class Distribution:
             return 0.0
         return math.log(self.high_us / self.low_us) / DECILES
 
+    def scaled(self, factor: float) -> Distribution:
+        """Of so many times as long."""
+        return Distribution(factor * self.median_us, factor * self.low_us, factor * self.high_us)
+
     def plus(self, other: Distribution) -> Distribution:
         """One after the other, independent: medians add up, deviations as roots of squares."""
         below = math.hypot(self.median_us - self.low_us, other.median_us - other.low_us)

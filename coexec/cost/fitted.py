@@ -1,8 +1,10 @@
 """Times of calls that were not measured, from those that were: boosted regression trees.
 
-One regression per processor over logarithms of work and sizes, trained on the times that its store
-has. It is used only where there are enough of them, and only for operators that are among them; how
-far it is off is known from cross-validation. Source of the idea: nn-Meter (MobiSys 2021).
+One regression per processor over logarithms of work and sizes, trained on how many times as long as
+its limits allow (:mod:`coexec.cost.roofline`) the calls took that its store has. Trees repeat what
+they have seen: trained on times, they would give a large call that of the largest one measured. It
+is used only where there are enough times, and only for operators that are among them; how far it is
+off is known from cross-validation. Source of the idea: nn-Meter (MobiSys 2021).
 """
 
 from __future__ import annotations
@@ -10,15 +12,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from coexec.core.machine import Rates
 from coexec.core.types import OpCall, compute_dtype
 from coexec.cost.distribution import Distribution
+from coexec.cost.roofline import limit_us, roofline_us
 from coexec.cost.store import Entry
 from coexec.ops.table import opdef
 
@@ -27,14 +31,16 @@ FOLDS = 5
 SEED = 0
 Row = tuple[float, ...]
 """The operator's number and its features."""
+TYPES = {16.0: "float16", 64.0: "float64"}
+"""Element types by the bits among the features; all others count as float32."""
 
 
 @dataclass(frozen=True)
 class FittedCosts:
     """A trained regression. ``error`` is the median relative error in cross-validation.
 
-    ``known`` are predictions by row: a plan asks for the same ones again and again, and each takes
-    a millisecond.
+    ``known`` are predictions by row, in multiples of what the limits allow: a plan asks for the
+    same ones again and again, and each takes a millisecond.
     """
 
     model: Any
@@ -44,10 +50,13 @@ class FittedCosts:
     sigma: float
     known: dict[Row, Distribution] = field(default_factory=dict, compare=False, repr=False)
 
-    def predict(self, call: OpCall) -> Distribution | None:
-        """Time of a call; ``None`` for an operator that was hardly ever measured."""
+    def predict(self, call: OpCall, rates: Rates) -> Distribution | None:
+        """Microseconds of a call; ``None`` for an operator that was hardly ever measured."""
         if call.identifier not in self.operators:
             return None
+        return self._times_limit(call).scaled(roofline_us(call, rates))
+
+    def _times_limit(self, call: OpCall) -> Distribution:
         row = (float(self.operators[call.identifier]), *features(call))
         if row not in self.known:
             median = math.exp(float(self.model.predict([row])[0]))
@@ -74,8 +83,11 @@ def features(call: OpCall) -> tuple[float, ...]:
     )
 
 
-def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
-    """Train on measured times; ``None`` without scikit-learn or with too few of them."""
+def fit(entries: Mapping[str, Entry], rates: Rates) -> FittedCosts | None:
+    """Train on times measured on a processor of these limits.
+
+    ``None`` without scikit-learn or with too few of them.
+    """
     usable = [entry for entry in entries.values() if entry.features and entry.time.median_us > 0]
     counts: dict[str, int] = {}
     for entry in usable:
@@ -83,7 +95,10 @@ def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
     known = sorted(name for name, count in counts.items() if count >= LEAST_OF_OPERATOR)
     numbers = {name: number for number, name in enumerate(known)}
     rows = [
-        ((float(numbers[entry.operator]), *entry.features), entry.time.median_us)
+        (
+            (float(numbers[entry.operator]), *entry.features),
+            entry.time.median_us / _limit_us(entry.features, rates),
+        )
         for entry in usable
         if entry.operator in numbers
     ]
@@ -92,13 +107,19 @@ def fit(entries: Mapping[str, Entry]) -> FittedCosts | None:
     return _trained(tuple(known), tuple(sorted(rows)))
 
 
+def _limit_us(row: Sequence[float], rates: Rates) -> float:
+    """What the limits allow a call of these features, in microseconds."""
+    kind = TYPES.get(row[-1], "float32")
+    return limit_us(math.expm1(row[0]), math.expm1(row[1]), kind, rates)
+
+
 @lru_cache(maxsize=8)
 def _trained(operators: tuple[str, ...], samples: tuple[tuple[Row, float], ...]) -> FittedCosts:
-    """The regression of rows to microseconds: the same for each plan from the same times."""
+    """The regression of rows to multiples: the same for each plan from the same times."""
     ensemble = importlib.import_module("sklearn.ensemble")
     selection = importlib.import_module("sklearn.model_selection")
     rows = np.array([row for row, _ in samples])
-    logs = np.log([median_us for _, median_us in samples])
+    logs = np.log([multiple for _, multiple in samples])
 
     def regression() -> Any:
         return ensemble.GradientBoostingRegressor(

@@ -91,7 +91,7 @@ class ProcessorCosts:
         if entry is not None:
             return Cost(entry.time, MEASURED)
         self._fit()
-        predicted = self.fitted.predict(call) if self.fitted is not None else None
+        predicted = self.fitted.predict(call, self.rates) if self.fitted is not None else None
         if predicted is not None:
             return Cost(predicted, FITTED)
         return Cost(Distribution.exactly(roofline_us(call, self.rates)), ROOFLINE)
@@ -168,7 +168,8 @@ class ProcessorCosts:
         """Train the regression, if more is measured than when it was: that takes a second."""
         if self._fitted_entries != len(self.store.entries):
             entries = self.store.entries.items()
-            self.fitted = fit({key: e for key, e in entries if not key.startswith(OWN_KEYS)})
+            calls = {key: e for key, e in entries if not key.startswith(OWN_KEYS)}
+            self.fitted = fit(calls, self.rates)
             self._fitted_entries = len(entries)
 
 

@@ -17,7 +17,12 @@ def roofline_us(call: OpCall, rates: Rates) -> float:
     if op.view:
         return 0.0
     work = op.work(call)
-    peak = rates.peak_gflops.get(compute_dtype(call), rates.peak_gflops["float32"])
-    arithmetic_us = work.flop / peak / 1e3
-    traffic_us = work.bytes / rates.bandwidth_gbps / 1e3
+    return limit_us(work.flop, work.bytes, compute_dtype(call), rates)
+
+
+def limit_us(flop: float, nbytes: float, dtype: str, rates: Rates) -> float:
+    """The same of so much work in elements of ``dtype``."""
+    peak = rates.peak_gflops.get(dtype, rates.peak_gflops["float32"])
+    arithmetic_us = flop / peak / 1e3
+    traffic_us = nbytes / rates.bandwidth_gbps / 1e3
     return rates.launch_us + max(arithmetic_us, traffic_us)

@@ -208,21 +208,35 @@ def test_measured_before_fitted_before_roofline(tmp_path: Path) -> None:
     assert costs.cost(product(8, 8, 8)).source == "roofline"
 
 
+def test_calls_far_larger_than_any_measured_are_predicted_by_the_limits(tmp_path: Path) -> None:
+    """As those of a large network are where only a small one was trained."""
+    costs = ProcessorCosts(ReferenceProcessor(), RATES, CostStore(SPEC, "1", tmp_path))
+    for number in range(LEAST_ENTRIES):
+        call = relu(64 + 16 * number)
+        time = Distribution.exactly(2 * roofline_us(call, RATES))
+        costs.store.put(call_key(call), Entry(time, "Relu", features(call), costs.code(call)))
+    large = costs.cost(relu(1 << 26))
+    assert large.source == "fitted"
+    limit = roofline_us(relu(1 << 26), RATES)
+    assert large.time.median_us == pytest.approx(2 * limit, rel=0.01)
+
+
 def test_a_few_times_make_no_fit() -> None:
     few = {str(n): Entry(Distribution.exactly(n), "Relu", features(relu(n))) for n in range(1, 20)}
-    assert fit(few) is None
+    assert fit(few, RATES) is None
 
 
 def test_the_same_times_are_trained_once_and_a_call_is_predicted_once() -> None:
     calls = [relu(64 + n) for n in range(LEAST_ENTRIES)]
     times = [Entry(Distribution.exactly(2.0 + n), "Relu", features(c)) for n, c in enumerate(calls)]
     entries = {call_key(call): entry for call, entry in zip(calls, times, strict=True)}
-    fitted = fit(entries)
+    fitted = fit(entries, RATES)
     assert fitted is not None
-    assert fit(dict(reversed(entries.items()))) is fitted
-    assert fitted.predict(relu(5000)) is fitted.predict(relu(5000))
+    assert fit(dict(reversed(entries.items())), RATES) is fitted
+    assert fitted.predict(relu(5000), RATES) == fitted.predict(relu(5000), RATES)
+    assert len(fitted.known) == 1
     entries[call_key(calls[0])] = Entry(Distribution.exactly(9.0), "Relu", features(calls[0]))
-    assert fit(entries) is not fitted
+    assert fit(entries, RATES) is not fitted
 
 
 @pytest.mark.usefixtures("quiet")
