@@ -144,7 +144,7 @@ def test_a_pipeline_works_on_several_requests_at_once() -> None:
     alone = replace(placed, under_way=1)
     burst, found = Workload("burst", 12), {}
     for each in (placed, alone):
-        phone = desk.phone("idle")
+        phone = Phone(SOC, condition_named("idle"), steady=True)
         found[each.under_way] = serve(phone, bound(desk, phone, each), [], burst)
     together, one_by_one = found[placed.under_way], found[1]
     assert together.latencies_ms[0] >= one_by_one.latencies_ms[0] * (1 - 1e-9)
