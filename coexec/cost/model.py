@@ -53,8 +53,7 @@ class ProcessorCosts:
     """Costs on one processor. ``failed`` are calls that it supports by its word and does not run.
 
     ``rates`` are its measured limits. ``fitted`` is there once a call was asked for that was not
-    measured. ``outdated`` counts times that were measured with other kernels or tuned values: they
-    are forgotten.
+    measured. Times that were measured with other kernels or tuned values are forgotten.
     """
 
     processor: Processor
@@ -62,7 +61,6 @@ class ProcessorCosts:
     store: CostStore
     fitted: FittedCosts | None = None
     failed: dict[str, str] = field(default_factory=dict)
-    outdated: int = 0
     _fitted_entries: int = -1
     _codes: dict[str, str] = field(default_factory=dict)
 
@@ -107,7 +105,6 @@ class ProcessorCosts:
         if entry is None or entry.code == self.code(call):
             return entry
         self.store.drop(key)
-        self.outdated += 1
         log.info("%s on %s: measured with other kernels", call.identifier, self.name)
         return None
 

@@ -84,15 +84,6 @@ def memory_over_time(program: Program, trace: Trace) -> list[Usage]:
     return _changes(sorted(points, key=lambda point: point.time_ns))
 
 
-def most_used(usages: list[Usage]) -> dict[str, Usage]:
-    """By track, the first moment at which most memory is in use."""
-    most: dict[str, Usage] = {}
-    for usage in usages:
-        if usage.track not in most or usage.nbytes > most[usage.track].nbytes:
-            most[usage.track] = usage
-    return most
-
-
 def _resident(program: Program) -> dict[str, dict[str, int]]:
     """By track and kind, what is there all the time."""
     states = set(program.state)

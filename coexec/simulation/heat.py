@@ -29,8 +29,3 @@ def seconds_to_throttle(sink: HeatSink, celsius: float, watts: float) -> float:
         return math.inf
     share = (settled - celsius) / (settled - sink.throttle_celsius)
     return sink.kelvin_per_watt * sink.joule_per_kelvin * math.log(share)
-
-
-def sustained_w(sink: HeatSink) -> float:
-    """Power at which the temperature settles where throttling begins."""
-    return (sink.throttle_celsius - sink.ambient_celsius) / sink.kelvin_per_watt

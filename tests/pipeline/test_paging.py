@@ -24,7 +24,7 @@ from coexec.cost.store import CostStore
 from coexec.passes.page_activations import page_activations
 from coexec.processors.find import open_processor
 from coexec.processors.opencl import device
-from coexec.report.memory import ACTIVATIONS, memory_over_time, most_used
+from coexec.report.memory import ACTIVATIONS, Usage, memory_over_time
 from coexec.steps import pager
 from coexec.steps.pager import Pager, unable
 from tests.runtimes import DRIVERS, THOROUGH
@@ -65,6 +65,11 @@ def after(learner: coexec.Trainer, steps: int = 3) -> dict[str, Array]:
 def after_peak(learner: coexec.Trainer) -> int:
     after(learner, 1)
     return learner.peak_bytes
+
+
+def fullest(learner: coexec.Trainer, trace: Trace) -> Usage:
+    """The first moment of a traced step at which most memory is in use."""
+    return max(memory_over_time(learner.program, trace), key=lambda usage: usage.nbytes)
 
 
 def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
@@ -128,12 +133,12 @@ def test_a_trace_shows_transfers_beside_kernels(monkeypatch: pytest.MonkeyPatch)
     backs = {e.source: e for e in moved if e.operator == "coexec::PageIn"}
     assert outs.keys() == backs.keys()
     assert all(outs[layer].end_ns <= backs[layer].start_ns for layer in outs)
-    (most,) = most_used(memory_over_time(learner.program, trace)).values()
+    most = fullest(learner, trace)
     whole = trainer()
     after(whole, 1)
     plain = Trace()
     whole.step(DATA, LABELS, plain)
-    (before,) = most_used(memory_over_time(whole.program, plain)).values()
+    before = fullest(whole, plain)
     assert most.kinds[ACTIVATIONS] < before.kinds[ACTIVATIONS]
 
 

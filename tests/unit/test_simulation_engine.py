@@ -13,7 +13,7 @@ from coexec.simulation.device import Device, HeatSink, Unit
 from coexec.simulation.energy import BASE, DRAM, IDLE_POWER, LOAD
 from coexec.simulation.engine import Engine
 from coexec.simulation.frequency import PERFORMANCE, PERIOD_US, Frequency
-from coexec.simulation.heat import seconds_to_throttle, sustained_w, temperature_after
+from coexec.simulation.heat import seconds_to_throttle, temperature_after
 from coexec.simulation.sharing import max_min_shares
 from coexec.simulation.work import Job, Work
 
@@ -203,6 +203,11 @@ def test_planning_all_phases_at_once_gives_the_times_of_one_after_the_other() ->
     finish(beside, same)
     assert not other.finished
     np.testing.assert_allclose(same.ends_us, job.ends_us, rtol=1e-6)
+
+
+def sustained_w(sink: HeatSink) -> float:
+    """Power at which the temperature settles where throttling begins."""
+    return (sink.throttle_celsius - sink.ambient_celsius) / sink.kelvin_per_watt
 
 
 def test_heat_follows_the_charging_curve() -> None:

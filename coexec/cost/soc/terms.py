@@ -41,7 +41,6 @@ TERMS = (
     "groups",
     "calls",
 )
-RUN_TERMS = ("kernels", "dispatch of each call", "waiting for a run")
 PRIOR = np.array(
     [
         float(name == "calls" or name.endswith((": arithmetic, all cores", ": traffic")))
@@ -103,7 +102,7 @@ def terms(work: Workload, limits: Limits, precision: str) -> NDArray[np.float64]
 
 
 def run_terms(soc: Soc, processor: str, busy_us: float, calls: int) -> NDArray[np.float64]:
-    """Microseconds of each part of one run of a network, in the order of :data:`RUN_TERMS`."""
+    """Microseconds of a network's run: kernels, dispatch of each call, waiting; shape (3,)."""
     kind = processor.partition(":")[0]
     latency = soc.latency
     per_call = {"cpu": latency.cpu_dispatch, "gpu": latency.gpu_dispatch}

@@ -25,6 +25,7 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
+from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES
 from coexec.processors.opencl.kernels.window import Triple, Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -42,7 +43,6 @@ ROOMY_TILES = {(6, 2): 1.0, (3, 3): 1.1}
 """Those that leave a register or two for what the loops over phases hold."""
 WIDE_TILES = {(12, 2): 1.0, (8, 3): 1.0, (6, 4): 1.0, (3, 4): 1.1}
 """Those for 32 registers."""
-WIDE_VECTOR_BYTES = 64
 LEAST_LANES, MOST_LANES = 4, 16
 ITEM, ALIGNED = 4, 16
 """Bytes of an element; elements that parts of a slot are rounded up to."""

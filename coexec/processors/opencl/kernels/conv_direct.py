@@ -26,6 +26,7 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
+from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -52,7 +53,6 @@ SMALL_TILES = ((6, 2), (4, 3))
 """Tiles (positions, vectors) whose sums and operands fit 16 registers."""
 WIDE_TILES = ((12, 2), (8, 3))
 """Those for 32 registers."""
-WIDE_VECTOR_BYTES = 64
 LEAST_LANES, MOST_LANES = 4, 16
 SPAN, BAND = 64, 16
 """Terms that one work-item packs, rows that one pads."""

@@ -25,7 +25,6 @@ from coexec.processors.opencl.kernels.window import Triple
 
 ONES: Triple = (1, 1, 1)
 ZEROS: Triple = (0, 0, 0)
-VECTOR_BYTES = 64
 LEAST_LANES, MOST_LANES = 4, 16
 WIDE_VECTOR_BYTES = 64
 """Vectors this wide come with 32 registers, narrower ones with 16."""
