@@ -84,6 +84,7 @@ def _levels(axis: Any, rows: pd.DataFrame) -> None:
     axis.minorticks_off()
     axis.axhline(1, color=GREY, linewidth=0.8)
     axis.set_ylabel("speedup over one processor, float32, no fusion")
+    axis.set_title("Techniques on the model (frontend) and on the placement (backend)")
     axis.legend(fontsize=7, ncols=3)
 
 
@@ -97,4 +98,5 @@ def _fallbacks(axis: Any, rows: pd.DataFrame) -> None:
     axis.axvline(1, color=GREY, linewidth=0.8)
     axis.set_xscale("log")
     axis.set_xlabel("times longer than on the NPU with all operators of its list")
-    axis.legend(fontsize=8)
+    axis.set_title("What it costs that an NPU lacks one operator (int8)")
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
