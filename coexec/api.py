@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
+from coexec.base.arguments import check_texts
 from coexec.base.errors import UsageError
 from coexec.base.knobs import PROCESSOR
 from coexec.core.plan import Plan
@@ -38,9 +41,26 @@ def load(
 
     Raises:
         ModelError: unreadable, unsafe or unsupported; the message lists every reason.
+        UsageError: ``source`` is nothing of that kind, or ``shapes`` no whole numbers by name.
     """
-    bound = {name: tuple(int(d) for d in shape) for name, shape in (shapes or {}).items()}
-    return load_model(source, bound)
+    return load_model(source, _bound({} if shapes is None else shapes))
+
+
+def _bound(shapes: object) -> dict[str, tuple[int, ...]]:
+    """Shapes by name, as the front end takes them.
+
+    Raises:
+        UsageError: they are none.
+    """
+    try:
+        if not isinstance(shapes, Mapping):
+            raise TypeError("no mapping")
+        return {name: tuple(index(size) for size in shape) for name, shape in shapes.items()}
+    except TypeError as error:
+        raise UsageError(
+            f"shapes is {shapes!r}; it has to be whole numbers by name, such as "
+            "{'x': (32, 1, 28, 28)}"
+        ) from error
 
 
 def from_torch(module: Any, example_inputs: tuple[Any, ...], **options: Any) -> ir.Model:
@@ -60,11 +80,12 @@ def compile(
     shares of nodes go where that says; no ``processors`` then means those of the plan.
 
     Raises:
-        UsageError: ``model`` is none.
+        UsageError: ``model``, ``processors``, ``mode`` or ``plan`` is none.
         ModelError: the plan is not of this model.
         ProcessorError: a processor is not there, or does not support its part of the plan.
     """
     _require_model(model)
+    _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
     if plan is None:
         return Session(model, open_all(processors), mode)
     followed, specs = _followed(plan, processors)
@@ -73,6 +94,7 @@ def compile(
 
 def _followed(plan: Plan | str | Path, processors: Sequence[str]) -> tuple[Plan, Sequence[str]]:
     """A plan, maybe from its file, and the processors to open for it."""
+    _require("plan", plan, Plan | str | Path, "'plan.json', which coexec plan --save wrote,")
     followed = plan if isinstance(plan, Plan) else load_plan(Path(plan))[1]
     named = [name for name in followed.named if name != LAST_RESORT]
     return followed, processors or named or [LAST_RESORT]
@@ -109,6 +131,8 @@ class Trainer(BaseTrainer):
         _require_model(model)
         _require("loss", loss, Loss, "coexec.losses.SoftmaxCrossEntropy()")
         _require("optimizer", optimizer, Optimizer, "coexec.optim.SGD(0.01)")
+        _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
+        check_texts("trainable", trainable, "['fc1.*']")
         followed, specs = (None, processors) if plan is None else _followed(plan, processors)
         super().__init__(
             model,
@@ -135,7 +159,7 @@ def _require_model(model: object) -> None:
     _require("model", model, ir.Model, "coexec.load('model.onnx')")
 
 
-def _require(name: str, given: object, kind: type, example: str) -> None:
+def _require(name: str, given: object, kind: type | UnionType, example: str) -> None:
     """Refuse an argument of another kind, such as a path for a model.
 
     Raises:
@@ -147,7 +171,6 @@ def _require(name: str, given: object, kind: type, example: str) -> None:
 
 def open_all(specs: Sequence[str]) -> dict[str, Processor]:
     """Processors by their own name, in order, with the reference as last resort."""
-    if isinstance(specs, str):
-        raise UsageError(f"processors is a list of specs: [{specs!r}], not {specs!r}")
+    check_texts("processors", specs, "['opencl']")
     opened = [open_processor(spec) for spec in (*(specs or (PROCESSOR.text,)), LAST_RESORT)]
     return {processor.describe().name: processor for processor in opened}

@@ -30,6 +30,11 @@ class BundleSession:
         Raises:
             DataError: a missing input, or one of another shape or type.
         """
+        if not isinstance(feeds, Mapping):
+            raise DataError(
+                f"inputs are arrays by name, not {type(feeds).__name__}; "
+                f"the program wants {self.program.inputs}"
+            )
         return self._executor.run({name: self._input(name, feeds) for name in self.program.inputs})
 
     def _input(self, name: str, feeds: Mapping[str, Array]) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from coexec.base.arguments import check_texts
 from coexec.base.collection import collection_paused
 from coexec.base.errors import DataError, FallbackWarning, ModelError, ProcessorError
 from coexec.core.events import Trace
@@ -98,9 +99,12 @@ class Session:
 
         Raises:
             DataError: missing or unknown names, or data of another shape or type.
+            UsageError: ``outputs`` is no list.
         """
         arrays = self._inputs.check(feeds)
         known = self._outputs
+        if outputs is not None:
+            check_texts("outputs", outputs, str([*known]))
         unknown = [name for name in outputs or () if name not in known]
         if unknown:
             raise DataError(f"unknown outputs {unknown}; the model has {[*known]}")
@@ -291,9 +295,8 @@ class Inputs:
 
         Raises what that raises.
         """
-        if feeds.keys() == self._types.keys() and all(
-            _fits(feeds[name], *wanted) for name, wanted in self._types.items()
-        ):
+        fast = isinstance(feeds, dict) and feeds.keys() == self._types.keys()
+        if fast and all(_fits(feeds[name], *wanted) for name, wanted in self._types.items()):
             return {name: feeds[name] for name in self._types}
         return check_feeds(self.model, feeds)
 
@@ -322,6 +325,11 @@ def _fits(array: Array, dtype: np.dtype[Any] | None, dims: tuple[int | None, ...
 def check_feeds(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """``feeds`` as contiguous arrays of the model's element types, in the model's input order."""
     inputs = {str(value.name): value for value in model_inputs(model)}
+    if not isinstance(feeds, Mapping):
+        raise DataError(
+            f"inputs are arrays by name, not {type(feeds).__name__}; "
+            f"the model's inputs are {list(inputs)}"
+        )
     unknown = [name for name in feeds if name not in inputs]
     missing = [name for name in inputs if name not in feeds]
     if unknown or missing:
@@ -334,7 +342,10 @@ def check_feeds(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]
 
 def check_array(value: ir.Value, data: Array) -> Array:
     """``data`` in the input's element type; refuses conversions that would lose information."""
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise DataError(f"input {value.name!r} is no array: {error}") from error
     dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else array.dtype
     if array.dtype.kind in "OSU":
         raise DataError(f"input {value.name!r} is {array.dtype.name}; coexec computes on numbers")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from coexec.base.errors import DataError
+from coexec.base.arguments import check_number
+from coexec.base.errors import DataError, UsageError
 from coexec.core.types import Array, TensorType
 from coexec.ops.builder import GraphBuilder
 from coexec.ops.node import type_of
@@ -58,10 +59,9 @@ class SoftmaxCrossEntropy(Loss):
     class_axis: int = 1
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing must be in [0, 1), not {self.label_smoothing}")
+        check_number("label_smoothing", self.label_smoothing, below=1)
         if self.soft_targets and self.ignore_index is not None:
-            raise ValueError("ignore_index has no meaning with soft_targets")
+            raise UsageError("ignore_index has no meaning with soft_targets")
 
     def labels_type(self, prediction: TensorType) -> TensorType:
         if self.soft_targets:

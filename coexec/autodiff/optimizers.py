@@ -17,6 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.schedules import Constant, Schedule
+from coexec.base.arguments import check_number
+from coexec.base.errors import UsageError
 from coexec.core.types import TensorType
 from coexec.ops.builder import GraphBuilder
 from coexec.ops.node import type_of
@@ -85,9 +87,19 @@ def state_types(
     return {key: kind for n in names for key, kind in ((n, codes), (f"{n}_scale", scales))}
 
 
-def _check_bits(state_bits: int) -> None:
-    if state_bits not in (8, 32):
-        raise ValueError(f"state_bits must be 8 or 32, not {state_bits}")
+def _check(optimizer: SGD | Adam, *shares: str) -> None:
+    """Refuse numbers that no optimizer computes with; ``shares`` are fields that stay below 1.
+
+    Raises:
+        UsageError: with the field's name.
+    """
+    if not isinstance(optimizer.learning_rate, Schedule):
+        check_number("learning_rate", optimizer.learning_rate)
+    check_number("weight_decay", optimizer.weight_decay)
+    for name in shares:
+        check_number(name, getattr(optimizer, name), below=1)
+    if optimizer.state_bits not in (8, 32):
+        raise UsageError(f"state_bits must be 8 or 32, not {optimizer.state_bits}")
 
 
 def _stepped(
@@ -124,9 +136,9 @@ class SGD(Optimizer):
     state_bits: int = 32
 
     def __post_init__(self) -> None:
+        _check(self, "momentum")
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-        _check_bits(self.state_bits)
+            raise UsageError("nesterov needs a momentum above 0")
 
     def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
         names = ("momentum",) if self.momentum else ()
@@ -176,7 +188,8 @@ class Adam(Optimizer):
     state_bits: int = 32
 
     def __post_init__(self) -> None:
-        _check_bits(self.state_bits)
+        _check(self, "beta1", "beta2")
+        check_number("epsilon", self.epsilon)
 
     def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
         return state_types(("first_moment", "second_moment"), parameter, self.state_bits)

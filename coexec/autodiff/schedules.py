@@ -6,6 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from coexec.base.arguments import check_count, check_number
+
 
 class Schedule(ABC):
     """A learning rate that depends on the step (0 for the first)."""
@@ -21,6 +23,9 @@ class Constant(Schedule):
 
     rate: float
 
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate)
+
     def at(self, step: int) -> float:
         return self.rate
 
@@ -32,6 +37,11 @@ class StepDecay(Schedule):
     rate: float
     every: int
     factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate)
+        check_count("every", self.every)
+        check_number("factor", self.factor)
 
     def at(self, step: int) -> float:
         return self.rate * self.factor ** (step // self.every)
@@ -45,6 +55,11 @@ class Cosine(Schedule):
     steps: int
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate)
+        check_count("steps", self.steps)
+        check_number("final", self.final)
+
     def at(self, step: int) -> float:
         progress = min(step / self.steps, 1.0)
         return self.final + (self.rate - self.final) * (1 + math.cos(math.pi * progress)) / 2
@@ -56,6 +71,9 @@ class Warmup(Schedule):
 
     then: Schedule
     steps: int
+
+    def __post_init__(self) -> None:
+        check_count("steps", self.steps)
 
     def at(self, step: int) -> float:
         if step < self.steps:

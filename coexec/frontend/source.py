@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import onnx
 
-from coexec.base.errors import ModelError
+from coexec.base.errors import ModelError, UsageError
 
 MAX_PROTOBUF_BYTES = 2**31 - 1
 """Protobuf's own limit; larger models keep their weights in external data."""
@@ -42,6 +43,10 @@ def open_source(source: str | Path | bytes | onnx.ModelProto) -> Source:
         return Source(source, "model", None)
     if isinstance(source, bytes):
         return Source(_parse(source, "the bytes given"), "the bytes given", None)
+    if not isinstance(source, str | PathLike):
+        raise UsageError(
+            f"source is {source!r}; it has to be a path, the bytes of a file, or a model in memory"
+        )
     path = Path(source)
     return Source(_parse(_read(path), str(path)), str(path), path.resolve().parent)
 

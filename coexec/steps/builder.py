@@ -17,6 +17,7 @@ from coexec.autodiff.step import (
     build_step,
     build_update,
 )
+from coexec.base.arguments import check_count, check_number
 from coexec.base.collection import collection_paused
 from coexec.base.errors import UsageError
 from coexec.core.plan import Plan
@@ -55,8 +56,8 @@ class Recipe:
 
     Raises:
         UsageError: a way to keep activations, to take batch statistics or to update that is not
-            known, early updates where gradients are looked at together first, or a share that is
-            none.
+            known, early updates where gradients are looked at together first, or a norm, number
+            of micro-batches or share that is none.
     """
 
     loss: Loss
@@ -73,6 +74,10 @@ class Recipe:
     divided: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm)
+        check_count("micro_batches", self.micro_batches)
+        check_number("paging", self.paging)
         _require("activations", self.activations, get_args(Activations))
         _require("batch statistics", self.batch_statistics, get_args(BatchStatistics))
         _require("updates", self.updates, get_args(Updates))

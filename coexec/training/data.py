@@ -41,6 +41,16 @@ class Dataset:
         )
 
 
+def refuse_empty(labels: Array) -> None:
+    """Refuse the labels of a batch without samples: its loss would be a mean of nothing.
+
+    Raises:
+        DataError: they are such.
+    """
+    if not np.size(labels):
+        raise DataError("labels are empty: a step needs a batch of at least one sample")
+
+
 def load_npz(path: Path) -> Dataset:
     """Read a ``.npz`` with one array per model input and ``labels``.
 

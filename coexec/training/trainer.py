@@ -44,6 +44,7 @@ from coexec.steps.builder import (
 )
 from coexec.steps.gated import Outcome, run_gated
 from coexec.steps.resident import Compiled, ResidentPrograms
+from coexec.training.data import refuse_empty
 
 
 class TrainerOptions(TypedDict):
@@ -116,8 +117,6 @@ class Trainer:
         lossy: bool = False,
         plan: Plan | None = None,
     ) -> None:
-        if micro_batches < 1:
-            raise DataError(f"micro_batches must be at least 1, not {micro_batches}")
         check_precision(precision, processors)
         self.model = model
         self.loss = loss
@@ -168,10 +167,11 @@ class Trainer:
         """One optimizer step on a batch; returns its loss (before the update).
 
         Raises:
-            DataError: data or labels that do not fit.
+            DataError: data or labels that do not fit, or none.
             NonFiniteLoss: the loss is NaN or infinite; parameters are as before the step.
         """
         arrays = check_feeds(self.model, feeds)
+        refuse_empty(labels)
         self._programs = self.memory.turn(self.steps, arrays, self._programs)
         with watched(trace) as watching:
             setting = self.memory.setting(arrays)

@@ -61,7 +61,10 @@ def test_unknown_processors_list_the_known_ones(model: Path) -> None:
         assert re.search(r"known( on this machine)?: .*opencl:", text)
     with pytest.raises(ProcessorError, match=r"processor 'reference.*cores"):
         coexec.compile(coexec.load(network()), ["reference?cores=1"])
-    with pytest.raises(CoexecError, match=re.escape("processors is a list of specs: ['opencl']")):
+    with pytest.raises(
+        CoexecError,
+        match=re.escape("processors is 'opencl'; it has to be a list of texts, such as ['opencl']"),
+    ):
         coexec.compile(coexec.load(network()), "opencl")
 
 

@@ -61,6 +61,48 @@ def test_losses_and_optimizers_by_name_or_class_say_what_is_wanted() -> None:
         trainer(optimizer=coexec.optim.SGD)
 
 
+@pytest.mark.parametrize("source", [5, None, ["model.onnx"]])
+def test_what_no_model_can_be_read_from_is_named(source: Any) -> None:
+    with pytest.raises(UsageError, match=r"source is .*; it has to be a path, the bytes"):
+        coexec.load(source)
+
+
+@pytest.mark.parametrize("shapes", [{"x": "abc"}, {"x": 5}, {"x": (2.5, 12)}, [(2, 12)]])
+def test_shapes_that_are_none_are_named(shapes: Any) -> None:
+    with pytest.raises(UsageError, match=r"shapes is .*; it has to be whole numbers by name"):
+        coexec.load(network(), shapes=shapes)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"processors": [3]}, "processors is [3]; it has to be a list of texts"),
+        ({"processors": 3}, "processors is 3; it has to be a list of texts"),
+        ({"mode": "fast"}, "mode is 'fast'; it has to be as coexec.ExecutionMode()"),
+        ({"plan": 5}, "plan is 5; it has to be as 'plan.json', which coexec plan --save"),
+    ],
+)
+def test_options_of_another_kind_are_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        coexec.compile(coexec.load(network()), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"trainable": "fc1*"}, "trainable is 'fc1*'; it has to be a list of texts"),
+        ({"clip_norm": -1}, "clip_norm is -1; it has to be a finite number of at least 0"),
+        ({"clip_norm": "1"}, "clip_norm is '1'; it has to be a finite number of at least 0"),
+        ({"paging": "half"}, "paging is 'half'; it has to be a finite number of at least 0"),
+        ({"micro_batches": 0}, "micro_batches is 0; it has to be a whole number of at least 1"),
+        ({"micro_batches": 2.5}, "micro_batches is 2.5; it has to be a whole number of at least 1"),
+    ],
+)
+def test_options_of_a_training_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        trainer(**given)
+
+
 # Data of Session.run
 
 
@@ -119,10 +161,27 @@ def test_data_that_does_not_fit(processor: str, feeds: dict[str, Any], message: 
     assert good["y"].shape == (2, CLASSES)
 
 
+@pytest.mark.parametrize("feeds", [rows(2, FEATURES), None, "x"])
+def test_inputs_without_names_are_refused(feeds: Any) -> None:
+    session = coexec.compile(coexec.load(network()), ["reference"])
+    wanted = f"inputs are arrays by name, not {type(feeds).__name__}; the model's inputs are ['x']"
+    for run in (session.run, trainer().predict):
+        with pytest.raises(DataError, match=re.escape(wanted)):
+            run(feeds)
+
+
+def test_rows_of_different_lengths_are_no_array() -> None:
+    session = coexec.compile(coexec.load(network()), ["reference"])
+    with pytest.raises(DataError, match=r"input 'x' is no array: .*inhomogeneous"):
+        session.run({"x": [[1.0], [1.0, 2.0]]})  # type: ignore[dict-item]
+
+
 def test_outputs_that_do_not_exist() -> None:
     session = coexec.compile(coexec.load(network()), ["reference"])
     with pytest.raises(DataError, match=re.escape("unknown outputs ['z']; the model has ['y']")):
         session.run({"x": rows(2, FEATURES)}, outputs=["y", "z"])
+    with pytest.raises(UsageError, match="outputs is 'y'; it has to be a list of texts"):
+        session.run({"x": rows(2, FEATURES)}, outputs="y")
 
 
 def test_values_that_fit_no_shape() -> None:
@@ -193,12 +252,21 @@ def test_labels_of_other_losses() -> None:
         )
 
 
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize(
+    "loss", [coexec.losses.SoftmaxCrossEntropy(), coexec.losses.L1()], ids=repr
+)
+def test_a_batch_without_samples_is_refused(loss: Any, micro_batches: int) -> None:
+    learner = trainer(loss=loss, micro_batches=micro_batches)
+    with pytest.raises(DataError, match=r"labels are empty: a step needs .* at least one sample"):
+        learner.step({"x": rows(0, FEATURES)}, np.zeros(0, np.int64))
+    assert learner.steps == 0
+
+
 def test_micro_batches_that_do_not_divide_the_batch() -> None:
     good = arrays(8)
     with pytest.raises(DataError, match="does not split into 3 micro-batches"):
         trainer(micro_batches=3).step({"x": good["x"]}, good["labels"])
-    with pytest.raises(DataError, match="micro_batches must be at least 1, not 0"):
-        trainer(micro_batches=0)
 
 
 QUANTISED = """q (float[N,4] x) => (float[N,3] y)

@@ -142,13 +142,17 @@ def test_a_bundle_runs_on_other_devices(bundle: Path, name: str) -> None:
     [
         ({}, r"input 'x' is missing; the program wants \('x',\)"),
         (
+            np.zeros((5, FEATURES), np.float32),
+            r"inputs are arrays by name, not ndarray; the program wants \('x',\)",
+        ),
+        (
             {"x": np.zeros((4, FEATURES), np.float32)},
             r"wants float32\[5x12\], not float32\(4, 12\)",
         ),
         ({"x": np.zeros((BATCH, FEATURES))}, r"wants float32\[5x12\], not float64\(5, 12\)"),
     ],
 )
-def test_data_that_does_not_fit(bundle: Path, feeds: dict[str, Any], message: str) -> None:
+def test_data_that_does_not_fit(bundle: Path, feeds: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         coexec.open_bundle(bundle).run(feeds)
 

@@ -9,6 +9,7 @@ import coexec
 from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
+from coexec.base.errors import UsageError
 from coexec.core.types import Array, TensorType
 from coexec.ops.optim_8bit import (
     SIGNED,
@@ -75,7 +76,7 @@ def test_states_take_a_quarter(optimizer: Optimizer) -> None:
 
 
 def test_other_numbers_of_bits_are_refused() -> None:
-    with pytest.raises(ValueError, match="state_bits must be 8 or 32, not 4"):
+    with pytest.raises(UsageError, match="state_bits must be 8 or 32, not 4"):
         Adam(state_bits=4)
 
 

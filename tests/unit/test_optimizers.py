@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
+from coexec.base.errors import UsageError
 from coexec.core.types import Array, TensorType
 from coexec.ops.builder import GraphBuilder
 from tests.graphs import evaluate
@@ -155,6 +156,30 @@ def test_adam_without_gradient_does_not_move() -> None:
         np.testing.assert_array_equal(value, 1)
 
 
+@pytest.mark.parametrize("bad", [-1, "a", float("nan"), float("inf"), None, 1j])
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [
+        *((SGD, name) for name in ("learning_rate", "momentum", "weight_decay")),
+        *((Adam, name) for name in ("learning_rate", "beta1", "beta2", "epsilon")),
+        *((AdamW, name) for name in ("learning_rate", "weight_decay")),
+    ],
+)
+def test_numbers_that_make_no_sense_are_named(
+    optimizer: type[Optimizer], name: str, bad: object
+) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} is .*; it has to be a finite number"):
+        optimizer(**{name: bad})
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"), [(SGD, "momentum"), (Adam, "beta1"), (AdamW, "beta2")]
+)
+def test_averages_that_forget_nothing_are_refused(optimizer: type[Optimizer], name: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} is 1; .* at least 0 and below 1$"):
+        optimizer(**{name: 1})
+
+
 def test_nesterov_without_momentum_is_refused() -> None:
-    with pytest.raises(ValueError, match="nesterov needs a momentum"):
+    with pytest.raises(UsageError, match="nesterov needs a momentum"):
         SGD(nesterov=True)

@@ -8,6 +8,7 @@ import pytest
 
 from coexec.autodiff.optimizers import SGD
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
+from coexec.base.errors import UsageError
 
 
 def test_constant() -> None:
@@ -54,6 +55,23 @@ def test_rates_stay_between_zero_and_the_rate_asked_for(schedule: Schedule) -> N
     rates = [schedule.at(step) for step in range(100)]
     assert max(rates) == pytest.approx(0.2)
     assert min(rates) >= 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "given", "message"),
+    [
+        (Constant, {"rate": -1}, "rate is -1"),
+        (StepDecay, {"rate": "0.1", "every": 3}, "rate is '0.1'"),
+        (StepDecay, {"rate": 0.1, "every": 0}, "every is 0; it has to be a whole number"),
+        (Cosine, {"rate": 0.1, "steps": 2.5}, "steps is 2.5; it has to be a whole number"),
+        (Warmup, {"then": Constant(0.1), "steps": -1}, "steps is -1"),
+    ],
+)
+def test_schedules_that_give_no_rate_are_refused(
+    schedule: type[Schedule], given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
+        schedule(**given)
 
 
 def test_an_optimizer_takes_a_number_or_a_schedule() -> None:
