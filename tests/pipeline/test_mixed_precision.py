@@ -53,10 +53,8 @@ def test_the_loss_follows_float32(processor: str) -> None:
     assert mixed.loss_scale.overflows == 0
 
 
-@pytest.mark.parametrize("processor", ABLE)
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_an_overflow_changes_nothing_but_the_scale(processor: str, micro_batches: int) -> None:
-    trainer = coexec.Trainer(
+def mlp_on(processor: str, micro_batches: int) -> coexec.Trainer:
+    return coexec.Trainer(
         coexec.load(zoo.build("mlp")),
         SoftmaxCrossEntropy(),
         SGD(0.01),
@@ -64,6 +62,12 @@ def test_an_overflow_changes_nothing_but_the_scale(processor: str, micro_batches
         precision="mixed",
         micro_batches=micro_batches,
     )
+
+
+@pytest.mark.parametrize("processor", ABLE)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_an_overflow_changes_nothing_but_the_scale(processor: str, micro_batches: int) -> None:
+    trainer = mlp_on(processor, micro_batches)
     x = {"x": np.random.default_rng(0).standard_normal((BATCH, 784)).astype(np.float32)}
     labels = np.arange(BATCH) % 10
     trainer.step(x, labels)
@@ -75,10 +79,32 @@ def test_an_overflow_changes_nothing_but_the_scale(processor: str, micro_batches
     for name in before:
         if name != "#loss_scale":
             np.testing.assert_array_equal(before[name], after[name])
+    never = mlp_on(processor, micro_batches)
+    never.load_state(before, 1)
+    for each in (trainer, never):
+        each.loss_scale = LossScale(1024.0)
+        each.step(x, labels)
+    changed, expected = trainer.state(), never.state()
+    for name in trainer.step_graph.trainable:
+        assert np.any(changed[name] != before[name])
+        np.testing.assert_array_equal(changed[name], expected[name])
+
+
+@pytest.mark.parametrize("large", [0, 1])
+def test_gradients_of_one_part_that_overflow_take_the_others_with_them(large: int) -> None:
+    trainer, never = mlp_on("reference", 2), mlp_on("reference", 2)
+    x = np.random.default_rng(0).standard_normal((2, BATCH // 2, 784)).astype(np.float32)
+    good, labels = {"x": x.reshape(BATCH, 784).copy()}, np.arange(BATCH) % 10
+    x[large] *= 2000
     trainer.loss_scale = LossScale(1024.0)
-    trainer.step(x, labels)
-    changed = trainer.state()
-    assert any(np.any(changed[name] != before[name]) for name in trainer.step_graph.trainable)
+    trainer.step({"x": x.reshape(BATCH, 784)}, labels)
+    assert trainer.loss_scale == LossScale(512.0, 0, 1)
+    for each in (trainer, never):
+        each.loss_scale = LossScale(512.0)
+        each.step(good, labels)
+    found, expected = trainer.state(), never.state()
+    for name in trainer.step_graph.trainable:
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_training_goes_on_bit_by_bit_from_a_saved_state() -> None:

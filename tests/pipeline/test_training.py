@@ -19,7 +19,7 @@ from coexec import zoo
 from coexec.autodiff.losses import MeanSquaredError, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD, Adam
 from coexec.autodiff.selection import select
-from coexec.base.errors import GradientError
+from coexec.base.errors import GradientError, NonFiniteLoss
 from coexec.core.types import Array
 from tests.runtimes import DRIVERS, THOROUGH
 
@@ -192,6 +192,25 @@ def test_micro_batches_have_masks_of_their_own() -> None:
     loss = trainer.step({"x": x}, labels)
     same_mask = dropout_trainer().step({"x": x[:1]}, labels[:1])
     assert loss != same_mask
+
+
+def test_a_part_without_a_loss_takes_the_gradients_of_others_with_it() -> None:
+    def learner() -> coexec.Trainer:
+        model = coexec.load(zoo.build("mlp"))
+        return coexec.Trainer(
+            model, SoftmaxCrossEntropy(), SGD(0.1), ["reference"], micro_batches=2
+        )
+
+    x, labels = np.random.default_rng(0).standard_normal((4, 784), np.float32), np.arange(4)
+    bad = x.copy()
+    bad[3] = np.nan
+    trainer, never = learner(), learner()
+    with pytest.raises(NonFiniteLoss):
+        trainer.step({"x": bad}, labels)
+    assert trainer.step({"x": x}, labels) == never.step({"x": x}, labels)
+    found, expected = trainer.state(), never.state()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 def test_prediction_drops_nothing() -> None:

@@ -52,6 +52,16 @@ def test_who_goes_on_after_a_result_for_others_is_launched_again() -> None:
     assert whole.makespan_us == 65
 
 
+def test_what_was_brought_before_does_not_spare_the_launch() -> None:
+    """q waits for p's result; t, which reads it too, waits for nobody: it is launched again."""
+    times = {"p": (10, 10), "q": (30, 30), "r": (20, 20), "t": (5, 5)}
+    units = [replace(Unit("a"), restart_us=100.0), Unit("b")]
+    of = problem(times, [("p", "q"), ("q", "r"), ("p", "t")], units=units, latency=2)
+    timeline = simulate(of, Schedule((1, 0, 1, 0), (0, 1, 2, 3)))
+    assert timeline.start_us == (0, 12, 44, 42)
+    assert timeline.end_us[3] == 42 + 100 + 5
+
+
 def test_copies_keep_processors_from_their_tasks() -> None:
     """Copying out comes before the next task there, copying in right before its reader."""
     units = [replace(Unit("a"), reads=(3.0, 0.0)), replace(Unit("b"), writes=(1.0, 0.002))]
@@ -137,6 +147,23 @@ def test_one_exchange_covers_all_that_was_made_before() -> None:
     assert simulate(of, Schedule((0, 0, 1, 1), (0, 1, 2, 3))).start_us == (2, 4, 106, 108)
     # In this order the later result is waited for last: two exchanges.
     assert simulate(of, Schedule((0, 0, 1, 1), (0, 1, 3, 2))).start_us == (2, 4, 208, 106)
+
+
+def test_an_exchange_covers_the_last_that_was_made_in_whatever_order_it_is_read() -> None:
+    edges = [("y", "p"), ("x", "p"), ("y", "q")]
+    of = hosted({"x": (1, 1), "y": (1, 1), "p": (1, 1), "q": (1, 1)}, edges)
+    assert simulate(of, Schedule((0, 0, 1, 1), (0, 1, 2, 3))).start_us == (2, 4, 106, 108)
+
+
+def test_a_gate_opens_once_the_host_has_handed_over_what_waits_for_none() -> None:
+    of = hosted({"s": (1, 1), "x": (1, 1), "t": (1, 1)}, [("s", "t")])
+    of = replace(
+        of,
+        units=(of.units[0], replace(of.units[1], launch_us=50)),
+        tensors=(replace(of.tensors[0], fetched=True, gate=True), *of.tensors[1:]),
+    )
+    # Seen at 3, while the host hands x over until 52; only then t, which takes it 2.
+    assert simulate(of, Schedule((0, 1, 0), (0, 1, 2))).start_us == (2, 52, 54)
 
 
 def test_what_waits_for_a_gate_is_handed_over_once_the_host_has_seen_it() -> None:

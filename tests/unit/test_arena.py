@@ -130,9 +130,10 @@ def test_what_stays_for_later_plans_lies_at_the_bottom() -> None:
 
 
 def test_what_stays_lies_anywhere_where_the_bottom_would_take_more_memory() -> None:
-    blocks = {"kept": Lifetime(40, 0, 3), "work": Lifetime(60, 0, 2), "stays": Lifetime(60, 3, 3)}
-    plan = plan_arena(blocks, 1, {"kept": 30}, staying=("stays",))
-    assert plan.nbytes == plan_arena(blocks, 1, {"kept": 30}).nbytes
+    """With "first" below "then", the work would not fit below it, and the whole took 210 bytes."""
+    blocks = {"first": Lifetime(50, 0, 1), "then": Lifetime(60, 1, 2), "work": Lifetime(100, 2, 2)}
+    plan = plan_arena(blocks, 1, staying=("first", "then"))
+    assert plan.nbytes == plan.bound_bytes == 160
 
 
 def test_search_finds_what_no_order_does() -> None:

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticke
 from coexec.core.types import OpCall, Region, TensorType
 from coexec.cost import measuring, transfer
 from coexec.cost.distribution import Distribution
-from coexec.cost.fitted import LEAST_ENTRIES, features, fit
+from coexec.cost.fitted import LEAST_ENTRIES, LEAST_OF_OPERATOR, features, fit
 from coexec.cost.key import call_key
 from coexec.cost.measured import measure_call
 from coexec.cost.measuring import measure
@@ -48,10 +49,10 @@ def relu(size: int) -> OpCall:
     return OpCall("Relu", (kind,), {}, (kind,), version=21, name=f"relu{size}")
 
 
-def product(m: int, k: int, n: int, *, weights: bool = False) -> OpCall:
-    left, right = TensorType((m, k), F32), TensorType((k, n), F32)
-    constants = {1: np.ones((k, n), F32)} if weights else {}
-    result = TensorType((m, n), F32)
+def product(m: int, k: int, n: int, *, weights: bool = False, dtype: np.dtype[Any] = F32) -> OpCall:
+    left, right = TensorType((m, k), dtype), TensorType((k, n), dtype)
+    constants = {1: np.ones((k, n), dtype)} if weights else {}
+    result = TensorType((m, n), dtype)
     return OpCall("MatMul", (left, right), {}, (result,), constants, version=21)
 
 
@@ -117,6 +118,10 @@ def test_a_link_has_a_latency_that_varies_and_time_per_byte() -> None:
     both = between(known, known)
     assert both.latency.median_us == 40 + 20  # read, write, and the start of what reads it
     assert both.us_per_byte == pytest.approx(1e-3 / 2 + 1e-3 / 4)
+    slow = Rates({"float32": 1.0}, 1.0, 1.0, 7.0, {"write": Link(1.0, 1.0), "read": Link(2.0, 0.5)})
+    there, back = between(known, link_from_rates(slow)), between(link_from_rates(slow), known)
+    assert (there.latency.median_us, back.latency.median_us) == (30 + 1 + 7, 2 + 10 + 20)
+    assert there.us_per_byte == pytest.approx(1e-3 / 4 + 1e-3 / 1)
 
 
 class Noting(ReferenceProcessor):
@@ -221,6 +226,50 @@ def test_calls_far_larger_than_any_measured_are_predicted_by_the_limits(tmp_path
     assert large.time.median_us == pytest.approx(2 * limit, rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_times_are_multiples_of_the_limits_of_their_element_type(name: str) -> None:
+    """All are three times what their own peak allows, so that any other is as well."""
+    rates = Rates({"float16": 900.0, "float32": 100.0, "float64": 7.0}, 1e6, 5.0, 20.0, {})
+    calls = [product(64, 64, 64 + n, dtype=np.dtype(name)) for n in range(LEAST_ENTRIES)]
+    entries = {
+        call_key(call): Entry(
+            Distribution.exactly(3 * roofline_us(call, rates)), call.op_type, features(call)
+        )
+        for call in calls
+    }
+    fitted, large = fit(entries, rates), product(512, 512, 512, dtype=np.dtype(name))
+    assert fitted is not None
+    predicted = fitted.predict(large, rates)
+    assert predicted is not None
+    assert predicted.median_us == pytest.approx(3 * roofline_us(large, rates), rel=0.01)
+
+
+def entries_of(calls: Sequence[OpCall]) -> dict[str, Entry]:
+    """Times of 2, 3, 4 ... us."""
+    return {
+        call_key(call): Entry(Distribution.exactly(2.0 + n), call.op_type, features(call))
+        for n, call in enumerate(calls)
+    }
+
+
+def test_operators_that_were_hardly_ever_measured_are_not_fitted() -> None:
+    products = [product(8, 8, 8 + n) for n in range(LEAST_OF_OPERATOR)]
+    relus = [relu(64 + n) for n in range(LEAST_ENTRIES)]
+    for count, known in ((LEAST_OF_OPERATOR - 1, False), (LEAST_OF_OPERATOR, True)):
+        fitted = fit(entries_of([*relus, *products[:count]]), RATES)
+        assert fitted is not None
+        assert (fitted.predict(product(9, 9, 9), RATES) is not None) is known
+
+
+def test_predictions_scatter_as_those_of_cross_validation_did() -> None:
+    fitted = fit(entries_of([relu(64 + n) for n in range(LEAST_ENTRIES)]), RATES)
+    assert fitted is not None
+    assert fitted.sigma > 0
+    predicted = fitted.predict(relu(5000), RATES)
+    assert predicted is not None
+    assert predicted.sigma == pytest.approx(fitted.sigma, rel=1e-4)
+
+
 def test_a_few_times_make_no_fit() -> None:
     few = {str(n): Entry(Distribution.exactly(n), "Relu", features(relu(n))) for n in range(1, 20)}
     assert fit(few, RATES) is None
@@ -228,8 +277,7 @@ def test_a_few_times_make_no_fit() -> None:
 
 def test_the_same_times_are_trained_once_and_a_call_is_predicted_once() -> None:
     calls = [relu(64 + n) for n in range(LEAST_ENTRIES)]
-    times = [Entry(Distribution.exactly(2.0 + n), "Relu", features(c)) for n, c in enumerate(calls)]
-    entries = {call_key(call): entry for call, entry in zip(calls, times, strict=True)}
+    entries = entries_of(calls)
     fitted = fit(entries, RATES)
     assert fitted is not None
     assert fit(dict(reversed(entries.items())), RATES) is fitted
