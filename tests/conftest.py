@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -22,6 +24,15 @@ SUMMARY = "summary"
 def rng() -> np.random.Generator:
     """A seeded generator: tests are deterministic."""
     return np.random.default_rng(1234)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a command begins with it: compilers of drivers in a test's process change that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if before is not None:  # else it was set outside of Python
+        signal.signal(signal.SIGINT, before)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

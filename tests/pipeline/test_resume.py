@@ -181,6 +181,7 @@ def training_to_interrupt(tmp_path: Path) -> tuple[api.Trainer, Callable[[], Res
     return trainer, lambda: fit(trainer, Dataset(data, labels), None, how)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_before_the_first_step_is_done_is_heard_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +200,7 @@ def test_ctrl_c_before_the_first_step_is_done_is_heard_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_in_a_later_step_lets_it_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def test_ctrl_c_in_a_later_step_lets_it_end(
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000003.npz"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_step_that_a_second_ctrl_c_cuts_in_half_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,9 +21,12 @@ from coexec.study.spread import Spread
 from tests.pipeline.command import python
 from tests.runtimes import THOROUGH, open_opencl
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "pthread_sigmask"), reason="the system has no signal masks"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not hasattr(signal, "pthread_sigmask"), reason="the system has no signal masks"
+    ),
+    pytest.mark.usefixtures("ctrl_c"),
+]
 SLEEPER = "import time; print('ready', flush=True); time.sleep(0.3); print('done', flush=True)"
 
 
