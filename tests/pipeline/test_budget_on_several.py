@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,6 @@ from coexec.budget.joint import Joint
 from coexec.budget.placing import JOINT
 from coexec.budget.repetitions import PlacedStep, Repeated
 from coexec.core.holders import holders_text
-from coexec.core.machine import Machine, Rates
 from coexec.core.plan import Plan
 from coexec.core.program import BOUNDARY, Read
 from coexec.core.types import Array
@@ -30,6 +29,7 @@ from coexec.passes.rematerialise import SUFFIX
 from coexec.placement.policies.table import AUTO, BATCH_PARALLEL
 from coexec.planning.planner import PlanOptions, plan_training
 from coexec.training.trainer import Trainer
+from tests.known_costs import know, numpy_last
 from tests.runtimes import DRIVERS
 
 if "opencl:intel" not in DRIVERS:
@@ -44,18 +44,9 @@ FIRST = PAIR[0]
 
 
 @pytest.fixture(autouse=True)
-def _known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans must not depend on what else runs while a device is measured for the first time."""
-
-    def machine_rates(specs: Sequence[str], observe: object = None) -> Machine:
-        quick, slow = (
-            Rates({"float32": 60.0}, 20.0, 3.0, 5.0),
-            Rates({"float32": 1.0}, 1.0, 1.0, 1.0),
-        )
-        known = {name: slow if name == "reference" else quick for name in specs}
-        return Machine("known", "2026-01-01", known)
-
-    monkeypatch.setattr("coexec.processor_costs.machine_rates", machine_rates)
+def _known_costs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Plans must not depend on what else runs, or ran, while a device is measured."""
+    know(monkeypatch, tmp_path, numpy_last)
 
 
 def trainer(specs: list[str], memory: int | None = None) -> coexec.Trainer:

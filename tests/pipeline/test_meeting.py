@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,29 +18,24 @@ SECONDS = 90
 SPECS = ["opencl:pocl?cores=1&first=0", "opencl:intel?cores=1"]
 START = """
 import sys, time
+from pathlib import Path
 import numpy as np
+import pytest
 import coexec
-import coexec.processor_costs
 from coexec import zoo
 from coexec.api import open_all
-from coexec.core.machine import Machine, Rates
 from coexec.core.program import MEETING
 from coexec.planning.planner import PlanOptions, plan_training
+from tests.known_costs import know, numpy_last
 
-processors = open_all(sys.argv[1:])
-names = sys.argv[1:]
+names = sys.argv[2:]
+processors = open_all(names)
 rng = np.random.default_rng(0)
 model = coexec.load(zoo.build("sensor_cnn", batch=8))
 x = rng.standard_normal([int(d) for d in model.graph.inputs[0].shape]).astype(np.float32)
 labels = rng.integers(0, 4, 8)
 
-def machine_rates(specs, observe=None):
-    # NumPy, which takes both cores, is not the fastest whatever a busy machine measures.
-    quick, slow = Rates({"float32": 60.0}, 20.0, 3.0, 5.0), Rates({"float32": 1.0}, 1.0, 1.0, 1.0)
-    known = {spec: slow if spec == "reference" else quick for spec in specs}
-    return Machine("made up", "2026-01-01T00:00:00+00:00", known)
-
-coexec.processor_costs.machine_rates = machine_rates
+know(pytest.MonkeyPatch(), Path(sys.argv[1]), numpy_last)
 
 def trainer(there):
     loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.05, momentum=0.9)
@@ -92,10 +88,10 @@ assert time.perf_counter() - start < 40
 
 
 @pytest.mark.parametrize("rest", [AGREES, FAILS], ids=["agrees", "fails"])
-def test_two_drivers_meet_in_kernels(rest: str) -> None:
+def test_two_drivers_meet_in_kernels(rest: str, tmp_path: Path) -> None:
     """Twice the same to the last bit, whoever comes first; nobody is waited for in vain."""
     if len(DRIVERS) < 2 or len(physical_cores()) < 2:
         pytest.skip("no two drivers with a core each")
-    command = [sys.executable, "-W", "ignore", "-c", START + rest, *SPECS]
+    command = [sys.executable, "-W", "ignore", "-c", START + rest, str(tmp_path), *SPECS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr

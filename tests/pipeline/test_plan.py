@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from coexec.api import compile as compile_model
 from coexec.api import load, open_all
-from coexec.core.machine import Link, Machine, Rates
+from coexec.core.machine import Link, Rates
 from coexec.ops.builder import PHASE
 from coexec.placement.policies.table import NAMES
 from coexec.placement.save import load_plan
@@ -19,6 +18,7 @@ from coexec.planning.planner import PlanOptions, plan_inference
 from coexec.runtime.executor import Executor
 from coexec.runtime.lower import lower
 from coexec.runtime.lowering import Lowering
+from tests.known_costs import know
 from tests.pipeline.command import coexec, failed
 from tests.pipeline.small import CLASSES, FEATURES, write_network
 
@@ -31,15 +31,11 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def known_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+def known_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Limits made up: measuring them takes seconds, and other tests do."""
     links = {"write": Link(10.0, 10.0), "read": Link(10.0, 10.0)}
     rates = Rates({"float32": 50.0}, 10.0, 5.0, 10.0, links)
-
-    def machine_rates(specs: Sequence[str], observe: object = None) -> Machine:
-        return Machine("made up", "2026-01-01", dict.fromkeys(specs, rates))
-
-    monkeypatch.setattr("coexec.processor_costs.machine_rates", machine_rates)
+    know(monkeypatch, tmp_path / "costs", lambda _: rates)
 
 
 def test_help_shows_an_example() -> None:

@@ -14,12 +14,13 @@ from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import DeviceMemoryError
 from coexec.cli import verified_plans
 from coexec.cli.train_plan import plan_record, plan_text, planned
-from coexec.core.machine import Machine, Rates
+from coexec.core.machine import Rates
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.planning.planner import PlanOptions
 from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.training.data import Dataset
 from coexec.training.trainer import Trainer
+from tests.known_costs import know
 from tests.pipeline.command import coexec as command
 from tests.pipeline.small import parameters, write_data, write_network
 
@@ -66,12 +67,10 @@ class OnCore(ReferenceProcessor):
 
 
 @pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
     """On two processors whose rates are known."""
     known = dict.fromkeys(("one", "two"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
-    monkeypatch.setattr(
-        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
-    )
+    know(monkeypatch, tmp_path, known.__getitem__)
     processors: dict[str, Processor] = {name: OnCore(name) for name in known}
     parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
     return Trainer(*parts, processors)

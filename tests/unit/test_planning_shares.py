@@ -10,8 +10,7 @@ import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
-from coexec.base.knobs import CACHE_DIR
-from coexec.core.machine import Machine, Rates
+from coexec.core.machine import Rates
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.core.types import OpCall
 from coexec.cost import measuring
@@ -21,6 +20,7 @@ from coexec.frontend import load
 from coexec.planning.planner import Planning, PlanOptions, measured_again, plan_inference
 from coexec.planning.shares import agree, merged
 from coexec.processors.reference.processor import ReferenceProcessor
+from tests.known_costs import know
 
 CHANNELS, TILE = 64, 8
 TILE_US = {"a": 100.0, "b": 400.0}
@@ -57,10 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 
     nothing = Line(Distribution.exactly(0.0), 0.0)
     known = dict.fromkeys(TILE_US, Rates({"float32": 100.0}, 10.0, 1.0, 0.0))
-    monkeypatch.setenv(CACHE_DIR.name, str(tmp_path))
-    monkeypatch.setattr(
-        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
-    )
+    know(monkeypatch, tmp_path, known.__getitem__)
     monkeypatch.setattr(measuring, "measure_call", measured)
     monkeypatch.setattr(measuring, "measure_link", lambda _: HostLink(nothing, nothing))
     monkeypatch.setattr(measuring, "measure_handover", lambda *_: None)

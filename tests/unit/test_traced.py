@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from coexec.api import open_all
-from coexec.base.knobs import CACHE_DIR
 from coexec.core.events import LAUNCH, Event, Trace
-from coexec.core.machine import Machine, Rates
+from coexec.core.machine import Rates
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.frontend import load
@@ -33,6 +32,7 @@ from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.runtime.region_work import RegionWork
 from coexec.session import Session
 from tests.graphs import parse
+from tests.known_costs import know
 from tests.placement.made_up import problem
 
 FEEDS = {"x": np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)}
@@ -52,11 +52,8 @@ class OnCore(ReferenceProcessor):
 
 @pytest.fixture
 def processors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Processor]:
-    monkeypatch.setenv(CACHE_DIR.name, str(tmp_path))
     known = dict.fromkeys(("one", "two", "reference"), Rates({"float32": 100.0}, 10.0, 0.1, 20.0))
-    monkeypatch.setattr(
-        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
-    )
+    know(monkeypatch, tmp_path, known.__getitem__)
     return {"one": OnCore("one"), "two": OnCore("two"), **open_all(["reference"])}
 
 

@@ -13,8 +13,7 @@ from coexec import zoo
 from coexec.api import open_all
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
-from coexec.base.knobs import CACHE_DIR
-from coexec.core.machine import Machine, Rates
+from coexec.core.machine import Rates
 from coexec.core.processor import Processor, ProcessorSpec, Support
 from coexec.core.types import OpCall
 from coexec.frontend import load
@@ -30,14 +29,9 @@ from coexec.planning.verification import candidates, verify, verify_training
 from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.training.trainer import Trainer
 from tests.graphs import parse
+from tests.known_costs import know
 
 MS = 1000.0
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What runs took is kept from plan to plan, but not from test to test."""
-    monkeypatch.setenv(CACHE_DIR.name, str(tmp_path))
 
 
 def take(
@@ -174,11 +168,11 @@ class OnCore(Named):
         return replace(super().describe(), resources=(self.name,))
 
 
-def test_plans_of_a_model_are_run_and_one_of_them_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plans_of_a_model_are_run_and_one_of_them_is_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     known = dict.fromkeys(("reference", "twin"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
-    monkeypatch.setattr(
-        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
-    )
+    know(monkeypatch, tmp_path, known.__getitem__)
     model = load(parse("g (float[64] x) => (float[64] y) { a = Neg(x) b = Exp(x) y = Add(a, b) }"))
     feeds = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
     processors: dict[str, Processor] = {**open_all(["reference"]), "twin": Named("twin")}
@@ -202,12 +196,10 @@ class Refusing(Named):
 
 
 def test_an_order_of_processors_is_run_wherever_predictions_rank_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     known = dict.fromkeys(("reference", "npu"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
-    monkeypatch.setattr(
-        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
-    )
+    know(monkeypatch, tmp_path, known.__getitem__)
     model = load(parse("g (float[64] x) => (float[64] y) { a = Neg(x) b = Exp(a) y = Neg(b) }"))
     feeds = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
     processors: dict[str, Processor] = {
@@ -232,12 +224,10 @@ def _elsewhere(planning: Planning, outcome: Outcome, task: int) -> Outcome:
 
 
 @pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
     """On two processors that a network of two layers is worth dividing between."""
     known = dict.fromkeys(("one", "two"), Rates({"float32": 0.01}, 1.0, 0.5, 20.0))
-    monkeypatch.setattr(
-        "coexec.processor_costs.machine_rates", lambda *_, **__: Machine("", "", known)
-    )
+    know(monkeypatch, tmp_path, known.__getitem__)
     processors: dict[str, Processor] = {name: OnCore(name) for name in known}
     parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
     return Trainer(*parts, processors)
