@@ -1,0 +1,99 @@
+"""README's figures of speed are those of the pages that the benchmarks write."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+WORDS = " ".join(README.split())
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
+PAIRS = (ROOT / "docs" / "benchmarks-avx512.md").read_text()
+SUITES = {
+    "training steps": "Training steps",
+    "convolutions": "Convolutions",
+    "inference of one image": "Inference, one image of 224 x 224",
+    "norms, pooling, softmax, optimizers": "Memory-bound work",
+    "matrix products": "Matrix products",
+}
+"""What README calls a suite, and the heading of its section begins with."""
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the table's row whose first one begins so."""
+    rows = [line for line in text.splitlines() if line.startswith(f"| {first}")]
+    assert rows, f"no row of {first}"
+    return [cell.strip() for cell in rows[0].strip("|").split("|")]
+
+
+def section(title: str) -> str:
+    return PAGE.split(f"\n## {title}", 1)[1].split("\n## ", 1)[0]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_ratios_to_the_best_peer_are_the_summary_of_their_suite(name: str) -> None:
+    stated = cells(README, name)[-2:]
+    rows = [cells(section(SUITES[name]), f"coexec {each} | all") for each in ("pocl", "intel")]
+    assert stated == [f"{mean} ({worst})" for _, _, _, mean, worst, _ in rows]
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\| (.*, batch \d+) \|", README, re.MULTILINE))
+def test_times_of_training_steps_are_those_of_the_page(line: str) -> None:
+    stated = [value(cell) for cell in cells(README, f"{line} |")[1:]]
+    case = re.sub(r" \((\d+) x (\d+)\)", r" \1x\2", line)
+    rows = [cells(section("Training steps"), f"{case} | coexec {each} |") for each in PEERS]
+    found = [value(row[2]) for row in rows] + [value(row[4]) for row in rows[:1]]
+    assert stated == pytest.approx(found, rel=0.005)
+
+
+PEERS = ("pocl", "intel")
+
+
+def value(cell: str) -> float:
+    """Milliseconds of a time, whatever stands in front of it."""
+    found = re.search(r"([\d.]+) (m?s)$", cell)
+    assert found, cell
+    return float(found[1]) * (1 if found[2] == "ms" else 1e3)
+
+
+def geomeans(work: str) -> tuple[list[float], float]:
+    """Speedups of the groups that begin so: geometric means in order, and the least case."""
+    pattern = (
+        rf"^\| {work}, \w+: [^|]* the best processor alone \|.*mean ([\d.]+)x, least ([\d.]+)x"
+    )
+    found = re.findall(pattern, PAIRS, re.MULTILINE)
+    assert found, f"no group of {work}"
+    return sorted(float(mean) for mean, _ in found), min(float(least) for _, least in found)
+
+
+def shares(work: str, beside: str) -> list[int]:
+    """Percent of the speed of what groups are set beside: their geometric means in order."""
+    pattern = rf"^\| (?:{work}), \w+: speed of [^|]* {beside} \|.*mean (\d+)%"
+    return sorted(int(each) for each in re.findall(pattern, PAIRS, re.MULTILINE))
+
+
+def test_figures_of_two_processors_are_those_of_the_page() -> None:
+    (training,), _ = geomeans("training")
+    networks, least = geomeans("models")
+    layers, least_layer = geomeans("layers")
+    streams, _ = geomeans("streams")
+    tried = shares("layers", "the best ratio found")
+    whole = "the faster runtime on both cores"
+    (step,), others = shares("training", whole), shares("models|layers", whole)
+    off = re.search(r"measured \|[^|]*\| median ([\d.]+)% of (\d+) plans", PAIRS)
+    assert off
+    for stated in (
+        f"in shares of the batch {training} times as fast",
+        f"by `auto` {networks[0]} to {networks[-1]} times",
+        f"the least {least})",
+        f"divided layers {layers[0]} to {layers[-1]} times (the least {least_layer}",
+        f"{tried[0]} to {tried[-1]} % of the best ratio found",
+        f"streams of images {streams[0]} to {streams[-1]} times",
+        f"training reaches {step} % of its speed",
+        f"networks and layers {others[0]} to {others[-1]} %",
+        f"Predictions are {off[1]} % off (median of {off[2]} plans)",
+    ):
+        assert stated in WORDS
