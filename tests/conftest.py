@@ -28,7 +28,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """Ctrl-C as a command begins with it: compilers of drivers in a test's process change that."""
+    """Ctrl-C as in a terminal: jobs in the background of a shell script begin without it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     if before is not None:  # else it was set outside of Python

@@ -55,7 +55,11 @@ for module in (
 
 
 def main() -> None:
-    """Entry point of the ``coexec`` command. Exit status: 0, 1 error, 2 usage, 130 Ctrl-C."""
+    """A command by ``sys.argv``.
+
+    Raises:
+        SystemExit: 1 error, 2 usage, 130 Ctrl-C.
+    """
     # Commands print fallbacks themselves, in the form that was asked for.
     warnings.simplefilter("ignore", FallbackWarning)
     try:
@@ -67,3 +71,6 @@ def main() -> None:
         if ending.code == INTERRUPTED:
             tell_interrupted()
         raise
+    except KeyboardInterrupt:  # before Typer has put its commands together
+        tell_interrupted()
+        sys.exit(INTERRUPTED)

@@ -58,17 +58,24 @@ class _Busy:
         self.stop = threading.Event()
         self.begun = threading.Event()
         self.error: BaseException | None = None
-        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread = threading.Thread(target=self._work)
 
     def __enter__(self) -> None:
         self.thread.start()
-        self.begun.wait()
+        try:
+            self.begun.wait()
+        except BaseException:  # Ctrl-C: nobody else would end the thread
+            self._end()
+            raise
 
     def __exit__(self, *_exception: object) -> None:
-        self.stop.set()
-        self.thread.join()
+        self._end()
         if self.error is not None:
             raise self.error
+
+    def _end(self) -> None:
+        self.stop.set()
+        self.thread.join()
 
     def _work(self) -> None:
         try:

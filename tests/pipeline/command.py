@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from coexec.cli import main
+from coexec.cli.app import main
 
 PROGRAM = (sys.executable, "-c", "from coexec.cli import main; main()")
 SECONDS = 300
@@ -52,7 +52,7 @@ class Done:
 
 
 def coexec(*arguments: str | Path) -> Done:
-    """Run a command in this process, through the same ``main`` as the installed script."""
+    """Run a command in this process, through all of the installed script but its own end."""
     argv = ["coexec", *map(str, arguments)]
     out, err = io.StringIO(), io.StringIO()
     status: int | str | None = 0

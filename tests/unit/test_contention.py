@@ -11,7 +11,7 @@ import pytest
 
 from coexec.core.machine import Rates
 from coexec.core.processor import ProcessorSpec
-from coexec.cost.contention import slowdown
+from coexec.cost.contention import _Busy, slowdown
 from coexec.cost.measuring import measure
 from coexec.cost.model import ProcessorCosts
 from coexec.cost.silicon import shared
@@ -64,6 +64,22 @@ def test_what_goes_wrong_in_the_other_thread_is_raised() -> None:
 
     with pytest.raises(RuntimeError, match="broken"):
         slowdown(lambda: 1.0, fail)
+
+
+def test_ctrl_c_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that computed on while the interpreter ends would abort the process."""
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            super().wait(timeout)
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    busy = _Busy(lambda: time.sleep(0.001))
+    monkeypatch.setattr(busy, "begun", Interrupted())
+    with pytest.raises(KeyboardInterrupt), busy:
+        pass
+    assert threading.active_count() == before
 
 
 class OnCore(ReferenceProcessor):

@@ -148,3 +148,84 @@ from coexec.cli import main
 def test_a_command_that_is_interrupted_while_it_loads_says_so() -> None:
     done = python(IMPORTS)
     assert (done.status, done.out, done.err) == (130, "", "interrupted\n")
+
+
+LEAVES = """
+import sys
+import time
+
+import pyopencl as cl
+
+from coexec.cli import app, main
+from coexec.processors.opencl.discover import choose_device
+
+SOURCE = (
+    "__kernel void work(__global float *x) {"
+    "  float sum = x[0];"
+    "  for (int i = 0; i < 30000000; ++i) sum = sum * 0.999f + x[1];"
+    "  x[0] = sum; }"
+)
+
+class Slow:
+    def __del__(self):
+        time.sleep(0.5)
+
+def interrupted():
+    _, device = choose_device(sys.argv[1])
+    context = cl.Context([device])
+    queue = cl.CommandQueue(context)
+    buffer = cl.Buffer(context, cl.mem_flags.READ_WRITE, 8)
+    kernel = cl.Program(context, SOURCE).build(cache_dir=False).work
+    event = kernel(queue, (1,), (1,), buffer)
+    queue.flush()
+    event.set_callback(cl.command_execution_status.COMPLETE, lambda status: None)
+    sys.modules["slow"] = Slow()
+    print("told")
+    sys.exit(130)
+
+app.main = interrupted
+main()
+"""
+
+
+@pytest.mark.parametrize("spec", THOROUGH)
+def test_what_a_driver_tells_after_ctrl_c_does_not_abort_the_process(spec: str) -> None:
+    done = python(LEAVES, [spec])
+    assert (done.status, done.out) == (130, "told\n"), done
+
+
+WITH_EXIT = """
+import atexit
+import sys
+
+from coexec.cli import app, main
+
+def interrupted():
+    sys.exit(130)
+
+atexit.register(print, "removed")
+app.main = interrupted
+main()
+"""
+
+
+def test_what_is_to_be_done_at_the_end_is_done_after_ctrl_c_too() -> None:
+    done = python(WITH_EXIT)
+    assert (done.status, done.out, done.err) == (130, "removed\n", "")
+
+
+BEFORE_TYPER = """
+import sys
+from unittest import mock
+
+from coexec.cli import app, main
+
+sys.argv = ["coexec", "zoo"]
+with mock.patch("typer.main.get_command", side_effect=KeyboardInterrupt):
+    main()
+"""
+
+
+def test_a_command_that_is_interrupted_before_it_begins_says_so() -> None:
+    done = python(BEFORE_TYPER)
+    assert (done.status, done.out, done.err) == (130, "", "interrupted\n")
