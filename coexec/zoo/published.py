@@ -6,9 +6,12 @@ from coexec.zoo import (
     blaze,
     conv_transformer,
     convnext,
+    cspnext,
     depth,
     detr,
+    dla,
     efficientnet,
+    efficientvit,
     faces,
     googlenet,
     hrnet,
@@ -18,10 +21,14 @@ from coexec.zoo import (
     keypoints,
     mobile_transformer,
     mobilenet_v3,
+    nasnet,
+    persons,
+    pidnet,
     regnet,
     residual,
     segmentation,
     shufflenet,
+    sinet,
     single_shot,
     speech,
     squeezenet_v1,
@@ -33,6 +40,8 @@ from coexec.zoo import (
     vgg_features,
     video_resnet,
     yolo,
+    yolo_csp,
+    yolo_rep,
     yolo_segments,
     yolo_variants,
 )
@@ -224,5 +233,42 @@ PUBLISHED: dict[str, ZooEntry] = {
     "yamnet": ZooEntry("YAMNet, kinds of sounds", (1, 96, 64), speech.yamnet),
     "detr_resnet101_dc5": ZooEntry(
         "DETR on a dilated ResNet-101", (3, 480, 480), detr.detr_resnet101_dc5
+    ),
+    "efficientvit_b2": ZooEntry("EfficientViT-B2", (3, 224, 224), efficientvit.efficientvit_b2),
+    "efficientvit_l2": ZooEntry("EfficientViT-L2", (3, 224, 224), efficientvit.efficientvit_l2),
+    "sinet": ZooEntry("SINet, persons in portraits", (3, 224, 224), sinet.sinet),
+    "dla102x": ZooEntry("DLA-X-102", (3, 224, 224), dla.dla102x),
+    "nasnet_large": ZooEntry("NASNet-A, large", (3, 331, 331), nasnet.nasnet_large),
+    "yolor_p6": ZooEntry("YOLOR-P6", (3, 640, 640), yolo_csp.yolor_p6),
+    "yolov6n": ZooEntry("YOLOv6 3.0, nano", (3, 640, 640), yolo_rep.yolov6n),
+    "hrnet_w18_face": ZooEntry("HRNetV2-W18 for faces", (3, 256, 256), hrnet.hrnet_w18_face),
+    "hrnet_w48_ocr": ZooEntry(
+        "HRNetV2-W48 with objects as context", (3, 1024, 2048), hrnet.hrnet_w48_ocr
+    ),
+    "pidnet_s": ZooEntry("PIDNet-S for street scenes", (3, 1024, 2048), pidnet.pidnet_s),
+    "ffnet_122ns": ZooEntry(
+        "FFNet-122NS for street scenes", (3, 512, 1024), street_scenes.ffnet_122ns
+    ),
+    "foot_track": ZooEntry("persons and their feet", (3, 480, 640), persons.foot_track),
+    "face_shape": ZooEntry("the shape of a face", (3, 128, 128), persons.face_shape),
+    "hand_pose": ZooEntry("21 points of a hand, twice", (3, 224, 224), persons.hand_pose),
+    "rtmdet_m": ZooEntry("RTMDet, medium", (3, 640, 640), cspnext.rtmdet_m),
+    "rtmpose_m": ZooEntry("RTMPose, medium, all of a body", (3, 256, 192), cspnext.rtmpose_m),
+    "conditional_detr_resnet50": ZooEntry(
+        "conditional DETR on ResNet-50", (3, 480, 480), detr.conditional_detr_resnet50
+    ),
+    "whisper_medium_encoder": ZooEntry(
+        "encoder of Whisper, medium", (80, 3000), speech.whisper_medium_encoder
+    ),
+    "whisper_medium_decoder": ZooEntry(
+        "a step of the decoder of Whisper, medium", (81601, 1024), speech.whisper_medium_decoder
+    ),
+    "whisper_turbo_encoder": ZooEntry(
+        "encoder of Whisper, large v3 turbo", (128, 3000), speech.whisper_turbo_encoder
+    ),
+    "whisper_turbo_decoder": ZooEntry(
+        "a step of the decoder of Whisper, large v3 turbo",
+        (13601, 1280),
+        speech.whisper_turbo_decoder,
     ),
 }

@@ -52,7 +52,7 @@ def _unit(layers: Layers, x: Map, out: int, *, strided: bool) -> Map:
     else:
         kept, h = layers.split(x, half, half)
     h = layers.depthwise(layers.conv(h, half), 3, stride=2 if strided else 1, act=NONE)
-    return _shuffled(layers, layers.concat(kept, layers.conv(h, half)))
+    return shuffled(layers, layers.concat(kept, layers.conv(h, half)))
 
 
 def _grouped_unit(layers: Layers, x: Map, out: int, *, strided: bool, grouped: bool) -> Map:
@@ -63,14 +63,14 @@ def _grouped_unit(layers: Layers, x: Map, out: int, *, strided: bool, grouped: b
     inside = inside if grouped else (out - x.channels) // 4
     h = layers.conv(x, inside, groups=GROUPS if grouped else 1)
     if grouped:
-        h = _shuffled(layers, h, GROUPS)
+        h = shuffled(layers, h, GROUPS)
     h = layers.conv(layers.depthwise(h, 3, stride=stride, act=NONE), added, groups=GROUPS, act=NONE)
     if not strided:
         return layers.activate(layers.add(h, x), RELU)
     return layers.activate(layers.concat(layers.average_pool(x, 3, 2, 1), h), RELU)
 
 
-def _shuffled(layers: Layers, x: Map, parts: int = 2) -> Map:
+def shuffled(layers: Layers, x: Map, parts: int = 2) -> Map:
     """Channels of all parts take turns."""
     net, name = layers.net, layers.name("shuffle")
     apart = net.constant(

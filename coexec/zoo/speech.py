@@ -25,13 +25,19 @@ VOCABULARY = 51_865
 
 @dataclass(frozen=True)
 class Size:
-    """Features and blocks of the encoder, as many of the decoder; heads have 64 features."""
+    """Features, blocks of the encoder and of the decoder, and bands of the spectrogram.
+
+    Heads have 64 features.
+    """
 
     features: int
     depth: int
+    decoded: int
+    bands: int = BANDS
 
 
-TINY, BASE, SMALL = Size(384, 4), Size(512, 6), Size(768, 12)
+TINY, BASE, SMALL = Size(384, 4, 4), Size(512, 6, 6), Size(768, 12, 12)
+MEDIUM, TURBO = Size(1024, 24, 24), Size(1280, 32, 4, 128)
 
 
 def whisper_tiny_encoder(
@@ -55,6 +61,20 @@ def whisper_small_encoder(
     return _encoder("whisper_small_encoder", SMALL, batch, classes, frames, seed)
 
 
+def whisper_medium_encoder(
+    batch: int | None = None, classes: int = 1024, *, frames: int = FRAMES, seed: int = 0
+) -> ir.Model:
+    """(N, 80, frames) -> keys and values for each block of the decoder, of ``classes`` each."""
+    return _encoder("whisper_medium_encoder", MEDIUM, batch, classes, frames, seed)
+
+
+def whisper_turbo_encoder(
+    batch: int | None = None, classes: int = 1280, *, frames: int = FRAMES, seed: int = 0
+) -> ir.Model:
+    """(N, 128, frames) -> keys and values for each block of the decoder, of ``classes`` each."""
+    return _encoder("whisper_turbo_encoder", TURBO, batch, classes, frames, seed)
+
+
 def whisper_tiny_decoder(
     batch: int | None = None, classes: int = VOCABULARY, *, seed: int = 0
 ) -> ir.Model:
@@ -76,6 +96,20 @@ def whisper_small_decoder(
     return _decoder("whisper_small_decoder", SMALL, batch, classes, seed)
 
 
+def whisper_medium_decoder(
+    batch: int | None = None, classes: int = VOCABULARY, *, seed: int = 0
+) -> ir.Model:
+    """A token's features, then keys and values, block by block -> (N, 1, classes)."""
+    return _decoder("whisper_medium_decoder", MEDIUM, batch, classes, seed)
+
+
+def whisper_turbo_decoder(
+    batch: int | None = None, classes: int = VOCABULARY, *, seed: int = 0
+) -> ir.Model:
+    """A token's features, then keys and values, block by block -> (N, 1, classes)."""
+    return _decoder("whisper_turbo_decoder", TURBO, batch, classes, seed)
+
+
 def yamnet(
     batch: int | None = None,
     classes: int = 521,
@@ -92,8 +126,8 @@ def yamnet(
 def _encoder(
     name: str, size: Size, batch: int | None, classes: int, frames: int, seed: int
 ) -> ir.Model:
-    net = Net(name, (batch, BANDS, frames), seed=seed)
-    x = conv(net, net.x, "conv1", (BANDS, size.features), (3,), pad=1)
+    net = Net(name, (batch, size.bands, frames), seed=seed)
+    x = conv(net, net.x, "conv1", (size.bands, size.features), (3,), pad=1)
     x = net.op("Gelu", "conv1.gelu", [x])
     x = conv(net, x, "conv2", (size.features, size.features), (3,), stride=2, pad=1)
     x = net.op("Transpose", "tokens", [net.op("Gelu", "conv2.gelu", [x])], {"perm": (0, 2, 1)})
@@ -106,12 +140,14 @@ def _encoder(
     x = layer_norm(net, x, "norm", size.features)
     states = [
         project(net, x, f"states.{place}", (size.features, classes))
-        for place in range(2 * size.depth)
+        for place in range(2 * size.decoded)
     ]
     joined = net.op("Concat", "states", states, {"axis": -1})
-    return net.finish(joined, tokens, 2 * size.depth * classes)
+    return net.finish(joined, tokens, 2 * size.decoded * classes)
 
 
 def _decoder(name: str, size: Size, batch: int | None, classes: int, seed: int) -> ir.Model:
     form = Form(Width(1, size.features, size.features // 64), 4 * size.features, before=False)
-    return cached_decoder(name, batch, classes, form, (TOKENS, MEMORY), seed=seed, depth=size.depth)
+    return cached_decoder(
+        name, batch, classes, form, (TOKENS, MEMORY), seed=seed, depth=size.decoded
+    )

@@ -13,9 +13,10 @@ import onnx_ir as ir
 from coexec.zoo.layers import NONE, RELU, SIGMOID, Layers, Map
 from coexec.zoo.residual import RESNET18, basic_block, bottleneck, stages, stem
 
-SLIM = (64, 128, 192, 320)
+SLIM, NARROW = (64, 128, 192, 320), ((16, 64), (24, 128), (20, 256))
+"""FFNet's channels by stage; blocks and channels where it has three stages."""
 BRANCHES, SMOOTHED = (64, 128, 128, 256), (96, 96, 64, 32)
-"""FFNet's channels by stage: of the backbone, of the head's inputs, of what it joins."""
+"""FFNet's channels by stage: of the head's inputs, of what it joins."""
 POOLS = ((5, 2), (9, 4), (17, 8))
 """DDRNet's pyramid: kernel and stride of each mean."""
 
@@ -56,6 +57,26 @@ def ffnet_78s(
     return _ffnet("ffnet_78s", (6, 12, 12, 8), batch, classes, (height, width), seed)
 
 
+def ffnet_122ns(
+    batch: int | None = None,
+    classes: int = 19,
+    *,
+    height: int = 512,
+    width: int = 1024,
+    seed: int = 0,
+) -> ir.Model:
+    """Of three stages, with heads of form C: (N, 3, height, width) -> (N, classes, ...)."""
+    layers = Layers("ffnet_122ns", batch, (3, height, width), seed)
+    x = layers.conv(layers.conv(layers.x, 64, 3, stride=2), 64, 3, stride=2)
+    x = layers.conv(x, 64, 3)
+    found = [x]
+    for count, out in NARROW:
+        x = _stage(layers, x, out, count, 2)
+        found.append(x)
+    x = layers.conv(_joined(layers, found, (128,) * 4, (128, 16, 16, 16)), 128, 3, bias=True)
+    return layers.finish(layers.conv(x, classes, norm=False, act=NONE))
+
+
 def bisenet(
     batch: int | None = None,
     classes: int = 12,
@@ -93,17 +114,17 @@ def ddrnet_23_slim(
     x = layers.conv(
         layers.conv(layers.x, base, 3, stride=2, bias=True), base, 3, stride=2, bias=True
     )
-    x = _relu(layers, _blocks(layers, x, base, 1))
-    fine = _relu(layers, _blocks(layers, x, 2 * base, 2))
+    x = relu(layers, _blocks(layers, x, base, 1))
+    fine = relu(layers, _blocks(layers, x, 2 * base, 2))
     x = _blocks(layers, fine, 4 * base, 2)
     x, fine = _exchange(layers, x, _blocks(layers, fine, 2 * base, 1), (4 * base,))
-    x = _blocks(layers, _relu(layers, x), 8 * base, 2)
-    branch = _blocks(layers, _relu(layers, fine), 2 * base, 1)
+    x = _blocks(layers, relu(layers, x), 8 * base, 2)
+    branch = _blocks(layers, relu(layers, fine), 2 * base, 1)
     x, fine = _exchange(layers, x, branch, (4 * base, 8 * base))
-    fine = bottleneck(layers, _relu(layers, fine), (2 * base, 4 * base), act=NONE)
-    x = bottleneck(layers, _relu(layers, x), (8 * base, 16 * base), 2, act=NONE)
+    fine = bottleneck(layers, relu(layers, fine), (2 * base, 4 * base), act=NONE)
+    x = bottleneck(layers, relu(layers, x), (8 * base, 16 * base), 2, act=NONE)
     x = layers.add(layers.resize_to(_pyramid(layers, x, 128, 4 * base), fine), fine)
-    x = layers.conv(_ahead(layers, x), 64, 3)
+    x = layers.conv(ahead(layers, x), 64, 3)
     return layers.finish(layers.conv(x, classes, norm=False, act=NONE))
 
 
@@ -121,19 +142,30 @@ def _ffnet(
         x = layers.conv(x, out, 3, stride=2)
     found = []
     for stage, (count, out) in enumerate(zip(blocks, SLIM, strict=True)):
-        for block in range(count):
-            x = basic_block(layers, x, out, 2 if stage and block == 0 else 1)
+        x = _stage(layers, x, out, count, 2 if stage else 1)
         found.append(x)
-    found = [layers.conv(x, out) for x, out in zip(found, BRANCHES, strict=True)]
-    x = found[-1]
-    smooth = [layers.conv(x, SMOOTHED[-1], 3)]
-    for stage in (2, 1, 0):
-        up = layers.conv(x, BRANCHES[stage])
-        x = layers.add(layers.resize_to(up, found[stage], linear=False), found[stage])
-        smooth.insert(0, layers.conv(x, SMOOTHED[stage], 3))
-    x = layers.concat(*(layers.resize_to(each, smooth[0], linear=False) for each in smooth))
-    x = layers.conv(x, 256, 3, bias=True)
+    x = layers.conv(_joined(layers, found, BRANCHES, SMOOTHED), 256, 3, bias=True)
     return layers.finish(layers.conv(x, classes, 3, norm=False, act=NONE))
+
+
+def _stage(layers: Layers, x: Map, out: int, count: int, stride: int) -> Map:
+    for block in range(count):
+        x = basic_block(layers, x, out, stride if block == 0 else 1)
+    return x
+
+
+def _joined(
+    layers: Layers, found: list[Map], widths: tuple[int, ...], smoothed: tuple[int, ...]
+) -> Map:
+    """Maps of four sizes, each with what coarser ones have found, at the size of the finest."""
+    found = [layers.conv(x, out) for x, out in zip(found, widths, strict=True)]
+    x = found[-1]
+    smooth = [layers.conv(x, smoothed[-1], 3)]
+    for stage in (2, 1, 0):
+        up = layers.conv(x, widths[stage])
+        x = layers.add(layers.resize_to(up, found[stage], linear=False), found[stage])
+        smooth.insert(0, layers.conv(x, smoothed[stage], 3))
+    return layers.concat(*(layers.resize_to(each, smooth[0], linear=False) for each in smooth))
 
 
 def _refined(layers: Layers, x: Map) -> Map:
@@ -141,7 +173,8 @@ def _refined(layers: Layers, x: Map) -> Map:
     return layers.multiply(x, gate)
 
 
-def _relu(layers: Layers, x: Map) -> Map:
+def relu(layers: Layers, x: Map) -> Map:
+    """Its positive part."""
     return layers.activate(x, RELU)
 
 
@@ -152,27 +185,27 @@ def _blocks(layers: Layers, x: Map, out: int, stride: int) -> Map:
 
 def _exchange(layers: Layers, x: Map, fine: Map, down: tuple[int, ...]) -> tuple[Map, Map]:
     """Both resolutions, each with what the other one has found added."""
-    h = _relu(layers, fine)
+    h = relu(layers, fine)
     for place, out in enumerate(down):
         h = layers.conv(h, out, 3, stride=2, act=NONE if place == len(down) - 1 else RELU)
-    up = layers.conv(_relu(layers, x), fine.channels, act=NONE)
+    up = layers.conv(relu(layers, x), fine.channels, act=NONE)
     return layers.add(x, h), layers.add(fine, layers.resize_to(up, fine))
 
 
-def _ahead(layers: Layers, x: Map) -> Map:
+def ahead(layers: Layers, x: Map) -> Map:
     """Normalisation and activation in front of a convolution."""
-    return _relu(layers, layers.norm(x))
+    return relu(layers, layers.norm(x))
 
 
 def _pyramid(layers: Layers, x: Map, inside: int, out: int) -> Map:
     """DDRNet's pyramid of means over more and more of the image."""
-    found = [layers.conv(_ahead(layers, x), inside, norm=False, bias=False, act=NONE)]
+    found = [layers.conv(ahead(layers, x), inside, norm=False, bias=False, act=NONE)]
     means = [layers.average_pool(x, kernel, stride, kernel // 2) for kernel, stride in POOLS]
     for mean in (*means, layers.squeeze(x)):
-        h = layers.conv(_ahead(layers, mean), inside, norm=False, bias=False, act=NONE)
-        h = _ahead(layers, layers.add(layers.resize_to(h, x), found[-1]))
+        h = layers.conv(ahead(layers, mean), inside, norm=False, bias=False, act=NONE)
+        h = ahead(layers, layers.add(layers.resize_to(h, x), found[-1]))
         found.append(layers.conv(h, inside, 3, norm=False, bias=False, act=NONE))
-    h = _ahead(layers, layers.concat(*found))
+    h = ahead(layers, layers.concat(*found))
     h = layers.conv(h, out, norm=False, bias=False, act=NONE)
-    beside = layers.conv(_ahead(layers, x), out, norm=False, bias=False, act=NONE)
+    beside = layers.conv(ahead(layers, x), out, norm=False, bias=False, act=NONE)
     return layers.add(h, beside)

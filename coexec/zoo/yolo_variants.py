@@ -22,7 +22,7 @@ def yolox_s(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, places, classes + 5)."""
     layers = Layers("yolox_s", batch, (3, image_size, image_size), seed, SILU)
-    x = layers.conv(_focused(layers), 32, 3)
+    x = layers.conv(focused(layers), 32, 3)
     found = []
     for depth, out in ((1, 64), (3, 128), (3, 256)):
         x = c3(layers, layers.conv(x, out, 3, stride=2), out, depth)
@@ -80,7 +80,7 @@ def yolov4_tiny(
     return layers.anchors([deep, wide], each)
 
 
-def _focused(layers: Layers) -> Map:
+def focused(layers: Layers) -> Map:
     """Blocks of 2 x 2 pixels as channels."""
     x, name = layers.x, layers.name("focus")
     value = layers.net.op("SpaceToDepth", name, [x.value], {"blocksize": 2})

@@ -80,6 +80,21 @@ AUTHORS = {
     "yolov10n": 2_300_000,  # Wang et al., 2024
     "yolov4_tiny": 6_060_000,  # Wang et al., 2021
     "mobilenet_ssd": 5_770_000,  # chuanqi305's file
+    "efficientvit_b2": 24_330_712,  # Cai et al., 2023, with efficientvit_l2
+    "efficientvit_l2": 63_707_016,
+    "sinet": 86_900,  # Park et al., 2020
+    "dla102x": 26_309_272,  # timm, with nasnet_large
+    "nasnet_large": 88_753_150,
+    "yolor_p6": 37_200_000,  # Wang et al., 2021
+    "pidnet_s": 7_600_000,  # Xu et al., 2023
+    "rtmpose_m": 17_900_000,  # Jiang et al., 2023
+    "conditional_detr_resnet50": 44_000_000,  # Meng et al., 2021
+    # Hugging Face; the cross keys and values of the decoder count to the encoder here
+    "whisper_medium_encoder": 307_216_384 + 24 * (2 * 1024 + 1) * 1024,
+    "whisper_turbo_encoder": 636_968_960 + 4 * (2 * 1280 + 1) * 1280,
+    # less those, and without places of tokens
+    "whisper_medium_decoder": 456_641_536 - 24 * (2 * 1024 + 1) * 1024 - 448 * 1024,
+    "whisper_turbo_decoder": 171_909_120 - 4 * (2 * 1280 + 1) * 1280 - 448 * 1280,
 }
 AI_HUB = {
     "aot_gan": 15_200_000,
@@ -117,6 +132,14 @@ AI_HUB = {
     "whisper_tiny_decoder": 28_200_000,
     "whisper_base_encoder": 23_700_000,
     "yamnet": 3_730_000,
+    "yolov6n": 4_680_000,
+    "face_shape": 5_424_000,
+    "ffnet_122ns": 32_100_000,
+    "foot_track": 2_530_000,
+    "hand_pose": 2_720_000,
+    "hrnet_w18_face": 9_680_000,
+    "hrnet_w48_ocr": 70_300_000,
+    "rtmdet_m": 27_500_000,
 }
 """The cards of Qualcomm AI Hub Models."""
 LAYERS = {
@@ -178,6 +201,21 @@ TINY: dict[str, dict[str, Any]] = {
     "whisper_tiny_encoder": {"frames": 20},
     "electra": {"tokens": 8},
     "yamnet": {},
+    "efficientvit_b2": {"image_size": 64},
+    "sinet": {"image_size": 64},
+    "dla102x": {"image_size": 64},
+    "nasnet_large": {"image_size": 64},
+    "yolor_p6": {"image_size": 64},
+    "yolov6n": {"image_size": 64},
+    "hrnet_w18_face": {"image_size": 64},
+    "pidnet_s": {"height": 128, "width": 128},
+    "ffnet_122ns": {"height": 64, "width": 64},
+    "foot_track": {"height": 64, "width": 64},
+    "face_shape": {"image_size": 64},
+    "hand_pose": {"image_size": 64},
+    "rtmdet_m": {"image_size": 64},
+    "rtmpose_m": {"height": 64, "width": 64},
+    "conditional_detr_resnet50": {"image_size": 64},
 }
 
 
@@ -212,6 +250,16 @@ MACS = {
     "yolo11n_seg": 5.2e9,
     "yolov4_tiny": 3.45e9,  # Wang et al., 2021
     "squeezenet_v1_0": 819e6,  # torchvision
+    "efficientvit_b2": 1.6e9,  # Cai et al., 2023, with efficientvit_l2
+    "efficientvit_l2": 6.9e9,
+    "sinet": 64e6,  # Park et al., 2020
+    "dla102x": 5.89e9,  # timm, with nasnet_large
+    "nasnet_large": 23.9e9,
+    "yolor_p6": 163e9 / 4,  # Wang et al., 2021, at twice the height and width
+    "yolov6n": 5.7e9,  # Li et al., 2023
+    "pidnet_s": 47.6e9,  # Xu et al., 2023
+    "rtmdet_m": 39.27e9,  # Lyu et al., 2022
+    "rtmpose_m": 2.22e9,  # Jiang et al., 2023
 }
 """Multiply-adds of products for one image, where they are published."""
 
