@@ -15,9 +15,15 @@ from statistics import median
 
 import numpy as np
 
+from coexec.base.others import Others
 from coexec.cost.store import WIDE_BELOW
 
 SECONDS, LEAST_ROUNDS = 3.0, 9
+LOOK, BUSY = 0.2, 0.2
+"""Turns of so many seconds are made again if others keep so much of a core busy meanwhile."""
+PATIENCE, MOST = 3.0, 0.25
+"""That is done for so many times the seconds that are to be timed; what is disturbed later counts.
+Turns of which so many do say nothing of other hours."""
 MORE_TIMES = 2
 """So often turns go on where they do not decide."""
 DISPUTED, QUIET = 0.1, 0.25
@@ -43,28 +49,72 @@ def in_turns(
     return medians(turns(actions, seconds, clock, least_rounds))
 
 
+class Calm:
+    """Whether others leave the cores alone while turns are made.
+
+    For ``patience`` seconds, in all, turns are made again. ``disturbed``: it is used up, and of the
+    last turns :data:`MOST` or more count that others disturbed.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.disturbed = False
+        self._others = Others()
+
+    def begin(self) -> None:
+        """From now on others are looked at."""
+        self._others.look()
+
+    def was(self) -> bool:
+        """Whether it was calm since the last look."""
+        return self._others.look() < BUSY
+
+
 def turns(
     actions: Actions,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
     least_rounds: int = LEAST_ROUNDS,
+    calm: Calm | None = None,
 ) -> dict[str, list[float]]:
     """Microseconds of each action, in turns, so that all see the same disturbances.
 
     Each turn runs twice and counts once: the first brings back what others drove from the caches.
+    Turns during which it was not ``calm`` are made again, for some time.
     """
-    samples: dict[str, list[float]] = {name: [] for name in actions}
     for action in actions.values():
         action()
-    began, rounds = clock(), 0
-    while rounds < least_rounds or clock() - began < seconds:
-        for name, action in actions.items():
-            action()
-            start = clock()
-            action()
-            samples[name].append((clock() - start) * 1e6)
-        rounds += 1
-    return samples
+    counted: list[dict[str, float]] = []
+    passed, disturbed = 0.0, 0
+    if calm is not None:
+        calm.begin()
+    while len(counted) < least_rounds or passed < seconds:
+        began = clock()
+        found = [_turn(actions, clock)]
+        while calm is not None and clock() - began < LOOK:  # others are counted in such steps
+            found.append(_turn(actions, clock))
+        took = clock() - began
+        if calm is not None and not calm.was():
+            if calm.patience > 0:
+                calm.patience -= took
+                continue
+            disturbed += len(found)
+        counted += found
+        passed += took
+    if calm is not None:
+        calm.disturbed = disturbed >= MOST * len(counted)
+    return {name: [each[name] for each in counted] for name in actions}
+
+
+def _turn(actions: Actions, clock: Callable[[], float]) -> dict[str, float]:
+    """Microseconds of one run of each."""
+    found = {}
+    for name, action in actions.items():
+        action()
+        start = clock()
+        action()
+        found[name] = (clock() - start) * 1e6
+    return found
 
 
 def medians(samples: Samples) -> dict[str, float]:

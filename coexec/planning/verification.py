@@ -6,6 +6,7 @@ are tried then, and with what those take it is kept for later predictions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -40,8 +41,10 @@ from coexec.planning.traced import Followed, Tried, alike, balanced, starts_by_c
 from coexec.planning.turns import (
     LEAST_ROUNDS,
     ONLY,
+    PATIENCE,
     SECONDS,
     Actions,
+    Calm,
     Samples,
     best_alone,
     choose,
@@ -56,6 +59,7 @@ from coexec.runtime.adapt import busy_us
 from coexec.session import Session
 from coexec.training.trainer import Trainer
 
+log = logging.getLogger(__name__)
 PLANS = 2
 """Best predicted plans on several processors that are run: of different ways to spread work, where
 there are such. Predictions of one way are wrong alike."""
@@ -111,7 +115,7 @@ def verify(
         session = Session(model, processors, follow=plan)
         return Followed(lambda trace: session.run(feeds, trace=trace), session.work)
 
-    return _verified(planning, follow, _Clock(processors, seconds))
+    return _verified(planning, follow, _Clock(processors, seconds, Calm(PATIENCE * seconds)))
 
 
 def verify_training(
@@ -134,7 +138,8 @@ def verify_training(
         own = trainer.with_plan(plan)
         return Followed(lambda trace: own.step(feeds, labels, trace))
 
-    return _verified(planning, follow, _Clock(trainer.processors, seconds, LEAST_STEPS))
+    calm = Calm(PATIENCE * seconds)
+    return _verified(planning, follow, _Clock(trainer.processors, seconds, calm, LEAST_STEPS))
 
 
 @dataclass(frozen=True)
@@ -143,19 +148,23 @@ class _Clock:
 
     processors: Mapping[str, Processor]
     seconds: float
+    calm: Calm
     least_rounds: int = LEAST_ROUNDS
 
     def first(self, actions: Actions) -> Samples:
         """A few turns only; of short runs more, as what disturbs them is as long as ever."""
-        return timed(actions, self.processors, min(FIRST_SECONDS, self.seconds), FIRST_ROUNDS)
+        return self._timed(actions, min(FIRST_SECONDS, self.seconds), FIRST_ROUNDS)
 
     def some(self, actions: Actions) -> Samples:
         """Turns enough to go on from one of the plans."""
-        return timed(actions, self.processors, min(FIRST_SECONDS, self.seconds), MORE_ROUNDS)
+        return self._timed(actions, min(FIRST_SECONDS, self.seconds), MORE_ROUNDS)
 
     def all(self, actions: Actions) -> Samples:
         """Turns enough to choose by."""
-        return timed(actions, self.processors, self.seconds, self.least_rounds)
+        return self._timed(actions, self.seconds, self.least_rounds)
+
+    def _timed(self, actions: Actions, seconds: float, least_rounds: int) -> Samples:
+        return timed(actions, self.processors, seconds, least_rounds, self.calm)
 
 
 def _verified(planning: Planning, follow: Callable[[Plan], Followed], clock: _Clock) -> Verified:
@@ -185,7 +194,13 @@ def _verified(planning: Planning, follow: Callable[[Plan], Followed], clock: _Cl
         predicted[better.outcome.policy] = better.outcome.makespan_us
         actions[better.outcome.policy] = partial(better.followed.run, None)
     samples = decided(clock.all, actions)
-    _learn(planning, outcomes, samples, computes)
+    if clock.calm.disturbed:
+        log.warning(
+            "other processes computed while plans were run: the best beside them was chosen, and "
+            "nothing of it is kept; plan again when they have ended"
+        )
+    else:
+        _learn(planning, outcomes, samples, computes)
     name = choose(samples)
     return Verified(name, planning.choosing(tried[name]), medians(samples), predicted)
 
@@ -306,11 +321,15 @@ def timed(
     processors: Mapping[str, Processor],
     seconds: float = SECONDS,
     least_rounds: int = LEAST_ROUNDS,
+    calm: Calm | None = None,
 ) -> dict[str, list[float]]:
-    """Microseconds of turns of each action by the clock of the processors that it runs on."""
+    """Microseconds of turns of each action by the clock of the processors that it runs on.
+
+    In virtual time others disturb nothing.
+    """
     timeline = timeline_of(next(iter(processors.values())))
     if timeline is None:
-        return turns(actions, seconds, least_rounds=least_rounds)
+        return turns(actions, seconds, least_rounds=least_rounds, calm=calm)
     return turns(actions, 0.0, lambda: timeline.now_ns() * 1e-9, VIRTUAL_ROUNDS)
 
 

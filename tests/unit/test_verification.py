@@ -184,6 +184,27 @@ def test_plans_of_a_model_are_run_and_one_of_them_is_taken(
     assert found.planning.plan.processors == {str(node.name): "twin" for node in model.graph}
 
 
+def test_nothing_is_kept_of_plans_that_ran_beside_other_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = dict.fromkeys(("reference", "twin"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
+    know(monkeypatch, tmp_path, known.__getitem__)
+    model = load(parse("g (float[64] x) => (float[64] y) { a = Neg(x) y = Exp(a) }"))
+    feeds = {"x": np.linspace(0, 1, 64, dtype=np.float32)}
+    processors: dict[str, Processor] = {**open_all(["reference"]), "twin": Named("twin")}
+    planning = plan_inference(model, feeds, processors, PlanOptions(seconds=0.0))
+    kept: list[object] = []
+    monkeypatch.setattr("coexec.planning.verification._learn", lambda *how: kept.append(how))
+    monkeypatch.setattr("coexec.planning.turns.Others.look", lambda _: 0.0)
+    verify(model, feeds, processors, planning, seconds=0.0)
+    assert len(kept) == 1
+    assert not caplog.text
+    monkeypatch.setattr("coexec.planning.turns.Others.look", lambda _: 1.0)
+    verify(model, feeds, processors, planning, seconds=0.0)
+    assert len(kept) == 1
+    assert "other processes computed" in caplog.text
+
+
 class Refusing(Named):
     """One that lacks an operator."""
 
