@@ -34,6 +34,8 @@ class Case:
     flop: int = 0
     bytes: int = 0
     quick: bool = False
+    beside: bool = False
+    """Others compute beside it on purpose."""
 
 
 Files = Callable[[Case, Path], Mapping[str, str]]
@@ -53,6 +55,7 @@ class Suite:
     ``environment`` is given to all workers. ``alone``: it is no part of ``all``, it takes its time.
     Where time is up, ``fewest`` turns are taken nevertheless: one figure has no spread. Of cases
     all of whose calls take less than ``SHORT_SECONDS`` there are ``short`` times as many turns.
+    ``repeats`` so many turns, at most, during which other processes computed.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Suite:
     alone: bool = False
     fewest: int = 2
     short: int = 1
+    repeats: int = 0
 
     def chosen(self, quick: bool, pattern: str = "") -> tuple[Case, ...]:
         """Cases whose name contains ``pattern``; of those only the ``quick`` ones, if wanted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -18,6 +18,9 @@ from bench.protocol import PeerEnded, PeerFailed
 from bench.statistics import Ratio, ratio, reduced
 
 Observer = Callable[[str], None]
+BUSY = 0.2
+"""A turn is made again where others kept so much of a core busy; several processors of which one
+waits for the other take several times as long then."""
 
 
 class Asked(Protocol):
@@ -68,7 +71,8 @@ def run_case(
         case = with_files(suite, case, folder)
         results = _prepare(rows, case, workers, folder, tell)
         _exclude(rows, results, suite)
-        _alternate(rows, suite, workers, (turns, deadline), tell)
+        timed = replace(suite, repeats=0) if case.beside else suite
+        _alternate(rows, timed, workers, (turns, deadline), tell)
     for row in rows:
         if suite.fresh:
             workers.discard(row.contender)
@@ -132,8 +136,8 @@ def _alternate(
     ``until``: turns and deadline.
     """
     turns, deadline = until
-    last = turns
-    for turn in range(turns * suite.short + 1):
+    last, turn, repeats = turns, 0, suite.repeats
+    while turn <= turns * suite.short:
         if turn > suite.fewest and time.monotonic() > deadline:
             return
         if turn > turns:
@@ -141,15 +145,33 @@ def _alternate(
                 return
             last = turns * suite.short
         tell(f"turn {turn} of {last}")
-        for row in rows:
-            if row.error:
-                continue
-            time.sleep(suite.pause)
-            answer = _ask(row, workers, {"do": "time", "seconds": suite.seconds})
-            if answer is not None:
-                row.facts |= answer["facts"]
-                if turn:
-                    row.turns.append(reduced(answer["calls"], suite.statistic))
+        found = _turn(rows, suite, workers)
+        if turn and repeats and _share_of_others(found.values()) >= BUSY:
+            repeats -= 1
+            continue
+        for number, answer in found.items() if turn else ():
+            rows[number].turns.append(reduced(answer["calls"], suite.statistic))
+        turn += 1
+
+
+def _turn(rows: Sequence[Row], suite: Suite, workers: Workers) -> dict[int, dict[str, Any]]:
+    """What everybody who has not failed answers, by number of the row."""
+    found = {}
+    for number, row in enumerate(rows):
+        if row.error:
+            continue
+        time.sleep(suite.pause)
+        answer = _ask(row, workers, {"do": "time", "seconds": suite.seconds})
+        if answer is not None:
+            row.facts |= answer["facts"]
+            found[number] = answer
+    return found
+
+
+def _share_of_others(answers: Collection[Mapping[str, Any]]) -> float:
+    """Cores that other processes kept busy during a turn."""
+    passed = sum(answer["passed"] for answer in answers)
+    return sum(answer["others"] for answer in answers) / passed if passed else 0.0
 
 
 def _short(rows: Sequence[Row]) -> bool:

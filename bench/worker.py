@@ -17,6 +17,8 @@ from typing import IO, Any, Protocol, cast
 
 import numpy as np
 
+from coexec.base.others import Others
+
 BURST_SECONDS = 2e-3
 """Calls shorter than this are timed in bursts of about this length, without waiting in between."""
 
@@ -73,6 +75,7 @@ class Server:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self._jobs: dict[str, tuple[Job, int]] = {}
+        self._others = Others()
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``{"ok": ...}``, or ``{"error": ...}`` for whatever the peer raises."""
@@ -104,7 +107,12 @@ class Server:
 
     def _time(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         job, burst = self._current(request)
-        return {"calls": timed_calls(job, request["seconds"], burst), "facts": job.facts()}
+        self._others.look()
+        began = time.perf_counter()
+        calls = timed_calls(job, request["seconds"], burst)
+        passed = time.perf_counter() - began
+        others = self._others.look() * passed
+        return {"calls": calls, "facts": job.facts(), "passed": passed, "others": others}
 
     def _drop(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._jobs.pop(_who(request), None)

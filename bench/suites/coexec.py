@@ -157,7 +157,8 @@ def _case(pair: str, what: str, name: str, flop: int, spec: dict[str, Any]) -> C
         "on_both_cores": [BOTH_CORES[name] for name in PAIRS[pair]],
     }
     group = f"{GROUPS[what]}, {pair}"
-    return Case(f"{name}, {pair}", kind_of(pair, what), spec, group, flop, quick=quick)
+    kind, beside = kind_of(pair, what), what == LOADED
+    return Case(f"{name}, {pair}", kind, spec, group, flop, quick=quick, beside=beside)
 
 
 GROUPS = {
@@ -185,6 +186,7 @@ SUITE = Suite(
     turns=9,
     short=2,
     fewest=5,
+    repeats=9,
     minutes=35.0,
     fresh=True,
     files=write_files,

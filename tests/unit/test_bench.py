@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,11 @@ SUITE = Suite("suite", "Suite", (CASE,), pause=0.0, roof="flop")
 class FakeWorker:
     """Answers what a worker would: results, and times from a list, one a turn."""
 
-    def __init__(self, result: float, times: list[float], error: str = "") -> None:
+    def __init__(
+        self, result: float, times: list[float], error: str = "", others: Sequence[float] = ()
+    ) -> None:
         self.result, self.times, self.error = result, times, error
+        self.others = list(others)
         self.asked: list[str] = []
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +52,8 @@ class FakeWorker:
         if request["do"] == "outputs":
             np.savez(request["path"], np.full(4, self.result))
         if request["do"] == "time":
-            return {"calls": [self.times.pop(0)], "facts": {}}
+            others = self.others.pop(0) if self.others else 0.0
+            return {"calls": [self.times.pop(0)], "facts": {}, "passed": 1.0, "others": others}
         return {}
 
 
@@ -70,6 +74,22 @@ class FakeWorkers:
 def rows_of(**workers: FakeWorker) -> list[Row]:
     everybody = [c for c in (OURS, PEER, OTHER) if c.name in workers]
     return run_case(SUITE, CASE, everybody, FakeWorkers(**workers), turns=2)
+
+
+def test_turns_beside_other_processes_are_made_again_some_times() -> None:
+    """Of four turns behind the one that warms up, three were disturbed, and two may be repeated."""
+    times, others = [9.0, 1.0, 5.0, 6.0, 7.0], [1.0, 0.0, 0.9, 0.9, 0.9]
+    peer = FakeWorker(1.0, times, others=others)
+    suite = replace(SUITE, repeats=2)
+    (row,) = run_case(suite, CASE, [PEER], FakeWorkers(peer=peer), turns=2)
+    assert row.turns == [1.0, 7.0]
+
+
+def test_what_is_to_be_measured_beside_others_is_not_repeated() -> None:
+    peer = FakeWorker(1.0, [9.0, 1.0, 5.0], others=[1.0, 1.0, 1.0])
+    suite, case = replace(SUITE, repeats=2), replace(CASE, beside=True)
+    (row,) = run_case(suite, case, [PEER], FakeWorkers(peer=peer), turns=2)
+    assert row.turns == [1.0, 5.0]
 
 
 def test_median_and_best_of_turns() -> None:

@@ -39,7 +39,8 @@ class Worker:
             raise PeerEnded("the process ended, status 1")
         if what == "outputs":
             np.savez(request["path"], np.ones(1))
-        return {"calls": [1.0], "facts": {}} if what == "time" else {}
+        timed = {"calls": [1.0], "facts": {}, "passed": 1.0, "others": 0.0}
+        return timed if what == "time" else {}
 
 
 class Pool:
