@@ -10,7 +10,9 @@ program: where that is above the budget, more is recomputed and the step placed 
 All of it is searched with updates at the end of the step, and once more with early ones, unless
 that keeps the budget without recomputing anything or all gradients must be looked at together.
 Where something has to be recomputed, early ones come first: they need less memory, and what is
-predicted to take longer than a plan that fits is not looked at any closer.
+predicted to take longer than a plan that fits is not looked at any closer. Where they lead to a
+plan, updates at the end are only tried with its policy. All policies are ranked once for each way
+to update; of a form, the policy that was fastest then is followed where more is recomputed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ from coexec.core.plan import Plan
 from coexec.core.program import Program, combined_bytes
 from coexec.core.types import Array
 from coexec.placement.build_problem import Planned
-from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, Outcome, Ranking, outcome_of
+from coexec.placement.policies.table import (
+    ALL,
+    AUTO,
+    BATCH_PARALLEL,
+    Outcome,
+    Ranking,
+    outcome_of,
+)
 from coexec.placement.problem import Problem, Schedule
 
 ROUNDS = 6
@@ -65,9 +74,9 @@ class Placing(Protocol):
 
 
 P = TypeVar("P", bound=Placing)
-Place = Callable[[tuple[str, ...], bool, bool], P]
+Place = Callable[[tuple[str, ...], bool, bool, Plan | None], P]
 """A planning of a step in which these activations are recomputed; whether the batch may be divided,
-and whether large states are updated early.
+whether large states are updated early, and a plan whose policy alone is followed (else all are).
 """
 EARLY = ", early updates"
 """Behind the policy in the name of a form."""
@@ -111,7 +120,7 @@ def placed_within(
     refused: MemoryBudgetError | None = None
     for search in _in_order([_Search(way, arrays, place, found) for way in _ways(steps)]):
         try:
-            search.run(policy)
+            search.run(policy, None if found.best is None or search.early else found.best[1])
         except MemoryBudgetError as error:
             if refused is None or error.least_bytes < refused.least_bytes:
                 refused = error
@@ -176,39 +185,68 @@ class _Search(Generic[P]):
         self.known = Known()
         self.graph = step_graph(steps, arrays)
         self.placings: dict[tuple[str, ...], P] = {}
+        self.choices: dict[int, tuple[str, ...] | MemoryBudgetError] = {}
 
-    def run(self, policy: str) -> None:
-        """Try the forms of a policy.
+    def run(self, policy: str, like: Plan | None) -> None:
+        """Try the forms of a policy; of a plan to be ``like``, if there is one, only its own.
 
         Raises:
             MemoryBudgetError: by recomputing, no step on one processor fits either.
         """
-        first = self._placing(self._recomputed(self.steps.nbytes))
-        if policy == JOINT:
-            self._decide_together(with_readers=True)
-        elif policy in (AUTO, ALL):
-            picked = [(form, _pick(first, form)) for form in FORMS]
-            found = [(each.makespan_us, form) for form, each in picked if each is not None]
-            for _, form in sorted(found, key=lambda pair: pair[0]):
-                self._fit(form)
-            self._decide_together()
+        recompute = self._recomputed(self.steps.nbytes)
+        only = policy if like is None else like.policy
+        if only == JOINT:
+            self._decide_together(None, with_readers=True)
+        elif only in (AUTO, ALL):
+            self._try_all(self._placing(recompute, None))
         else:
-            self._fit(lambda outcome: outcome.policy == policy)
+            self._fit(lambda outcome: outcome.policy == only, like)
+
+    def _try_all(self, first: P) -> None:
+        """Try all forms, the fastest first, by the policies that were best in the ``first``."""
+        picked = [(form, _pick(first, form)) for form in FORMS]
+        found = [(each.makespan_us, form) for form, each in picked if each is not None]
+        for _, form in sorted(found, key=lambda pair: pair[0]):
+            self._fit(form)
+        several = picked[-1][1]
+        whole = several is not None and not several.schedule.shares
+        outcome = several if whole else picked[0][1]
+        self._decide_together(first.plan_of(outcome) if outcome is not None else None)
 
     def plain_bytes(self) -> int:
         """What the step takes on one processor with nothing recomputed."""
         return self.steps.lower(Setting(self.steps.recipe), self.arrays).peak_bytes
 
     def _recomputed(self, goal: int) -> tuple[str, ...]:
-        return self.steps.recomputed(self.arrays, goal, self.known)
+        """What to recompute for a goal, which each form begins with.
 
-    def _placing(self, recompute: tuple[str, ...]) -> P:
-        if recompute not in self.placings:
-            self.placings[recompute] = self.place(recompute, True, self.early)
-        return self.placings[recompute]
+        Raises:
+            MemoryBudgetError: by recomputing, no step on one processor takes so little.
+        """
+        if goal not in self.choices:
+            try:
+                self.choices[goal] = self.steps.recomputed(self.arrays, goal, self.known)
+            except MemoryBudgetError as error:
+                self.choices[goal] = error
+        found = self.choices[goal]
+        if isinstance(found, MemoryBudgetError):
+            raise found
+        return found
 
-    def _fit(self, form: Callable[[Outcome], bool]) -> None:
-        """Recompute more until the fastest plan of a form fits, or is slower than what does."""
+    def _placing(self, recompute: tuple[str, ...], like: Plan | None) -> P:
+        """The step placed by all policies, or at least by that of a plan to be ``like``."""
+        found = self.placings.get(recompute)
+        if found is None:
+            found = self.place(recompute, True, self.early, like)
+            if like is None:
+                self.placings[recompute] = found
+        return found
+
+    def _fit(self, form: Callable[[Outcome], bool], like: Plan | None = None) -> None:
+        """Recompute more until the fastest plan of a form fits, or is slower than what does.
+
+        All policies are ranked once, unless a plan to be ``like`` is there; then it is followed.
+        """
         goal, lowest = self.steps.nbytes, False
         for number in range(ROUNDS):
             try:
@@ -218,37 +256,41 @@ class _Search(Generic[P]):
                     return  # what was tried before says how much that form takes
                 lowest, goal = True, error.least_bytes
                 continue
-            placing = self._placing(recompute)
+            placing = self._placing(recompute, like)
             outcome = _pick(placing, form)
             if outcome is None:
                 return
+            like = placing.plan_of(outcome)
             excess = self._consider(placing.choosing(outcome), outcome.makespan_us, recompute)
             if excess <= 0:
                 return
             goal -= int(excess * FURTHER**number)
 
-    def _decide_together(self, *, with_readers: bool = False) -> None:
+    def _decide_together(self, like: Plan | None, *, with_readers: bool = False) -> None:
         """What is recomputed is decided on the timeline of the step with nothing recomputed.
 
-        Where all of it is made again ``with_readers``, on their processors, other forms have that.
+        That is placed as a plan to be ``like``, or on one processor. Where all of it is made again
+        ``with_readers``, on their processors, other forms have that.
         """
-        placing = self.placings.get(()) or self.place((), False, self.early)
-        plain = self.known.variants[()]
+        placing = self.placings.get(()) or self.place((), False, self.early, like)
         for form in (FORMS[0], FORMS[2]):
             outcome = _pick(placing, form)
             if outcome is None or self._is_slower(outcome.makespan_us):
                 continue  # what is recomputed makes it no faster
             if not outcome.schedule.shares:
-                problem, units = placing.whole.problem, outcome.schedule.units
-                step = PlacedStep(plain.problem, problem, units)
-                self._fit_together(step, self.steps.nbytes - plain.fixed, with_readers)
+                self._fit_together(placing, outcome.schedule.units, with_readers)
 
-    def _fit_together(self, step: PlacedStep, goal: int, with_readers: bool) -> None:
+    def _fit_together(self, placing: P, units: tuple[int, ...], with_readers: bool) -> None:
+        """Decide for the budget, then for less, until the step fits or is slower than what does."""
+        plain = self.known.variants[()]
+        step = PlacedStep(plain.problem, placing.whole.problem, units)
+        goal, alone = self.steps.nbytes - plain.fixed, _pick(placing, FORMS[0])
+        like = None if alone is None else placing.plan_of(alone)
         for number in range(ROUNDS):
             found = decide(step, goal)
             if found is None or not (found.elsewhere or with_readers):
                 return
-            placing = self.place(found.recompute, False, self.early)
+            placing = self.place(found.recompute, False, self.early, like)
             outcome = outcome_of(placing.whole.problem, JOINT, _schedule(placing, found))
             # The timeline of the search also knows when memory is there to be written again.
             longest = max(outcome.makespan_us, found.makespan_us * outcome.correction)

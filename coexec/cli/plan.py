@@ -56,7 +56,6 @@ from coexec.planning.planner import (
     PlanOptions,
     plan_inference,
     plan_training,
-    share_of_sources,
 )
 from coexec.planning.turns import SECONDS
 from coexec.planning.verification import verify
@@ -208,7 +207,7 @@ def record(planning: Planning, pipeline: Balanced | None = None) -> dict[str, An
             unit.name: busy / 1e3
             for unit, busy in zip(problem.units, timeline.busy_us, strict=True)
         },
-        "sources": share_of_sources(planning),
+        "sources": planning.planned.sources(planning.placed),
         "corrections": corrections_record(planning),
         "fits": {
             name: {"error": each.fitted.error, "samples": each.fitted.samples}
@@ -274,7 +273,9 @@ def show(planning: Planning, pipeline: Balanced | None, *, explain: bool) -> Non
         f"(80 % between {low / 1e3:.3f} and {high / 1e3:.3f} ms)",
         highlight=False,
     )
-    sources = ", ".join(f"{n} {source}" for source, n in share_of_sources(planning).items())
+    sources = ", ".join(
+        f"{n} {source}" for source, n in planning.planned.sources(planning.placed).items()
+    )
     console.print(f"[dim]times of nodes: {sources}[/]", highlight=False)
     show_corrections(planning)
     show_forms(forms_record(planning.tried), console)

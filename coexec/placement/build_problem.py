@@ -97,6 +97,16 @@ class Planned:
             splits={tasks[i].name: self._split(i, s) for i, s in outcome.schedule.shares.items()},
         )
 
+    def sources(self, placed: Plan) -> dict[str, int]:
+        """Tasks of a plan by where their predicted times are from."""
+        units = [unit.name for unit in self.problem.units]
+        counts: dict[str, int] = {}
+        for task, row in zip(self.problem.tasks, self.costs, strict=True):
+            cost = row[units.index(placed.processors[task.name])]
+            assert cost is not None
+            counts[cost.source] = counts.get(cost.source, 0) + 1
+        return counts
+
     def _split(self, task: int, shares: Shares) -> Split:
         division = self.problem.divisions[task][shares.division]
         names = [unit.name for unit in self.problem.units]

@@ -93,12 +93,16 @@ Batches = dict[Rows, Built]
 
 @dataclass(frozen=True)
 class Steps:
-    """What is divided: a model with its states, what processors take for it, and what is known."""
+    """What is divided: a model with its states, what processors take for it, and what is known.
+
+    Shares of samples are sought from those of a plan to be ``like`` on, if it has some.
+    """
 
     model: ir.Model
     costs: Mapping[str, ProcessorCosts]
     states: States
     batches: Batches
+    like: Plan | None = None
 
 
 def plan_batch(
@@ -130,7 +134,9 @@ def plan_batch(
 
     try:
         size = batch_size(steps.model.graph, len(names))
-        rows = balanced_rows(_whole_us(whole.problem, names), size)
+        before = steps.like.batch if steps.like is not None else {}
+        known = set(before) == set(names) and sum(before.values()) == size
+        rows = before if known else balanced_rows(_whole_us(whole.problem, names), size)
         found = [attempt(rows)]
         for _ in range(CORRECTIONS):
             busy = _busy(found[-1].outcome)

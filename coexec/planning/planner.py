@@ -61,6 +61,7 @@ class PlanOptions:
 
     ``seconds`` is the time for measuring what is not known yet (0: only fits and rooflines).
     ``factors`` are how many times longer than known each processor takes now (1 without an entry).
+    Of policies, only that of a plan to be ``like`` and ``single_best`` are ranked, if one is given.
     """
 
     policy: str = AUTO
@@ -68,8 +69,14 @@ class PlanOptions:
     exact_seconds: float = SECONDS
     refresh: bool = False
     last_resort: str = ""
+    like: Plan | None = None
     observe: Observer = lambda _seconds, _text: None
     factors: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def only(self) -> str:
+        """The policy of a plan to be like."""
+        return "" if self.like is None else self.like.policy
 
 
 @dataclass(frozen=True)
@@ -192,10 +199,12 @@ def plan_training(
         return planned((), how, divides=True)
     seconds, policy = how.seconds, AUTO if how.policy == JOINT else how.policy
 
-    def place(recompute: tuple[str, ...], divides: bool, early: bool) -> Planning:
+    def place(
+        recompute: tuple[str, ...], divides: bool, early: bool, like: Plan | None
+    ) -> Planning:
         nonlocal seconds
         # What is not known yet is measured once.
-        now, seconds = replace(how, seconds=seconds, policy=policy), 0.0
+        now, seconds = replace(how, seconds=seconds, policy=policy, like=like), 0.0
         return planned(recompute, now, divides=divides, early=early)
 
     arrays = check_feeds(trainer.model, feeds)
@@ -306,13 +315,12 @@ def after_runs(planning: Planning, runs: Mapping[str, Run]) -> Planning:
 
 def _choose(ground: Ground, how: PlanOptions, measure_shares: Measure | None) -> Planning:
     whole = ground.corrections.of(ground.known).slowed(how.factors)
-    ranking = rank(whole.problem, how.policy, how.exact_seconds)
+    ranking = rank(whole.problem, how.policy, how.exact_seconds, how.only)
     if ground.divides:
         ranking, divided = _with_batch(ground, whole, ranking, how, measure_shares)
     else:
         ranking, divided = _left_out(ranking, "a budget of memory is kept for whole batches"), None
-    chosen = ranking.chosen
-    plan, placed, planned = _taken(chosen, whole, divided)
+    plan, placed, planned = _taken(ranking.chosen, whole, divided)
     return Planning(
         model=ground.model,
         plan=plan,
@@ -320,7 +328,7 @@ def _choose(ground: Ground, how: PlanOptions, measure_shares: Measure | None) ->
         planned=planned,
         ranking=ranking,
         costs=ground.costs,
-        deciles_us=_deciles(chosen),
+        deciles_us=_deciles(ranking.chosen),
         whole=whole,
         divided=divided,
         ground=ground,
@@ -357,7 +365,7 @@ def _with_batch(
         reason = f"ask for --policy {BATCH_PARALLEL}" + (f" or {AUTO}" if trains else "")
         return _left_out(ranking, reason), None
     team = {name: each for name, each in ground.costs.items() if name != how.last_resort}
-    steps = Steps(ground.model, team, ground.states, ground.batches)
+    steps = Steps(ground.model, team, ground.states, ground.batches, how.like)
     try:
         found = plan_batch(
             steps,
@@ -382,19 +390,9 @@ def _divides_operators(how: PlanOptions, states: States) -> bool:
 
 def _divides_batch(how: PlanOptions, states: States) -> bool:
     """In inference batches are mostly of one sample: a division is tried if it is asked for."""
-    return how.policy == BATCH_PARALLEL or (how.policy in (AUTO, ALL) and bool(states.state))
+    asked = bool(states.state) and how.only in ("", BATCH_PARALLEL)
+    return how.policy == BATCH_PARALLEL or (asked and how.policy in (AUTO, ALL))
 
 
 def _left_out(ranking: Ranking, reason: str) -> Ranking:
     return replace(ranking, left_out={**ranking.left_out, BATCH_PARALLEL: reason})
-
-
-def share_of_sources(planning: Planning) -> dict[str, int]:
-    """Nodes of the plan by where their predicted time is from."""
-    units = [unit.name for unit in planning.planned.problem.units]
-    counts: dict[str, int] = {}
-    for task, row in zip(planning.planned.problem.tasks, planning.planned.costs, strict=True):
-        cost = row[units.index(planning.placed.processors[task.name])]
-        assert cost is not None
-        counts[cost.source] = counts.get(cost.source, 0) + 1
-    return counts

@@ -202,6 +202,14 @@ def test_a_named_policy_is_taken_whatever_it_costs() -> None:
     assert ranking.chosen.makespan_us > ranking.outcomes[0].makespan_us
 
 
+def test_only_one_policy_is_tried_beside_a_single_processor() -> None:
+    of = problem({"a": (10, 90), "b": (10, 5), "c": (10, 90)}, CHAIN[:2], latency=4)
+    ranking = rank(of, only="heft")
+    assert {each.policy for each in ranking.outcomes} == {"single_best", "heft"}
+    everything = {each.policy: each.schedule for each in rank(of).outcomes}
+    assert all(each.schedule == everything[each.policy] for each in ranking.outcomes)
+
+
 def test_without_its_solver_the_exact_policy_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import GradientBoostingRegressor
 
 from coexec.base.errors import ProcessorError
 from coexec.core.machine import Link, Rates
 from coexec.core.processor import Buffer, Executable, Host, ProcessorSpec, Ticket
-from coexec.core.types import OpCall, Region, TensorType
+from coexec.core.types import Array, OpCall, Region, TensorType
+from coexec.cost import fitted as regressions
 from coexec.cost import measuring, transfer
 from coexec.cost.distribution import Distribution
 from coexec.cost.fitted import LEAST_ENTRIES, LEAST_OF_OPERATOR, features, fit
@@ -268,6 +270,30 @@ def test_predictions_scatter_as_those_of_cross_validation_did() -> None:
     predicted = fitted.predict(relu(5000), RATES)
     assert predicted is not None
     assert predicted.sigma == pytest.approx(fitted.sigma, rel=1e-4)
+
+
+def test_of_many_times_one_fold_says_how_far_predictions_are_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entries = entries_of([relu(64 + n) for n in range(200)])
+    whole = fit(entries, RATES)
+    train, sizes = GradientBoostingRegressor.fit, []
+
+    def counted(self: Any, rows: Array, *rest: Any) -> Any:
+        sizes.append(len(rows))
+        return train(self, rows, *rest)
+
+    monkeypatch.setattr(GradientBoostingRegressor, "fit", counted)
+    monkeypatch.setattr(regressions, "MANY", 200)
+    regressions._trained.cache_clear()
+    found = fit(entries, RATES)
+    regressions._trained.cache_clear()
+    assert sizes == [160, 200]
+    assert whole is not None
+    assert found is not None
+    assert found.sigma == pytest.approx(whole.sigma, rel=0.5)
+    rows = [[0.0, *features(relu(5000))]]
+    assert found.model.predict(rows) == whole.model.predict(rows)
 
 
 def test_a_few_times_make_no_fit() -> None:

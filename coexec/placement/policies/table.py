@@ -22,9 +22,9 @@ from coexec.placement.timeline import Timeline, simulate
 
 Policy = Callable[[Problem], Schedule]
 
-FALLBACK = "fallback_order"
+SINGLE_BEST, FALLBACK = "single_best", "fallback_order"
 POLICIES: Mapping[str, Policy] = {
-    "single_best": single_best,
+    SINGLE_BEST: single_best,
     "greedy": greedy,
     "chain": chain,
     "heft": heft,
@@ -104,18 +104,21 @@ class Ranking:
     left_out: Mapping[str, str]
 
 
-def rank(problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS) -> Ranking:
+def rank(
+    problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS, only: str = ""
+) -> Ranking:
     """Run every fast policy; ``pipeline`` if named, and ``exact`` if named or the graph is small.
 
-    ``policy`` is a name of :data:`NAMES`, or ``all``: each of them, choosing as ``auto`` does.
+    ``policy`` is a name of :data:`NAMES`, or ``all``: each of them, choosing as ``auto`` does. Of
+    all these, ``only`` one and ``single_best`` are run if that is said.
 
     Raises:
         UsageError: ``exact`` is named and its solver is not installed, or ``pipeline`` is named and
             states live on devices.
     """
-    found = {name: outcome_of(problem, name, each(problem)) for name, each in POLICIES.items()}
+    found = {name: outcome_of(problem, name, POLICIES[name](problem)) for name in _fast(only)}
     left_out: dict[str, str] = {}
-    reason = _why_not_exact(problem, policy)
+    reason = _why_not_exact(problem, only or policy)
     if reason:
         left_out[EXACT] = reason
     else:
@@ -124,14 +127,20 @@ def rank(problem: Problem, policy: str = AUTO, exact_seconds: float = SECONDS) -
         solution = exact(problem, best.schedule, exact_seconds)
         note = "optimal" if solution.proved else f"not below {solution.bound_us / 1e3:.3f} ms"
         found[EXACT] = outcome_of(problem, EXACT, solution.schedule, note)
-    reason = _why_not_pipeline(problem, policy)
+    reason = _why_not_pipeline(problem, only or policy)
     if reason:
         left_out[PIPELINE] = reason
     else:
         found[PIPELINE] = _pipeline(problem)
     outcomes = sorted(found.values(), key=lambda outcome: outcome.makespan_us)
-    chosen = found[policy] if policy in found else _worth_it(found["single_best"], outcomes[0])
+    chosen = found[policy] if policy in found else _worth_it(found[SINGLE_BEST], outcomes[0])
     return Ranking(chosen, tuple(outcomes), left_out)
+
+
+def _fast(only: str) -> list[str]:
+    """The fast policies that are run; ``exact`` starts from the best of them all."""
+    everything = only in ("", EXACT)
+    return [name for name in POLICIES if everything or name in (SINGLE_BEST, only)]
 
 
 def _worth_it(alone: Outcome, best: Outcome) -> Outcome:
