@@ -20,7 +20,7 @@ from bench.statistics import Ratio, ratio, reduced
 Observer = Callable[[str], None]
 BUSY = 0.2
 """A turn is made again where others kept so much of a core busy; several processors of which one
-waits for the other take several times as long then."""
+waits for the other take twice as long then, and more."""
 
 
 class Asked(Protocol):

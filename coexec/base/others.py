@@ -1,8 +1,8 @@
 """What other processes compute on the cores of this one, by what Linux counts.
 
 Work that is divided among cores waits for the slowest of them at every exchange: with another
-process on one of two cores, a divided MobileNetV2 took 53 ms instead of 7, as each exchange may
-wait until the other one's time is over. What is timed then says nothing of quieter hours.
+process on one of two cores, a divided MobileNetV2 took 13 to 21 ms instead of 7.5, as each exchange
+may wait until the other one's time is over. What is timed then says nothing of quieter hours.
 """
 
 from __future__ import annotations
