@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
 import onnx_ir as ir
 
 from coexec.zoo.builder import Net, require
 from coexec.zoo.layers import Layers, Map
-from coexec.zoo.transformer import Width, layer_norm, project
+from coexec.zoo.transformer import MASKED, Width, layer_norm, project
 
 Half = Callable[[ir.Value], ir.Value]
 
@@ -27,7 +28,8 @@ class Form:
 
     ``hidden`` features of the perceptron, its activation ``act`` (an ONNX operator), normalisation
     in front of each half (``before``) or behind it, a bias of scores for each pair of positions
-    (``biased``), and a learned scale of each half (``scaled``).
+    (``biased``), a learned scale of each half (``scaled``), and tokens that see only themselves and
+    those before them (``causal``).
     """
 
     width: Width
@@ -36,6 +38,7 @@ class Form:
     before: bool = True
     biased: bool = False
     scaled: bool = False
+    causal: bool = False
 
 
 def encode(net: Net, x: ir.Value, name: str, form: Form) -> ir.Value:
@@ -104,9 +107,13 @@ def perceptron(net: Net, x: ir.Value, name: str, form: Form) -> ir.Value:
 
 
 def act(net: Net, x: ir.Value, name: str, op_type: str) -> ir.Value:
-    """An activation; ``Swish`` is x times its sigmoid."""
-    if op_type == "Swish":
-        return net.op("Mul", name, [x, net.op("Sigmoid", f"{name}.sigmoid", [x])])
+    """An activation; ``Swish`` is x times its sigmoid, ``QuickGelu`` nearly Gelu by a sigmoid."""
+    if op_type in {"Swish", "QuickGelu"}:
+        inner = x
+        if op_type == "QuickGelu":
+            factor = net.constant(f"{name}.factor", 1.702, "float32")
+            inner = net.op("Mul", f"{name}.inner", [x, factor])
+        return net.op("Mul", name, [x, net.op("Sigmoid", f"{name}.sigmoid", [inner])])
     return net.op(op_type, name, [x])
 
 
@@ -115,6 +122,9 @@ def _self(net: Net, x: ir.Value, name: str, form: Form) -> ir.Value:
     bias = None
     if form.biased:
         bias = net.normal(f"{name}.position", (1, width.heads, width.tokens, width.tokens), 0.02)
+    elif form.causal:
+        later = np.triu(np.full((width.tokens, width.tokens), MASKED), 1)
+        bias = net.constant(f"{name}.later", later, "float32")
     return attend(net, x, x, width.tokens, name, width, bias)
 
 

@@ -3,7 +3,7 @@
 Sources: Bazarevsky et al., "BlazeFace: Sub-millisecond neural face detection on mobile GPUs", 2019
 (the ones for both cameras); Kartynnik et al., "Real-time facial surface geometry from monocular
 video on mobile GPUs", 2019; Zhang et al., "MediaPipe hands", 2020; Bazarevsky et al., "BlazePose:
-On-device real-time body pose tracking", 2020 (its detector); the selfie segmentation of MediaPipe,
+On-device real-time body pose tracking", 2020; the selfie segmentation of MediaPipe,
 square. Sizes as in zmurez' PyTorch code.
 """
 
@@ -22,6 +22,8 @@ FRONT = (
 """The same of the front camera's, up to a sixteenth."""
 POSE = ((48, 3), (64, 3), (96, 6), (128, 7))
 """Channels and blocks of each size of the detector of poses, behind the one that halves."""
+BODY = ((48, 4), (96, 5), (192, 6), (288, 7))
+"""Channels and blocks of each size of the points of bodies."""
 LANDMARKS = (16, 32, 64, 128, 128)
 """Channels by stage of the face's landmarks; two blocks at each size, then one that halves it."""
 
@@ -146,6 +148,39 @@ def hand_landmarks(
         for _ in range(4):
             x = _blaze(layers, x, out, kernel=5)
     return layers.finish(layers.conv(x, classes, 2, pad=0, norm=False, act=NONE))
+
+
+def pose_landmarks(
+    batch: int | None = None, classes: int = 125, *, image_size: int = 256, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> 31 points of a body and a score (N, classes, 1, 1), without its map."""
+    layers = Layers("pose_landmarks", batch, (3, image_size, image_size), seed)
+    x = layers.conv(layers.x, 24, 3, stride=2, norm=False)
+    x = _blaze(layers, _blaze(layers, x, 24), 24)
+    found = []
+    for out, blocks in BODY:
+        x = _row(layers, x, out, blocks)
+        found.append(x)
+    total = _beside(layers, x, 48)
+    for each in reversed(found[:-1]):
+        total = layers.add(_beside(layers, each, 48), layers.resize(total, 2, linear=True))
+    x = total
+    for (out, blocks), each in zip(BODY[1:], found[1:], strict=True):
+        x = layers.add(_row(layers, x, out, blocks), _beside(layers, each, out))
+    x = _blaze(layers, _row(layers, _row(layers, x, 288, 8), 288, 7), 288)
+    return layers.finish(layers.conv(x, classes, 2, pad=0, norm=False, act=NONE))
+
+
+def _row(layers: Layers, x: Map, out: int, blocks: int) -> Map:
+    """A block that halves the size, and others behind it."""
+    x = _blaze(layers, x, out, stride=2)
+    for _ in range(blocks - 1):
+        x = _blaze(layers, x, out)
+    return x
+
+
+def _beside(layers: Layers, x: Map, out: int) -> Map:
+    return layers.conv(layers.depthwise(x, 3, norm=False, act=NONE), out, norm=False)
 
 
 def selfie_segmentation(

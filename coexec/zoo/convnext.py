@@ -39,13 +39,13 @@ def _network(
 ) -> ir.Model:
     layers = Layers(name, batch, (3, image_size, image_size), seed, NONE)
     x = layers.conv(layers.x, stages[0][1], 4, stride=4, pad=0, norm=False)
-    x = _normed(layers, x)
+    x = normed(layers, x)
     for place, (count, out) in enumerate(stages):
         if place:
-            x = layers.conv(_normed(layers, x), out, 2, stride=2, pad=0, norm=False)
+            x = layers.conv(normed(layers, x), out, 2, stride=2, pad=0, norm=False)
         for _ in range(count):
             x = _block(layers, x)
-    x = _normed(layers, layers.squeeze(x))
+    x = normed(layers, layers.squeeze(x))
     flat = layers.net.op("Flatten", "flatten", [x.value], {"axis": 1})
     return layers.net.finish(linear(layers.net, flat, "fc", (x.channels, classes)), classes)
 
@@ -64,7 +64,7 @@ def _block(layers: Layers, x: Map) -> Map:
     return layers.add(x, replace(x, value=h))
 
 
-def _normed(layers: Layers, x: Map) -> Map:
+def normed(layers: Layers, x: Map) -> Map:
     """Layer normalisation over channels."""
     net, name = layers.net, layers.name("norm")
     h = net.op("Transpose", f"{name}.last", [x.value], {"perm": (0, 2, 3, 1)})

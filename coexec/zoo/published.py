@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from coexec.zoo import (
+    bgnet,
     blaze,
+    clip,
     conv_transformer,
     convnext,
     cspnext,
@@ -19,13 +21,19 @@ from coexec.zoo import (
     inception_v4,
     inpainting,
     keypoints,
+    litehrnet,
     mobile_transformer,
+    mobilebert,
     mobilenet_v3,
     nasnet,
+    nomic,
     persons,
     pidnet,
     regnet,
     residual,
+    salsanext,
+    sam_decoder,
+    segment_anything,
     segmentation,
     shufflenet,
     sinet,
@@ -39,6 +47,7 @@ from coexec.zoo import (
     unet,
     vgg_features,
     video_resnet,
+    wavlm,
     yolo,
     yolo_csp,
     yolo_rep,
@@ -271,4 +280,28 @@ PUBLISHED: dict[str, ZooEntry] = {
         (13601, 1280),
         speech.whisper_turbo_decoder,
     ),
+    "efficientvit_l2_seg": ZooEntry(
+        "EfficientViT-L2 for street scenes", (3, 1024, 2048), efficientvit.efficientvit_l2_seg
+    ),
+    "salsanext": ZooEntry("SalsaNext, points of a lidar", (5, 64, 2048), salsanext.salsanext),
+    "lama_dilated": ZooEntry(
+        "LaMa of dilated convolutions", (4, 512, 512), inpainting.lama_dilated
+    ),
+    "clip_vit_b16": ZooEntry("CLIP, an image and a text", (189952,), clip.clip_vit_b16),
+    "nomic_embed": ZooEntry("Nomic Embed, features of a text", (128,), nomic.nomic_embed),
+    "mobilebert": ZooEntry("MobileBERT, masked words", (384,), mobilebert.mobilebert),
+    "wavlm_base_plus": ZooEntry(
+        "WavLM, base plus, letters of speech", (1, 160000), wavlm.wavlm_base_plus
+    ),
+    "mobile_sam_encoder": ZooEntry(
+        "encoder of MobileSAM", (3, 1024, 1024), segment_anything.mobile_sam_encoder
+    ),
+    "sam_decoder": ZooEntry("decoder of SAM", (1, 4098, 256), sam_decoder.sam_decoder),
+    "sam2_encoder": ZooEntry(
+        "encoder of SAM 2, tiny", (3, 1024, 1024), segment_anything.sam2_encoder
+    ),
+    "sam2_decoder": ZooEntry("decoder of SAM 2", (1, 16387, 256), sam_decoder.sam2_decoder),
+    "pose_landmarks": ZooEntry("31 points of a body", (3, 256, 256), blaze.pose_landmarks),
+    "litehrnet_18": ZooEntry("Lite-HRNet-18 for poses", (3, 256, 192), litehrnet.litehrnet_18),
+    "bgnet": ZooEntry("BGNet, what is camouflaged", (3, 416, 416), bgnet.bgnet),
 }

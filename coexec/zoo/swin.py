@@ -79,7 +79,7 @@ def _block(net: Net, x: ir.Value, name: str, stage: Stage, shift: int) -> ir.Val
         h = _rolled(net, h, f"{name}.shift", stage.side, shift)
     windows, tokens = stage.side // WINDOW, WINDOW**2
     parts = (-1, windows, WINDOW, windows, WINDOW, stage.features)
-    h = _swapped(net, h, f"{name}.windows", parts, (-1, tokens, stage.features))
+    h = swapped(net, h, f"{name}.windows", parts, (-1, tokens, stage.features))
     width = Width(tokens, stage.features, stage.heads)
     # As large as the table of 13 x 13 distances that it is looked up in.
     table = net.normal(f"{name}.position", (stage.heads, (2 * WINDOW - 1) ** 2), 0.02)
@@ -91,7 +91,7 @@ def _block(net: Net, x: ir.Value, name: str, stage: Stage, shift: int) -> ir.Val
     h = mix(net, (q, k, v), tokens, name, width, bias)
     parts = (-1, windows, windows, WINDOW, WINDOW, stage.features)
     whole = (-1, stage.side, stage.side, stage.features)
-    h = _swapped(net, h, f"{name}.image", parts, whole)
+    h = swapped(net, h, f"{name}.image", parts, whole)
     if shift:
         h = _rolled(net, h, f"{name}.back", stage.side, stage.side - shift)
     x = net.op("Add", f"{name}.add1", [x, h])
@@ -113,7 +113,7 @@ def _merged(net: Net, x: ir.Value, name: str, stage: Stage) -> tuple[ir.Value, S
     """Four neighbours side by side, and half as many features of them."""
     side, wide = stage.side // 2, 4 * stage.features
     parts = (-1, side, 2, side, 2, stage.features)
-    x = _swapped(net, x, f"{name}.neighbours", parts, (-1, side, side, wide))
+    x = swapped(net, x, f"{name}.neighbours", parts, (-1, side, side, wide))
     x = layer_norm(net, x, f"{name}.norm", wide)
     bound = 0.02
     weight = net.uniform(f"{name}.weight", (wide, wide // 2), bound)
@@ -121,7 +121,7 @@ def _merged(net: Net, x: ir.Value, name: str, stage: Stage) -> tuple[ir.Value, S
     return x, Stage(side, wide // 2, 2 * stage.heads)
 
 
-def _swapped(
+def swapped(
     net: Net, x: ir.Value, name: str, parts: tuple[int, ...], whole: tuple[int, ...]
 ) -> ir.Value:
     """Axes 2 and 3 of ``parts`` exchanged."""

@@ -95,6 +95,10 @@ AUTHORS = {
     # less those, and without places of tokens
     "whisper_medium_decoder": 456_641_536 - 24 * (2 * 1024 + 1) * 1024 - 448 * 1024,
     "whisper_turbo_decoder": 171_909_120 - 4 * (2 * 1280 + 1) * 1280 - 448 * 1280,
+    "clip_vit_b16": 149_620_737 - 49_408 * 512,  # Hugging Face, without the table of words
+    "nomic_embed": 137_000_000,  # Nussbaum et al., 2024
+    "mobilebert": 36_596_538 - 128 * 512,  # Hugging Face, with wavlm_base_plus; fewer positions
+    "wavlm_base_plus": 94_405_775,
 }
 AI_HUB = {
     "aot_gan": 15_200_000,
@@ -140,6 +144,15 @@ AI_HUB = {
     "hrnet_w18_face": 9_680_000,
     "hrnet_w48_ocr": 70_300_000,
     "rtmdet_m": 27_500_000,
+    "efficientvit_l2_seg": 53_000_000,
+    "lama_dilated": 45_600_000,
+    "mobile_sam_encoder": 6_950_000,
+    "salsanext": 6_710_000,
+    "sam_decoder": 6_160_000,
+    "pose_landmarks": 3_360_000,
+    "sam2_encoder": 33_500_000,
+    "bgnet": 77_800_000,
+    "litehrnet_18": 1_110_000 + 16_200,  # once normalisation is folded
 }
 """The cards of Qualcomm AI Hub Models."""
 LAYERS = {
@@ -216,6 +229,20 @@ TINY: dict[str, dict[str, Any]] = {
     "rtmdet_m": {"image_size": 64},
     "rtmpose_m": {"height": 64, "width": 64},
     "conditional_detr_resnet50": {"image_size": 64},
+    "efficientvit_l2_seg": {"height": 64, "width": 64},
+    "salsanext": {"height": 16, "width": 32},
+    "lama_dilated": {"image_size": 64},
+    "clip_vit_b16": {"image_size": 32},
+    "nomic_embed": {"tokens": 8},
+    "mobilebert": {"tokens": 8, "classes": 100},
+    "wavlm_base_plus": {"samples": 1600},
+    "mobile_sam_encoder": {"image_size": 128},
+    "sam_decoder": {"side": 8},
+    "pose_landmarks": {},
+    "sam2_encoder": {"image_size": 320},
+    "sam2_decoder": {"side": 8},
+    "litehrnet_18": {"height": 64, "width": 64},
+    "bgnet": {"image_size": 64},
 }
 
 
@@ -260,6 +287,9 @@ MACS = {
     "pidnet_s": 47.6e9,  # Xu et al., 2023
     "rtmdet_m": 39.27e9,  # Lyu et al., 2022
     "rtmpose_m": 2.22e9,  # Jiang et al., 2023
+    "efficientvit_l2_seg": 396e9,  # Cai et al., 2023
+    "litehrnet_18": 205e6,  # Yu et al., 2021
+    "bgnet": 58.45e9,  # Sun et al., 2022
 }
 """Multiply-adds of products for one image, where they are published."""
 
