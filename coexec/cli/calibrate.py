@@ -19,6 +19,7 @@ from coexec.cli.output import (
 )
 from coexec.cost.calibration.fit import fit
 from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.left_out import reasons
 from coexec.cost.calibration.score import Score
 from coexec.cost.calibration.validate import BY_MODEL, cross_validate
 from coexec.cost.soc.coefficients import write_coefficients
@@ -61,8 +62,9 @@ def calibrate(
     for group, error in coefficients.errors.items():
         rows = coefficients.rows[group]
         console.print(f"{group:<40} {rows:6} rows, {100 * error:5.1f} % off", highlight=False)
-    for name, count in found.skipped.items():
-        console.print(f"[dim]{escape(name)}: {count} rows of unknown networks or chips[/]")
+    for each in reasons(found.left_out):
+        note = f"{each.file}: {each.rows:,} rows {each.note()}"
+        console.print(f"[dim]{escape(note)}[/]", highlight=False)
     console.print(f"written {escape(str(out))}")
 
 

@@ -20,10 +20,11 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.cost.calibration import training
-from coexec.cost.calibration.check import Check
+from coexec.cost.calibration.check import Check, left_out_checks
 from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.consistency import Closest, closest
-from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.folder import Measurements, read_files, require_samples
+from coexec.cost.calibration.left_out import reasons
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.score import Score
 from coexec.cost.calibration.validate import (
@@ -75,13 +76,15 @@ def validate(
         _show_known(used, as_json)
         return
     require_writable(html, "--html")
-    found = read_folder(data)
+    found = read_files(data)
+    checks = [*left_out_checks(found.left_out), *check_folder(data, used)]
+    if not any(check.rows for check in checks):
+        require_samples(data, found)
     with notes.status("predicting") as status:
-        outcomes = [as_shipped(used, found.samples)]
-        if cross:
+        outcomes = [as_shipped(used, found.samples)] if found.samples else []
+        if cross and found.samples:
             outcomes += _held_out(found.samples, lambda name: status.update(escape(name)))
-    record = _record(data, used, outcomes, found.skipped)
-    checks = check_folder(data, used)
+    record = _record(data, used, outcomes, found)
     record["checks"] = [_plain(check) for check in checks]
     if html is not None:
         write_validation_page(record, html)
@@ -102,24 +105,27 @@ def _held_out(samples: Sequence[Sample], observe: Observer) -> list[Outcome]:
 
 
 def _record(
-    data: Path, used: Coefficients, outcomes: Sequence[Outcome], skipped: dict[str, int]
+    data: Path, used: Coefficients, outcomes: Sequence[Outcome], found: Measurements
 ) -> dict[str, Any]:
     scores = [score for outcome in outcomes for score in outcome.scores()]
     return {
         "data": data.name,
         "fitted": used.date,
         "verdict": _verdict(scores),
-        "skipped": skipped,
+        "skipped": found.skipped,
+        "left_out": [asdict(each) for each in reasons(found.left_out)],
         "scores": [asdict(score) | {"gain": score.gain} for score in scores],
         "chips": [asdict(score) for outcome in outcomes for score in _chips(outcome)],
         "ratios": [ratio for outcome in outcomes for ratio in _ratios(outcome)],
-        "closest": [asdict(each) for each in _closest(outcomes[0])],
+        "closest": [asdict(each) for each in _closest(outcomes[0])] if outcomes else [],
         "plots": [plot for outcome in outcomes for plot in _plots(outcome)],
     }
 
 
 def _verdict(scores: Sequence[Score]) -> str:
     """The strictest split that there is, over all of each dataset."""
+    if not scores:
+        return "No row is predicted; figures are compared below."
     last = scores[-1].split
     totals = [score for score in scores if score.group == "all" and score.split == last]
     parts = [
@@ -199,7 +205,7 @@ def _show(record: dict[str, Any]) -> None:
             highlight=False,
         )
     for name, count in record["skipped"].items():
-        console.print(f"[dim]{escape(name)}: {count} rows of unknown networks or chips[/]")
+        console.print(f"[dim]{escape(name)}: {count} rows are not predicted, see below[/]")
     console.print(escape(record["verdict"]))
 
 
@@ -211,7 +217,7 @@ def _plain(check: Check) -> dict[str, object]:
 
 def _show_checks(checks: Sequence[Check]) -> None:
     """What is compared without being fitted, and why the rest is not."""
-    table = Table(title="Files that nothing is fitted to")
+    table = Table(title="What nothing is fitted to, and what is not predicted")
     for name in ("file", "what", "note"):
         table.add_column(name)
     for name in ("rows", "MAPE", "bias", "within 20 %"):

@@ -39,7 +39,8 @@ from coexec.core.toml_table import TomlTable
 FOLDER = files("coexec") / "machines"
 Made = TypeVar("Made")
 CLUSTERS = ("prime", "big", "little")
-VARIANTS = frozenset((word,) for word in ("+", "g", "s", "t", "e", "pro", "gen", "elite", "ultra"))
+_MARKS = ("+", "g", "s", "t", "e", "pro", "gen", "elite", "ultra", "fe", "aa", "ab", "ac", "p")
+VARIANTS = frozenset((word,) for word in _MARKS)
 """What makes the name of a chip that of another one."""
 MAY_BE_ZERO = frozenset({"battery_wh", "system_cache_kib"})
 """Of the tables of numbers only: a board has no battery, a small chip no system cache."""
@@ -98,8 +99,9 @@ def _spellings() -> Mapping[tuple[str, ...], str]:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Runs of letters and of digits, and each plus sign."""
-    return tuple(re.findall(r"[a-z]+|\d+|\+", text.lower().replace("plus", "+")))
+    """Runs of letters and of digits, and each plus sign; SDM is an older form of SD."""
+    plain = text.lower().replace("plus", "+").replace("sdm", "sd")
+    return tuple(re.findall(r"[a-z]+|\d+|\+", plain))
 
 
 @functools.cache

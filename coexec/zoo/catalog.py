@@ -26,6 +26,7 @@ from coexec.zoo import (
     vit,
 )
 from coexec.zoo.entry import ZooEntry
+from coexec.zoo.families import FAMILIES
 from coexec.zoo.published import PUBLISHED
 
 CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
@@ -59,6 +60,7 @@ CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
         "gpt_tiny": ZooEntry("GPT-like decoder on bytes", (64,), gpt.gpt_tiny),
     }
     | PUBLISHED
+    | FAMILIES
 )
 
 

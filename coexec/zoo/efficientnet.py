@@ -9,17 +9,21 @@ hardware", 2019, has the network found for phones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import onnx_ir as ir
 
+from coexec.zoo.builder import require
 from coexec.zoo.layers import NONE, RELU, SILU, Layers, Map, divisible
 
 
 @dataclass(frozen=True)
 class Stage:
-    """``blocks`` inverted residuals; ``fused`` ones have one full convolution instead of two."""
+    """``blocks`` inverted residuals; ``fused`` ones have one full convolution instead of two.
+
+    With ``pointwise`` a 1 x 1 convolution comes first even where it widens nothing.
+    """
 
     expansion: int
     kernel: int
@@ -28,13 +32,12 @@ class Stage:
     blocks: int
     excited: bool = True
     fused: bool = False
+    pointwise: bool = False
 
     def scaled(self, width: float, depth: float) -> Stage:
         """With so many times the channels and blocks."""
         out, blocks = divisible(self.out * width), ceil(self.blocks * depth)
-        return Stage(
-            self.expansion, self.kernel, self.stride, out, blocks, self.excited, self.fused
-        )
+        return replace(self, out=out, blocks=blocks)
 
 
 B0 = (
@@ -79,6 +82,73 @@ MNASNET = (
     Stage(6, 5, 2, 192, 4, excited=False),
     Stage(6, 3, 1, 320, 1, excited=False),
 )
+
+
+MNASNET_A1 = (
+    Stage(6, 3, 2, 24, 2, excited=False),
+    Stage(3, 5, 2, 40, 3),
+    Stage(6, 3, 2, 80, 4, excited=False),
+    Stage(6, 3, 1, 112, 2),
+    Stage(6, 5, 2, 160, 3),
+    Stage(6, 3, 1, 320, 1, excited=False),
+)
+MNASNET_SMALL = (
+    Stage(3, 3, 2, 16, 1, excited=False),
+    Stage(6, 3, 2, 16, 2, excited=False),
+    Stage(6, 5, 2, 32, 4),
+    Stage(6, 3, 1, 32, 3),
+    Stage(6, 5, 2, 88, 3),
+    Stage(6, 3, 1, 144, 1, excited=False),
+)
+SCALES = (
+    (1.0, 1.0),
+    (1.0, 1.1),
+    (1.1, 1.2),
+    (1.2, 1.4),
+    (1.4, 1.8),
+    (1.6, 2.2),
+    (1.8, 2.6),
+    (2.0, 3.1),
+    (2.2, 3.6),
+)
+"""Channels and blocks of EfficientNet-B0 to B8, in times those of B0."""
+
+
+def efficientnet(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    number: int = 0,
+    seed: int = 0,
+) -> ir.Model:
+    """EfficientNet-B``number``: (N, 3, size, size) -> (N, classes).
+
+    Raises:
+        UsageError: no such network.
+    """
+    known = len(SCALES) - 1
+    require(0 <= number <= known, f"EfficientNets are B0 to B{known}, not B{number}")
+    layers = Layers("efficientnet", batch, (3, image_size, image_size), seed, SILU)
+    width, depth = SCALES[number]
+    stages = tuple(stage.scaled(width, depth) for stage in B0)
+    return _network(layers, divisible(32 * width), stages, divisible(1280 * width), classes, 0.2)
+
+
+def mnasnet_a1(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """MnasNet-A1, with squeeze and excitation: (N, 3, size, size) -> (N, classes)."""
+    layers = Layers("mnasnet_a1", batch, (3, image_size, image_size), seed, RELU)
+    return _separable_first(layers, (32, 16), MNASNET_A1, classes)
+
+
+def mnasnet_small(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """MnasNet, small: (N, 3, size, size) -> (N, classes)."""
+    layers = Layers("mnasnet_small", batch, (3, image_size, image_size), seed, RELU)
+    return _separable_first(layers, (8, 8), MNASNET_SMALL, classes)
 
 
 def efficientnet_b0(
@@ -137,10 +207,18 @@ def mnasnet(
 ) -> ir.Model:
     """MnasNet-B1, all channels but the last times ``width``: (N, 3, size, size) -> (N, classes)."""
     layers = Layers("mnasnet", batch, (3, image_size, image_size), seed, RELU)
-    x = layers.conv(layers.x, divisible(32 * width), 3, stride=2)
-    x = layers.conv(layers.depthwise(x, 3), divisible(16 * width), act=NONE)
-    for stage in MNASNET:
-        x = stage_of(layers, x, stage.scaled(width, 1))
+    stages = tuple(stage.scaled(width, 1) for stage in MNASNET)
+    return _separable_first(layers, (divisible(32 * width), divisible(16 * width)), stages, classes)
+
+
+def _separable_first(
+    layers: Layers, stem: tuple[int, int], stages: tuple[Stage, ...], classes: int
+) -> ir.Model:
+    """``stem``: channels of the first convolution, and of the pair behind it."""
+    x = layers.conv(layers.x, stem[0], 3, stride=2)
+    x = layers.conv(layers.depthwise(x, 3), stem[1], act=NONE)
+    for stage in stages:
+        x = stage_of(layers, x, stage)
     return layers.logits(layers.conv(x, 1280), classes, drop=0.2)
 
 
@@ -163,7 +241,8 @@ def stage_of(layers: Layers, x: Map, stage: Stage) -> Map:
 
 
 def _inverted(layers: Layers, x: Map, stage: Stage, stride: int) -> Map:
-    h = x if stage.expansion == 1 else layers.conv(x, stage.expansion * x.channels)
+    widened = stage.expansion > 1 or stage.pointwise
+    h = layers.conv(x, stage.expansion * x.channels) if widened else x
     h = layers.depthwise(h, stage.kernel, stride=stride)
     if stage.excited:
         h = layers.excite(h, max(1, x.channels // 4), inner=layers.act)

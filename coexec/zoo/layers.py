@@ -109,11 +109,19 @@ class Layers:
         return self.activate(Map(value, out, *sides), self.act if act is None else act)
 
     def depthwise(
-        self, x: Map, kernel: int, *, stride: int = 1, act: str | None = None, norm: bool = True
+        self,
+        x: Map,
+        kernel: int,
+        *,
+        stride: int = 1,
+        act: str | None = None,
+        norm: bool = True,
+        bias: bool | None = None,
     ) -> Map:
         """A convolution of each channel on its own."""
+        groups = x.channels
         return self.conv(
-            x, x.channels, kernel, stride=stride, groups=x.channels, act=act, norm=norm
+            x, groups, kernel, stride=stride, groups=groups, act=act, norm=norm, bias=bias
         )
 
     def transposed(

@@ -36,35 +36,43 @@ def mobilenetv2(
     *,
     image_size: int | None = 224,
     width: float = 1.0,
+    divisor: int = 8,
+    expand_first: bool = False,
     dropout_ratio: float = 0.2,
     seed: int = 0,
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, classes) for any size, all channels times ``width``.
 
-    ``image_size=None`` leaves height and width symbolic: one file for every size.
+    Channels are multiples of ``divisor``; with ``expand_first`` the first block has a 1 x 1
+    convolution too where it expands nothing. ``image_size=None`` leaves height and width symbolic:
+    one file for every size.
     """
     require(width > 0, f"width must be positive, not {width}")
     net = Net("mobilenetv2", image_shape(batch, 3, image_size), seed=seed)
-    channels = _scaled(32, width)
+    channels = _scaled(32, width, divisor)
     h = _conv_norm_clip(net, net.x, "features.0", (3, channels), kernel=3, stride=2)
     index = 1
     for expansion, base, blocks, first_stride in STAGES:
-        out = _scaled(base, width)
+        out = _scaled(base, width, divisor)
         for block in range(blocks):
             stride = first_stride if block == 0 else 1
-            h = inverted_residual(net, h, f"features.{index}", (channels, out), expansion, stride)
+            name = f"features.{index}"
+            if expansion == 1 and expand_first:
+                both = (channels, channels)
+                h = _conv_norm_clip(net, h, f"{name}.expand", both, kernel=1, stride=1)
+            h = inverted_residual(net, h, name, (channels, out), expansion, stride)
             channels, index = out, index + 1
-    last = _scaled(1280, max(width, 1.0))
+    last = _scaled(1280, max(width, 1.0), divisor)
     h = _conv_norm_clip(net, h, f"features.{index}", (channels, last), kernel=1, stride=1)
     h = dropout(net, global_pool(net, h), "classifier.dropout", dropout_ratio)
     return net.finish(linear(net, h, "classifier.fc", (last, classes)), classes)
 
 
-def _scaled(channels: int, width: float) -> int:
-    """The nearest multiple of 8, at least 8 and never more than 10 % below the product."""
+def _scaled(channels: int, width: float, divisor: int) -> int:
+    """The nearest multiple of ``divisor`` that is at most 10 % below the product."""
     target = channels * width
-    rounded = max(8, int(target + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * target else rounded
+    rounded = max(divisor, int(target + divisor // 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * target else rounded
 
 
 def inverted_residual(

@@ -1,11 +1,13 @@
 """MobileNet (the first) and MobileNetV3.
 
 Sources: Howard et al., "MobileNets: Efficient convolutional neural networks for mobile vision
-applications", 2017; "Searching for MobileNetV3", 2019, tables 1 and 2, as in torchvision.
+applications", 2017; "Searching for MobileNetV3", 2019, tables 1 and 2, as in torchvision; Qin et
+al., "FD-MobileNet: Improved MobileNet with a fast downsampling strategy", 2018.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -25,6 +27,8 @@ V1 = (
     (1024, 1),
 )
 """Channels and stride of each pair of convolutions."""
+FAST = ((64, 2), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 4, (1024, 1))
+"""Of FD-MobileNet."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,42 @@ SMALL = (
     Bneck(5, 576, 96, True, _HS, 1),
     Bneck(5, 576, 96, True, _HS, 1),
 )
+STEM, HIDDEN = 16, 1280
 
 
 def mobilenet_v1(
-    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    width: float = 1.0,
+    fast: bool = False,
+    bare: bool = False,
+    seed: int = 0,
 ) -> ir.Model:
-    """(N, 3, size, size) -> (N, classes)."""
+    """(N, 3, size, size) -> (N, classes), all channels times ``width``.
+
+    ``fast`` is FD-MobileNet, which makes images small early; with ``bare`` nothing stands behind
+    depthwise convolutions.
+    """
     layers = Layers("mobilenet_v1", batch, (3, image_size, image_size), seed)
-    return layers.logits(v1_features(layers)[-1], classes)
+    plan = FAST if fast else V1
+    return layers.logits(v1_features(layers, plan, width, bare=bare)[-1], classes)
 
 
-def v1_features(layers: Layers) -> list[Map]:
+def v1_features(
+    layers: Layers,
+    plan: Sequence[tuple[int, int]] = V1,
+    width: float = 1.0,
+    *,
+    bare: bool = False,
+) -> list[Map]:
     """What the stem and each pair of convolutions results in."""
-    found = [layers.conv(layers.x, 32, 3, stride=2)]
-    for out, stride in V1:
-        found.append(layers.conv(layers.depthwise(found[-1], 3, stride=stride), out))
+    found = [layers.conv(layers.x, int(32 * width), 3, stride=2)]
+    act = NONE if bare else RELU
+    for out, stride in plan:
+        h = layers.depthwise(found[-1], 3, stride=stride, act=act, norm=not bare, bias=False)
+        found.append(layers.conv(h, int(out * width)))
     return found
 
 
@@ -95,14 +120,22 @@ def mobilenet_v3_large(
     image_size: int = 224,
     width: float = 1.0,
     minimalistic: bool = False,
+    wide_head: bool = False,
     seed: int = 0,
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, classes).
 
     All channels times ``width``; ``minimalistic``: no excitation, 3 x 3 kernels, ReLU everywhere.
+    With ``wide_head`` the last convolution never has fewer channels than at full width, and 1280
+    features follow, as in the pytorchcv collection.
     """
     layers = _layers("mobilenet_v3_large", batch, image_size, seed, minimalistic)
-    return _network(layers, _changed(LARGE, width, minimalistic), (16, 1280), width, classes)
+    blocks = _changed(LARGE, width, minimalistic)
+    if wide_head:
+        head = divisible(6 * LARGE[-1].out * max(width, 1.0)), HIDDEN
+    else:
+        head = 6 * blocks[-1].out, divisible(HIDDEN * max(width, 1.0))
+    return _network(layers, blocks, divisible(STEM * width), head, classes)
 
 
 def mobilenet_v3_small(
@@ -112,11 +145,17 @@ def mobilenet_v3_small(
     image_size: int = 224,
     width: float = 1.0,
     minimalistic: bool = False,
+    wide_head: bool = False,
     seed: int = 0,
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, classes), as :func:`mobilenet_v3_large`."""
     layers = _layers("mobilenet_v3_small", batch, image_size, seed, minimalistic)
-    return _network(layers, _changed(SMALL, width, minimalistic), (16, 1024), width, classes)
+    blocks = _changed(SMALL, width, minimalistic)
+    if wide_head:
+        head = divisible(6 * SMALL[-1].out * max(width, 1.0)), HIDDEN
+    else:
+        head = 6 * blocks[-1].out, divisible(1024 * max(width, 1.0))
+    return _network(layers, blocks, divisible(STEM * width), head, classes)
 
 
 def _layers(name: str, batch: int | None, image_size: int, seed: int, minimalistic: bool) -> Layers:
@@ -137,18 +176,14 @@ def _changed(blocks: tuple[Bneck, ...], width: float, minimalistic: bool) -> tup
 
 
 def _network(
-    layers: Layers,
-    blocks: tuple[Bneck, ...],
-    ends: tuple[int, int],
-    width: float,
-    classes: int,
+    layers: Layers, blocks: tuple[Bneck, ...], stem: int, head: tuple[int, int], classes: int
 ) -> ir.Model:
-    """``ends`` are the channels of the stem and of the head at full width."""
-    stem, hidden = divisible(ends[0] * width), divisible(ends[1] * max(width, 1.0))
+    """``head``: channels of the last convolution, and features in front of the classes."""
+    last, hidden = head
     x = layers.conv(layers.x, stem, 3, stride=2)
     for block in blocks:
         x = _bneck(layers, x, block)
-    x = layers.squeeze(layers.conv(x, 6 * x.channels))
+    x = layers.squeeze(layers.conv(x, last))
     flat = layers.net.op("Flatten", "flatten", [x.value], {"axis": 1})
     flat = layers.dense(flat, (x.channels, hidden), layers.act)
     flat = dropout(layers.net, flat, "dropout", 0.2)

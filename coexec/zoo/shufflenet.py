@@ -1,4 +1,4 @@
-"""ShuffleNet, with three groups, and ShuffleNet V2, both at full width.
+"""ShuffleNet, with any groups, and ShuffleNet V2, at any width.
 
 Sources: Zhang et al., "ShuffleNet: An extremely efficient convolutional neural network for mobile
 devices", 2018; Ma et al., "ShuffleNet V2: Practical guidelines", 2018.
@@ -10,26 +10,68 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from coexec.zoo.builder import require
 from coexec.zoo.layers import NONE, RELU, Layers, Map
 
 STAGES = ((4, 116), (8, 232), (4, 464))
 """Units and channels of each stage."""
 
 
-GROUPS, GROUPED = 3, ((4, 240), (8, 480), (4, 960))
-"""Of the first version."""
+UNITS, GROUPED = (4, 8, 4), {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+"""Of the first version: units of each stage; channels of the first stage by groups."""
+HALVES = {0.5: 24, 1.0: 58, 1.5: 88, 2.0: 122}
+"""Of the second version: half of the channels of the first stage, by what the widths are called."""
+STEM, HEAD = 24, 1024
 
 
 def shufflenet(
-    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    groups: int = 3,
+    width: float = 1.0,
+    seed: int = 0,
 ) -> ir.Model:
-    """(N, 3, size, size) -> (N, classes)."""
+    """(N, 3, size, size) -> (N, classes), all channels times ``width``.
+
+    Raises:
+        UsageError: groups that the paper does not have.
+    """
+    require(groups in GROUPED, f"ShuffleNet has {', '.join(map(str, GROUPED))} groups")
     layers = Layers("shufflenet", batch, (3, image_size, image_size), seed)
-    x = layers.max_pool(layers.conv(layers.x, 24, 3, stride=2), 3, 2, 1)
-    for stage, (units, out) in enumerate(GROUPED):
+    x = layers.max_pool(layers.conv(layers.x, int(STEM * width), 3, stride=2), 3, 2, 1)
+    for stage, units in enumerate(UNITS):
+        out = int((GROUPED[groups] << stage) * width)
         for unit in range(units):
-            x = _grouped_unit(layers, x, out, strided=unit == 0, grouped=stage + unit > 0)
+            inner = groups if stage + unit > 0 else 1
+            x = _grouped_unit(layers, x, out, (inner, groups), strided=unit == 0)
     return layers.logits(x, classes)
+
+
+def shufflenet_v2_of_width(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    width: float = 1.0,
+    seed: int = 0,
+) -> ir.Model:
+    """At one of the paper's widths, as in the pytorchcv collection.
+
+    (N, 3, size, size) -> (N, classes). The last convolution grows with what is wider than 1.
+
+    Raises:
+        UsageError: another width.
+    """
+    require(width in HALVES, f"ShuffleNet V2 is {', '.join(map(str, HALVES))} wide, not {width}")
+    layers = Layers("shufflenet_v2_of_width", batch, (3, image_size, image_size), seed)
+    x = layers.max_pool(layers.conv(layers.x, STEM, 3, stride=2), 3, 2, 1)
+    for stage, units in enumerate(UNITS):
+        for unit in range(units):
+            x = _unit(layers, x, 2 * HALVES[width] << stage, strided=unit == 0)
+    head = int(HEAD * max(HALVES[width] / HALVES[1.0], 1.0))
+    return layers.logits(layers.conv(x, head), classes)
 
 
 def shufflenet_v2(
@@ -55,16 +97,17 @@ def _unit(layers: Layers, x: Map, out: int, *, strided: bool) -> Map:
     return shuffled(layers, layers.concat(kept, layers.conv(h, half)))
 
 
-def _grouped_unit(layers: Layers, x: Map, out: int, *, strided: bool, grouped: bool) -> Map:
-    """The very first 1 x 1 convolution, on few channels, has no groups."""
-    inside, stride = out // 4, 2 if strided else 1
-    # What the mean of the input adds is left out of the product; as few channels inside.
+def _grouped_unit(
+    layers: Layers, x: Map, out: int, groups: tuple[int, int], *, strided: bool
+) -> Map:
+    """``groups`` of the first and of the second 1 x 1 convolution."""
+    (first, second), stride = groups, 2 if strided else 1
+    # What the mean of the input adds is left out of the product.
     added = out - x.channels if strided else out
-    inside = inside if grouped else (out - x.channels) // 4
-    h = layers.conv(x, inside, groups=GROUPS if grouped else 1)
-    if grouped:
-        h = shuffled(layers, h, GROUPS)
-    h = layers.conv(layers.depthwise(h, 3, stride=stride, act=NONE), added, groups=GROUPS, act=NONE)
+    h = layers.conv(x, out // 4, groups=first)
+    if first > 1:
+        h = shuffled(layers, h, first)
+    h = layers.conv(layers.depthwise(h, 3, stride=stride, act=NONE), added, groups=second, act=NONE)
     if not strided:
         return layers.activate(layers.add(h, x), RELU)
     return layers.activate(layers.concat(layers.average_pool(x, 3, 2, 1), h), RELU)

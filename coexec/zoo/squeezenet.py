@@ -18,10 +18,14 @@ def squeezenet(
     classes: int = 1000,
     *,
     image_size: int | None = 224,
+    residual: bool = False,
     dropout_ratio: float = 0.5,
     seed: int = 0,
 ) -> ir.Model:
-    """(N, 3, size, size) -> (N, classes); ``image_size=None`` leaves height and width symbolic."""
+    """(N, 3, size, size) -> (N, classes); ``image_size=None`` leaves height and width symbolic.
+
+    ``residual``: blocks that keep their channels are added to what they start from.
+    """
     net = Net("squeezenet", image_shape(batch, 3, image_size), seed=seed)
     h = relu(net, conv(net, net.x, "features.0", (3, 64), (3, 3), stride=2), "features.1")
     for index in range(2, 13):
@@ -29,7 +33,9 @@ def squeezenet(
         if index in POOLS:
             h = max_pool(net, h, name, (3, 3), stride=2, ceil=True)
         else:
-            h = _fire(net, h, name, FIRES[index])
+            x, h = h, _fire(net, h, name, FIRES[index])
+            if residual and FIRES[index][0] == 2 * FIRES[index][2]:
+                h = net.op("Add", f"{name}.add", [h, x])
     h = dropout(net, h, "classifier.dropout", dropout_ratio)
     h = relu(net, conv(net, h, "classifier.conv", (512, classes), (1, 1)), "classifier.relu")
     return net.finish(global_pool(net, h), classes)

@@ -1,13 +1,56 @@
-"""VGG-11 and VGG-16. Source: Simonyan, Zisserman, "Very deep convolutional networks", 2015."""
+"""VGG. Source: Simonyan, Zisserman, "Very deep convolutional networks", 2015."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from coexec.zoo.builder import Net, conv, dropout, flatten, linear, max_pool, relu, require
+from coexec.zoo.layers import RELU, Layers
 
 VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+HIDDEN = 4096
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+PLANS = {
+    11: VGG11,
+    13: ((64,) * 2, (128,) * 2, (256,) * 2, (512,) * 2, (512,) * 2),
+    16: VGG16,
+    19: ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4),
+}
+"""Channels of each convolution, stage by stage, by the number of layers."""
+
+
+def vgg(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    depth: int = 16,
+    norm: bool = False,
+    bias: bool = True,
+    seed: int = 0,
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes), with the 4096 features of the paper.
+
+    ``norm``: batch normalisation behind convolutions, whose ``bias`` is left out if False.
+
+    Raises:
+        UsageError: a depth that the paper does not have.
+    """
+    require(depth in PLANS, f"VGG has {', '.join(map(str, PLANS))} layers, not {depth}")
+    layers = Layers("vgg", batch, (3, image_size, image_size), seed)
+    x = layers.x
+    for widths in PLANS[depth]:
+        for width in widths:
+            x = layers.conv(x, width, 3, norm=norm, bias=bias)
+        x = layers.max_pool(x, 2, 2)
+    features = x.channels * x.height * x.width
+    flat = flatten(layers.net, x.value)
+    for wide in (features, HIDDEN):
+        flat = dropout(
+            layers.net, layers.dense(flat, (wide, HIDDEN), RELU), layers.name("dropout"), 0.5
+        )
+    return layers.net.finish(layers.dense(flat, (HIDDEN, classes)), classes)
 
 
 def vgg11(

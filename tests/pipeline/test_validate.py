@@ -39,8 +39,11 @@ def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
     assert "net3, snapdragon-855 gpu: measured" in text
     assert "<script" not in text
     assert '<td class="text">unknown file: left alone</td>' in text
-    assert "3 rows of 2 networks" in text
-    assert "the zoo does not have their layers: othernet 1, secretnet 2" in text
+    assert "3 rows" in text
+    assert "layers of the network are not known (from line 2): secretnet 2, othernet 1" in text
+    (left,) = judged["left_out"]
+    assert left["names"] == {"secretnet": 2, "othernet": 1}
+    assert (left["file"], left["rows"], left["first_line"]) == ("npu_hexagon.csv", 3, 2)
     assert {check["file"] for check in judged["checks"]} == {"notes.txt", "npu_hexagon.csv"}
 
 
@@ -97,3 +100,16 @@ def test_without_a_folder_it_tells_what_calibration_found() -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     failed = coexec("validate", "--data", tmp_path / "none", "--json")
     assert str(tmp_path / "none") in failed.error["error"]
+
+
+def test_a_folder_of_single_costs_alone_is_compared(tmp_path: Path) -> None:
+    """Figures of known chips and cores; rows of others are named."""
+    rows = "soc,CPU,Frequency (kHz),Power (mW)\nSnapdragon855,7,2841600,2000\n"
+    (tmp_path / "cpu_power_freqbench.csv").write_text(rows + "Toaster 9000,0,100,1\n")
+    judged = coexec("validate", "--data", tmp_path, "--json").record
+    assert judged["scores"] == []
+    compared, left = judged["checks"]
+    assert (compared["what"], compared["rows"]) == ("Snapdragon855", 1)
+    assert left["note"].endswith("no machine file of the chip (from line 3): Toaster 9000 1")
+    shown = coexec("validate", "--data", tmp_path).out
+    assert "No row is predicted" in shown

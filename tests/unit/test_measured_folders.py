@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from coexec.base.errors import UsageError
+from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.fit import fit
 from coexec.cost.calibration.folder import read_folder
+from coexec.cost.calibration.left_out import reasons
 from coexec.cost.calibration.validate import BY_MODEL, BY_SOC, cross_validate, from_data_sheets
+from coexec.cost.soc.coefficients import shipped
 from tests.phones import write_csv, write_folder
 
 pytest.importorskip("sklearn")
@@ -68,10 +71,8 @@ def test_rows_of_new_networks_are_counted(folder: Path) -> None:
         (NETWORKS, "mean_us", "-5", "mean_us is '-5'; a time above 0 is wanted"),
         (NETWORKS, "mean_us", "inf", "mean_us is 'inf'; a finite number is wanted"),
         (NETWORKS, "mean_us", "fast", "mean_us is 'fast'; a number is wanted"),
-        (NETWORKS, "precision", "bf16", "precision is 'bf16'; known: fp32"),
         (KERNELS, "latency_us", "-1", "latency_us is '-1'; a time above 0 is wanted"),
         (KERNELS, "in_c", "nan", "in_c is 'nan'; a finite number is wanted"),
-        (KERNELS, "operation", "SORT", "operation is 'SORT'; known: CONV_2D"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(
@@ -84,22 +85,76 @@ def test_a_wrong_value_is_named_with_its_place(
 
 
 @pytest.mark.parametrize(
-    ("cores", "complaint"),
+    ("changed", "reason", "name"),
     [
-        ("1prime", "write a mix as 1large3med"),
-        ("large", "write a mix as 1large3med"),
-        ("9small", "has 4 little cores, not 9"),
-        ("1large9med", "has 3 big cores, not 9"),
+        ({"cores": "1gold"}, "no such mix of cores is predicted", "1gold of snapdragon-855"),
+        ({"cores": "large"}, "no such mix of cores is predicted", "large of snapdragon-855"),
+        ({"cores": "9small"}, "no such mix of cores is predicted", "9small of snapdragon-855"),
+        (
+            {"cores": "1large9med"},
+            "no such mix of cores is predicted",
+            "1large9med of snapdragon-855",
+        ),
+        ({"precision": "bf16"}, "no such element type is predicted", "bf16"),
+        ({"proc": "DSP"}, "no such processor is predicted", "DSP"),
+        ({"soc": "Toaster 9000"}, "no machine file of the chip", "Toaster 9000"),
+        ({"model": "toastnet"}, "layers of the network are not known", "toastnet"),
+        ({"framework": "MNN 2"}, "such files are predicted in TensorFlow Lite alone", "MNN 2"),
+        ({"mean_us": "-"}, "no time", "net0"),
     ],
 )
-def test_a_mix_that_a_chip_does_not_have_is_named(folder: Path, cores: str, complaint: str) -> None:
+def test_a_row_that_is_not_understood_stops_no_other(
+    folder: Path, changed: dict[str, str], reason: str, name: str
+) -> None:
+    whole = len(read_folder(folder).samples)
+
     def change(rows: Rows) -> None:
-        place = next(n for n, row in enumerate(rows) if row["proc"].lower() == "cpu")
-        rows.insert(0, {**rows[place], "cores": cores, "soc": "snapdragon-855"})
+        cpu = [row for row in rows if row["proc"].lower() == "cpu"]
+        row = {**cpu[0], "soc": "snapdragon-855", "framework": "TFLite2.10", **changed}
+        rows[:] = [{**each, "framework": "TFLite2.10"} for each in rows] + [row, row]
 
     edit(folder / NETWORKS, change)
-    with pytest.raises(UsageError, match=rf"line 2: cores is '{cores}'; .*{complaint}"):
-        read_folder(folder)
+    found = read_folder(folder)
+    assert len(found.samples) == whole
+    (left,) = reasons(found.left_out)
+    assert (left.file, left.reason, left.names) == (NETWORKS, reason, {name: 2})
+    assert left.first_line == found.left_out[0].line > 50
+
+
+def test_a_kernel_of_an_unknown_operator_is_left_out_with_the_shapes_of_its_network(
+    folder: Path,
+) -> None:
+    set_first(folder / KERNELS, "operation", "SORT")
+    set_first(folder / KERNELS, "model", "net0")
+    notes = [each.note() for each in reasons(read_folder(folder).left_out)]
+    assert notes[0] == "not predicted, no such operator is predicted (from line 2): SORT 1"
+    assert notes[1].startswith(
+        "not predicted, layers of the network are not known (from line 2): net0"
+    )
+
+
+def test_a_network_of_which_a_folder_lacks_layers_is_not_predicted_as_a_whole(
+    folder: Path,
+) -> None:
+    """Where its rows say how much arithmetic it has."""
+
+    def name_arithmetic(rows: Rows) -> None:
+        flops: dict[str, float] = {}
+        with (folder / KERNELS).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["soc"] == "snapdragon-855":
+                    flops[row["model"]] = flops.get(row["model"], 0.0) + float(row["flops"])
+        for row in rows:
+            row["flops"] = str(flops[row["model"]])
+
+    edit(folder / NETWORKS, name_arithmetic)
+    assert not read_folder(folder).left_out
+
+    def drop(rows: Rows) -> None:
+        rows[:] = [row for row in rows if row["model"] != "net3" or int(row["op_row"]) % 2]
+
+    edit(folder / KERNELS, drop)
+    assert {(row.file, row.name) for row in read_folder(folder).left_out} == {(NETWORKS, "net3")}
 
 
 def test_a_new_mix_of_cores_is_predicted(folder: Path) -> None:
@@ -146,7 +201,7 @@ def test_a_file_of_a_heading_alone_has_no_rows(folder: Path) -> None:
 
 def test_networks_without_their_shapes_say_where_those_come_from(folder: Path) -> None:
     (folder / KERNELS).unlink()
-    with pytest.raises(UsageError, match=r"rows of e2e_tflite .*shapes .* gpu_ops_tflite.csv"):
+    with pytest.raises(UsageError, match=r"rows of e2e_tflite.* layers .* gpu_ops_tflite.csv"):
         read_folder(folder)
 
 
@@ -184,3 +239,42 @@ def test_another_engine_alone_cannot_be_fitted_on_cpus(tmp_path: Path) -> None:
     assert cross_validate(samples, BY_MODEL, lambda name: None) is None
     with pytest.raises(UsageError, match=r"no measurements to fit: of tflite"):
         fit(samples)
+
+
+SINGLE_COSTS = {
+    "layout_sd855.csv": (
+        "soc,item,method,latency_ms",
+        "Snapdragon855,conv3x3 64x64x64->64,GPU image,1.7",
+        ("Snapdragon855,matmul,GPU image,1", "Toaster,conv3x3 64x64x64->64,GPU image,1"),
+    ),
+    "power_sd855.csv": (
+        "soc,method,avg_power_W",
+        "Snapdragon865,MACE-CPU,6.6",
+        ("Snapdragon855,MACE-FPGA,3", "Toaster,MACE-GPU,3"),
+    ),
+    "cpu_power_freqbench.csv": (
+        "soc,CPU,Frequency (kHz),Power (mW)",
+        "Snapdragon855,4,1804800,500",
+        ("Snapdragon855,8,1804800,500", "Toaster,4,1804800,500"),
+    ),
+    "training_cpu_sd855.csv": (
+        "soc,model,batch,train_step_ms",
+        "Snapdragon855,Alexnet,4,857",
+        ("Toaster,Alexnet,4,857",),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE_COSTS)
+def test_single_costs_of_what_nobody_described_are_named_beside_the_others(
+    tmp_path: Path, name: str
+) -> None:
+    heading, known, unknown = SINGLE_COSTS[name]
+    (tmp_path / name).write_text("\n".join((heading, known, *unknown, "")), encoding="utf-8")
+    found = check_folder(tmp_path, shipped())
+    assert sum(check.rows for check in found) == 1
+    notes = [check.note for check in found if check.note.startswith("not predicted, ")]
+    assert len(notes) == len(unknown)
+    assert notes[-1] == (
+        f"not predicted, no machine file of the chip (from line {2 + len(unknown)}): Toaster 1"
+    )

@@ -11,7 +11,8 @@ import pytest
 
 from coexec.core.soc_file import find_soc
 from coexec.cost.calibration.fit import fit
-from coexec.cost.calibration.npu import left_out, read_npu
+from coexec.cost.calibration.left_out import reasons
+from coexec.cost.calibration.npu import read_npu
 from coexec.cost.calibration.npu_names import PARTS, WHOLE
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.zoo_networks import zoo_layers
@@ -99,10 +100,10 @@ def test_rows_of_networks_that_nobody_knows_are_counted_with_the_reason(tmp_path
     path.write_text(HEADER + rows, encoding="utf-8")
     samples, unknown = read_npu(tmp_path)
     assert [sample.model for sample in samples] == ["mobilenetv2", "trocr_encoder"]
-    assert unknown == 3
-    reasons = [check.note for check in left_out(path, Coefficients())]
-    assert any("brand_new 1, trocr 1" in reason for reason in reasons)
-    assert any("no machine file of Some Phone" in reason for reason in reasons)
+    assert [each.note() for each in reasons(unknown)] == [
+        "not predicted, layers of the network are not known (from line 4): brand_new 1, trocr 1",
+        "not predicted, no machine file of the chip (from line 6): Some Phone 1",
+    ]
 
 
 def test_an_element_type_in_a_name_and_other_phones_of_a_chip_change_no_network(
@@ -121,10 +122,9 @@ def test_an_element_type_in_a_name_and_other_phones_of_a_chip_change_no_network(
         ("mobilenetv2", "snapdragon-8-gen-2", "int8"),
         ("mobilenetv2", "snapdragon-8-gen-3", "int16"),
     ]
-    assert unknown == 2
-    assert [check.note for check in left_out(path, Coefficients())] == [
-        "not predicted, no time: mobilenet_v2 1",
-        "not predicted, no layer ran on the NPU: mobilenet_v2 1",
+    assert [each.note() for each in reasons(unknown)] == [
+        "not predicted, no time (from line 4): mobilenet_v2 1",
+        "not predicted, no layer ran on the NPU (from line 5): mobilenet_v2 1",
     ]
 
 

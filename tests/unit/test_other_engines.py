@@ -159,9 +159,16 @@ def test_every_name_has_layers_without_a_folder_of_them(network: str) -> None:
 
 
 def test_layers_of_a_folder_count_before_those_of_the_zoo() -> None:
-    own = (Workload(CONV, 1e6, 1e3, 1e3),)
+    own = (Workload(CONV, 2e9, 1e3, 1e3),)
     assert layers_of_network("mobilenet_w1", {"mobilenet_w1": own}) is own
     assert layers_of_network("unheard_of", {}) == ()
+
+
+def test_layers_that_a_folder_lacks_are_those_of_the_name() -> None:
+    whole = layers_of_network("mobilenet_w1", {})
+    assert layers_of_network("mobilenet_w1", {"mobilenet_w1": whole[::2]}) == whole
+    few = (Workload(CONV, 1e6, 1e3, 1e3),)
+    assert layers_of_network("unheard_of", {"unheard_of": few}) is few
 
 
 def test_products_of_transformers_are_a_kind_of_their_own() -> None:
@@ -181,7 +188,7 @@ def test_rows_of_ncnn_are_read_as_it_runs(tmp_path: Path) -> None:
     ]
     write_csv(tmp_path / "cpu_gpu_ncnn.csv", NCNN_COLUMNS, rows)
     samples, unknown = read_frameworks(tmp_path)
-    assert unknown == 2
+    assert [(each.line, each.name) for each in unknown] == [(5, "unheard_of"), (9, "unheard_of")]
     assert [(s.soc.name, s.processor, s.precision) for s in samples] == [
         ("snapdragon-765g", "cpu:1prime", "float16"),
         ("snapdragon-765g", "cpu:1prime", "int8"),

@@ -84,6 +84,15 @@ def test_a_chip_is_found_by_the_names_that_measurements_use() -> None:
         ("Snapdragon855 (Pixel 4)", "855"),
         ("snapdragon_765g", "765g"),
         ("Snapdragon 8 Elite QRD", "8-elite"),
+        ("SM8550", "8-gen-2"),
+        ("QCS8550 (Proxy)", "8-gen-2"),
+        ("kalama", "8-gen-2"),
+        ("Samsung Galaxy S23 (Family)", "8-gen-2"),
+        ("Samsung Galaxy S24 Ultra", "8-gen-3"),
+        ("SM8150", "855"),
+        ("SM8150-AC", "855-plus"),
+        ("SDM845", "845"),
+        ("Snapdragon SDM 855", "855"),
     ],
 )
 def test_a_chip_is_found_in_a_longer_text(text: str, name: str) -> None:
@@ -93,7 +102,17 @@ def test_a_chip_is_found_in_a_longer_text(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Snapdragon 888+", "Snapdragon 8s Gen 3", "Snapdragon 8 Elite Gen 5", "Snapdragon 8"]
+    "text",
+    [
+        "Snapdragon 888+",
+        "Snapdragon 8s Gen 3",
+        "Snapdragon 8 Elite Gen 5",
+        "Snapdragon 8",
+        "SM8350-AC",
+        "Snapdragon 8+ Gen 1",
+        "Google Tensor G4",
+        "Samsung Galaxy S23 FE",
+    ],
 )
 def test_a_chip_that_only_begins_like_a_known_one_is_unknown(text: str) -> None:
     assert soc_in(text) is None

@@ -13,6 +13,7 @@ import pytest
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.zoo import CATALOG, build
+from coexec.zoo.families import FAMILIES
 from coexec.zoo.published import PUBLISHED
 
 HUGE = {"vgg16_224"}
@@ -20,7 +21,7 @@ HUGE = {"vgg16_224"}
 DEEP = ("resnet50", "densenet121", "inception_v2")
 """Hundreds of nodes: counted, and run once on a small image."""
 
-SMALL = [name for name in CATALOG if name not in HUGE.union(DEEP, PUBLISHED)]
+SMALL = [name for name in CATALOG if name not in HUGE.union(DEEP, PUBLISHED, FAMILIES)]
 
 PUBLISHED_PARAMETERS = {
     # torchvision's models with 1,000 classes

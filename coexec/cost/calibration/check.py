@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from coexec.cost.calibration.left_out import LeftOut, reasons
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,8 @@ def checked(file: str, what: str, note: str, pairs: Sequence[tuple[float, float]
         float((size <= 0.1).mean()),
         float((size <= 0.2).mean()),
     )
+
+
+def left_out_checks(rows: Iterable[LeftOut]) -> list[Check]:
+    """Rows that nothing is predicted for, by file and reason."""
+    return [Check(each.file, f"{each.rows:,} rows", each.note()) for each in reasons(rows)]

@@ -1,14 +1,11 @@
-"""Every file of a folder that holds no samples: checked against what is predicted, or why not.
-
-Of a file of samples, the rows that none is made of.
-"""
+"""Every file of a folder that holds no samples: checked against what is predicted, or why not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from coexec.cost.calibration import figures, npu, operators
+from coexec.cost.calibration import figures, operators
 from coexec.cost.calibration.check import Check
 from coexec.cost.calibration.folder import SAMPLE_FILES
 from coexec.cost.soc.coefficients import Coefficients
@@ -17,7 +14,6 @@ READERS: Mapping[str, figures.Reader] = {
     **figures.READERS,
     "literature.csv": operators.literature,
     "training_cpu_sd855.csv": operators.cpu_training,
-    f"{npu.DATASET}.csv": npu.left_out,
 }
 SHAPES = "layers of networks whose times are in single_processor_sd855.csv"
 REASONS = {
@@ -30,7 +26,7 @@ REASONS = {
 
 
 def check_folder(folder: Path, fitted: Coefficients) -> list[Check]:
-    """One or more checks for every file of ``folder`` that no sample, or not all, is read from.
+    """One or more checks for every file of ``folder`` that no sample is read from.
 
     Raises:
         UsageError: a file is damaged.

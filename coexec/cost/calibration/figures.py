@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from coexec.core.soc import Cluster, Soc
-from coexec.core.soc_file import find_soc, knows_soc
-from coexec.cost.calibration.check import Check, checked
+from coexec.core.soc_file import find_soc, soc_in
+from coexec.cost.calibration.check import Check, checked, left_out_checks
+from coexec.cost.calibration.frameworks import FAST_CORES, fastest_cores
 from coexec.cost.calibration.known_networks import convolution
-from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.calibration.left_out import NO_CHIP, NO_LAYERS, NO_PROCESSOR, LeftOut
+from coexec.cost.calibration.table import read_rows
 from coexec.cost.soc.coefficients import Coefficients
 from coexec.cost.soc.estimate import calls_us
 from coexec.cost.soc.limits import limits_of
@@ -24,6 +27,8 @@ CODL_ENGINE = "mace"
 FLOAT = 4
 """Bytes of an element."""
 FOUR_FASTEST = "cpu:1prime+3big"
+CONVOLUTION = re.compile(r"x(\d+)x(\d+)->")
+"""Side of the image and channels of ``conv3x3 64x64x32->64``."""
 Pairs = list[tuple[float, float]]
 
 
@@ -87,9 +92,14 @@ def breakdown(path: Path, fitted: Coefficients) -> Iterator[Check]:
 def layout(path: Path, fitted: Coefficients) -> Iterator[Check]:
     """Convolutions of the GPU on images and on buffers."""
     found: dict[str, Pairs] = {}
+    unknown: list[LeftOut] = []
     for row in read_rows(path, ("soc", "item", "method", "latency_ms")):
-        soc = find_soc(row.text("soc"))
-        side, channels = (int(n) for n in row.text("item").split()[1].split("->")[0].split("x")[1:])
+        soc, item = soc_in(row.text("soc")), CONVOLUTION.search(row.text("item"))
+        if soc is None or item is None:
+            what = ("soc", NO_CHIP) if soc is None else ("item", NO_LAYERS)
+            unknown.append(row.left_out(what[1], row.text(what[0])))
+            continue
+        side, channels = map(int, item.groups())
         gpu, on_buffers = soc.gpu, "buffer" in row.text("method")
         slower = gpu.buffer_slowdown if gpu is not None and on_buffers else 1.0
         us = slower * _us(fitted, soc, "gpu", convolution(1, side, channels, 64, 3))
@@ -97,15 +107,21 @@ def layout(path: Path, fitted: Coefficients) -> Iterator[Check]:
         found.setdefault(row.text("method"), []).append(pair)
     for method, pairs in found.items():
         yield checked(path.name, method, f"as {CODL_ENGINE}'s kernels", pairs)
+    yield from left_out_checks(unknown)
 
 
 def power(path: Path, _: Coefficients) -> Iterator[Check]:
     """Power of the whole phone while a network runs on one processor."""
     found: dict[str, Pairs] = {}
+    unknown: list[LeftOut] = []
     for row in read_rows(path, ("soc", "method", "avg_power_W")):
-        soc = find_soc(row.text("soc"))
+        soc = soc_in(row.text("soc"))
         kind = row.text("method").rpartition("-")[2].lower()
-        processor = FOUR_FASTEST if kind == "cpu" else kind
+        if soc is None or kind not in {"cpu", "gpu"}:
+            what = ("soc", NO_CHIP) if soc is None else ("method", NO_PROCESSOR)
+            unknown.append(row.left_out(what[1], row.text(what[0])))
+            continue
+        processor = fastest_cores(soc, FAST_CORES) if kind == "cpu" else kind
         limits = limits_of(soc, processor, "float32")
         # Memory is as busy as the processor's bandwidth allows at most: half of it is assumed.
         dram = soc.memory.pj_per_byte * limits.gbps / 2
@@ -113,26 +129,35 @@ def power(path: Path, _: Coefficients) -> Iterator[Check]:
         found.setdefault(kind, []).append((row.number("avg_power_W"), watts))
     for kind, pairs in found.items():
         yield checked(path.name, kind, "cores at their top, base, DRAM at half its rate", pairs)
+    yield from left_out_checks(unknown)
 
 
 def frequencies(path: Path, _: Coefficients) -> Iterator[Check]:
     """Power of one core at each step: figures that were taken from here."""
-    rows = [
-        row
-        for row in read_rows(path, ("soc", "CPU", "Frequency (kHz)", "Power (mW)"))
-        if knows_soc(row.text("soc"))
-    ]
-    for name in dict.fromkeys(row.text("soc") for row in rows):
-        members = [row for row in rows if row.text("soc") == name]
-        cores = sorted({int(row.number("CPU")) for row in members})
-        clusters = dict(zip(cores, reversed(find_soc(name).clusters), strict=True))
-        pairs = [(row.number("Power (mW)"), _core_mw(clusters, row)) for row in members]
+    found: dict[str, Pairs] = {}
+    unknown: list[LeftOut] = []
+    for row in read_rows(path, ("soc", "CPU", "Frequency (kHz)", "Power (mW)")):
+        soc, core = soc_in(row.text("soc")), int(row.number("CPU"))
+        cluster = None if soc is None else _cluster_of(soc, core)
+        if soc is None or cluster is None:
+            what = NO_CHIP if soc is None else "the chip has no such core"
+            unknown.append(row.left_out(what, row.text("soc")))
+            continue
+        mhz = row.number("Frequency (kHz)") / 1e3
+        pair = row.number("Power (mW)"), float(np.interp(mhz, cluster.mhz, cluster.core_mw))
+        found.setdefault(row.text("soc"), []).append(pair)
+    for name, pairs in found.items():
         yield checked(path.name, name, "stands in its machine file", pairs)
+    yield from left_out_checks(unknown)
 
 
-def _core_mw(clusters: Mapping[int, Cluster], row: Row) -> float:
-    cluster = clusters[int(row.number("CPU"))]
-    return float(np.interp(row.number("Frequency (kHz)") / 1e3, cluster.mhz, cluster.core_mw))
+def _cluster_of(soc: Soc, core: int) -> Cluster | None:
+    """The cluster of a core by its number in Linux, which counts from the little ones on."""
+    for cluster in reversed(soc.clusters):
+        if core < cluster.cores:
+            return cluster
+        core -= cluster.cores
+    return None
 
 
 def _us(fitted: Coefficients, soc: Soc, processor: str, work: Workload) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coexec.base.errors import UsageError
 from coexec.cost.calibration import frameworks, kernels, networks, npu, training
+from coexec.cost.calibration.left_out import LeftOut, reasons
 from coexec.cost.calibration.sample import Sample
 
 READERS = {
@@ -33,10 +34,15 @@ SAMPLE_FILES = frozenset(
 
 @dataclass(frozen=True)
 class Measurements:
-    """Samples of a folder; ``skipped`` counts rows of which something is not known, by file."""
+    """Samples of a folder, and rows of which something is not known."""
 
     samples: tuple[Sample, ...]
-    skipped: dict[str, int]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """How many rows are left out, by file."""
+        return dict(Counter(row.file.removesuffix(".csv") for row in self.left_out))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,26 +54,47 @@ def read_folder(folder: Path) -> Measurements:
     """Read every file of a folder that is known; others are left alone.
 
     Raises:
-        UsageError: no such folder, none of the files in it, or a file is damaged.
+        UsageError: no such folder, no row in it that can be used, or a file is damaged.
+    """
+    found = read_files(folder)
+    require_samples(folder, found)
+    return found
+
+
+def read_files(folder: Path) -> Measurements:
+    """As :func:`read_folder`, where no row may be usable.
+
+    Raises:
+        UsageError: no such folder, or a file is damaged.
     """
     if not folder.is_dir():
         raise UsageError(f"--data {folder} is no folder")
     samples: list[Sample] = []
-    skipped: dict[str, int] = {}
-    for name, read in READERS.items():
-        found, unknown = read(folder)
+    unknown: list[LeftOut] = []
+    for read in READERS.values():
+        found, others = read(folder)
         samples += found
-        if unknown:
-            skipped[name] = unknown
-    if not samples and skipped:
-        rows = ", ".join(f"{count} rows of {name}" for name, count in skipped.items())
-        raise UsageError(
-            f"--data {folder}: no row can be used: {rows} are of networks or chips that nothing is "
-            f"known of, or have no time; shapes of networks come from {kernels.DATASET}.csv"
-        )
-    if not samples:
+        unknown += others
+    return Measurements(tuple(samples), tuple(unknown))
+
+
+def require_samples(folder: Path, found: Measurements) -> None:
+    """Refuse measurements without a single sample.
+
+    Raises:
+        UsageError: there is none; the message has the reasons.
+    """
+    if found.samples:
+        return
+    if not found.left_out:
         raise UsageError(
             f"--data {folder} has no measurements that can be used; files are looked for by name, "
             f"such as {kernels.DATASET}.csv and {networks.DATASET}.csv (docs/phones.md)"
         )
-    return Measurements(tuple(samples), skipped)
+    why = "; ".join(
+        f"{each.rows} rows of {each.file} {each.note()}" for each in reasons(found.left_out)
+    )
+    raise UsageError(
+        f"--data {folder}: no row can be used: {why}; layers of networks come from "
+        f"{kernels.DATASET}.csv"
+    )

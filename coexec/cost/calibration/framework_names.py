@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 
+from coexec.cost.calibration.collection import collection_layers
 from coexec.cost.calibration.known_networks import layers_of
 from coexec.cost.calibration.mobile_networks import MOBILE
 from coexec.cost.calibration.zoo_networks import Options, fused_layers
@@ -76,20 +78,12 @@ and two GPUs: one of both is mislabelled. It counts as unknown.
 TFLITE = {"squeezenet": "squeezenet_v1_0"}
 """TFLite's hosted SqueezeNet is the first version, ncnn's benchmark has 1.1."""
 BUILT: Mapping[str, tuple[str, Options]] = {
-    "mobilenet_w1": ("mobilenet_v1", ()),
-    "mobilenetv2_w1": ("mobilenetv2", ()),
-    "mobilenetv3_large_w1": ("mobilenet_v3_large", ()),
-    "mobilenetv3_large_w3d4": ("mobilenet_v3_large", (("width", 0.75),)),
     "mobilenet_v3_large_minimalistic": ("mobilenet_v3_large", (("minimalistic", True),)),
-    "mobilenetv3_small_w1": ("mobilenet_v3_small", ()),
-    "mobilenetv3_small_w3d4": ("mobilenet_v3_small", (("width", 0.75),)),
     "mobilenet_v3_small_minimalistic": ("mobilenet_v3_small", (("minimalistic", True),)),
-    "squeezenet_v1_0": ("squeezenet_v1_0", ()),
-    "squeezenet_v1_1": ("squeezenet", ()),
-    "resnet18": ("resnet18_224", ()),
-    "regnety004": ("regnet_y_400mf", ()),
 }
-"""The zoo's form of networks whose names are those of a folder's layers."""
+"""Networks of the zoo with options."""
+WHOLE = 0.99
+"""Part of a network's arithmetic that a folder's layers have where none is missing."""
 _PAPERS = frozenset({"AlexNet", "VGG16", "ResNet34", "ResNet50"})
 
 
@@ -105,10 +99,22 @@ def network_of(name: str, framework: str) -> str:
 def layers_of_network(network: str, shapes: Shapes) -> tuple[Workload, ...]:
     """Layers of a name of :func:`network_of`, or of a folder; none if nothing is known of it.
 
-    ``shapes`` are those of a folder, which count before the zoo's.
+    ``shapes`` are those of a folder. They count before what the name says, unless that has more
+    arithmetic: a folder may lack some of a network's layers.
     """
-    if network in shapes:
-        return shapes[network]
+    return fuller(shapes.get(network, ()), _named(network))
+
+
+def fuller(own: tuple[Workload, ...], named: tuple[Workload, ...]) -> tuple[Workload, ...]:
+    """A folder's layers, or those that a name stands for if the folder lacks some of them."""
+    return own if _flop(own) >= WHOLE * _flop(named) else named
+
+
+@cache
+def _named(network: str) -> tuple[Workload, ...]:
+    """By the rules of the pytorchcv collection, from papers, or from the zoo."""
+    if layers := collection_layers(network):
+        return layers
     if network in MOBILE:
         return MOBILE[network]()
     if network in _PAPERS:
@@ -116,3 +122,7 @@ def layers_of_network(network: str, shapes: Shapes) -> tuple[Workload, ...]:
     if network in BUILT:
         return fused_layers(*BUILT[network])
     return fused_layers(network) if network in NETWORKS.values() else ()
+
+
+def _flop(layers: tuple[Workload, ...]) -> float:
+    return sum(layer.flop for layer in layers)

@@ -14,8 +14,17 @@ from pathlib import Path
 
 from coexec.core.soc import Cluster, Soc
 from coexec.core.soc_file import soc_in
-from coexec.cost.calibration.framework_names import layers_of_network, network_of
+from coexec.cost.calibration.framework_names import fuller, layers_of_network, network_of
 from coexec.cost.calibration.kernels import read_shapes
+from coexec.cost.calibration.left_out import (
+    NO_CHIP,
+    NO_ELEMENT,
+    NO_LAYERS,
+    NO_PROCESSOR,
+    NO_TIME,
+    LeftOut,
+    divided,
+)
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.workload import CONV, DENSE, Workload
@@ -39,14 +48,14 @@ LITTLE_CORES, BIG_CORES = 1, 2
 """Values of ncnn's ``powersave``; 0 is all cores."""
 
 
-def read_frameworks(folder: Path) -> tuple[list[Sample], int]:
-    """Samples, and how many rows are of networks, chips or element types that nothing is known of.
+def read_frameworks(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
+    """Samples, and rows of networks, chips or element types that nothing is known of.
 
     Raises:
         UsageError: a file is damaged.
     """
     shapes = read_shapes(folder)
-    found: list[Sample | None] = []
+    found: list[Sample | LeftOut] = []
     if (path := folder / f"{NCNN}.csv").exists():
         found += [_ncnn(row, shapes) for row in read_rows(path, NCNN_COLUMNS)]
     if (path := folder / f"{TABLES}.csv").exists():
@@ -54,27 +63,32 @@ def read_frameworks(folder: Path) -> tuple[list[Sample], int]:
     if (path := folder / f"{MACE}.csv").exists():
         codl = _codl_shapes(folder)
         found += [_mace(row, codl) for row in read_rows(path, MACE_COLUMNS)]
-    samples = [sample for sample in found if sample is not None]
-    return samples, len(found) - len(samples)
+    return divided(found)
 
 
-def _ncnn(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
+def _ncnn(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | LeftOut:
     name = row.text("model").lower()
     model = network_of(name, "ncnn")
     calls, soc = layers_of_network(model, shapes), soc_in(row.text("device"))
     time_ms = row.time("avg_ms")
-    if not calls or soc is None or time_ms is None:
-        return None
+    if not calls:
+        return row.left_out(NO_LAYERS, row.text("model"))
+    if soc is None:
+        return row.left_out(NO_CHIP, row.text("device"))
+    if time_ms is None:
+        return row.left_out(NO_TIME, row.text("model"))
     gpu = row.number("gpu_device") >= 0
     # Where cores have products in float16, ncnn computes networks of floats in it.
     floats = "float16" if gpu or "float16" in soc.clusters[0].flop_per_cycle else "float32"
     precision = "int8" if name.endswith("_int8") else floats
     threads, powersave = int(row.number("num_threads")), int(row.number("powersave"))
+    if threads < 1 and not gpu:
+        return row.left_out(NO_PROCESSOR, f"{threads} threads")
     processor = "gpu" if gpu else ncnn_cores(soc, threads, powersave)
     return Sample(NCNN, model, soc, processor, precision, "ncnn", time_ms * 1e3, calls)
 
 
-def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
+def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | LeftOut:
     model = network_of(row.text("model"), row.text("framework"))
     calls, soc = layers_of_network(model, shapes), soc_in(row.text("soc"))
     kind = row.text("processor").partition(" ")[0].lower()
@@ -82,25 +96,36 @@ def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample |
         row.text("precision")
     )
     time_ms = row.time("latency_ms")
-    if not calls or soc is None or precision is None or time_ms is None:
-        return None
+    if not calls:
+        return row.left_out(NO_LAYERS, row.text("model"))
+    if soc is None:
+        return row.left_out(NO_CHIP, row.text("soc"))
     if kind not in {"cpu", "gpu"}:
-        return None
+        return row.left_out(NO_PROCESSOR, row.text("processor"))
+    if precision is None:
+        return row.left_out(NO_ELEMENT, row.text("precision"))
+    if time_ms is None:
+        return row.left_out(NO_TIME, row.text("model"))
     if kind == "cpu" and "falls back" in row.text("note"):
         precision = "float32"
-    threads = re.match(r"\d+", row.text("threads"))
+    threads = re.match(r"[1-9]\d*", row.text("threads"))
     processor = "gpu" if kind == "gpu" else fastest_cores(soc, int(threads[0]) if threads else 1)
     # The same name as the engine whose kernels are the reference would mix up the two.
     engine = row.text("framework").split()[0].lower().replace("tflite", "tflite-published")
     return Sample(TABLES, model, soc, processor, precision, engine, time_ms * 1e3, calls)
 
 
-def _mace(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | None:
-    calls = shapes.get(CODL_NETWORKS.get(row.text("model"), ""))
+def _mace(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | LeftOut:
+    named = layers_of_network(network_of(row.text("model"), "MACE"), {})
+    calls = fuller(shapes.get(CODL_NETWORKS.get(row.text("model"), ""), ()), named)
     soc = soc_in(row.text("soc"))
     time_ms = row.time("latency_ms")
-    if calls is None or soc is None or time_ms is None:
-        return None
+    if not calls:
+        return row.left_out(NO_LAYERS, row.text("model"))
+    if soc is None:
+        return row.left_out(NO_CHIP, row.text("soc"))
+    if time_ms is None:
+        return row.left_out(NO_TIME, row.text("model"))
     gpu = row.text("method").endswith("GPU")
     processor = "gpu" if gpu else fastest_cores(soc, FAST_CORES)
     model = row.text("model")

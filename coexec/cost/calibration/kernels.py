@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 from coexec.core.soc_file import soc_in
+from coexec.cost.calibration.left_out import NO_CHIP, NO_TIME, LeftOut, divided
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.workload import (
@@ -37,44 +39,60 @@ OPERANDS = ("_add_", "_mul_")
 """Parts of a fused kernel's name that stand for an operator with another tensor."""
 
 
-def read_kernels(folder: Path) -> tuple[list[Sample], int]:
-    """Samples, and how many rows are of chips that nothing is known of, or have no time.
+NO_OPERATION = "no such operator is predicted"
+
+
+def read_kernels(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
+    """Samples, and rows of chips and operators that nothing is known of, or without a time.
 
     Raises:
-        UsageError: the file is damaged, or names an unknown operation.
+        UsageError: the file is damaged.
     """
     path = folder / f"{DATASET}.csv"
     if not path.exists():
-        return [], 0
-    found = [_sample(row) for row in read_rows(path, COLUMNS)]
-    samples = [sample for sample in found if sample is not None]
-    return samples, len(found) - len(samples)
+        return [], []
+    return divided(_sample(row) for row in read_rows(path, COLUMNS))
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:
-    """Operators of each network in order, from the rows of any one chip."""
+    """Operators of each network in order, from the rows of any one chip.
+
+    A network with an operator that nothing is known of is left out as a whole.
+    """
     path = folder / f"{DATASET}.csv"
     if not path.exists():
         return {}
-    found: dict[str, dict[str, Workload]] = {}
+    found: dict[str, dict[str, Workload | None]] = defaultdict(dict)
     for row in read_rows(path, COLUMNS):
-        found.setdefault(row.text("model"), {}).setdefault(row.text("op_row"), _workload(row))
-    return {model: tuple(calls.values()) for model, calls in found.items()}
+        found[row.text("model")].setdefault(row.text("op_row"), _workload(row))
+    complete: dict[str, tuple[Workload, ...]] = {}
+    for model, calls in found.items():
+        known = tuple(call for call in calls.values() if call is not None)
+        if len(known) == len(calls):
+            complete[model] = known
+    return complete
 
 
-def _sample(row: Row) -> Sample | None:
+def _sample(row: Row) -> Sample | LeftOut:
     model, soc, time = row.text("model"), soc_in(row.text("soc")), row.time("latency_us")
-    calls = (_workload(row),)
-    if time is None or soc is None or soc.gpu is None:
-        return None
-    return Sample(DATASET, model, soc, "gpu", "float16", "tflite", time, calls, whole=False)
+    call = _workload(row)
+    if call is None:
+        return row.left_out(NO_OPERATION, row.text("operation"))
+    if soc is None or soc.gpu is None:
+        return row.left_out(NO_CHIP, row.text("soc"))
+    if time is None:
+        return row.left_out(NO_TIME, model)
+    return Sample(DATASET, model, soc, "gpu", "float16", "tflite", time, (call,), whole=False)
 
 
-def _workload(row: Row) -> Workload:
-    """Sizes of a row; what its file leaves out (``-``) follows from the operation."""
+def _workload(row: Row) -> Workload | None:
+    """Sizes of a row, None if nothing is known of its operation.
+
+    What the file leaves out (``-``) follows from that.
+    """
     operation = row.text("operation")
     if operation not in FAMILY:
-        raise row.error("operation", f"known: {', '.join(FAMILY)}")
+        return None
     family = FAMILY[operation]
     inputs, outputs = row.number("in_c"), row.number("out_c", 1)
     side, out_side = row.number("in_hw", 1), row.number("out_hw", 1)

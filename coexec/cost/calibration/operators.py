@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from coexec.core.soc_file import find_soc, knows_soc
-from coexec.cost.calibration.check import Check, checked
+from coexec.core.soc_file import find_soc, knows_soc, soc_in
+from coexec.cost.calibration.check import Check, checked, left_out_checks
 from coexec.cost.calibration.known_networks import dense, layers_of
+from coexec.cost.calibration.left_out import NO_CHIP, LeftOut
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.calibration.training import PASSES
 from coexec.cost.soc.coefficients import Coefficients
@@ -83,14 +84,20 @@ def cpu_training(path: Path, fitted: Coefficients) -> Iterator[Check]:
     """Training steps on four big cores by the stock engine's CPU, of networks that are known."""
     found: Pairs = []
     unknown: Counter[str] = Counter()
+    no_chip: list[LeftOut] = []
     for row in read_rows(path, TRAINING_COLUMNS):
+        soc = soc_in(row.text("soc"))
+        if soc is None:
+            no_chip.append(row.left_out(NO_CHIP, row.text("soc")))
+            continue
         layers = layers_of(NAMES.get(row.text("model"), ""), SIDE, int(row.number("batch")))
         if not layers:
             unknown[row.text("model")] += 1
             continue
         step = [layer for layer in layers for _ in range(PASSES)]
-        us = network_us(fitted, find_soc(row.text("soc")), "cpu", "float32", STOCK_MNN, step)
+        us = network_us(fitted, soc, "cpu", "float32", STOCK_MNN, step)
         found.append((row.number("train_step_ms") * 1e3, us))
     yield checked(path.name, "steps", f"as {STOCK_MNN}: its factor is of another chip", found)
     for model, count in unknown.items():
         yield Check(path.name, model, f"not compared: layers of {count} rows are not known")
+    yield from left_out_checks(no_chip)

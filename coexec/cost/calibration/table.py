@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coexec.base.errors import UsageError
+from coexec.cost.calibration.left_out import LeftOut
 
 NOTHING = frozenset({"", "-", "nan", "na", "n/a", "none", "null"})
 """Marks of a figure that a row does not have, in any case of letters."""
@@ -54,6 +55,10 @@ class Row:
         if value <= 0:
             raise self.error(column, "a time above 0 is wanted")
         return value
+
+    def left_out(self, reason: str, name: str = "") -> LeftOut:
+        """That nothing is predicted for the row."""
+        return LeftOut(self.path.name, self.line, reason, name)
 
     def error(self, column: str, wanted: str) -> UsageError:
         """That a value is wrong: where it stands, what it is, and what is wanted."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coexec.core.soc_file import find_soc, knows_soc
 from coexec.cost.calibration.known_networks import layers_of
+from coexec.cost.calibration.left_out import NO_CHIP, NO_LAYERS, LeftOut
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
 from coexec.cost.soc.engine_profile import STOCK_MNN
@@ -26,25 +27,27 @@ DIGIT_US = 1e5
 SIDES = {"CIFAR10": 32, "ImageNet": 224}
 
 
-def read_training(folder: Path) -> tuple[list[Sample], int]:
-    """Samples, and how many rows are of networks or chips that nothing is known of.
+def read_training(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
+    """Samples, and rows of networks or chips that nothing is known of.
 
     Raises:
         UsageError: the file is damaged.
     """
     path = folder / f"{FILE}.csv"
     if not path.exists():
-        return [], 0
+        return [], []
     samples: list[Sample] = []
-    unknown = 0
+    unknown: list[LeftOut] = []
     for row in read_rows(path, COLUMNS):
         if row.text("kind") != "train" or row.text("metric") != "time":
             continue
         layers = step_of(row.text("workload"), int(row.number("batch")))
-        if not layers or not knows_soc(row.text("soc")):
-            unknown += 1
-            continue
-        samples += _samples(row, layers)
+        if not layers:
+            unknown.append(row.left_out(NO_LAYERS, row.text("workload")))
+        elif not knows_soc(row.text("soc")):
+            unknown.append(row.left_out(NO_CHIP, row.text("soc")))
+        else:
+            samples += _samples(row, layers)
     return samples, unknown
 
 

@@ -65,17 +65,17 @@ def fused_layers(name: str, options: Options = ()) -> tuple[Workload, ...]:
 
 def _layer(node: ir.Node) -> Workload | None:
     """What a node computes, once its results are typed; ``None`` if it takes no time of its own."""
-    call = _typed(node)
-    for value, kind in zip(node.outputs, call.outputs, strict=True):
-        if kind is not None:
-            set_type(value, kind)
+    call = typed(node)
     if node.op_type in FREE or opdef(call).view or _part_of_another(node):
         return None
     return workload(call)
 
 
-def _typed(node: ir.Node) -> OpCall:
-    """The call with its types; of operands only constants have values, parameters do not."""
+def typed(node: ir.Node) -> OpCall:
+    """The call with its types, which its results have from now on.
+
+    Of operands only constants have values, parameters do not.
+    """
     inputs = tuple(None if value is None else type_of(value) for value in node.inputs)
     constants = {
         place: array
@@ -93,7 +93,11 @@ def _typed(node: ir.Node) -> OpCall:
         name=node.name or "",
         output_count=len(node.outputs),
     )
-    return opdef(call).typed(call)
+    call = opdef(call).typed(call)
+    for value, kind in zip(node.outputs, call.outputs, strict=True):
+        if kind is not None:
+            set_type(value, kind)
+    return call
 
 
 def _part_of_another(node: ir.Node) -> bool:
