@@ -125,7 +125,7 @@ def alone_and_split(subject: Subject, engine: str = COEXEC) -> tuple[float, Simu
 def test_splitting_an_operator_pays_from_some_milliseconds_on() -> None:
     """Published: about 1 ms loses to synchronisation, 5 ms and more wins."""
     alone, split = alone_and_split(convolution(16, 32, 56), STOCK)
-    assert 0.8 < alone < 1.2
+    assert 1 < alone < 1.5
     assert list(split.plan.processors) == ["conv"]  # left whole
     for engine in (STOCK, COEXEC):
         for sizes in ((64, 128, 112), (512, 512, 14), (1024, 2048, 7)):
@@ -138,7 +138,7 @@ def test_splitting_an_operator_pays_from_some_milliseconds_on() -> None:
 def test_the_smaller_an_operator_is_the_less_of_it_splitting_saves() -> None:
     """One that waits for the GPU while the CPU still computes wins below a millisecond, too."""
     saved = []
-    for sizes in ((8, 16, 56), (24, 32, 56), (64, 128, 112)):
+    for sizes in ((8, 16, 56), (16, 32, 56), (64, 128, 112)):
         alone, split = alone_and_split(convolution(*sizes))
         saved.append(1 - split.ms / alone)
     assert saved == sorted(saved)
@@ -222,4 +222,4 @@ def test_fewer_waits_and_better_kernels_make_the_gpu_win_where_there_is_enough_t
         assert found[name] == sorted(found[name], reverse=True)
     assert found["M1"][-1] > 5  # latency alone is more than the CPU's whole step
     assert found["LeNet"][-2] > 1  # nothing but better kernels is left
-    assert found["LeNet"][-1] < 0.7
+    assert found["LeNet"][-1] < 0.6

@@ -9,11 +9,12 @@ from coexec.base.errors import ProcessorError, UsageError
 from coexec.core.soc import Soc
 from coexec.core.soc_file import find_soc, soc_names
 from coexec.core.types import OpCall, TensorType
-from coexec.cost.soc.coefficients import GENERAL, levels, shipped
+from coexec.cost.soc.coefficients import GENERAL, SPEEDS, levels, shipped
 from coexec.cost.soc.estimate import ENGINES
 from coexec.cost.soc.limits import limits_of
 from coexec.cost.soc.npu_terms import NPU_TERMS
 from coexec.cost.soc.predict import predict, supports
+from coexec.cost.soc.terms import CALLS as CALLS_TERM
 from coexec.cost.soc.terms import TERMS
 from coexec.ops.opdef import COEXEC
 from coexec.ops.table import opdef
@@ -42,6 +43,17 @@ def test_floats_take_what_cores_of_a_name_and_of_a_kind_have_in_common() -> None
     newer = levels(find_soc("snapdragon-8-gen-2"), "cpu:1prime", "float32")
     assert [level for level in newer if level in known] == [GENERAL, "cores out of order"]
     assert levels(find_soc("snapdragon-865"), "cpu:1little", "int8")[1] == "int8 x4"
+
+
+@pytest.mark.parametrize("kind", sorted(SPEEDS))
+def test_cores_of_a_kind_differ_from_all_in_speed_alone(kind: str) -> None:
+    """Two or three chips of a kind tell no more: proportions of their own extrapolate badly."""
+    known = shipped().factors["tflite cpu float32"]
+    with_factor = (known[GENERAL] > 0) & (np.array(TERMS) != "calls")
+    ratios = known[kind][with_factor] / known[GENERAL][with_factor]
+    assert ratios == pytest.approx(ratios[0], rel=1e-3)
+    assert 0.5 < ratios[0] < 2
+    assert known[kind][CALLS_TERM] >= 1
 
 
 CALLS = (

@@ -17,7 +17,7 @@ from coexec.cost.calibration.least_squares import fit_factors
 from coexec.cost.calibration.libraries import library
 from coexec.cost.calibration.npu_fit import fit_npu, npu_row
 from coexec.cost.calibration.sample import Sample
-from coexec.cost.soc.coefficients import Coefficients, levels
+from coexec.cost.soc.coefficients import SPEEDS, Coefficients, levels
 from coexec.cost.soc.estimate import LIKE, RUN, calls_us, mixable, network_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
@@ -211,8 +211,18 @@ def _fit_levels(
                 places[chain[: depth + 1]].append(place)
         for chain, picked in places.items():
             above = found[chain[-2]] if depth else start
-            found[chain[-1]] = fit_factors(table[picked], times[picked], above, strength, least)
+            fitting = _fit_speed if chain[-1] in SPEEDS else fit_factors
+            found[chain[-1]] = fitting(table[picked], times[picked], above, strength, least)
     return found
+
+
+def _fit_speed(
+    rows: Numbers, measured: Numbers, prior: Numbers, strength: float, least: Numbers | None
+) -> Numbers:
+    """As :func:`fit_factors`, but all factors are one multiple of the prior, down to ``least``."""
+    times = fit_factors((rows @ prior)[:, None], measured, np.ones(1), strength)
+    factors: Numbers = prior * times
+    return factors if least is None else np.maximum(factors, least)
 
 
 def _fit_trees(kernels: Sequence[Sample]) -> dict[str, Trees]:

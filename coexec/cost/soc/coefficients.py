@@ -2,9 +2,10 @@
 
 Factors come in levels. The most general hold for any chip, in int8 those of the instructions that
 multiply for cores that have them, in other types those of cores that wait for their loads or of
-all that do not, then those of a core of any revision, those of a core's architecture, or of a
-family of GPUs, for chips that have it, those of one processor of one chip for that alone; the most
-specific ones that exist are used, so that a chip that nobody measured works from its TOML file.
+all that do not (they differ from any core in speed alone), then those of a core of any revision,
+those of a core's architecture, or of a family of GPUs, for chips that have it, those of one
+processor of one chip for that alone; the most specific ones that exist are used, so that a chip
+that nobody measured works from its TOML file.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from coexec.cost.soc.defaults import IN_ORDER
 from coexec.cost.soc.trees import Trees
 
 GENERAL = ""
+WAITING, NOT_WAITING = "cores in order", "cores out of order"
+SPEEDS = frozenset({WAITING, NOT_WAITING})
+"""Levels that are one multiple of the level above: too few chips tell more than a speed of them."""
 SHIPPED = files("coexec.cost.soc") / "coefficients.json"
 VERSION = 6
 
@@ -79,7 +83,7 @@ def levels(soc: Soc, processor: str, precision: str) -> tuple[str, ...]:
     # Cores of one name differ in whether they have the dot product instructions.
     core = f"core {fastest.core} int8 {rate:g}"
     if precision != "int8":
-        order = "cores in order" if fastest.core in IN_ORDER else "cores out of order"
+        order = WAITING if fastest.core in IN_ORDER else NOT_WAITING
         return GENERAL, order, f"core {fastest.core}", core, own
     # Kernels with these instructions are other programs than those without.
     return GENERAL, f"int8 x{rate / fastest.flop_per_cycle['float32']:g}", core, own
