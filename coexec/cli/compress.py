@@ -19,12 +19,13 @@ from coexec.base.units import bytes_text
 from coexec.cli.options import JsonFlag, ProcessorOption, ShapeOption
 from coexec.cli.output import console, notes, parse_shapes, print_json, require_writable
 from coexec.cli.random_data import bind_batch
-from coexec.compression.effect import accuracy, agreement, predict, size_of
+from coexec.compression.effect import accuracy, agreement, file_bytes, predict, size_of
 from coexec.compression.techniques import TECHNIQUES, Applied, Settings, compress, parse_technique
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
 from coexec.passes.low_rank import Factorised
 from coexec.passes.prune_channels import PrunedGroup
+from coexec.report.wording import counted
 from coexec.training.data import LABELS, Dataset, load_npz
 
 NAMES = ", ".join(
@@ -95,13 +96,14 @@ def compress_model(
     with notes.status("compressing"):
         smaller, applied = compress(original, technique, settings)
     effect = None if held_out is None else _effect(original, smaller, held_out, processor)
+    before = {**asdict(size_of(original, shapes)), "file_bytes": file_bytes(model)}
     # Last: where the labels are wrong, what stood there before is intact.
     save_model(smaller, out)
     record = {
         "model": model,
         "out": out,
-        "before": {**asdict(size_of(original, shapes)), "file_bytes": model.stat().st_size},
-        "after": {**asdict(size_of(smaller, shapes)), "file_bytes": out.stat().st_size},
+        "before": before,
+        "after": {**asdict(size_of(smaller, shapes)), "file_bytes": file_bytes(out)},
         "techniques": [
             {"technique": each.technique, "changes": [asdict(change) for change in each.changes]}
             for each in applied
@@ -161,12 +163,13 @@ def _summary(applied: Applied) -> str:
     groups = [change for change in changes if isinstance(change, PrunedGroup)]
     if factorised:
         share = sum(change.share for change in factorised) / len(factorised)
-        return f"{len(factorised)} nodes factorised, on average to {share:.0%} of their work"
+        nodes = counted(len(factorised), "node")
+        return f"{nodes} factorised, on average to {share:.0%} of their work"
     if groups:
         before, after = sum(g.before for g in groups), sum(g.after for g in groups)
         kept = [f"{' '.join(g.nodes)}: {g.reason}" for g in groups if g.reason]
         rest = f"; whole: {'; '.join(kept)}" if kept else ""
-        return f"{before} -> {after} channels in {len(groups)} groups{rest}"
+        return f"{before} -> {after} channels in {counted(len(groups), 'group')}{rest}"
     counts = ", ".join(
         f"{c.nodes} {c.op_type}" for c in changes if not isinstance(c, (Factorised, PrunedGroup))
     )

@@ -152,7 +152,7 @@ def train(
     batch_statistics: BatchStatisticsOption = "whole",
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a model from an ONNX file on an OpenCL device and write the trained ONNX file."""
+    """Train a model from an ONNX file and write the trained ONNX file."""
     require_writable(out, "--out")
     require_writable(trace, "--trace")
     if resume and checkpoint is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -35,6 +36,13 @@ class Size:
     weight_bytes: int
     flop: int
     moved_bytes: int
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of an ONNX file, with those of the files beside it in which its weights lie."""
+    weights = (value.const_value for value in ir.load(path).graph.initializers.values())
+    beside = {Path(each.path) for each in weights if isinstance(each, ir.ExternalTensor)}
+    return sum(each.stat().st_size for each in (path, *beside))
 
 
 def size_of(model: ir.Model, shapes: Mapping[str, Shape]) -> Size:

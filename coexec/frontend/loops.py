@@ -17,7 +17,7 @@ from coexec.core.types import Array
 from coexec.frontend.branches import move_initializers
 from coexec.frontend.functions import MAX_NODES
 from coexec.frontend.rewrite import graph_of, replace_value
-from coexec.frontend.schema import label
+from coexec.frontend.schema import label, name_of
 from coexec.ops.node import CONSTANT_MARK, constant_of, type_of
 
 LOOPS = frozenset({"Loop", "Scan"})
@@ -133,7 +133,7 @@ class _Steps:
         return value
 
     def _name(self, name: str | None) -> str:
-        return f"{label(self.node).split(chr(39))[1]}/{self.copies}/{name or 'value'}"
+        return f"{name_of(self.node)}/{self.copies}/{name or 'value'}"
 
     def copy(self, operands: Sequence[ir.Value | None]) -> list[ir.Value]:
         """One more step on ``operands``: what its body gives."""

@@ -120,10 +120,14 @@ def _means_the_same(node: ir.Node) -> bool:
     return gone is not None and not any(name in node.attributes for name in gone)
 
 
+def name_of(node: ir.Node) -> str:
+    """A node's name, or that of the first value it makes where it has none."""
+    return node.name or next((v.name for v in node.outputs if v.name), "")
+
+
 def label(node: ir.Node) -> str:
-    """A node for a message: its name, or the value it makes where it has no name."""
-    name = node.name or next((v.name for v in node.outputs if v.name), "")
-    return f"node {name!r} ({node.op_type})"
+    """A node for a message."""
+    return f"node {name_of(node)!r} ({node.op_type})"
 
 
 def formal_at(formals: Sequence[Formal], index: int) -> Formal | None:

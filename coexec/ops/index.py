@@ -172,7 +172,6 @@ def gather_nd_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
 _SPREAD = np.array([[3, 0, -1], [2, 2, 0]], dtype=np.int64)
 _ROWS = Sample((2, 3), "int32", -5, 5)
 _FEW = Sample((40,), "int64", 0, 3)
-_MIDDLE = Sample((6,), "int64", 0, 4)
 
 OPS = (
     OpDef(

@@ -1,1 +1,1 @@
-"""Graph transformations: one file each, strung together in ``pipeline``."""
+"""Graph transformations: one file each; what prepares a graph for its use says their order."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from statistics import median
 
+from coexec.base.units import bytes_text
 from coexec.core.machine import Rates
 from coexec.core.plan import Refusal
 from coexec.core.processor import ProcessorSpec
@@ -30,7 +31,7 @@ from coexec.report.attribution import (
     operator_type,
     roof_ns,
 )
-from coexec.report.wording import milliseconds, node_phrase, percent
+from coexec.report.wording import counted, milliseconds, node_phrase, percent
 
 NOTABLE = 0.05
 """Share of the wall time below which nothing is worth advice."""
@@ -119,10 +120,10 @@ def transfer_latency(findings: Findings) -> Advice | None:
     moved = sum(piece.event.bytes for piece in copies)
     return Advice(
         "Transfers are bound by latency",
-        f"{len(copies)} copies on {track} take {milliseconds(times.categories[TRANSFER])}; "
+        f"{counted(len(copies), 'copy')} on {track}: {milliseconds(times.categories[TRANSFER])}; "
         f"{milliseconds(times.latency_ns)} of it is latency, "
         f"{percent(findings.share(times.latency_ns))} of the step, "
-        f"for {moved / max(len(copies), 1) / 1024:.1f} KiB per copy",
+        f"for {bytes_text(moved / max(len(copies), 1))} per copy",
         "keep tensors resident on the device (residency=device), or move several in one copy",
         times.latency_ns,
     )
@@ -160,7 +161,7 @@ def low_occupancy(findings: Findings) -> Advice | None:
     worst = max(small, key=lambda piece: piece.ns)
     return Advice(
         "Kernels do not fill the device",
-        f"{len(small)} launches with fewer than {enough} work-items take "
+        f"launches with fewer than {enough} work-items ({len(small)}) take "
         f"{milliseconds(sum(piece.ns for piece in small))}; the longest, "
         f"{node_phrase(worst.event)}, has {worst.event.items} for {spec.compute_units} compute "
         "units",
@@ -182,7 +183,7 @@ def fallback_cost(findings: Findings) -> Advice | None:
     operators = ", ".join(sorted({each.operator for each in refusals}))
     return Advice(
         "Operators fell back",
-        f"{len(refusals)} nodes ({operators}) run on {', '.join(others)} instead of "
+        f"{counted(len(refusals), 'node')} ({operators}) on {', '.join(others)} instead of "
         f"{findings.first}: {milliseconds(away)} there and {milliseconds(copies)} of copies, "
         f"{percent(findings.share(away + copies))} of the step; {refusal.node}: {refusal.reason}",
         "replace these operators in the model, or change the element type that was refused",
@@ -219,7 +220,7 @@ def small_batch(findings: Findings) -> Advice | None:
         return None
     return Advice(
         f"The batch is too small for {findings.first}",
-        f"{len(kernels)} kernels of {median(kernels):.1f} us (median) at batch "
+        f"{counted(len(kernels), 'kernel')} of {median(kernels):.1f} us (median) at batch "
         f"{findings.batch_size}; the device is idle for {milliseconds(dispatch)} while they are "
         f"handed over, {percent(findings.share(dispatch))} of the step "
         f"({dispatch / 1e3 / len(kernels):.1f} us per kernel, of which the host's call takes "
@@ -270,7 +271,7 @@ def poor_kernel(findings: Findings) -> Advice | None:
         return None
     return Advice(
         f"Kernels of {worst.operator.rpartition('::')[2]} stay far below the roofline",
-        f"{len(alike)} nodes take {milliseconds(sum(p.ns for p in alike))}; "
+        f"{counted(len(alike), 'node')}: {milliseconds(sum(p.ns for p in alike))}; "
         f"{node_phrase(worst)} "
         f"reaches {percent(worst.roof_ns / worst.ns)} of the roofline "
         f"({worst.flop / worst.ns:.1f} GFLOP/s, {worst.bytes / worst.ns:.1f} GB/s)",

@@ -37,6 +37,13 @@ def node_phrase(node: Named) -> str:
     return layer if layer == node.name else f"{layer} ({operator})"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 kernel``, ``2 kernels``, ``2 copies``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("y") else f"{number} {noun}s"
+
+
 def percent(share: float) -> str:
     """``0.781`` -> ``78 %``."""
     return f"{share * 100:.1f} %" if 0 < share < 0.0995 else f"{share * 100:.0f} %"

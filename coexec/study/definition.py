@@ -133,19 +133,12 @@ def read_definition(folder: Path) -> Definition:
             sense; the message names file and key.
     """
     table = TomlTable.of_file(folder / FILE)
-    models = (
-        {n: _model(t) for n, t in table.tables("models").items()} if _has(table, "models") else {}
-    )
+    models = {n: _model(t) for n, t in _tables(table, "models").items()}
     workloads = {n: _workload(t) for n, t in table.tables("workloads").items()}
-    machines = (
-        {n: _machine(t) for n, t in table.tables("machines").items()}
-        if _has(table, "machines")
-        else {}
-    )
-    conditions = table.tables("conditions") if _has(table, "conditions") else {}
-    grids = table.array("grids")
+    machines = {n: _machine(t) for n, t in _tables(table, "machines").items()}
+    known_models = (*models, *CATALOG)
     wanted = {
-        "model": (*models, *CATALOG),
+        "model": known_models,
         "technique": tuple(TECHNIQUES),
         "machine": (*machines, *soc_names()),
         "precision": CHOICES["precision"],
@@ -155,25 +148,14 @@ def read_definition(folder: Path) -> Definition:
         "workload": tuple(workloads),
         "condition": tuple(CONDITIONS),
     }
-    cells: dict[Cell, None] = {}
-    for number, values in enumerate(grids):
-        if not isinstance(values, dict):
-            raise table.error("grids", "is no list of tables; write [[grids]]")
-        grid = TomlTable(values, f"grids[{number}].", table.path)
-        cells |= dict.fromkeys(_cells(grid, wanted))
-    if not cells:
-        raise table.error("grids", "is empty: the study has no cell")
+    cells = _all_cells(table, wanted)
+    _check_beside(workloads, known_models, table)
     used = {name for cell in cells for name in (cell.model, *workloads[cell.workload].beside)}
-    for name, workload in workloads.items():
-        for other in workload.beside:
-            if other not in wanted["model"]:
-                raise table.error(
-                    f"workloads.{name}.beside", "has " + _unknown(other, wanted["model"])
-                )
+    conditions = _tables(table, "conditions")
     definition = Definition(
         title=table.text("title"),
         seed=int(table.number("seed")),
-        cells=tuple(cells),
+        cells=cells,
         models={name: models.get(name, ModelSource(name)) for name in sorted(used)},
         workloads=workloads,
         machines=machines,
@@ -181,6 +163,29 @@ def read_definition(folder: Path) -> Definition:
     )
     table.nothing_else()
     return definition
+
+
+def _all_cells(table: TomlTable, wanted: Mapping[str, Collection[str]]) -> tuple[Cell, ...]:
+    """The cells of all grids in order, each once."""
+    cells: dict[Cell, None] = {}
+    for number, values in enumerate(table.array("grids")):
+        if not isinstance(values, dict):
+            raise table.error("grids", "is no list of tables; write [[grids]]")
+        grid = TomlTable(values, f"grids[{number}].", table.path)
+        cells |= dict.fromkeys(_cells(grid, wanted))
+    if not cells:
+        raise table.error("grids", "is empty: the study has no cell")
+    return tuple(cells)
+
+
+def _check_beside(
+    workloads: Mapping[str, Workload], models: Collection[str], table: TomlTable
+) -> None:
+    """Refuse workloads beside which an unknown model runs."""
+    for name, workload in workloads.items():
+        for other in workload.beside:
+            if other not in models:
+                raise table.error(f"workloads.{name}.beside", f"has {_unknown(other, models)}")
 
 
 def _cells(grid: TomlTable, wanted: Mapping[str, Collection[str]]) -> list[Cell]:
@@ -254,6 +259,11 @@ def _has(table: TomlTable, key: str) -> bool:
     """Whether an optional key is there; known it is in any case."""
     table.seen.add(key)
     return key in table.values
+
+
+def _tables(table: TomlTable, key: str) -> Mapping[str, TomlTable]:
+    """The tables under an optional key."""
+    return table.tables(key) if _has(table, key) else {}
 
 
 def _unknown(name: object, known: Collection[str]) -> str:

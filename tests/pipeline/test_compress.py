@@ -70,6 +70,19 @@ def test_eight_bits_are_a_quarter_of_the_size_and_answer_nearly_alike(folder: Pa
     assert agreement(found, original) == pytest.approx(effect["agreement"], abs=0.05)
 
 
+def test_the_size_of_a_file_is_that_of_the_files_beside_it_too(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin")
+    size = sum((tmp_path / name).stat().st_size for name in ("m.onnx", "m.bin"))
+    # Written over itself: what it was before is told all the same.
+    options = ("-t", "prune:0.5", "--out", tmp_path / "m.onnx", "--json")
+    record = command("compress", tmp_path / "m.onnx", *options).record
+    assert record["before"]["file_bytes"] == size
+    assert record["after"]["file_bytes"] == (tmp_path / "m.onnx").stat().st_size < size
+
+
 def test_techniques_follow_each_other_and_each_says_what_it_did(folder: Path) -> None:
     record = run(folder, "-t", "prune:0.5", "-t", "svd:0.6", "--multiple", "4")
     techniques = record["techniques"]

@@ -141,6 +141,15 @@ def test_a_rule_is_silent_without_its_evidence(name: str) -> None:
     assert rule(silent()) is None
 
 
+def test_evidence_counts_one_as_one_and_small_copies_in_bytes() -> None:
+    one = advice.small_batch(findings(host(DISPATCH, 0, 900), kernel("n", 100, 20, 1, 1)))
+    assert one is not None
+    assert one.evidence.startswith("1 kernel of ")
+    small = advice.transfer_latency(findings(*(copy(i * 100, 60, 4) for i in range(8))))
+    assert small is not None
+    assert small.evidence.endswith("for 4 B per copy.")
+
+
 def test_every_rule_has_a_case() -> None:
     assert {case[0] for case in CASES.values()} == set(advice.RULES)
 
