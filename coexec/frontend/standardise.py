@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
-from coexec.frontend import fused, quantised
+from coexec.frontend import fused, fused_attention, packed_weights, quantised
 from coexec.frontend.elements import propagate_elements
 from coexec.frontend.modernise import TARGET_OPSET
 from coexec.frontend.operands import Rewrite
@@ -18,7 +18,12 @@ ONNX_RUNTIME = "com.microsoft"
 
 REWRITES: Mapping[str, Mapping[str, Rewrite]] = {
     "": {**quantised.OF_ONNX, **fused.OF_ONNX},
-    ONNX_RUNTIME: {**quantised.OF_ONNX_RUNTIME, **fused.OF_ONNX_RUNTIME},
+    ONNX_RUNTIME: {
+        **quantised.OF_ONNX_RUNTIME,
+        **fused.OF_ONNX_RUNTIME,
+        **fused_attention.OF_ONNX_RUNTIME,
+        **packed_weights.OF_ONNX_RUNTIME,
+    },
 }
 """By domain and name of the operator."""
 
