@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "suites",
         nargs="+",
         metavar="SUITE",
-        help=f"all (but coexec and planning), {', '.join(SUITES)}",
+        help=f"all (but recurrent, coexec and planning), {', '.join(SUITES)}",
     )
     found.add_argument("--quick", action="store_true", help="a few cases of each suite")
     found.add_argument("--filter", default="", help="only cases whose name contains this")

@@ -1,6 +1,6 @@
 """Operators that ONNX Runtime's optimiser makes of several standard ones, as these again.
 
-Forms and defaults are those of its docs/ContribOperators.md.
+So are those that it had before ONNX. Forms and defaults are those of its docs/ContribOperators.md.
 """
 
 from __future__ import annotations
@@ -152,6 +152,16 @@ def _root_mean_square(
     return newer.op("RMSNormalization", [x, scale], attributes)
 
 
+def later(op_type: str, opset: int) -> Rewrite:
+    """An operator that ONNX has had from an opset on, in the same form."""
+
+    def rewrite(node: ir.Node, emit: Emitter) -> Results:
+        attributes = dict(node.attributes)
+        return (Emitter(emit.node, opset).op(op_type, list(node.inputs), attributes),)
+
+    return rewrite
+
+
 RMS_OPSET = 23
 """The first with RMSNormalization."""
 
@@ -165,8 +175,12 @@ OF_ONNX_RUNTIME: Mapping[str, Rewrite] = {
     "FusedGemm": gemm,
     "FusedMatMul": matmul,
     "Gelu": gelu("none"),
+    "GridSample": later("GridSample", 16),
+    "Pad": later("Pad", 13),
     "QuickGelu": quick_gelu,
     "SkipLayerNormalization": skip_layer_normalization,
     "SkipSimplifiedLayerNormalization": skip_simplified_normalization,
+    "TransposeMatMul": matmul,
+    "Trilu": later("Trilu", 14),
 }
 """By name, in ``com.microsoft``."""

@@ -41,6 +41,15 @@ CASES = {
         "float[2,4,3] x, float[2,4,5] w",
         "com.microsoft.FusedMatMul<transA = 1>(x, w)",
     ),
+    "product under its old name": (
+        "float[2,4,3] x, float[2,4,5] w",
+        "com.microsoft.TransposeMatMul<transA = 1>(x, w)",
+    ),
+    "samples": (
+        "float[1,2,5,5] x, float[1,3,4,2] p",
+        'com.microsoft.GridSample<mode = "bilinear", align_corners = 1>(x, p)',
+    ),
+    "triangle": ("float[2,3,4] x", "com.microsoft.Trilu<upper = 0>(x)"),
     "Gelu": ("float[2,3] x", "com.microsoft.Gelu(x)"),
     "Gelu of a sum": ("float[2,3] x, float[3] b", "com.microsoft.BiasGelu(x, b)"),
     "Gelu by tanh": ("float[2,3] x, float[3] b", "com.microsoft.FastGelu(x, b)"),
@@ -82,7 +91,9 @@ def check(text: str, names: list[str], rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_results_are_those_of_onnx_runtime(case: str, rng: np.random.Generator) -> None:
     inputs, call = CASES[case]
-    rank = {"convolution": 4, "Gemm": 2, "Gelu": 2}.get(case.split(maxsplit=1)[0].strip(","), 3)
+    rank = {"convolution": 4, "samples": 4, "Gemm": 2, "Gelu": 2}.get(
+        case.split(maxsplit=1)[0].strip(","), 3
+    )
     result = ",".join(f"d{i}" for i in range(rank))
     check(f"g ({inputs}) => (float[{result}] y) {{ y = {call} }}", ["y"], rng)
 
@@ -92,6 +103,12 @@ def test_the_sum_that_is_normalised_is_a_result_too(rng: np.random.Generator) ->
     check(
         f"g ({ROWS}) => (float[2,3,4] y, float[2,3,4] t) {{ y, m, v, t = {call} }}", ["y", "t"], rng
     )
+
+
+def test_padding_is_that_of_onnx(rng: np.random.Generator) -> None:
+    sizes = "p = Constant<value = int64[6] {0, 1, 2, 0, 0, 1}>()"
+    call = 'y = com.microsoft.Pad<mode = "edge">(x, p)'
+    check(f"g (float[2,3,4] x) => (float[a,b,c] y) {{ {sizes} {call} }}", ["y"], rng)
 
 
 def test_an_activation_that_is_not_known_is_refused() -> None:
