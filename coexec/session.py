@@ -347,6 +347,8 @@ def check_array(value: ir.Value, data: Array) -> Array:
     except ValueError as error:
         raise DataError(f"input {value.name!r} is no array: {error}") from error
     dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else array.dtype
+    if value.dtype == ir.DataType.STRING:
+        raise DataError(f"input {value.name!r} wants strings; coexec computes on numbers")
     if array.dtype.kind in "OSU":
         raise DataError(f"input {value.name!r} is {array.dtype.name}; coexec computes on numbers")
     if array.dtype != dtype:

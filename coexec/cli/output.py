@@ -19,7 +19,7 @@ notes = Console(stderr=True)
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """One JSON object on stdout; NaN, which JSON lacks, becomes null."""
+    """One JSON object on stdout; NaN and infinity, which JSON lacks, become null."""
     sys.stdout.write(json.dumps(_plain(record), allow_nan=False) + "\n")
 
 
@@ -100,6 +100,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

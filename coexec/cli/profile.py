@@ -45,6 +45,9 @@ from coexec.runtime.mode import DEFAULT, ExecutionMode
 SEED = 0
 BAR = 28
 """Width of a full bar."""
+WIDE = 76
+"""Columns of a terminal from which tables have all figures."""
+BOUND = "bound by"
 ROWS = 8
 """Operators and layers shown."""
 RESIDUAL, OVERHEAD = 0.02, 0.05
@@ -168,27 +171,32 @@ def _show_track(record: ProfileRecord, track: str) -> None:
 
 
 def _show_rows(title: str, rows: list[RowRecord]) -> None:
+    narrow = console.width < WIDE
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True, max_width=30)
-    for column in ("ms", "share", "runs", "GFLOP/s", "GB/s", "roofline"):
-        table.add_column(column, justify="right")
-    table.add_column("bound by", no_wrap=True)
-    for row in rows[:ROWS]:
-        roof = "-" if row["roofline"] is None else f"{row['roofline']:.0%}"
-        table.add_row(
-            escape(row["name"].removeprefix("coexec::")),
-            f"{row['ms']:.3f}",
-            f"{row['share']:.1%}",
-            str(row["launches"]),
-            f"{row['gflops']:.1f}",
-            f"{row['gbps']:.1f}",
-            roof,
-            row["bound"],
-        )
+    table.add_column(
+        "", no_wrap=not narrow, overflow="fold" if narrow else "ellipsis", max_width=30
+    )
+    cells = [_cells(row, narrow=narrow) for row in rows[:ROWS]]
+    for column in cells[0] if cells else ():
+        table.add_column(column, justify="left" if column == BOUND else "right", no_wrap=True)
+    for row, figures in zip(rows, cells, strict=False):
+        table.add_row(escape(row["name"].removeprefix("coexec::")), *figures.values())
     console.print()
     console.print(table)
     if len(rows) > ROWS:
         console.print(f"[dim]... and {len(rows) - ROWS} more[/]", highlight=False)
+
+
+def _cells(row: RowRecord, *, narrow: bool) -> dict[str, str]:
+    """What a row says behind its name, by column; a narrow terminal has no room for the rates."""
+    times = {"ms": f"{row['ms']:.3f}", "share": f"{row['share']:.1%}"}
+    rates = {
+        "runs": str(row["launches"]),
+        "GFLOP/s": f"{row['gflops']:.1f}",
+        "GB/s": f"{row['gbps']:.1f}",
+    }
+    roof = {"roofline": "-" if row["roofline"] is None else f"{row['roofline']:.0%}"}
+    return times | roof if narrow else times | rates | roof | {BOUND: row["bound"]}
 
 
 def _show_memory(record: ProfileRecord) -> None:

@@ -106,8 +106,12 @@ def _show(record: dict[str, Any]) -> None:
     if record["random_inputs"]:
         notes.print(f"random data for: {escape(', '.join(record['random_inputs']))}")
     virtual = ", in virtual time" if record["clock"] == "virtual" else ""
-    title = escape(f"{record['model']} on {record['processor']}{virtual}")
-    table = Table(title=title, show_header=False)
+    console.print(
+        f"[bold]{escape(str(record['model']))}[/] on {escape(record['processor'])}{virtual}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(show_header=False)
     runs = "1 run" if record["repeat"] == 1 else f"{record['repeat']} runs"
     table.add_row("median of runs", f"{record['median_ms']:.3f} ms ({runs})")
     table.add_row("fastest run", f"{record['min_ms']:.3f} ms")

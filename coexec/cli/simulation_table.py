@@ -19,6 +19,8 @@ from coexec.simulate import Simulation
 
 WIDTH, BAR, LEAST_BAR, NUMBERS = 50, 16, 4, 28
 """Characters of a timeline, of a bar, and of the numbers behind it."""
+BESIDE = 15
+"""Characters of the numbers behind a timeline, and between its columns."""
 
 
 def show(found: Sequence[Simulation], best: Simulation, *, energy: bool) -> None:
@@ -57,7 +59,8 @@ def _show_table(found: Sequence[Simulation], best: Simulation) -> None:
     names = [(e.setup.machine, e.setup.condition, e.setup.engine, e.policy) for e in found]
     differs = [len(set(column)) > 1 for column in zip(*names, strict=True)]
     differs[-1] = True
-    table = Table(title=_heading(found), title_justify="left", box=None, pad_edge=False)
+    console.print(f"[bold]{_heading(found)}[/]", highlight=False)
+    table = Table(box=None, pad_edge=False)
     for title in itertools.compress(("machine", "condition", "engine", "policy"), differs):
         table.add_column(title, no_wrap=True)
     widths = [
@@ -114,6 +117,8 @@ def _show_timeline(best: Simulation) -> None:
     counts: dict[str, int] = {}
     for name in best.plan.processors.values():
         counts[name] = counts.get(name, 0) + 1
+    longest = max(map(len, map(_short, counts)))
+    width = min(max(console.width - longest - BESIDE, LEAST_BAR), WIDTH)
     table = Table(box=None, pad_edge=False)
     for column in ("", "timeline"):
         table.add_column(column, no_wrap=True)
@@ -126,7 +131,7 @@ def _show_timeline(best: Simulation) -> None:
             if event.track == name
         ]
         unit = _short(name)
-        drawn = gantt_row(spans, float(total), WIDTH)
+        drawn = gantt_row(spans, float(total), width)
         table.add_row(unit, f"[cyan]{drawn}[/]", str(nodes), f"{best.busy[unit]:.0%}")
     console.print(table)
 

@@ -64,7 +64,8 @@ def _list(as_json: bool) -> None:
         print_json({"models": models})
         return
     table = Table(title="Zoo")
-    for column in ("name", "input x", "classes", "description"):
+    table.add_column("name", no_wrap=True)  # it is what one copies
+    for column in ("input x", "classes", "description"):
         table.add_column(column)
     for name, entry in CATALOG.items():
         shape = "x".join(("N", *map(str, entry.input_shape)))

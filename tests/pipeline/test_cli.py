@@ -205,6 +205,7 @@ def test_run_for_people(model: Path) -> None:
     assert f"float32[2x{CLASSES}]" in done.out
     assert "median of runs" in done.out
     assert "device memory" in done.out
+    assert f"{model} on " in done.out  # in one line, however long the path
     assert "random data for: x" in done.err
 
 

@@ -377,3 +377,13 @@ def test_a_traced_run_gives_the_same_and_covers_every_node() -> None:
     launched = {part for name in names for part in name.split("+")}  # fused nodes are one launch
     assert {"fc1", "relu", "fc2"} <= launched
     assert all(event.end_ns >= event.start_ns for event in trace.leaves())
+
+
+def test_strings_are_refused_by_name_whatever_is_fed() -> None:
+    model = parse(
+        "g (string[2] s, float[2] x) => (string[2] t, float[2] y) {t = Identity(s) y = Relu(x)}"
+    )
+    session = coexec.compile(coexec.load(model), ["reference"])
+    for given in (np.array(["a", "b"]), np.zeros(2), np.array(["a", None], object)):
+        with pytest.raises(DataError, match="input 's' wants strings; coexec computes on numbers"):
+            session.run({"s": given, "x": np.zeros(2, np.float32)})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import coexec as package
+from coexec.cli.output import console
 from coexec.core.soc_file import FOLDER
 from coexec.frontend.export import save_model
 from coexec.placement.policies.table import NAMES
@@ -76,6 +77,15 @@ def test_conditions_and_engines_for_people(model: Path) -> None:
     assert done.status == 0
     for word in (OTHER, "hot", "stock-mnn-opencl", "timeline"):
         assert word in done.out
+
+
+def test_a_narrow_terminal_has_all_columns(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_width", 40)
+    done = coexec("simulate", model, *PAIR, "--machine", SOC, "--runs", "1")
+    assert done.out.startswith("Simulated, ")
+    (header,) = (line for line in done.out.splitlines() if "timeline" in line)
+    assert header.split() == ["timeline", "nodes", "load"]
+    assert "…" not in done.out
 
 
 def test_every_condition_changes_what_it_says() -> None:
