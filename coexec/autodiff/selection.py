@@ -95,6 +95,15 @@ def select(model: ir.Model, trainable: Sequence[str]) -> list[Selected]:
     ]
 
 
+def shared(model: ir.Model, trainable: Sequence[str]) -> list[str]:
+    """Names of parameters to train that more than one node reads: each is trained as one.
+
+    Raises what :func:`select` does.
+    """
+    values = [each.value for each in select(model, trainable)]
+    return [str(v.name) for v in values if len({node for node, _ in readers(v)}) > 1]
+
+
 class Candidates:
     """All parameters of a model that may be trained, with their layers."""
 

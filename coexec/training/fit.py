@@ -16,6 +16,7 @@ from types import FrameType
 import numpy as np
 
 from coexec.autodiff.losses import Loss
+from coexec.autodiff.selection import shared
 from coexec.base.errors import CheckpointError, DataError, NonFiniteLoss
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_of
@@ -28,6 +29,8 @@ from coexec.training.data import Dataset, batches
 from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+NAMED = 3
+"""Parameters that a warning names."""
 
 
 @dataclass
@@ -120,6 +123,7 @@ class _Fit:
         self.per_epoch = len(train) // how.batch_size
         self.progress = Progress(total_steps=self.per_epoch * how.epochs)
         self.notes: list[str] = []
+        _tell_shared(trainer)
         self.saved_at = -1
         self.whole = True
         self.interrupted = threading.Event()
@@ -231,6 +235,22 @@ class _Fit:
         accuracy = evaluate(self.trainer, self.validation, self.how.batch_size)
         self.progress.accuracy = accuracy
         return accuracy
+
+
+def _tell_shared(trainer: Trainer) -> None:
+    """Warn of parameters that several nodes read: that may not be what was meant."""
+    names = shared(trainer.model, trainer.trainable)
+    if not names:
+        return
+    more = ", ..." if len(names) > NAMED else ""
+    log.warning(
+        "parameters that several nodes read are trained as one for them: %d (%s%s). PyTorch's "
+        "exporter makes one of equal parameters, such as norms that are new; coexec.from_torch "
+        "keeps them apart",
+        len(names),
+        ", ".join(names[:NAMED]),
+        more,
+    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 import coexec
 from coexec import zoo
-from coexec.autodiff.selection import Channels, select
+from coexec.autodiff.selection import Channels, select, shared
 from coexec.base.errors import GradientError
 from tests.pipeline.small import network
 
@@ -54,6 +54,16 @@ def test_a_vector_that_is_added_is_a_bias() -> None:
     assert names(model, "bias") == ["offset"]
     # Names without a dot: the layer is the node.
     assert names(model, "layers:product") == ["w"]
+
+
+def test_parameters_of_several_nodes_are_found_among_what_is_trained() -> None:
+    model = network()
+    assert shared(coexec.load(model), ()) == []
+    # As exporters do that make one parameter of two that are equal.
+    model.graph.node[1].input[2] = "fc1.bias"
+    loaded = coexec.load(model)
+    assert shared(loaded, ()) == ["fc1.bias"]
+    assert shared(loaded, ("fc2.*",)) == []
 
 
 def test_the_last_layers_are_those_read_last() -> None:
