@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -115,6 +116,7 @@ class BudgetedSteps:
     def _is_ours(self, plan: MemoryPlan, arrays: Mapping[str, Array]) -> bool:
         """Whether a plan that another process found is lowered here to what it says."""
         peak = self.lower(plan.setting, arrays).peak_bytes
+        gc.collect()  # graphs are cycles: this one would stay while that of the training is made
         if peak != plan.peak_bytes:
             found, here = bytes_text(plan.peak_bytes), bytes_text(peak)
             log.warning("another process planned %s, which take %s here: once more", found, here)

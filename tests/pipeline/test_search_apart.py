@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,8 @@ from coexec.base.knobs import SEARCH_APART
 from coexec.budget import budgeted
 from coexec.budget.apart import LEAST_TENSOR_BYTES, MODEL, WEIGHTS, _write, worth_a_process
 from coexec.budget.budgeted import BudgetedSteps
-from coexec.budget.settings import MemoryPlan
+from coexec.budget.settings import Lowered, MemoryPlan, Setting
+from coexec.core.types import Array
 from coexec.frontend import load
 from tests.runtimes import THOROUGH
 
@@ -50,6 +54,27 @@ def test_another_process_finds_the_same_plan(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(SEARCH_APART.name, "1")
     monkeypatch.setattr(BudgetedSteps, "search", no_search)
     assert trainer(budget).plan_memory(DATA) == here
+
+
+def test_what_was_lowered_to_look_at_a_plan_is_gone_before_it_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[weakref.ref[ir.Graph]] = []
+    lower = BudgetedSteps.lower
+
+    def lowered(steps: BudgetedSteps, setting: Setting, arrays: Mapping[str, Array]) -> Lowered:
+        found = lower(steps, setting, arrays)
+        looked_at.append(weakref.ref(found.graph))
+        return found
+
+    monkeypatch.setattr(BudgetedSteps, "lower", lowered)
+    monkeypatch.setenv(SEARCH_APART.name, "1")
+    gc.disable()  # nothing else lets cycles go
+    try:
+        trainer("64MiB").plan_memory(DATA)
+        assert [graph() for graph in looked_at] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_refusal_of_another_process_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
