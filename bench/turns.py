@@ -18,9 +18,9 @@ from bench.protocol import PeerEnded, PeerFailed
 from bench.statistics import Ratio, ratio, reduced
 
 Observer = Callable[[str], None]
-BUSY = 0.2
-"""A turn is made again where others kept so much of a core busy; several processors of which one
-waits for the other take twice as long then, and more."""
+BUSY = 0.05
+"""A turn is made again where others kept so much of a core busy, be it all of it for a moment:
+processors that wait for each other take twice as long then, and more."""
 
 
 class Asked(Protocol):
