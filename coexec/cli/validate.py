@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -38,6 +40,9 @@ from coexec.cost.calibration.validate import (
 )
 from coexec.cost.soc.coefficients import Coefficients, read_coefficients, shipped
 from coexec.report.validation_page import write_validation_page
+
+LONGEST = 240
+"""Characters of a reason why rows are not predicted: it may name hundreds of networks."""
 
 
 def register(app: typer.Typer) -> None:
@@ -173,24 +178,9 @@ def _plots(outcome: Outcome) -> Iterator[dict[str, Any]]:
 
 
 def _show(record: dict[str, Any]) -> None:
-    table = Table(title=f"Predictions against {escape(record['data'])}")
-    for name in ("split", "data", "group"):
-        table.add_column(name)
-    for name in ("rows", "MAPE", "within 10 %", "within 20 %", "bias", "FLOP/peak", "tau"):
-        table.add_column(name, justify="right")
-    for score in record["scores"]:
-        shares = (score["mape"], score["within_10"], score["within_20"])
-        table.add_row(
-            score["split"],
-            score["dataset"],
-            escape(score["group"]),
-            f"{score['rows']:,}",
-            *(f"{100 * share:.1f} %" for share in shares),
-            f"{100 * score['bias']:+.1f} %",
-            f"{100 * score['baseline_mape']:.1f} %",
-            "" if score["tau"] != score["tau"] else f"{score['tau']:.2f}",
-        )
-    console.print(table)
+    for split in dict.fromkeys(score["split"] for score in record["scores"]):
+        scores = [score for score in record["scores"] if score["split"] == split]
+        console.print(_score_table(f"Against {record['data']}, {split}", scores))
     for ratio in record["ratios"]:
         console.print(
             f"{ratio['split']}: training {ratio['model']} on {ratio['soc']}, {ratio['ratio']}: "
@@ -209,6 +199,31 @@ def _show(record: dict[str, Any]) -> None:
     console.print(escape(record["verdict"]))
 
 
+def _score_table(title: str, scores: Sequence[Mapping[str, Any]]) -> Table:
+    """Each dataset above its groups; all numbers but tau are percent."""
+    table = _numbers(title, "rows", "MAPE", "±10", "±20", "bias", "FLOP/peak", "tau")
+    for score in sorted(scores, key=lambda each: (each["dataset"], each["group"] != "all")):
+        whole = score["group"] == "all"
+        table.add_row(
+            escape(score["dataset"] if whole else f"  {score['group']}"),
+            f"{score['rows']:,}",
+            *(f"{100 * score[each]:.1f}" for each in ("mape", "within_10", "within_20")),
+            f"{100 * score['bias']:+.1f}",
+            f"{100 * score['baseline_mape']:.1f}",
+            "" if score["tau"] != score["tau"] else f"{score['tau']:.2f}",
+        )
+    return table
+
+
+def _numbers(title: str, *names: str) -> Table:
+    """A table of numbers that 80 columns are enough for."""
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("%", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _plain(check: Check) -> dict[str, object]:
     """As JSON has it: numbers where there are rows."""
     record = asdict(check)
@@ -217,17 +232,23 @@ def _plain(check: Check) -> dict[str, object]:
 
 def _show_checks(checks: Sequence[Check]) -> None:
     """What is compared without being fitted, and why the rest is not."""
-    table = Table(title="What nothing is fitted to, and what is not predicted")
-    for name in ("file", "what", "note"):
-        table.add_column(name)
-    for name in ("rows", "MAPE", "bias", "within 20 %"):
-        table.add_column(name, justify="right")
+    compared = [check for check in checks if check.rows]
+    table = _numbers("What nothing is fitted to", "rows", "MAPE", "bias", "±20")
+    for check in compared:
+        table.add_row(
+            escape(f"{check.file}: {check.what}"),
+            f"{check.rows:,}",
+            f"{100 * check.mape:.0f}",
+            f"{100 * check.bias:+.0f}",
+            f"{100 * check.within_20:.0f}",
+        )
+    if compared:
+        console.print(table)
     for check in checks:
-        shares = (check.mape, check.bias, check.within_20) if check.rows else ()
-        texts = [f"{100 * share:.0f} %" for share in shares] or ["", "", ""]
-        count = f"{check.rows:,}" if check.rows else ""
-        table.add_row(escape(check.file), escape(check.what), escape(check.note), count, *texts)
-    console.print(table)
+        if not check.rows:
+            text = f"{check.file}, {check.what}: {check.note}"
+            text = textwrap.shorten(text, LONGEST, placeholder=" ... (all with --json)")
+            console.print(text, markup=False, highlight=False)
 
 
 def _show_known(used: Coefficients, as_json: bool) -> None:
