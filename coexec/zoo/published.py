@@ -296,11 +296,11 @@ PUBLISHED: dict[str, ZooEntry] = {
     "mobile_sam_encoder": ZooEntry(
         "encoder of MobileSAM", (3, 1024, 1024), segment_anything.mobile_sam_encoder
     ),
-    "sam_decoder": ZooEntry("decoder of SAM", (1, 4098, 256), sam_decoder.sam_decoder),
+    "sam_decoder": ZooEntry("decoder of SAM", (256, 4098, 1), sam_decoder.sam_decoder),
     "sam2_encoder": ZooEntry(
         "encoder of SAM 2, tiny", (3, 1024, 1024), segment_anything.sam2_encoder
     ),
-    "sam2_decoder": ZooEntry("decoder of SAM 2", (1, 16387, 256), sam_decoder.sam2_decoder),
+    "sam2_decoder": ZooEntry("decoder of SAM 2", (256, 16387, 1), sam_decoder.sam2_decoder),
     "pose_landmarks": ZooEntry("31 points of a body", (3, 256, 256), blaze.pose_landmarks),
     "litehrnet_18": ZooEntry("Lite-HRNet-18 for poses", (3, 256, 192), litehrnet.litehrnet_18),
     "bgnet": ZooEntry("BGNet, what is camouflaged", (3, 416, 416), bgnet.bgnet),

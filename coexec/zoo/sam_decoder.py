@@ -28,7 +28,7 @@ def sam_decoder(
     Results are masks of four times the size, and behind each one how good it is.
     """
     pixels = side**2
-    layers = Layers("sam_decoder", batch, (1, pixels + 2, NECK), seed, GELU)
+    layers = Layers("sam_decoder", batch, (NECK, pixels + 2, 1), seed, GELU)
     keys, points = _parts(layers, (pixels, 2))
     x, keys = _asked(layers.net, points, keys, (2, 1 + classes, pixels))
     seen = layers.transposed(image(layers, keys, NECK, side, side), GROWN[0], act=NONE)
@@ -42,11 +42,11 @@ def sam2_decoder(
 ) -> ir.Model:
     """As :func:`sam_decoder`, of three points, in front of which two finer maps stand.
 
-    They have 64 channels at twice the size and 32 at four times, written in rows of 256 numbers.
+    They have 64 channels at twice the size and 32 at four times, written in columns of 256.
     """
     pixels = side**2
     sizes = (pixels, pixels, 2 * pixels, 3)
-    layers = Layers("sam2_decoder", batch, (1, sum(sizes), NECK), seed, GELU)
+    layers = Layers("sam2_decoder", batch, (NECK, sum(sizes), 1), seed, GELU)
     net = layers.net
     keys, *finer, points = _parts(layers, sizes)
     x, keys = _asked(net, points, keys, (3, 2 + classes, pixels))
@@ -62,12 +62,15 @@ def sam2_decoder(
 
 
 def _parts(layers: Layers, sizes: tuple[int, ...]) -> tuple[ir.Value, ...]:
-    """Rows of the input, so many of each kind: (N, rows, features)."""
+    """Columns of the input by kind: pixels' and points' as rows, (N, rows, features)."""
     net = layers.net
-    flat = net.constant("inputs.shape", (-1, sum(sizes), NECK), "int64")
-    value = net.op("Reshape", "inputs.rows", [layers.x.value, flat])
+    flat = net.constant("inputs.shape", (-1, NECK, sum(sizes)), "int64")
+    value = net.op("Reshape", "inputs.columns", [layers.x.value, flat])
     lengths = net.constant("inputs.sizes", sizes, "int64")
-    return net.ops("Split", "inputs", [value, lengths], {"axis": 1}, outputs=len(sizes))
+    parts = net.ops("Split", "inputs", [value, lengths], {"axis": 2}, outputs=len(sizes))
+    pixels = net.op("Transpose", "pixels", [parts[0]], {"perm": (0, 2, 1)})
+    points = net.op("Transpose", "points", [parts[-1]], {"perm": (0, 2, 1)})
+    return (pixels, *parts[1:-1], points)
 
 
 def _asked(

@@ -77,6 +77,12 @@ def test_a_run_pays_for_bringing_its_image_in_and_its_result_out() -> None:
     assert quantised[1] == pytest.approx(3 * quantised[0])
 
 
+def test_quantised_maps_of_whole_blocks_of_channels_are_brought_in_as_they_are() -> None:
+    blocks = [charged(image(count, INPUT), "int8")["input"] for count in (32, 64, 3)]
+    assert blocks[1] == pytest.approx(2 * blocks[0])
+    assert blocks[2] > blocks[0]
+
+
 def test_joining_in_place_takes_no_time() -> None:
     joined = Workload(MOVE, 0.0, 1e5, 1e5, op="Concat")
     assert charged(joined) == {}

@@ -36,7 +36,8 @@ The decoder that reads most does so at 1.23 (8 Gen 3) and 1.32 times (8 Gen 2) `
 VECTOR_SHARE = 8.0
 """How many times slower than the matrix unit the vector units are taken to be."""
 IMAGE_ELEMENTS = 20.0
-"""So many elements of a quantised image are moved for each one, before anything is fitted."""
+"""So many elements of a quantised image are moved for each one, before anything is fitted; maps of
+whole blocks of channels are no images."""
 PRIOR_BY_TERM = {
     "matrix unit or DRAM": 1.0,
     "groups: arithmetic": 0.2,
@@ -85,7 +86,9 @@ def _terms(work: Workload, limits: Limits, precision: str) -> dict[str, float]:
         return elements * itemsize / limits.gbps / 1e3
 
     if work.op == INPUT:
-        image = _in_blocks(work) if precision == "float16" else IMAGE_ELEMENTS * work.out_elements
+        image = _in_blocks(work)
+        if precision != "float16" and work.in_channels < BLOCK:
+            image = IMAGE_ELEMENTS * work.out_elements
         return {"runs": limits.sync.median_us, "input": moved_us(image)}
     if work.op == OUTPUT:
         return {"output": moved_us(_in_blocks(work))}
