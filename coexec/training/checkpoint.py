@@ -54,7 +54,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "steps": checkpoint.steps,
         "fingerprint": checkpoint.fingerprint,
         "progress": dict(checkpoint.progress),
-        "digest": _digest(checkpoint.state),
+        "digest": digest_of(checkpoint.state),
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     arrays: dict[str, Any] = {HEADER: text, **checkpoint.state}
@@ -74,7 +74,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         arrays = read_npz(path)
         header = json.loads(arrays.pop(HEADER).tobytes())
-        if header["digest"] != _digest(arrays):
+        if header["digest"] != digest_of(arrays):
             raise CheckpointError(f"checkpoint {path} is damaged: its digest does not match")
         return Checkpoint(arrays, header["steps"], header["fingerprint"], header["progress"])
     except (DataError, LookupError, TypeError, ValueError) as error:
@@ -96,7 +96,7 @@ def latest_checkpoint(folder: Path, fingerprint: str) -> tuple[Checkpoint | None
             continue
         if checkpoint.fingerprint != fingerprint:
             raise CheckpointError(
-                f"checkpoint {path} belongs to another training (model, data order, loss, "
+                f"checkpoint {path} belongs to another training (model, data, its order, loss, "
                 "optimizer or batch size differ); use another --checkpoint folder"
             )
         return checkpoint, refused
@@ -107,10 +107,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.npz"))
 
 
-def _digest(state: Mapping[str, Array]) -> str:
+def digest_of(arrays: Mapping[str, Array]) -> str:
+    """SHA-256 over names, types, shapes and contents."""
     digest = hashlib.sha256()
-    for name in sorted(state):
-        array = np.ascontiguousarray(state[name])
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -24,8 +25,13 @@ from coexec.core.types import Array, TensorType
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import EXACT
 from coexec.session import check_feeds
-from coexec.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from coexec.training.data import Dataset, batches
+from coexec.training.checkpoint import (
+    Checkpoint,
+    digest_of,
+    latest_checkpoint,
+    save_checkpoint,
+)
+from coexec.training.data import LABELS, Dataset, batches
 from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -225,9 +231,13 @@ class _Fit:
         for node in trainer.model.graph:
             operands = [value.name if value is not None else "" for value in node.inputs]
             digest.update(f"{node.op_identifier()}|{operands}".encode())
-        for name, array in sorted(self.train.inputs.items()):
-            digest.update(f"{name}|{array.dtype}|{array.shape}".encode())
+        digest.update(self._data.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def _data(self) -> str:
+        """What tells this data from other data of the same shape."""
+        return digest_of({**self.train.inputs, LABELS: self.train.labels})
 
     def _validate(self) -> float | None:
         if self.validation is None:

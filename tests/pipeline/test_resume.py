@@ -339,6 +339,19 @@ def test_a_checkpoint_of_another_model_is_refused(interrupted: Training) -> None
     assert "belongs to another training" in done.error["error"]
 
 
+@pytest.mark.parametrize("changed", ["x", "labels"])
+def test_a_checkpoint_of_other_data_of_the_same_shape_is_refused(
+    interrupted: Training, changed: str
+) -> None:
+    file = interrupted.folder / "data.npz"
+    with np.load(file) as found:
+        held = dict(found)
+    held[changed] = held[changed][::-1]
+    np.savez(file, **held)
+    done = interrupted.resume("resumed.onnx", epochs=LONG)
+    assert "belongs to another training" in done.error["error"]
+
+
 @pytest.mark.parametrize("processor", ["reference", THOROUGH[0]])
 def test_accumulated_gradients_and_moments_resume_exactly(processor: str, tmp_path: Path) -> None:
     options = ("-p", processor, "--micro-batches", "2", "--optimizer", "adamw", "--clip-norm", "1")
