@@ -32,14 +32,7 @@ from coexec.core.plan import Plan
 from coexec.core.program import Program, combined_bytes
 from coexec.core.types import Array
 from coexec.placement.build_problem import Planned
-from coexec.placement.policies.table import (
-    ALL,
-    AUTO,
-    BATCH_PARALLEL,
-    Outcome,
-    Ranking,
-    outcome_of,
-)
+from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, Outcome, Ranking, outcome_of
 from coexec.placement.problem import Problem, Schedule
 
 ROUNDS = 6
