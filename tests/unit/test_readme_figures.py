@@ -59,14 +59,15 @@ def value(cell: str) -> float:
     return float(found[1]) * (1 if found[2] == "ms" else 1e3)
 
 
-def geomeans(work: str) -> tuple[list[float], float]:
+def geomeans(work: str) -> tuple[list[str], str]:
     """Speedups of the groups that begin so: geometric means in order, and the least case."""
     pattern = (
         rf"^\| {work}, \w+: [^|]* the best processor alone \|.*mean ([\d.]+)x, least ([\d.]+)x"
     )
     found = re.findall(pattern, PAIRS, re.MULTILINE)
     assert found, f"no group of {work}"
-    return sorted(float(mean) for mean, _ in found), min(float(least) for _, least in found)
+    means, leasts = zip(*found, strict=True)
+    return sorted(means, key=float), min(leasts, key=float)
 
 
 def shares(work: str, beside: str) -> list[int]:
