@@ -7,10 +7,12 @@ may wait until the other one's time is over. What is timed then says nothing of 
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
 
+log = logging.getLogger(__name__)
 STAT = Path("/proc/stat")
 TICKS = 100.0
 """A second, in the units of ``/proc/stat`` (``USER_HZ``, 100 on all of Linux)."""
@@ -41,13 +43,26 @@ class Others:
     def _read(self) -> tuple[float, float, float]:
         """Seconds: of the clock, that these cores were busy, and that this process computed."""
         own = time.process_time()
-        if not self._cores or not self._stat.exists():
+        lines = [line.split() for line in self._lines()] if self._cores else []
+        if not lines:
             return time.perf_counter(), own, own
-        lines = (line.split() for line in self._stat.read_text().splitlines())
         ticks = sum(
             int(counts[column]) for name, *counts in lines if name in self._cores for column in BUSY
         )
         return time.perf_counter(), ticks / TICKS, own
+
+    def _lines(self) -> list[str]:
+        """What Linux counts; nothing, from then on, where it does not say (Android denies it)."""
+        try:
+            return self._stat.read_text().splitlines()
+        except OSError as error:
+            self._cores = frozenset()
+            log.warning(
+                "cannot read %s (%s): what other processes compute is not noticed while plans run",
+                self._stat,
+                error.strerror,
+            )
+            return []
 
 
 def _cores() -> frozenset[str]:

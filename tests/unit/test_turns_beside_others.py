@@ -96,3 +96,13 @@ def test_what_others_compute_is_what_this_process_does_not(
 def test_without_counters_nobody_is_there(tmp_path: Path) -> None:
     others = Others(tmp_path / "none")
     assert look(others) == 0.0
+
+
+def test_a_system_that_keeps_its_counts_to_itself_disturbs_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Android denies apps the file; a folder in its place cannot be read either."""
+    others = Others(tmp_path)
+    assert look(others) == 0.0
+    assert look(others) == 0.0
+    assert [f"cannot read {tmp_path}" in text for text in caplog.messages] == [True]
