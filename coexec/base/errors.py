@@ -61,6 +61,10 @@ class FallbackWarning(UserWarning):
     """Nodes run on another processor than the one asked for; the message is the table of them."""
 
 
+class ModelWarning(UserWarning):
+    """A model says something about itself that is not so; what it computes is believed."""
+
+
 class UsageError(CoexecError):
     """A flag or argument makes no sense; the message names it."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import TextIO
 
 import typer
+from rich.markup import escape
 
-from coexec.base.errors import CoexecError, FallbackWarning
+from coexec.base.errors import CoexecError, FallbackWarning, ModelWarning
 from coexec.cli import (
     calibrate,
     compare,
@@ -25,7 +27,7 @@ from coexec.cli import (
     zoo,
 )
 from coexec.cli.interrupted import INTERRUPTED, tell_interrupted
-from coexec.cli.output import fail
+from coexec.cli.output import fail, notes
 
 app = typer.Typer(
     name="coexec",
@@ -60,10 +62,13 @@ def main() -> None:
     Raises:
         SystemExit: 1 error, 2 usage, 130 Ctrl-C.
     """
-    # Commands print fallbacks themselves, in the form that was asked for.
-    warnings.simplefilter("ignore", FallbackWarning)
     try:
-        app()
+        with warnings.catch_warnings():
+            # Commands print fallbacks themselves, in the form that was asked for.
+            warnings.simplefilter("ignore", FallbackWarning)
+            warnings.simplefilter("once", ModelWarning)
+            _note_model_warnings()
+            app()
     except CoexecError as error:
         sys.exit(fail(error))
     except SystemExit as ending:
@@ -74,3 +79,23 @@ def main() -> None:
     except KeyboardInterrupt:  # before Typer has put its commands together
         tell_interrupted()
         sys.exit(INTERRUPTED)
+
+
+def _note_model_warnings() -> None:
+    """Print what is said about models as notes, without a line of Python; others as ever."""
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, ModelWarning):
+            notes.print(f"[yellow]note:[/] {escape(str(message))}", soft_wrap=True)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show

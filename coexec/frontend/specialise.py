@@ -13,6 +13,7 @@ from coexec.core.types import Array, OpCall
 from coexec.frontend.bind import Shape, bind_inputs
 from coexec.frontend.branches import inline_branch, is_if
 from coexec.frontend.clean import clean
+from coexec.frontend.declared import check_outputs
 from coexec.frontend.fold import Folder
 from coexec.frontend.loops import conditional, is_loop, unroll_loop, unroll_scan
 from coexec.frontend.rewrite import replace_value
@@ -55,7 +56,8 @@ def specialise(
     are shared with ``model``, which stays as it is.
 
     ``ShapeError`` names the input or node that does not fit, ``ValuesNeeded`` the inputs whose
-    values are missing, ``UnsupportedOperators`` what has no operator.
+    values are missing, ``UnsupportedOperators`` what has no operator, ``ModelError`` an output of
+    another element type than it is declared to have; of another shape, a ``ModelWarning``.
     """
     result = model.clone()
     common.RemoveInitializersFromInputsPass()(result)
@@ -65,6 +67,7 @@ def specialise(
         walker.visit(node)
     clean(result)
     walker.finish()
+    check_outputs(model.graph, result.graph)
     return result
 
 

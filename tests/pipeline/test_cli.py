@@ -209,6 +209,16 @@ def test_run_for_people(model: Path) -> None:
     assert "random data for: x" in done.err
 
 
+def test_what_a_model_wrongly_says_of_itself_is_a_note(model: Path) -> None:
+    proto = onnx.load(model)
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = CLASSES + 1
+    onnx.save(proto, model)
+    done = coexec("run", model, "--shape", f"x=2x{FEATURES}", "-p", "reference", "--json")
+    assert done.record["repeat"] == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith(f"note: output 'y' is declared to be Nx{CLASSES + 1}, but the model")
+
+
 def test_first_processor_named_is_preferred(model: Path) -> None:
     shape = ("--shape", f"x=2x{FEATURES}", "--json")
     first = coexec("run", model, *shape, "-p", "reference", "-p", "opencl").record

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from coexec.base.errors import DataError, ShapeError, UnsupportedOperators
+from coexec.base.errors import (
+    DataError,
+    ModelError,
+    ModelWarning,
+    ShapeError,
+    UnsupportedOperators,
+)
 from coexec.frontend import ValuesNeeded, is_parameter, load, specialise
 from coexec.ops.node import known_type, type_of
 from tests.graphs import evaluate, parse
@@ -80,6 +88,40 @@ def test_load_binds_what_is_given_and_leaves_the_rest_open() -> None:
     assert str(type_of(whole.graph.outputs[0])) == "float32[5x4]"
     with pytest.raises(ShapeError, match="dimension 1 must be 4"):
         load(proto, {"x": (2, 5)})
+
+
+@pytest.mark.parametrize("rows", ["2", "N"])
+def test_output_of_another_element_type_than_declared_is_refused(rows: str) -> None:
+    proto = parse(f"g (float[{rows},3] x) => (int64[{rows},3] y) {{ y = Relu(x) }}")
+    with pytest.raises(ModelError) as caught:
+        specialise(load(proto), {"x": (2, 3)})
+    assert str(caught.value) == (
+        "output 'y' is declared to be int64, but the model computes float32[2x3]: correct the "
+        "declaration, or cast the result"
+    )
+
+
+@pytest.mark.parametrize("declared", ["3,3", "2,3,1", "M,4", ""])
+def test_output_of_another_shape_than_declared_is_said(declared: str) -> None:
+    proto = parse(f"g (float[N,3] x) => (float[{declared or 7}] y) {{ y = Relu(x) }}")
+    if not declared:
+        del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    with pytest.warns(ModelWarning, match=r"output 'y' is declared .*computes float32\[2x3\]"):
+        model = specialise(load(proto), {"x": (2, 3)})
+    assert str(type_of(model.graph.outputs[0])) == "float32[2x3]"
+
+
+@pytest.mark.parametrize("declared", ["2,3", "N,3", "M,K"])
+def test_output_declared_as_it_is_needs_no_word(declared: str) -> None:
+    proto = parse(f"g (float[N,3] x) => (float[{declared}] y) {{ y = Relu(x) }}")
+    undeclared = onnx.ModelProto.FromString(proto.SerializeToString())
+    undeclared.graph.output[0].type.tensor_type.ClearField("shape")
+    untyped = onnx.ModelProto.FromString(proto.SerializeToString())
+    untyped.graph.output[0].ClearField("type")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for source in (proto, undeclared, untyped):
+            specialise(load(source), {"x": (2, 3)})
 
 
 def test_initializers_that_are_also_inputs_are_weights() -> None:
