@@ -40,6 +40,7 @@ from coexec.report.bars import bar
 from coexec.report.html import write_html
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.record import ProfileRecord, RowRecord
+from coexec.report.wording import counted
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 
 SEED = 0
@@ -164,7 +165,7 @@ def _show_track(record: ProfileRecord, track: str) -> None:
     transfers = record["transfers"][track]
     if transfers["count"]:
         console.print(
-            f"  [dim]{transfers['count']} copies, {bytes_text(transfers['bytes'])}; "
+            f"  [dim]{counted(transfers['count'], 'copy')}, {bytes_text(transfers['bytes'])}; "
             f"{transfers['latency_ms']:.3f} ms of the transfer is latency[/]",
             highlight=False,
         )

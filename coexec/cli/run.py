@@ -33,6 +33,7 @@ from coexec.core.events import Trace
 from coexec.core.timeline import clock_name, clock_of
 from coexec.core.types import Array
 from coexec.report.perfetto_trace import write_perfetto
+from coexec.report.wording import counted
 from coexec.session import Session, model_inputs
 
 SEED = 0
@@ -112,8 +113,9 @@ def _show(record: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     table = Table(show_header=False)
-    runs = "1 run" if record["repeat"] == 1 else f"{record['repeat']} runs"
-    table.add_row("median of runs", f"{record['median_ms']:.3f} ms ({runs})")
+    table.add_row(
+        "median of runs", f"{record['median_ms']:.3f} ms ({counted(record['repeat'], 'run')})"
+    )
     table.add_row("fastest run", f"{record['min_ms']:.3f} ms")
     table.add_row("device memory", bytes_text(record["peak_bytes"]))
     for name, kind in record["outputs"].items():

@@ -15,6 +15,7 @@ from coexec.core.events import HOST
 from coexec.report.bars import bar
 from coexec.report.gantt import row as gantt_row
 from coexec.report.sparkline import sparkline
+from coexec.report.wording import counted
 from coexec.simulate import Simulation
 
 WIDTH, BAR, LEAST_BAR, NUMBERS = 50, 16, 4, 28
@@ -30,7 +31,7 @@ def show(found: Sequence[Simulation], best: Simulation, *, energy: bool) -> None
     console.print(f"[bold]{escape(best.record['verdict'])}[/]", highlight=False)
     _show_timeline(best)
     console.print(
-        f"{best.copies} copies, {bytes_text(best.copied_bytes)}; memory "
+        f"{counted(best.copies, 'copy')}, {bytes_text(best.copied_bytes)}; memory "
         f"{bytes_text(best.needed_bytes)} of {bytes_text(best.free_bytes)} that are free; up to "
         f"{best.peak_gbps:.1f} GB/s of DRAM",
         highlight=False,

@@ -37,6 +37,7 @@ from coexec.core.processor import Processor
 from coexec.core.tuning import TunedCall, TuneReport
 from coexec.ops.node import type_of
 from coexec.processors.find import merge_tuned, open_processor, open_tuner
+from coexec.report.wording import counted
 from coexec.session import Session
 from coexec.training.trainer import Trainer
 
@@ -236,13 +237,13 @@ def _show_rest(report: TuneReport) -> None:
         for reason, number in (call.refused or {}).items():
             reasons[reason] = reasons.get(reason, 0) + number
     for reason, number in reasons.items():
-        notes.print(f"refused: {number} candidates ({escape(reason)})", highlight=False)
+        notes.print(f"refused: {counted(number, 'candidate')} ({escape(reason)})", highlight=False)
     skipped: dict[str, int] = {}
     for call in report.calls:
         if call.note:
             skipped[call.note] = skipped.get(call.note, 0) + 1
     for note, number in skipped.items():
-        notes.print(f"not tuned: {number} calls ({escape(note)})", highlight=False)
+        notes.print(f"not tuned: {counted(number, 'call')} ({escape(note)})", highlight=False)
     for reason, number in report.stale.items():
         notes.print(f"dropped: {number} older values ({escape(reason)})", highlight=False)
     for path in report.files:

@@ -282,6 +282,29 @@ def test_the_roofline_says_whose_limits_it_has(
     assert f"against {limits}" in browser.card("Roofline").text
 
 
+def test_what_the_roofline_does_not_draw_is_counted_in_words(
+    browser: Browser, record: dict[str, Any], tmp_path: Path
+) -> None:
+    (roof,) = record["roofline"].values()
+    points = [{**point, "fraction": 0.5} for point in roof["points"]]
+    for number, (lie, are) in enumerate(
+        (
+            ("1 node lies", "1 node without arithmetic is"),
+            ("2 nodes lie", "2 nodes without arithmetic are"),
+        ),
+        1,
+    ):
+        for point in points[:number]:
+            point["fraction"] = 1.5
+        for point in points[-number:]:
+            point["gflops"] = 0.0
+        write_html({**record, "roofline": {"cpu": {**roof, "points": points}}}, tmp_path / "r.html")
+        browser.open(tmp_path / "r.html")
+        text = browser.card("Roofline").text
+        assert f"{lie} above the roof" in text
+        assert f"{are} not drawn" in text
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(browser: Browser, report: Path, scheme: str) -> None:
     browser.open(report, PHONE, scheme)

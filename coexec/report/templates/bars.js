@@ -56,7 +56,7 @@ function attribution(record) {
     const moved = (record.transfers || {})[track];
     if (moved && moved.count) {
       section.append(el("p", { class: "note" },
-        `${moved.count} copies of ${bytes(moved.bytes)} in all: ${ms(moved.latency_ms)} is latency, ` +
+        `${counted(moved.count, "copy")} of ${bytes(moved.bytes)} in all: ${ms(moved.latency_ms)} is latency, ` +
         `${ms(moved.bandwidth_ms)} bandwidth.`));
     }
   }

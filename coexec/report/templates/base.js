@@ -47,6 +47,10 @@ function scaled(value, base, units) {
 }
 const bytes = (value) => scaled(value, 1024, ["B", "KiB", "MiB", "GiB"]);
 const flop = (value) => scaled(value, 1000, ["", "k", "M", "G", "T"]);
+const counted = (number, noun) => {
+  if (number === 1) return `1 ${noun}`;
+  return `${number} ${noun.endsWith("y") ? `${noun.slice(0, -1)}ies` : `${noun}s`}`;
+};
 const percent = (share) => {
   if (share === null || share === undefined) return "–";
   const value = share * 100;

@@ -29,7 +29,8 @@ function roofPlot(roof, width, detail) {
   const at = scales(roof, points, width, height);
   const reach = (intensity) => Math.min(roof.peak_gflops, intensity * roof.bandwidth_gbps);
   const plot = shape("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": `Roofline: ${points.length} nodes under ${digits(roof.peak_gflops)} GFLOP/s and ${digits(roof.bandwidth_gbps)} GB/s` });
+    "aria-label": `Roofline: ${counted(points.length, "node")} under ${digits(roof.peak_gflops)} GFLOP/s and ` +
+      `${digits(roof.bandwidth_gbps)} GB/s` });
   const text = (words, attributes) => shape("text", attributes, words);
   for (const power of decades(...at.x)) {
     const x = at.px(10 ** power);
@@ -138,9 +139,10 @@ function rooflineCard(record) {
   section.append(frame, detail, keys(used.map((name) => [name, phaseColour(name)])));
   const above = all.filter((point) => point.fraction > 1).length;
   if (above) {
-    section.append(el("p", { class: "note" }, `${above} nodes lie above the roof: caches serve data faster ` +
-      "than memory, and work is counted per operator, not per instruction."));
+    section.append(el("p", { class: "note" }, `${counted(above, "node")} ${above === 1 ? "lies" : "lie"} above ` +
+      "the roof: caches serve data faster than memory, and work is counted per operator, not per instruction."));
   }
-  if (none) section.append(el("p", { class: "note" }, `${none} nodes without arithmetic are not drawn; the table has them.`));
+  if (none) section.append(el("p", { class: "note" }, `${counted(none, "node")} without arithmetic ` +
+    `${none === 1 ? "is not drawn; the table has it" : "are not drawn; the table has them"}.`));
   return section;
 }
