@@ -6,11 +6,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from coexec.frontend.rewrite import replace_value, unique_names
+from coexec.frontend.seeds import give_seeds
 from coexec.ops.node import CONSTANT_MARK
 
 
 def clean(model: ir.Model) -> None:
-    """Drop identities and dead nodes, lift constants, give unique names; in place."""
+    """Drop identities and dead nodes, lift constants, give unique names and seeds; in place."""
     drop_identities(model.graph)
     common.RemoveUnusedNodesPass()(model)
     lift_constants(model)
@@ -18,6 +19,7 @@ def clean(model: ir.Model) -> None:
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     unique_names(model.graph)
+    give_seeds(model.graph)
 
 
 def drop_identities(graph: ir.Graph) -> None:

@@ -57,3 +57,31 @@ def bernoulli(size: int, ratio: float, counter: int, seed: int) -> Array:
     words = philox_blocks(groups * 16, counter, seed).reshape(groups, 16, 4)
     ordered = words.transpose(0, 2, 1).reshape(-1)[:size].astype(np.uint64)
     return np.asarray(ordered >= np.uint64(keep_threshold(ratio)))
+
+
+def uniforms(size: int, counter: int, seed: int) -> Array:
+    """``size`` numbers of [0, 1), float64: the upper 24 bits of words in the order of groups.
+
+    24 bits are what float32 holds exactly.
+    """
+    return np.asarray(_grouped_words(size, counter, seed).reshape(-1)[:size] * 2.0**-24)
+
+
+def normals(size: int, counter: int, seed: int) -> Array:
+    """``size`` normal numbers (0, 1), float64, below 5.8.
+
+    Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958: first and second
+    words of a group give radius and angle, third and fourth ones do.
+    """
+    words = _grouped_words(size, counter, seed).reshape(-1, 2, 2, 16)
+    radius = np.sqrt(-2 * np.log((words[:, :, 0] + 1.0) * 2.0**-24))
+    angle = 2 * np.pi * words[:, :, 1] * 2.0**-24
+    drawn = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=2)
+    return np.asarray(drawn.reshape(-1)[:size])
+
+
+def _grouped_words(size: int, counter: int, seed: int) -> Array:
+    """The upper 24 bits of whole groups of 64 words, float64: (groups, 4, 16)."""
+    groups = -(-size // 64)
+    words = philox_blocks(groups * 16, counter, seed).reshape(groups, 16, 4)
+    return np.asarray((words.transpose(0, 2, 1) >> 8).astype(np.float64))

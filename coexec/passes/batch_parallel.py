@@ -29,7 +29,7 @@ from coexec.passes.channel_shares import CHANNELS, find_channel_way, readings
 from coexec.passes.rematerialise import SUFFIX
 from coexec.passes.synchronised_norm import Norms, Statistics
 
-CHEAP = frozenset({"coexec::BernoulliMask"})
+CHEAP = frozenset({"coexec::BernoulliMask", "coexec::RandomNumbers"})
 """Operators without data to read: each processor makes what it needs of their results itself."""
 
 SHARE = "coexec.share"

@@ -1,4 +1,7 @@
-"""Training form of operators that behave differently in training: BatchNormalization, Dropout."""
+"""Training form of operators that behave differently in training.
+
+BatchNormalization, Dropout, and all that draws random numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import onnx_ir as ir
 from coexec.ops.builder import GraphBuilder
 from coexec.ops.node import call_of, constant_of, set_type, type_of
 from coexec.ops.opdef import COEXEC
+from coexec.ops.random_numbers import DRAWING, draw_nodes, seed_number
 
 
 def training_mode(model: ir.Model, seed: int) -> None:
@@ -14,7 +18,8 @@ def training_mode(model: ir.Model, seed: int) -> None:
 
     BatchNormalization gets ``training_mode`` and its running statistics as outputs. Dropout becomes
     a mask drawn from (seed, node, step), so that every step has another mask and a resumed training
-    repeats the very same ones; ``step`` becomes a graph input if there is any.
+    repeats the very same ones, and so do other random numbers; ``step`` becomes a graph input if
+    there is any.
     """
     builder = GraphBuilder(model.graph, "forward")
     for number, node in enumerate(list(model.graph)):
@@ -24,6 +29,8 @@ def training_mode(model: ir.Model, seed: int) -> None:
             _train_batch_norm(node, builder)
         elif node.op_type == "Dropout":
             _train_dropout(node, builder, seed + number)
+        elif node.op_type in DRAWING:
+            _train_drawing(node, builder, seed)
     model.graph.sort()
 
 
@@ -61,3 +68,13 @@ def _train_dropout(node: ir.Node, builder: GraphBuilder, seed: int) -> None:
     ir.convenience.replace_nodes_and_values(
         builder.graph, node, [node], [], node.outputs, replacements
     )
+
+
+def _train_drawing(node: ir.Node, builder: GraphBuilder, seed: int) -> None:
+    """The key is the node's seed and the training's, the counter the step."""
+    call = call_of(node)
+    operand = node.inputs[0] if node.inputs else None
+    builder.source = node.name or node.op_type
+    key = ((seed % 2**31) << 32) + seed_number(call)
+    drawn = draw_nodes(builder, call, operand, builder.step_counter(), key)
+    ir.convenience.replace_nodes_and_values(builder.graph, node, [node], [], node.outputs, [drawn])

@@ -1,4 +1,4 @@
-/* Random masks by Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
+/* Random masks and numbers by Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as
  * 1, 2, 3", SC 2011), bit for bit as in coexec/ops/philox.py.
  * Layout: flat, in groups of 64 elements: 16 blocks of the generator give their first words, then
  * their second, third and fourth ones. Geometry: one work-item per group, with the 16 blocks in
@@ -10,8 +10,15 @@
 #ifndef C
 #define C float /* type to compute in: float for half, T else */
 #endif
+#ifndef NORMAL
+#define NORMAL 0 /* of numbers, 1: normal, 0: uniform in [0, 1) */
+#endif
 /* MASK: defined where dropout also writes its mask. */
 
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#define C16 JOIN(C, 16)
+#define CONVERT16 JOIN(convert_, C16)
 #define HINT __attribute__((vec_type_hint(uint16)))
 typedef uchar16 uchar16u __attribute__((aligned(1)));
 
@@ -91,6 +98,48 @@ __kernel HINT void dropout(__global const T *x, __global T *y, __global uchar *m
     apply(x, y, m, kept(c1, threshold, 0), scale, start + 16, size);
     apply(x, y, m, kept(c2, threshold, 0), scale, start + 32, size);
     apply(x, y, m, kept(c3, threshold, 0), scale, start + 48, size);
+}
+
+/* 16 results of part 0 to 3 of a group. */
+#define WRITE(values, part)                                             \
+    {                                                                   \
+        union {                                                         \
+            C16 all;                                                    \
+            C each[16];                                                 \
+        } found;                                                        \
+        found.all = offset + scale * (values);                          \
+        const int first = start + 16 * (part), end = min(size, first + 16); \
+        for (int i = first; i < end; i++) y[i] = (T)found.each[i - first];  \
+    }
+
+/* The upper 24 bits, which a float holds exactly. */
+#define SHARE(words) (CONVERT16((words) >> 8) * (C)0x1p-24f)
+
+/* Normal numbers by Box and Muller: a word gives the radius, another one the angle. */
+#define PAIR(first, second, part)                                                           \
+    {                                                                                       \
+        const C16 radius = sqrt((C)-2 * log(SHARE(first) + (C)0x1p-24f));                   \
+        const C16 angle = SHARE(second) * (C)6.283185307179586;                             \
+        WRITE(radius * cos(angle), part)                                                    \
+        WRITE(radius * sin(angle), part + 1)                                                \
+    }
+
+__kernel HINT void numbers(__global const long *counter, __global T *y, const int size, uint k0,
+                           uint k1, const C offset, const C scale)
+{
+    const int start = (int)get_global_id(0) * 64;
+    if (start >= size) return;
+    const long stream = counter[0];
+    PHILOX(get_global_id(0), stream)
+    if (NORMAL) {
+        PAIR(c0, c1, 0)
+        PAIR(c2, c3, 2)
+    } else {
+        WRITE(SHARE(c0), 0)
+        WRITE(SHARE(c1), 1)
+        WRITE(SHARE(c2), 2)
+        WRITE(SHARE(c3), 3)
+    }
 }
 
 /* Outside training: y = x, all kept. One work-item per element. */

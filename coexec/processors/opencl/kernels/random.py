@@ -1,4 +1,4 @@
-"""Dropout and random masks."""
+"""Dropout, random masks and random numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from coexec.core.types import OpCall
 from coexec.ops.philox import keep_threshold
 from coexec.ops.random import in_training, mask_ratio, ratio_of, seed_of
+from coexec.ops.random_numbers import Draw
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     Argument,
@@ -28,6 +29,7 @@ from coexec.processors.opencl.family import (
 from coexec.processors.opencl.kernels import unary
 
 MASK = "coexec::BernoulliMask"
+NUMBERS = "coexec::RandomNumbers"
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -55,6 +57,27 @@ def lower_mask(call: OpCall, params: Mapping[str, int]) -> KernelCall:
         ),
         global_size=(ceil_to(-(-size // 64), local),),
         local_size=(local,),
+    )
+
+
+def lower_numbers(call: OpCall, params: Mapping[str, int]) -> KernelCall:
+    draw, local = Draw.of(call), params["LOCAL"]
+    compute = compute_type(draw.dtype)
+    wide = "float64" if draw.dtype == np.float64 else "float32"
+    return KernelCall(
+        family="random",
+        entry="numbers",
+        args=(
+            inp(0),
+            out(0),
+            i32(draw.size),
+            *key_arguments(draw.seed),
+            Scalar(draw.offset, wide),
+            Scalar(draw.scale, wide),
+        ),
+        global_size=(ceil_to(-(-draw.size // 64), local),),
+        local_size=(local,),
+        defines={"T": c_type(draw.dtype), "C": compute, "NORMAL": int(draw.normal)},
     )
 
 
@@ -87,12 +110,12 @@ def lower_dropout(call: OpCall, params: Mapping[str, int]) -> KernelCall:
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     if call.output(0).size == 0:
         return Lowering(())
-    make = lower_mask if call.identifier == MASK else lower_dropout
+    make = {MASK: lower_mask, NUMBERS: lower_numbers}.get(call.identifier, lower_dropout)
     return Lowering((make(call, params),))
 
 
 FAMILY = KernelFamily(
     "random",
-    ("Dropout", MASK),
+    ("Dropout", MASK, NUMBERS),
     (Variant("naive", lower, applies, space={"LOCAL": (8, 32, 64)}),),
 )
