@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
+import onnx_ir as ir
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
 from coexec.api import LAST_RESORT, load, open_all
 from coexec.autodiff.losses import LOSSES
@@ -18,7 +19,7 @@ from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
 from coexec.budget.placing import JOINT
-from coexec.cli.memory_table import forms_record, memory_record, show_forms, show_memory
+from coexec.cli.memory_table import memory_record, show_memory
 from coexec.cli.options import (
     BatchSizeOption,
     BatchStatisticsOption,
@@ -30,44 +31,23 @@ from coexec.cli.options import (
     ShapeOption,
     require_known,
 )
-from coexec.cli.output import (
-    console,
-    notes,
-    parse_shapes,
-    print_json,
-    require_writable,
-)
+from coexec.cli.output import notes, parse_shapes, print_json, require_writable
+from coexec.cli.plan_table import planning_record, show_planning
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
-from coexec.cli.stream import show_stream, stream_record
-from coexec.cli.tune import parse_budget
-from coexec.cli.verified_plans import (
-    corrections_record,
-    runs_plans,
-    show_corrections,
-    show_verified,
-    tried_steps,
-    verified_record,
-)
+from coexec.cli.train_plan import plan_options
+from coexec.cli.verified_plans import runs_plans, show_verified, tried_steps, verified_record
+from coexec.core.processor import Processor
+from coexec.core.types import Array
 from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
-from coexec.planning.planner import (
-    Planning,
-    PlanOptions,
-    plan_inference,
-    plan_training,
-)
+from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
 from coexec.planning.turns import SECONDS
-from coexec.planning.verification import verify
-from coexec.report.gantt import row as gantt_row
+from coexec.planning.verification import Verified, verify
 from coexec.serving.balance import Balanced, balanced
 from coexec.training.trainer import Trainer
 
 SEED = 0
-WIDTH, NUMBERS = 60, 34
-"""Characters of a full timeline, and of the numbers behind it."""
-ROWS = 40
-"""Nodes that ``--explain`` shows; ``--json`` has all."""
 
 
 def register(app: typer.Typer) -> None:
@@ -125,269 +105,133 @@ def plan(
     require_known("--loss", loss, LOSSES)
     require_known("--optimizer", optimizer, OPTIMIZERS)
     require_known("--policy", policy, (*NAMES, ALL, JOINT))
-    seconds = 0.0 if budget.strip() == "0" else parse_budget(budget)
-    specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
-    _require_train(memory, train=train)
-    runs = runs_plans(verified, policy, seconds, specs, memory)
-    opened = open_all(specs)
-    kept, tried, pipeline = None, None, None
-    loaded = load(model, bind_batch(load(model), batch_size, parse_shapes(shape)))
-    rng = np.random.default_rng(SEED)
-    feeds = random_feeds(loaded, rng)
-    with _progress() as progress:
-        task = progress.add_task("", total=max(seconds, 1e-9))
-
-        def observe(passed: float, text: str) -> None:
-            progress.update(task, completed=min(passed, seconds), description=escape(text))
-
-        last_resort = "" if LAST_RESORT in specs else LAST_RESORT
-        how = PlanOptions(
-            policy, seconds, refresh=refresh, last_resort=last_resort, observe=observe
-        )
-        if train:
-            # As `coexec train` has it by default: the plan is that of its step.
-            trainer = Trainer(
-                # A step may divide its batch, of which the file says no size.
-                load(model, parse_shapes(shape)),
-                LOSSES[loss](),
-                OPTIMIZERS[optimizer](
-                    1e-3, **({"momentum": momentum} if optimizer == "sgd" else {})
-                ),
-                opened,
-                memory=memory or None,
-                batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
-                lossy=memory_lossy,
-            )
-            planning = plan_training(trainer, feeds, how)
-            shown = trainer.with_plan(planning.plan) if planning.tried else trainer
-            kept = memory_record(shown.plan_memory(feeds))
-            if runs:
-                progress.update(task, description="running steps by the best plans")
-                labels = random_labels(trainer.loss, type_of(loaded.graph.outputs[0]), rng)
-                tried = tried_steps(trainer, feeds, labels, planning, min(SECONDS, seconds))
-        else:
-            planning = plan_inference(loaded, feeds, opened, how)
-            if runs:
-                progress.update(task, description="running the best plans")
-                tried = verify(loaded, feeds, opened, planning)
-        planning = planning if tried is None else tried.planning
-        if policy == PIPELINE and seconds:
-            progress.update(task, description="balancing the pipeline by running it")
-            pipeline = balanced(planning, feeds, opened, LAST_RESORT)
-            planning = replace(planning, plan=pipeline.plan)
-    if save is not None:
-        save_plan(planning.model, planning.plan, save)
-        notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")
-    if as_json:
-        found = record(planning, pipeline)
-        print_json({**found, "verified": tried and verified_record(tried), "memory": kept})
-    else:
-        show(planning, pipeline, explain=explain)
-        show_memory(kept)
-        if tried is not None:
-            show_verified(tried)
-
-
-def _require_train(memory: str, *, train: bool) -> None:
     if memory and not train:
         raise UsageError("--memory is the budget of a training step: give --train too")
+    specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
+    how = replace(plan_options(policy, budget, specs), refresh=refresh)
+    runs = runs_plans(verified, policy, how.seconds, specs, memory)
+    opened = open_all(specs)
+    shapes = parse_shapes(shape)
+    loaded = load(model, bind_batch(load(model), batch_size, shapes))
+    rng = np.random.default_rng(SEED)
+    feeds = random_feeds(loaded, rng)
+    if train:
+        trainer = Trainer(
+            # A step may divide its batch, of which the file says no size.
+            load(model, shapes),
+            LOSSES[loss](),
+            # As `coexec train` has it by default: the plan is that of its step.
+            OPTIMIZERS[optimizer](1e-3, **({"momentum": momentum} if optimizer == "sgd" else {})),
+            opened,
+            memory=memory or None,
+            batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
+            lossy=memory_lossy,
+        )
+        labels = random_labels(trainer.loss, type_of(loaded.graph.outputs[0]), rng)
+        found = _planned_step(trainer, feeds, labels, how, runs=runs)
+    else:
+        found = _planned_inference(loaded, feeds, opened, how, runs=runs)
+    if save is not None:
+        save_plan(found.planning.model, found.planning.plan, save)
+        notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")
+    print_json(_record(found)) if as_json else _show(found, explain=explain)
 
 
-def record(planning: Planning, pipeline: Balanced | None = None) -> dict[str, Any]:
-    """All of a planning as JSON values; times in milliseconds."""
-    chosen = planning.ranking.chosen
-    problem, timeline = chosen.plain.problem, chosen.timeline
-    names = [*(unit.name for unit in problem.units), "host"]
+@dataclass(frozen=True)
+class _Found:
+    """A planning, and what came of running it.
+
+    ``tried`` are plans that were run, ``pipeline`` the one that was balanced by running its
+    stages, ``memory`` the record of how a training step keeps its budget.
+    """
+
+    planning: Planning
+    tried: Verified | None = None
+    pipeline: Balanced | None = None
+    memory: dict[str, Any] | None = None
+
+
+def _planned_step(
+    trainer: Trainer,
+    feeds: Mapping[str, Array],
+    labels: Array,
+    how: PlanOptions,
+    *,
+    runs: bool,
+) -> _Found:
+    """The plan of a training step; if plans are run, the one of the fastest steps."""
+    with _Shown(how.seconds) as shown:
+        planning = plan_training(trainer, feeds, replace(how, observe=shown.measuring))
+        planned = trainer.with_plan(planning.plan) if planning.tried else trainer
+        memory = memory_record(planned.plan_memory(feeds))
+        tried = None
+        if runs:
+            shown.stage("running steps by the best plans")
+            tried = tried_steps(trainer, feeds, labels, planning, min(SECONDS, how.seconds))
+    return _Found(planning if tried is None else tried.planning, tried, memory=memory)
+
+
+def _planned_inference(
+    model: ir.Model,
+    feeds: Mapping[str, Array],
+    processors: Mapping[str, Processor],
+    how: PlanOptions,
+    *,
+    runs: bool,
+) -> _Found:
+    """The plan of an inference; if plans are run, the fastest; a pipeline balanced by running it.
+
+    A pipeline is taken as it is predicted where there is no time for measuring.
+    """
+    with _Shown(how.seconds) as shown:
+        planning = plan_inference(model, feeds, processors, replace(how, observe=shown.measuring))
+        if runs:
+            shown.stage("running the best plans")
+            tried = verify(model, feeds, processors, planning)
+            return _Found(tried.planning, tried)
+        if how.policy == PIPELINE and how.seconds:
+            shown.stage("balancing the pipeline by running it")
+            pipeline = balanced(planning, feeds, processors, LAST_RESORT)
+            return _Found(replace(planning, plan=pipeline.plan), pipeline=pipeline)
+    return _Found(planning)
+
+
+class _Shown:
+    """A bar on stderr of the ``seconds`` for measuring, with what is being done."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        columns = BarColumn(), TextColumn("{task.description}")
+        self._progress = Progress(*columns, console=notes, transient=True)
+        self._task = self._progress.add_task("", total=max(seconds, 1e-9))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_ended: object) -> None:
+        self._progress.stop()
+
+    def measuring(self, passed: float, text: str) -> None:
+        """So many seconds of the measuring have passed; ``text`` is what is measured."""
+        completed = min(passed, self.seconds)
+        self._progress.update(self._task, completed=completed, description=escape(text))
+
+    def stage(self, text: str) -> None:
+        """What comes after the measuring."""
+        self._progress.update(self._task, description=text)
+
+
+def _record(found: _Found) -> dict[str, Any]:
     return {
-        "policy": chosen.policy,
-        "makespan_ms": chosen.makespan_us / 1e3,
-        "makespan_p10_ms": planning.deciles_us[0] / 1e3,
-        "makespan_p90_ms": planning.deciles_us[1] / 1e3,
-        "busy_ms": {
-            unit.name: busy / 1e3
-            for unit, busy in zip(problem.units, timeline.busy_us, strict=True)
-        },
-        "sources": planning.planned.sources(planning.placed),
-        "corrections": corrections_record(planning),
-        "fits": {
-            name: {"error": each.fitted.error, "samples": each.fitted.samples}
-            for name, each in planning.costs.items()
-            if each.fitted is not None
-        },
-        "policies": [
-            {"policy": each.policy, "makespan_ms": each.makespan_us / 1e3, "note": each.note}
-            for each in planning.ranking.outcomes
-        ],
-        "left_out": dict(planning.ranking.left_out),
-        "batch": dict(planning.plan.batch),
-        "within": forms_record(planning.tried),
-        "stream": stream_record(planning, pipeline),
-        "moves": [
-            {
-                "tensor": problem.tensors[move.tensor].name,
-                "from": names[move.source],
-                "to": names[move.target],
-                "bytes": problem.tensors[move.tensor].nbytes,
-                "start_ms": move.start_us / 1e3,
-                "end_ms": move.end_us / 1e3,
-            }
-            for move in timeline.moves
-        ],
-        "nodes": [_node_record(planning, index) for index in chosen.schedule.order],
-        "refusals": [vars(refusal) for refusal in planning.plan.refusals],
-        "not_measured": {n: dict(each.failed) for n, each in planning.costs.items() if each.failed},
+        **planning_record(found.planning, found.pipeline),
+        "verified": found.tried and verified_record(found.tried),
+        "memory": found.memory,
     }
 
 
-def _node_record(planning: Planning, index: int) -> dict[str, Any]:
-    problem = planning.planned.problem
-    start, end = planning.ranking.chosen.span_us(index)
-    split = planning.plan.splits.get(problem.tasks[index].name)
-    row = planning.planned.costs[index]
-    return {
-        "node": problem.tasks[index].name,
-        "operator": problem.tasks[index].operator,
-        "processor": planning.placed.processors[problem.tasks[index].name],
-        "shares": None if split is None else {"axis": split.axis, "sizes": dict(split.sizes)},
-        "start_ms": start / 1e3,
-        "end_ms": end / 1e3,
-        "costs": {
-            unit.name: {
-                "ms": cost.time.median_us / 1e3,
-                "p10_ms": cost.time.low_us / 1e3,
-                "p90_ms": cost.time.high_us / 1e3,
-                "source": cost.source,
-            }
-            for unit, cost in zip(problem.units, row, strict=True)
-            if cost is not None
-        },
-    }
-
-
-def show(planning: Planning, pipeline: Balanced | None, *, explain: bool) -> None:
-    """The planning for people."""
-    chosen = planning.ranking.chosen
-    low, high = planning.deciles_us
-    console.print(
-        f"[bold]{escape(chosen.policy)}: {chosen.makespan_us / 1e3:.3f} ms predicted[/] "
-        f"(80 % between {low / 1e3:.3f} and {high / 1e3:.3f} ms)",
-        highlight=False,
-    )
-    sources = ", ".join(
-        f"{n} {source}" for source, n in planning.planned.sources(planning.placed).items()
-    )
-    console.print(f"[dim]times of nodes: {sources}[/]", highlight=False)
-    show_corrections(planning)
-    show_forms(forms_record(planning.tried), console)
-    console.print()
-    if planning.plan.batch:
-        shares = ", ".join(f"{count} on {name}" for name, count in planning.plan.batch.items())
-        console.print(f"samples of a batch: {escape(shares)}\n", highlight=False)
-    _show_timeline(planning)
-    show_stream(planning, pipeline)
-    _show_policies(planning)
-    if explain:
-        _show_nodes(planning)
-    for line in planning.plan.table().splitlines():
-        notes.print(f"[yellow]refused:[/] {escape(line)}")
-    for name, each in planning.costs.items():
-        if each.fitted is not None:
-            fitted = each.fitted
-            console.print(
-                f"[dim]fit of {escape(name)}: {fitted.samples} calls, median error "
-                f"{fitted.error:.0%} in cross-validation[/]",
-                highlight=False,
-            )
-        for key, reason in each.failed.items():
-            what = f"{escape(key.partition('-')[0])} on {escape(name)}"
-            notes.print(f"[yellow]not measured:[/] {what}: {escape(reason)}")
-
-
-def _show_timeline(planning: Planning) -> None:
-    chosen = planning.ranking.chosen
-    problem = chosen.plain.problem
-    timeline, total = chosen.timeline, chosen.makespan_us
-    longest = max(len(unit.name) for unit in problem.units)
-    width = max(10, min(WIDTH, console.width - NUMBERS - longest))
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "timeline"):
-        table.add_column(column, no_wrap=True)
-    for column in ("nodes", "ms", "load"):
-        table.add_column(column, no_wrap=True, justify="right")
-    for number, unit in enumerate(problem.units):
-        mine = [i for i, place in enumerate(chosen.plain.schedule.units) if place == number]
-        spans = [(timeline.start_us[i], timeline.end_us[i]) for i in mine]
-        busy = timeline.busy_us[number]
-        table.add_row(
-            escape(unit.name),
-            f"[cyan]{gantt_row(spans, total, width)}[/]",
-            str(len(mine)),
-            f"{busy / 1e3:.3f}",
-            f"{busy / total:.0%}" if total else "-",
-        )
-    moved = sum(problem.tensors[move.tensor].nbytes for move in timeline.moves)
-    spent = sum(move.end_us - move.start_us for move in timeline.moves)
-    table.add_row(
-        "transfers",
-        gantt_row([(m.start_us, m.end_us) for m in timeline.moves], total, width),
-        str(len(timeline.moves)),
-        f"{spent / 1e3:.3f}",
-        bytes_text(moved),
-    )
-    console.print(table)
-
-
-def _show_policies(planning: Planning) -> None:
-    best = planning.ranking.outcomes[0].makespan_us
-    table = Table(title="Policies", title_justify="left", box=None, pad_edge=False)
-    for column in ("", "ms", "", "moves", ""):
-        table.add_column(column, no_wrap=True, justify="right" if column else "left")
-    for outcome in planning.ranking.outcomes:
-        ratio = outcome.makespan_us / best if best else 1.0
-        marked = "[bold]" if outcome is planning.ranking.chosen else ""
-        table.add_row(
-            f"{marked}{outcome.policy}",
-            f"{outcome.makespan_us / 1e3:.3f}",
-            f"{ratio:.2f}x",
-            str(len(outcome.timeline.moves)),
-            escape(outcome.note),
-        )
-    console.print()
-    console.print(table)
-    for name, reason in planning.ranking.left_out.items():
-        console.print(f"[dim]{name} was left out: {escape(reason)}[/]", highlight=False)
-
-
-def _show_nodes(planning: Planning) -> None:
-    units = planning.planned.problem.units
-    table = Table(title="Nodes", title_justify="left", box=None, pad_edge=False)
-    table.add_column("node", overflow="fold")
-    table.add_column("operator", no_wrap=True)
-    table.add_column("starts", justify="right", no_wrap=True)
-    for unit in units:
-        table.add_column(escape(unit.name), justify="right", no_wrap=True)
-    nodes = [_node_record(planning, i) for i in planning.ranking.chosen.schedule.order]
-    for node in nodes[:ROWS]:
-        cells = [_cost_cell(node, unit.name) for unit in units]
-        operator = str(node["operator"]).removeprefix("coexec::")
-        table.add_row(escape(node["node"]), operator, f"{node['start_ms']:.3f}", *cells)
-    console.print()
-    console.print(table)
-    if len(nodes) > ROWS:
-        console.print(f"[dim]... and {len(nodes) - ROWS} more[/]", highlight=False)
-
-
-def _cost_cell(node: dict[str, Any], unit: str) -> str:
-    """Milliseconds and source; bold where the node runs."""
-    cost = node["costs"].get(unit)
-    if cost is None:
-        return "[dim]-[/]"
-    text = f"{cost['ms']:.3f} {cost['source']}"
-    if node["shares"] is not None and unit in node["shares"]["sizes"]:
-        return f"[bold]{text}: {node['shares']['sizes'][unit]} of axis {node['shares']['axis']}[/]"
-    alone = node["shares"] is None and node["processor"] == unit
-    return f"[bold]{text}[/]" if alone else f"[dim]{text}[/]"
-
-
-def _progress() -> Progress:
-    return Progress(BarColumn(), TextColumn("{task.description}"), console=notes, transient=True)
+def _show(found: _Found, *, explain: bool) -> None:
+    show_planning(found.planning, found.pipeline, explain=explain)
+    show_memory(found.memory)
+    if found.tried is not None:
+        show_verified(found.tried)
