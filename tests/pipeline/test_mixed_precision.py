@@ -16,6 +16,7 @@ from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.processors.find import list_processors
+from coexec.steps.builder import Updates
 from tests.pipeline.command import coexec as run
 from tests.pipeline.small import write_data, write_network
 
@@ -53,7 +54,7 @@ def test_the_loss_follows_float32(processor: str) -> None:
     assert mixed.loss_scale.overflows == 0
 
 
-def mlp_on(processor: str, micro_batches: int) -> coexec.Trainer:
+def mlp_on(processor: str, micro_batches: int, updates: Updates = "together") -> coexec.Trainer:
     return coexec.Trainer(
         coexec.load(zoo.build("mlp")),
         SoftmaxCrossEntropy(),
@@ -61,6 +62,7 @@ def mlp_on(processor: str, micro_batches: int) -> coexec.Trainer:
         [processor],
         precision="mixed",
         micro_batches=micro_batches,
+        updates=updates,
     )
 
 
@@ -90,15 +92,20 @@ def test_an_overflow_changes_nothing_but_the_scale(processor: str, micro_batches
         np.testing.assert_array_equal(changed[name], expected[name])
 
 
+@pytest.mark.parametrize("updates", ["together", "early"])
 @pytest.mark.parametrize("large", [0, 1])
-def test_gradients_of_one_part_that_overflow_take_the_others_with_them(large: int) -> None:
-    trainer, never = mlp_on("reference", 2), mlp_on("reference", 2)
+def test_gradients_of_one_part_that_overflow_take_the_others_with_them(
+    large: int, updates: Updates
+) -> None:
+    """Early, sums have taken them in before anybody can look: they are cleared."""
+    trainer, never = mlp_on("reference", 2, updates), mlp_on("reference", 2, updates)
     x = np.random.default_rng(0).standard_normal((2, BATCH // 2, 784)).astype(np.float32)
     good, labels = {"x": x.reshape(BATCH, 784).copy()}, np.arange(BATCH) % 10
     x[large] *= 2000
     trainer.loss_scale = LossScale(1024.0)
     trainer.step({"x": x.reshape(BATCH, 784)}, labels)
     assert trainer.loss_scale == LossScale(512.0, 0, 1)
+    assert trainer.step_graph.early == (updates == "early")
     for each in (trainer, never):
         each.loss_scale = LossScale(512.0)
         each.step(good, labels)
