@@ -21,8 +21,8 @@ NEWER_OPSET = 23
 FORBIDDEN = -10000.0
 """What is added to the score of a key that a mask forbids, unless the node says otherwise."""
 
-PACKED, BY_HEADS = 3, 4
-"""Ranks: (batch, rows, heads * size) and (batch, heads, rows, size)."""
+PACKED, BY_HEADS, TOGETHER = 3, 4, 5
+"""Ranks: (batch, rows, heads * size), (batch, heads, rows, size), (batch, rows, heads, 3, size)."""
 
 KEEPS_SHAPE = ("Cast", "Identity")
 KEEPS_BATCH = {
@@ -151,7 +151,7 @@ def attention(node: ir.Node, emit: Emitter) -> Results:
     past, scores = operand(node, 4), operand(node, 5)
     sizes = _sizes(node, weights)
     masked = None if mask is None else mask_bias(node, emit, mask, x, x)
-    if (mask is not None and (masked is None or past is not None)) or not sizes:
+    if not _fits(mask, masked, past) or not sizes:
         return NOT_COVERED
     if flag(node, "do_rotary") or flag(node, "past_present_share_buffer"):
         return NOT_COVERED
@@ -166,6 +166,11 @@ def attention(node: ir.Node, emit: Emitter) -> Results:
     return y, emit.op("Concat", present, {"axis": 0})
 
 
+def _fits(mask: ir.Value | None, masked: ir.Value | None, past: ir.Value | None) -> bool:
+    """Whether a mask is understood: with keys of before, lengths say nothing of the new ones."""
+    return mask is None or (masked is not None and (past is None or rank_of(mask) != 1))
+
+
 def _sizes(node: ir.Node, weights: ir.Value) -> list[int]:
     """Columns of queries, keys and values; none where the model does not give them."""
     given = node.attributes.get("qkv_hidden_sizes")
@@ -175,8 +180,8 @@ def _sizes(node: ir.Node, weights: ir.Value) -> list[int]:
 
 
 def multi_head_attention(node: ir.Node, emit: Emitter) -> Results:
-    """MultiHeadAttention: queries, keys and values are operands of their own."""
-    q, k, v = required(node, 0), operand(node, 1), operand(node, 2)
+    """MultiHeadAttention: queries, keys and values are operands of their own, or in one of them."""
+    q, k, v = _unpacked(node, emit)
     mask, scores, past_keys, past_values = (operand(node, index) for index in range(4, 8))
     shares_buffers = operand(node, 8) is not None or operand(node, 9) is not None
     if k is None or v is None or rank_of(q) != PACKED or shares_buffers:
@@ -186,12 +191,34 @@ def multi_head_attention(node: ir.Node, emit: Emitter) -> Results:
     if biases is None or keys is None or values is None:
         return NOT_COVERED
     masked = None if mask is None else mask_bias(node, emit, mask, q, keys)
-    if mask is not None and (masked is None or past_keys is not None):
+    if not _fits(mask, masked, past_keys):
         return NOT_COVERED
     operands = [added(emit, x, bias) for x, bias in zip((q, keys, values), biases, strict=True)]
     return tuple(
         attend(node, emit, [*operands, added(emit, masked, scores), past_keys, past_values])
     )
+
+
+def _unpacked(node: ir.Node, emit: Emitter) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
+    """Queries, keys and values; of (batch, rows, heads, 3 or 2, size) where they come together."""
+    q, k, v = required(node, 0), operand(node, 1), operand(node, 2)
+    if k is None and v is None and rank_of(q) == TOGETHER:
+        first, second, third = _apart(emit, q, 3)
+        return first, second, third
+    if k is not None and v is None and rank_of(k) == TOGETHER:
+        second, third = _apart(emit, k, 2)
+        return q, second, third
+    return q, k, v
+
+
+def _apart(emit: Emitter, whole: ir.Value, count: int) -> list[ir.Value]:
+    """(batch, rows, heads, count, size) as ``count`` tensors (batch, rows, heads * size)."""
+    parts = emit.ops("Split", [whole, emit.ints([1] * count)], count, {"axis": 3})
+    rows = [emit.op("Reshape", [part, emit.ints([0, 0, -1])]) for part in parts]
+    if whole.shape is not None:
+        for row in rows:
+            row.shape = ir.Shape([*whole.shape.dims[:2], None])
+    return rows
 
 
 def _biases(

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
-from coexec.frontend import fused, fused_attention, packed_weights, quantised
+from coexec.frontend import (
+    fused,
+    fused_attention,
+    grouped_attention,
+    packed_weights,
+    quantised,
+)
 from coexec.frontend.elements import propagate_elements
 from coexec.frontend.modernise import TARGET_OPSET
 from coexec.frontend.operands import Rewrite
@@ -22,6 +28,7 @@ REWRITES: Mapping[str, Mapping[str, Rewrite]] = {
         **quantised.OF_ONNX_RUNTIME,
         **fused.OF_ONNX_RUNTIME,
         **fused_attention.OF_ONNX_RUNTIME,
+        **grouped_attention.OF_ONNX_RUNTIME,
         **packed_weights.OF_ONNX_RUNTIME,
     },
 }

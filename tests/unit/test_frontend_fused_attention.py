@@ -82,6 +82,16 @@ CASES: Mapping[str, tuple[str, str, str]] = {
         "float[2,3,12] y, float[2,4,9,3] pk, float[2,4,9,3] pv",
         f"y, pk, pv = {MULTI}, unidirectional = 1>(q, k, v, , , , a, c)",
     ),
+    "past, causal, and a mask of all keys": (
+        f"{X}, int32[2,8] mask, float[2,2,2,3,4] past",
+        f"{STATES}, float[2,2,2,8,4] p",
+        f"y, p = {ATTENTION}, unidirectional = 1>(x, w, b, mask, past)",
+    ),
+    "cross, past and a mask of all keys": (
+        f"{NEW}, {PAST}, int32[2,9] mask",
+        "float[2,3,12] y, float[2,4,9,3] pk, float[2,4,9,3] pv",
+        f"y, pk, pv = {MULTI}>(q, k, v, , mask, , a, c)",
+    ),
     "rotary": (
         f"float[2,5,12] x, int64[2,5] p, {TABLES}",
         "float[2,5,12] y",
@@ -163,6 +173,22 @@ def test_results_are_those_of_onnx_runtime(case: str, rng: np.random.Generator) 
         np.testing.assert_allclose(results[name], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("parts", [3, 2])
+def test_operands_in_one_tensor_are_taken_apart(parts: int, rng: np.random.Generator) -> None:
+    """ONNX Runtime has these forms for its GPU kernels only: they mean what single ones mean."""
+    single = model_of(ROWS.replace("7", "5"), OF_ROWS, f"y = {MULTI}, scale = 0.3>(q, k, v)")
+    feeds = feeds_of(single, rng)
+    names = "qkv"[-parts:]
+    whole = np.stack([feeds[name].reshape(2, 5, 4, 3) for name in names], axis=3)
+    inputs = f"float[2,5,4,{parts},3] p" + ("" if parts == 3 else ", float[2,5,12] q")
+    together = model_of(
+        inputs, OF_ROWS, f"y = {MULTI}, scale = 0.3>({'p' if parts == 3 else 'q, p'})"
+    )
+    expected = evaluate(load(single), feeds)["y"]
+    found = evaluate(load(together), {"p": whole, "q": feeds["q"]})["y"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 REFUSED = {
     "mask of which nobody knows the form": (
         f"{X}, int32[4] ends",
@@ -170,7 +196,16 @@ REFUSED = {
         f"y = {ATTENTION}>(x, w, b, ends)",
     ),
     "rotary within": (X, STATES, f"y = {ATTENTION}, do_rotary = 1>(x, w, b)"),
-    "packed": ("float[2,5,4,3,3] q", OF_ROWS, f"y = {MULTI}>(q)"),
+    "packed, with a bias": (
+        "float[2,5,4,3,3] q, float[36] b",
+        OF_ROWS,
+        f"y = {MULTI}>(q, , , b)",
+    ),
+    "past, and lengths": (
+        f"{X}, int32[2] ends, float[2,2,2,3,4] past",
+        STATES,
+        f"y = {ATTENTION}>(x, w, b, ends, past)",
+    ),
     "scaled": (
         f"float[2,5,12] x, int64[1] p, {TABLES}",
         "float[2,5,12] y",
