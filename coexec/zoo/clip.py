@@ -19,7 +19,12 @@ SEEN, SHARED = 768, 512
 
 
 def clip_vit_b16(
-    batch: int | None = None, classes: int = 1, *, image_size: int = 224, seed: int = 0
+    batch: int | None = None,
+    classes: int = 1,
+    *,
+    image_size: int = 224,
+    depth: int = DEPTH,
+    seed: int = 0,
 ) -> ir.Model:
     """(N, 3 * size * size + 77 * 512) -> how alike both are (N, classes)."""
     pixels = 3 * image_size**2
@@ -27,9 +32,9 @@ def clip_vit_b16(
     sizes = net.constant("inputs.sizes", (pixels, WORDS * WRITTEN), "int64")
     image, words = net.ops("Split", "inputs", [net.x, sizes], {"axis": 1}, outputs=2)
     shape = net.constant("image.shape", (-1, 3, image_size, image_size), "int64")
-    seen = _seen(net, net.op("Reshape", "image", [image, shape]), image_size)
+    seen = _seen(net, net.op("Reshape", "image", [image, shape]), image_size, depth)
     shape = net.constant("words.shape", (-1, WORDS, WRITTEN), "int64")
-    written = _written(net, net.op("Reshape", "words", [words, shape]))
+    written = _written(net, net.op("Reshape", "words", [words, shape]), depth)
     product = net.op("Mul", "alike.product", [_unit(net, seen, "seen"), written])
     axes = net.constant("alike.axes", (1,), "int64")
     total = net.op("ReduceSum", "alike.sum", [product, axes], {"keepdims": 1})
@@ -37,7 +42,7 @@ def clip_vit_b16(
     return net.finish(net.op("Mul", "alike", [total, scale]), classes)
 
 
-def _seen(net: Net, image: ir.Value, size: int) -> ir.Value:
+def _seen(net: Net, image: ir.Value, size: int, depth: int) -> ir.Value:
     """(N, 3, size, size) -> (N, shared features)."""
     x = conv(net, image, "patches", (3, SEEN), (PATCH, PATCH), stride=PATCH, bias=False)
     count = (size // PATCH) ** 2
@@ -49,18 +54,18 @@ def _seen(net: Net, image: ir.Value, size: int) -> ir.Value:
     position = net.normal("seen.position", (1, count + 1, SEEN), 0.02)
     x = layer_norm(net, net.op("Add", "tokens.position", [x, position]), "seen.before", SEEN)
     form = Form(Width(count + 1, SEEN, SEEN // 64), 4 * SEEN, act="QuickGelu")
-    for block in range(DEPTH):
+    for block in range(depth):
         x = encode(net, x, f"seen.{block}", form)
     x = layer_norm(net, pick(net, x, "seen.class"), "seen.after", SEEN)
     return net.op("MatMul", "seen.shared", [x, net.normal("seen.weight", (SEEN, SHARED), 0.05)])
 
 
-def _written(net: Net, words: ir.Value) -> ir.Value:
+def _written(net: Net, words: ir.Value, depth: int) -> ir.Value:
     """(N, words, features) -> (N, shared features) of length one."""
     position = net.normal("written.position", (1, WORDS, WRITTEN), 0.02)
     x = net.op("Add", "written.placed", [words, position])
     form = Form(Width(WORDS, WRITTEN, WRITTEN // 64), 4 * WRITTEN, act="QuickGelu", causal=True)
-    for block in range(DEPTH):
+    for block in range(depth):
         x = encode(net, x, f"written.{block}", form)
     x = pick(net, layer_norm(net, x, "written.after", WRITTEN), "written.end", WORDS - 1)
     weight = net.normal("written.weight", (WRITTEN, SHARED), 0.05)

@@ -17,7 +17,12 @@ EACH = FEATURES // HEADS
 
 
 def nomic_embed(
-    batch: int | None = None, classes: int = 512, *, tokens: int = 128, seed: int = 0
+    batch: int | None = None,
+    classes: int = 512,
+    *,
+    tokens: int = 128,
+    depth: int = DEPTH,
+    seed: int = 0,
 ) -> ir.Model:
     """Token ids (N, tokens) -> the first features of a text (N, classes)."""
     net = Net("nomic_embed", (batch, tokens), seed=seed, dtype=ir.DataType.INT64)
@@ -25,7 +30,7 @@ def nomic_embed(
     x = net.op("Gather", "embedding", [table, net.x], {"axis": 0})
     x = net.op("Add", "embedding.kind", [x, net.normal("kind", (1, 1, FEATURES), 0.02)])
     x = layer_norm(net, x, "embedding.norm", FEATURES)
-    for block in range(DEPTH):
+    for block in range(depth):
         x = _block(net, x, f"blocks.{block}", Width(tokens, FEATURES, HEADS))
     axes = net.constant("pool.axes", (1,), "int64")
     x = net.op("ReduceMean", "pool", [x, axes], {"keepdims": 0})

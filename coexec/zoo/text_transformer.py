@@ -58,13 +58,13 @@ def albert(
 
 
 def electra(
-    batch: int | None = None, classes: int = 1, *, tokens: int = 384, seed: int = 0
+    batch: int | None = None, classes: int = 1, *, tokens: int = 384, depth: int = 12, seed: int = 0
 ) -> ir.Model:
     """BERT-Base that tells replaced words: token ids (N, tokens) -> (N, tokens, classes)."""
     net = Net("electra", (batch, tokens), seed=seed, dtype=ir.DataType.INT64)
     x, _ = _embedded(net, VOCABULARY, tokens, 768, types=True)
     form = Form(Width(tokens, 768, 12), 3072, before=False)
-    for block in range(12):
+    for block in range(depth):
         x = encode(net, x, f"blocks.{block}", form)
     x = net.op("Gelu", "head.gelu", [project(net, x, "head", (768, 768))])
     return net.finish(project(net, x, "replaced", (768, classes)), tokens, classes)

@@ -22,7 +22,12 @@ NEAR, GROUPS, DISTANCES, FARTHEST = 128, 16, 320, 800
 
 
 def wavlm_base_plus(
-    batch: int | None = None, classes: int = 31, *, samples: int = 160_000, seed: int = 0
+    batch: int | None = None,
+    classes: int = 31,
+    *,
+    samples: int = 160_000,
+    depth: int = DEPTH,
+    seed: int = 0,
 ) -> ir.Model:
     """Sound at 16 kHz (N, 1, samples) -> scores of letters (N, tokens, classes)."""
     net = Net("wavlm_base_plus", (batch, 1, samples), seed=seed)
@@ -47,7 +52,7 @@ def wavlm_base_plus(
     table = net.normal("distances", (HEADS, DISTANCES), 0.02)
     index = net.constant("distances.index", _buckets(tokens), "int64")
     apart = net.op("Gather", "apart", [table, index], {"axis": 1})
-    for block in range(DEPTH):
+    for block in range(depth):
         x = _block(net, x, apart, f"blocks.{block}", width)
     return net.finish(project(net, x, "letters", (FEATURES, classes)), tokens, classes)
 
