@@ -21,6 +21,7 @@ from coexec.budget.techniques import with_state_bits
 from coexec.core.types import Array
 from coexec.placement.save import load_plan, save_plan
 from coexec.planning.planner import PlanOptions, plan_training
+from coexec.steps.resident import ResidentPrograms
 from tests.pipeline.command import coexec as command
 from tests.runtimes import THOROUGH
 
@@ -169,6 +170,23 @@ def test_a_budget_is_prepared_while_steps_go_on() -> None:
     assert losses == expected
     assert [event.kind for event in switched.memory.events] == ["switched", "kept"]
     assert "no training step fits 1 B" in switched.memory.events[-1].text
+
+
+def test_the_step_that_takes_a_budget_over_compiles_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of that was done in the background; what is left is memory and states."""
+    switched = trainer()
+    before = switched.step(DATA, LABELS), switched.peak_bytes
+    switched.set_memory(int(before[1] * 0.75), wait=False)
+    switched.memory.settle()
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("a step compiles what was to be ready")
+
+    monkeypatch.setattr(ResidentPrograms, "lower", refuse)
+    assert switched.step(DATA, LABELS) < before[0]
+    assert switched.peak_bytes < before[1]
 
 
 def test_a_training_shrinks_while_the_machine_is_short_of_memory() -> None:
