@@ -24,8 +24,7 @@ from coexec.ops.node import call_of, known_type
 from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
-from coexec.passes.fold_batch_norm import fold_batch_norm
-from coexec.passes.fold_scale import fold_scale
+from coexec.passes.fold_for_inference import fold_for_inference
 from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
 from coexec.passes.split_operator import split_operators
@@ -185,8 +184,7 @@ class Session:
         shapes = {name: array.shape for name, array in arrays.items()}
         values = {name: arrays[name] for name in self._values if name in arrays}
         model = specialise(self.model, shapes, values, fold_parameters=True)
-        fold_batch_norm(model)
-        fold_scale(model)
+        fold_for_inference(model)
         return prepare(model, self.processors, self.mode, self.follow)
 
 

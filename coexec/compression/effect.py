@@ -19,8 +19,7 @@ from coexec.frontend.specialise import specialise
 from coexec.ops.node import CONSTANT_MARK, call_of
 from coexec.ops.table import opdef
 from coexec.passes.clean import clean
-from coexec.passes.fold_batch_norm import fold_batch_norm
-from coexec.passes.fold_scale import fold_scale
+from coexec.passes.fold_for_inference import fold_for_inference
 from coexec.session import Session
 
 
@@ -57,8 +56,7 @@ def size_of(model: ir.Model, shapes: Mapping[str, Shape]) -> Size:
         if value.const_value is not None and CONSTANT_MARK not in value.metadata_props
     ]
     static = specialise(load(model), shapes, fold_parameters=True)
-    fold_batch_norm(static)
-    fold_scale(static)
+    fold_for_inference(static)
     clean(static)
     calls = [call_of(node) for node in static.graph]
     works = [opdef(call).work(call) for call in calls]

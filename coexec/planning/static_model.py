@@ -8,15 +8,13 @@ import onnx_ir as ir
 
 from coexec.core.types import Array
 from coexec.frontend.specialise import ValuesNeeded, specialise
-from coexec.passes.fold_batch_norm import fold_batch_norm
-from coexec.passes.fold_scale import fold_scale
+from coexec.passes.fold_for_inference import fold_for_inference
 
 
 def static_model(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
     """A copy with the shapes of ``feeds`` in which all is folded that can be, for any processor."""
     static = _specialised(model, feeds)
-    fold_batch_norm(static)
-    fold_scale(static)
+    fold_for_inference(static)
     return static
 
 

@@ -23,8 +23,7 @@ from coexec.frontend.specialise import specialise
 from coexec.ops.node import call_of, type_of
 from coexec.ops.split import CannotSplit
 from coexec.ops.split_rules import way
-from coexec.passes.fold_batch_norm import fold_batch_norm
-from coexec.passes.fold_scale import fold_scale
+from coexec.passes.fold_for_inference import fold_for_inference
 from coexec.passes.split_operator import split_operators
 from coexec.placement.save import save_plan
 from coexec.session import Session, legalise
@@ -191,8 +190,7 @@ def test_a_real_network_divided_at_every_node_computes_the_same() -> None:
     """ShuffleNet: grouped and depthwise convolutions, shuffles, joins; through the references."""
     proto = without_softmax(with_random_weights(onnx.load(model_file("shufflenet"))))
     static = specialise(coexec.load(proto), fold_parameters=True)
-    fold_batch_norm(static)
-    fold_scale(static)
+    fold_for_inference(static)
     model = legalise(static, open_all(["reference"]))
     plan = Plan({str(n.name): "a" for n in model.graph}, splits=dict(_splits(model.graph)))
     assert len(plan.splits) > 100
