@@ -23,6 +23,24 @@ from tests.runtimes import THOROUGH
 LARGE = TensorType((64, 100), np.dtype(np.float32))
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "bits", "codes"),
+    [
+        ((64, 64), "float32", 8, True),
+        ((4095,), "float32", 8, False),
+        ((64, 64), "float64", 8, False),
+        ((64, 64), "float32", 32, False),
+    ],
+)
+def test_states_of_4096_floats_are_the_smallest_in_8_bits(
+    shape: tuple[int, ...], dtype: str, bits: int, codes: bool
+) -> None:
+    parameter = TensorType(shape, np.dtype(dtype))
+    kinds = SGD(momentum=0.9, state_bits=bits).slots(parameter)
+    assert (kinds["momentum"].dtype == np.uint8) == codes
+    assert ("momentum_scale" in kinds) == codes
+
+
 @pytest.mark.parametrize("unsigned", [SIGNED, UNSIGNED])
 def test_the_codes_stand_for_values_of_seven_decades(unsigned: int) -> None:
     """As in the paper's dynamic tree: 256 values, 0 and 1 among them, dense at the top."""

@@ -11,6 +11,7 @@ import coexec
 from coexec import zoo
 from coexec.autodiff.selection import Channels, select, shared
 from coexec.base.errors import GradientError
+from tests.graphs import parse
 from tests.pipeline.small import network
 
 
@@ -86,6 +87,28 @@ def test_channels_lie_along_the_axis_of_outputs(digits: ir.Model) -> None:
     assert select(small, ("fc1.weight[3:9]",))[0].channels == Channels(1, 3, 9)  # (in, out)
     # All of a parameter wins over some of its channels.
     assert select(small, ("fc1.weight[3:9]", "fc1.*"))[0].channels is None
+
+
+PRODUCTS = {
+    "Gemm(x, w)": (1, "4,3", "3,2"),
+    "Gemm<transB = 1>(x, w)": (0, "4,3", "2,3"),
+    "MatMul(x, w)": (1, "4,3", "3,2"),
+    "Conv(x, w)": (0, "1,3,5,5", "2,3,3,3"),
+    "ConvTranspose(x, w)": (1, "1,3,5,5", "3,2,3,3"),
+}
+"""By product: the axis of output channels, and the shapes of its operands."""
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_output_channels_of_weights_are_where_their_operator_has_them(product: str) -> None:
+    axis, x, w = PRODUCTS[product]
+    proto = parse(f"g (float[{x}] x, float[{w}] w) => (float y) {{ y = {product} }}")
+    shape = [int(size) for size in w.split(",")]
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), "w"))
+    del proto.graph.output[0].type.tensor_type.shape.dim[:]
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    (chosen,) = select(coexec.load(proto), ["w[0:1]"])
+    assert chosen.channels == Channels(axis, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import coexec
@@ -14,7 +15,9 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import Adam
 from coexec.autodiff.selection import Candidates
 from coexec.base.errors import UsageError
-from coexec.ops.node import type_of
+from coexec.ops.builder import PHASE
+from coexec.ops.node import call_of, type_of
+from coexec.ops.table import OPERATORS
 from coexec.passes.schedule import schedule
 from coexec.training.data import Dataset
 from coexec.training.sparse_choice import (
@@ -69,6 +72,37 @@ def test_the_estimate_for_a_subset_is_that_of_the_pruned_graph(data: Dataset) ->
         assert whole.peak(pruned.names) == pruned.peak(pruned.names) + frozen, items
 
 
+@pytest.mark.parametrize("items", [(), ("fc2.*",), ("conv1.weight", "bn3.*")])
+def test_the_estimate_is_what_is_live_at_the_fullest_node(
+    data: Dataset, items: Sequence[str]
+) -> None:
+    """Counted node by node: a tensor lives from where it is made to its last reader."""
+    made = trainer(items)
+    step = made.build_step(data.inputs)
+    schedule(step.model.graph)
+    nodes = [n for n in step.model.graph if n.metadata_props.get(PHASE) != "optimizer"]
+    shown: dict[ir.Value, ir.Value] = {}
+    alive: dict[ir.Value, range] = {}
+    for place, node in enumerate(nodes):
+        operands = [value for value in node.inputs if value is not None and value in shown]
+        for value in operands:
+            alive[shown[value]] = range(alive[shown[value]].start, place + 1)
+        view = OPERATORS[call_of(node).identifier].view and operands
+        for value in node.outputs:
+            shown[value] = shown[operands[0]] if view else value
+            alive.setdefault(shown[value], range(place, place + 1))
+    for name in step.gradients.values():
+        value = next(v for v in shown if v.name == name)
+        alive[shown[value]] = range(alive[shown[value]].start, len(nodes))
+    most = max(
+        sum(type_of(value).nbytes for value, span in alive.items() if value.name and place in span)
+        for place in range(len(nodes))
+    )
+    states = sum(array.nbytes for array in step.initial.values())
+    memory = memory_of(made, data)
+    assert memory.peak(memory.names) == most + states
+
+
 def test_more_bytes_buy_more_contribution(data: Dataset) -> None:
     made = trainer()
     memory, layers = memory_of(made, data), layers_of(made)
@@ -97,6 +131,27 @@ def test_of_two_parameters_that_cost_alike_the_one_that_contributes_is_chosen(
     assert chosen is not None
     assert "bn3.weight" in chosen.names
     assert chosen.share == 1.0
+
+
+def test_what_contributes_alike_ends_the_backward_pass_early(data: Dataset) -> None:
+    made = trainer()
+    memory, layers = memory_of(made, data), layers_of(made)
+    contributions = dict.fromkeys(memory.names, 0.0) | {"fc2.weight": 1.0}
+    chosen = choose_by_contribution(memory, contributions, layers, memory.peak(memory.names))
+    assert chosen is not None
+    assert chosen.share == 1.0
+    assert set(chosen.names) == set(layers[-1])
+
+
+def test_many_cheap_parameters_are_worth_more_than_a_dear_one(data: Dataset) -> None:
+    made = trainer()
+    memory, layers = memory_of(made, data), layers_of(made)
+    dear = "fc1.weight"
+    cheap = [name for name in memory.names if name != dear]
+    contributions = dict.fromkeys(cheap, 1.0) | {dear: 2.0}
+    chosen = choose_by_contribution(memory, contributions, layers, memory.peak(cheap))
+    assert chosen is not None
+    assert set(chosen.names) == set(cheap)
 
 
 def test_contributions_are_squared_gradients() -> None:
