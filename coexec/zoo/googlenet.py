@@ -1,7 +1,7 @@
 """GoogLeNet and Inception v3, without the classifiers that only training needs.
 
 Sources: Szegedy et al., "Going deeper with convolutions", 2015, with the 3 x 3 convolution that
-torchvision has for the 5 x 5 one; "Rethinking the Inception architecture", 2016.
+torchvision has for the 5 x 5 one, or as it was; "Rethinking the Inception architecture", 2016.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ MODULES = (
     (256, 160, 320, 32, 128, 128),
     (384, 192, 384, 48, 128, 128),
 )
-"""Channels: 1x1, reduced and 3x3, reduced and second 3x3, behind the pool."""
+"""Channels: 1x1, reduced and 3x3, reduced and second 3x3 (5x5 once), behind the pool."""
 POOLS = {2: (3, 1), 7: (2, 0)}
 """Kernel and edge of the pool in front of a module."""
 
 
 def googlenet(
-    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    kernel: int = 3,
+    seed: int = 0,
 ) -> ir.Model:
-    """(N, 3, size, size) -> (N, classes)."""
+    """(N, 3, size, size) -> (N, classes); the paper's second ``kernel`` is 5."""
     layers = Layers("googlenet", batch, (3, image_size, image_size), seed)
     x = layers.max_pool(layers.conv(layers.x, 64, 7, stride=2), 3, 2, 0, ceil=True)
     x = layers.conv(layers.conv(x, 64), 192, 3)
@@ -40,7 +45,7 @@ def googlenet(
         x = layers.concat(
             layers.conv(x, one),
             layers.conv(layers.conv(x, three_in), three, 3),
-            layers.conv(layers.conv(x, five_in), five, 3),
+            layers.conv(layers.conv(x, five_in), five, kernel),
             layers.conv(layers.max_pool(x, 3, 1, 1), pooled),
         )
     return layers.logits(x, classes, drop=0.2)

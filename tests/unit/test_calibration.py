@@ -16,8 +16,8 @@ from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.consistency import closest
 from coexec.cost.calibration.fit import fit
 from coexec.cost.calibration.folder import SAMPLE_FILES, read_folder
+from coexec.cost.calibration.framework_names import layers_of_network
 from coexec.cost.calibration.frameworks import fastest_cores
-from coexec.cost.calibration.known_networks import layers_of
 from coexec.cost.calibration.least_squares import fit_factors
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.score import ranking
@@ -167,16 +167,29 @@ def test_known_networks_have_the_arithmetic_of_their_papers() -> None:
     giga = {
         "AlexNet": 0.71,
         "VGG16": 15.5,
-        "ResNet18": 1.81,
+        "ResNet34": 3.67,
         "ResNet50": 4.1,
     }
     for name, expected in giga.items():
-        macs = sum(layer.flop for layer in layers_of(name, 224)) / 2e9
+        macs = sum(layer.flop for layer in layers_of_network(name, {})) / 2e9
         assert macs == pytest.approx(expected, rel=0.03)
-    assert layers_of("AlexNet", 32) == layers_of("LeNet", 224) == ()
-    assert sum(layer.flop for layer in step_of("VGG11 CIFAR10", 64)) / 64 / 3 / 2 == pytest.approx(
-        153e6, rel=0.02
-    )
+    assert layers_of_network("LeNet", {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("workload", "mega"),
+    [("VGG11 CIFAR10", 153), ("ResNet18 CIFAR10", 556), ("ResNet34 CIFAR10", 1160)],
+)
+def test_a_training_step_has_the_arithmetic_of_its_network_three_times(
+    workload: str, mega: float
+) -> None:
+    step = step_of(workload, 64)
+    assert sum(layer.flop for layer in step) / 64 / 3 / 2e6 == pytest.approx(mega, rel=0.02)
+
+
+@pytest.mark.parametrize("workload", ["VGG19 ImageNet", "LeNet CIFAR10", "VGG11"])
+def test_a_training_step_of_an_unknown_network_has_no_layers(workload: str) -> None:
+    assert step_of(workload, 64) == ()
 
 
 def test_training_ratios_are_against_the_cpu() -> None:
@@ -259,14 +272,14 @@ def test_every_file_has_an_error_or_a_reason(tmp_path: Path) -> None:
     ]
     write_csv(folder / "transfer_sd855.csv", TRANSFER, _rows(TRANSFER, rows))
     columns = ("soc", "model", "batch", "train_step_ms")
-    steps = [("snapdragon-855", "Alexnet", 4, 500.0), ("snapdragon-855", "GoogLenet", 4, 499.0)]
+    steps = [("snapdragon-855", "Alexnet", 4, 500.0), ("snapdragon-855", "BrandNew", 4, 499.0)]
     write_csv(folder / "training_cpu_sd855.csv", columns, _rows(columns, steps))
     (folder / "notes.txt").write_text("")
     checks = check_folder(folder, shipped())
     found = {(check.file, check.what): check for check in checks}
     assert found["transfer_sd855.csv", "mapping"].mape == pytest.approx(0, abs=1e-9)
     assert found["training_cpu_sd855.csv", "steps"].rows == 1
-    assert "layers of 1 rows" in found["training_cpu_sd855.csv", "GoogLenet"].note
+    assert "layers of 1 rows" in found["training_cpu_sd855.csv", "BrandNew"].note
     assert found["notes.txt", ""].note == "unknown file: left alone"
     named = {check.file for check in checks} | SAMPLE_FILES
     assert {path.name for path in folder.iterdir()} <= named

@@ -178,6 +178,7 @@ PARAMETERS = {
     "sqnxt23v5_w3d2": 1_953_616,
     "igcv3_w1": 3_491_688,
     "igcv3_wd4": 1_534_020,
+    "peleenet": 2_802_248,
     "spnasnet": 4_421_616,
     "fbnet_cb": 5_572_200,
     "proxylessnas_cpu": 4_361_648,

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
 from coexec.core.soc_file import find_soc
-from coexec.cost.calibration.known_networks import convolution
+from coexec.core.types import OpCall, TensorType
+from coexec.cost.calibration.single_layers import convolution
+from coexec.cost.calibration.zoo_networks import fused_layers, zoo_layers
 from coexec.cost.soc.limits import Limits, limits_of
 from coexec.cost.soc.npu_terms import NPU_TERMS, WEIGHTS_SHARE, npu_rows
-from coexec.cost.soc.workload import ELEMENTWISE, INPUT, MOVE, OUTPUT, Workload
+from coexec.cost.soc.workload import (
+    ACTIVATION,
+    ELEMENTWISE,
+    INPUT,
+    MOVE,
+    OUTPUT,
+    POOL,
+    REDUCE,
+    Workload,
+    workload,
+)
+from coexec.ops.table import opdef
 
 LIMITS = limits_of(find_soc("snapdragon-8-gen-3"), "npu", "float16")
 SMALL = convolution(1, 28, 256, 256, 3)
@@ -83,10 +98,48 @@ def test_quantised_maps_of_whole_blocks_of_channels_are_brought_in_as_they_are()
     assert blocks[2] > blocks[0]
 
 
-def test_joining_in_place_takes_no_time() -> None:
-    joined = Workload(MOVE, 0.0, 1e5, 1e5, op="Concat")
+def test_joining_whole_blocks_takes_no_time() -> None:
+    joined = Workload(MOVE, 0.0, 1e5, 1e5, op="Concat", height=16.0, width=24.0, part_channels=64.0)
     assert charged(joined) == {}
     assert set(charged(replace(joined, op="Transpose"))) == {"calls", "moves"}
+
+
+@pytest.mark.parametrize(
+    "parts", [{"part_channels": 58.0}, {"height": 14.0}, {"width": 7.0}], ids=str
+)
+@pytest.mark.parametrize("op", ["Concat", "Split"])
+def test_parts_of_blocks_are_moved_to_join_or_split_them(op: str, parts: dict[str, Any]) -> None:
+    whole = Workload(MOVE, 0.0, 1e5, 3e4, op=op, height=16.0, width=24.0, part_channels=64.0)
+    assert charged(whole) == {}
+    moved_us = 2 * 1e5 / LIMITS.gbps / 1e3
+    assert charged(replace(whole, **parts)) == {"parts of blocks": pytest.approx(moved_us)}
+
+
+@pytest.mark.parametrize("op", ["Add", "Resize", "Transpose", "MaxPool"])
+def test_maps_that_are_no_whole_blocks_cost_vector_units_more(op: str) -> None:
+    whole = Workload(POOL, 0.0, 1e5, 5e4, op=op, height=16.0, width=16.0)
+    found = charged(replace(whole, height=14.0, width=14.0))
+    more_us = 2 * 5e4 / LIMITS.gbps / 1e3
+    assert found == charged(whole) | {"parts of blocks": pytest.approx(more_us)}
+
+
+def test_a_single_pixel_and_the_scores_of_attention_are_no_parts_of_blocks() -> None:
+    pixel = Workload(REDUCE, 0.0, 1e5, 1e3, op="GlobalAveragePool")
+    scores = Workload(REDUCE, 0.0, 1e5, 1e5, op="Softmax", height=197.0, width=197.0)
+    assert "parts of blocks" not in charged(pixel) | charged(scores)
+
+
+def test_an_activation_behind_a_layer_takes_vector_units_but_no_call() -> None:
+    alone = Workload(ELEMENTWISE, 0.0, 1e5, 1e5, op="HardSwish")
+    behind = charged(replace(alone, op=ACTIVATION))
+    assert charged(alone) == behind | {"calls": LIMITS.dispatch.median_us}
+
+
+def test_a_product_takes_more_than_a_convolution_of_as_much_arithmetic() -> None:
+    product, conv = (charged(replace(SMALL, op=op)) for op in ("MatMul", "Conv"))
+    plain_us = SMALL.flop / LIMITS.gflops / 1e3
+    assert product["products: arithmetic"] == pytest.approx(plain_us)
+    assert "products: arithmetic" not in conv
 
 
 def test_what_streams_is_cheap_as_long_as_it_stays_beside_the_units() -> None:
@@ -95,3 +148,23 @@ def test_what_streams_is_cheap_as_long_as_it_stays_beside_the_units() -> None:
     assert set(charged(replace(added, op="Gelu"))) == {"calls", "activations"}
     large = replace(added, in_elements=1e7, out_elements=1e7)
     assert set(charged(large)) == {"calls", "streams from DRAM"}
+
+
+def joined(*channels: int, side: int = 16) -> Workload:
+    """Maps of so many channels, joined."""
+    kinds = [TensorType((1, count, side, side), np.dtype("float32")) for count in channels]
+    call = OpCall("Concat", tuple(kinds), {"axis": 1}, version=21)
+    return workload(opdef(call).typed(call))
+
+
+def test_a_joined_map_knows_its_sides_and_what_divides_the_channels_of_its_parts() -> None:
+    found = joined(64, 96)
+    assert (found.height, found.width, found.part_channels) == (16, 16, 32)
+    assert charged(found) == {}
+    assert set(charged(joined(64, 58))) == set(charged(joined(64, side=14))) == {"parts of blocks"}
+
+
+def test_activations_other_than_maxima_are_layers_of_networks_on_npus_alone() -> None:
+    assert ACTIVATION in {layer.op for layer in zoo_layers("mobilenet_v3_small")}
+    assert ACTIVATION not in {layer.op for layer in zoo_layers("mobilenetv2")}
+    assert ACTIVATION not in {layer.op for layer in fused_layers("mobilenet_v3_small")}

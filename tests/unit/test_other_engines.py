@@ -20,7 +20,6 @@ from coexec.cost.calibration.engines import (
 from coexec.cost.calibration.fit import _mix_row
 from coexec.cost.calibration.framework_names import NETWORKS, layers_of_network, network_of
 from coexec.cost.calibration.frameworks import NCNN_COLUMNS, ncnn_cores, read_frameworks
-from coexec.cost.calibration.mobile_networks import MOBILE
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.soc.coefficients import (
     Coefficients,
@@ -46,13 +45,15 @@ pytest.importorskip("scipy")
 CHIPS = ("snapdragon-855", "snapdragon-845", "kirin-990")
 CORE = "cpu:1big"
 SLOWER = {"one": 0.7, "two": 2.0}
+MOBILE = {"GoogLeNet": 1580, "ShuffleNetV2": 146, "MnasNet": 315, "EfficientNetB0": 390}
+"""Millions of multiply-adds of networks for phones, by their papers."""
 LIKE = Coefficients(factors={"tflite cpu float32": {"": np.ones(len(TERMS))}})
 
 
 def measured(number: int, chip: str, engine: str) -> Sample:
     """Engines are faster than the measured one at 3 x 3 products, and each has a speed."""
     rng = np.random.default_rng(number)
-    layers = [call for make in MOBILE.values() for call in make()]
+    layers = [call for name in MOBILE for call in layers_of_network(name, {})]
     calls = tuple(layers[place] for place in rng.choice(len(layers), 40))
     like_us = calls_us(LIKE, find_soc(chip), CORE, "float32", "tflite", calls)
     faster = np.array([0.5 if c.kernel == 3 and c.family == CONV else 1.0 for c in calls])
@@ -126,9 +127,8 @@ def test_groups_are_computed_one_by_one_in_the_measured_engine_alone() -> None:
 
 
 def test_networks_for_phones_have_the_arithmetic_of_their_papers() -> None:
-    mega = {"GoogLeNet": 1580, "ShuffleNetV2": 146, "MnasNet": 315, "EfficientNetB0": 390}
-    for name, expected in mega.items():
-        macs = sum(layer.flop for layer in MOBILE[name]()) / 2e6
+    for name, expected in MOBILE.items():
+        macs = sum(layer.flop for layer in layers_of_network(name, {})) / 2e6
         assert macs == pytest.approx(expected, rel=0.02)
 
 

@@ -23,6 +23,7 @@ WIDTH = r"(?:_w(?P<times>[1-9]\d*)?(?:d(?P<parts>[1-9]\d*))?)?"
 SIDE = 224
 ALONE = {
     "ghostnet": "ghostnet",
+    "peleenet": "peleenet",
     "spnasnet": "spnasnet",
     "fbnet_cb": "fbnet_c",
     "proxylessnas_cpu": "proxyless_cpu",

@@ -14,7 +14,7 @@ from math import prod
 import onnx_ir as ir
 
 from coexec.core.types import OpCall
-from coexec.cost.calibration.known_networks import dense
+from coexec.cost.calibration.single_layers import dense
 from coexec.cost.calibration.zoo_networks import typed
 from coexec.cost.soc.workload import DENSE, DEPTHWISE, MOVE, POOL, REDUCE, Workload, workload
 from coexec.ops.conv_geometry import ConvGeometry

@@ -12,8 +12,8 @@ from coexec.core.soc import Cluster, Soc
 from coexec.core.soc_file import find_soc, soc_in
 from coexec.cost.calibration.check import Check, checked, left_out_checks
 from coexec.cost.calibration.frameworks import FAST_CORES, fastest_cores
-from coexec.cost.calibration.known_networks import convolution
 from coexec.cost.calibration.left_out import NO_CHIP, NO_LAYERS, NO_PROCESSOR, LeftOut
+from coexec.cost.calibration.single_layers import convolution
 from coexec.cost.calibration.table import read_rows
 from coexec.cost.soc.coefficients import Coefficients
 from coexec.cost.soc.estimate import calls_us

@@ -12,14 +12,11 @@ from collections.abc import Mapping
 from functools import cache
 
 from coexec.cost.calibration.collection import collection_layers
-from coexec.cost.calibration.known_networks import layers_of
-from coexec.cost.calibration.mobile_networks import MOBILE
-from coexec.cost.calibration.zoo_networks import Options, fused_layers
+from coexec.cost.calibration.zoo_networks import Options, fused_layers, product_layers
 from coexec.cost.soc.workload import Workload
 
 Shapes = Mapping[str, tuple[Workload, ...]]
 
-SIDE = 224
 ENDINGS = re.compile(r"(int8|quant|quantized|fp16|fp32|float)$")
 NETWORKS = {
     "mobilenet": "mobilenet_w1",
@@ -78,13 +75,23 @@ and two GPUs: one of both is mislabelled. It counts as unknown.
 TFLITE = {"squeezenet": "squeezenet_v1_0"}
 """TFLite's hosted SqueezeNet is the first version, ncnn's benchmark has 1.1."""
 BUILT: Mapping[str, tuple[str, Options]] = {
+    "ShuffleNetV2": ("shufflenet_v2", ()),
+    "MnasNet": ("mnasnet", ()),
+    "EfficientNetB0": ("efficientnet_b0", ()),
     "mobilenet_v3_large_minimalistic": ("mobilenet_v3_large", (("minimalistic", True),)),
     "mobilenet_v3_small_minimalistic": ("mobilenet_v3_small", (("minimalistic", True),)),
 }
-"""Networks of the zoo with options."""
+"""Networks of the zoo whose names are others there, or mean options."""
+PRODUCTS: Mapping[str, tuple[str, Options]] = {
+    "AlexNet": ("alexnet", (("later", True),)),
+    "VGG16": ("vgg16_224", ()),
+    "ResNet34": ("resnet34", ()),
+    "ResNet50": ("resnet50", ()),
+    "GoogLeNet": ("googlenet", (("kernel", 5),)),
+}
+"""Such networks whose convolutions and products are taken to be all of their time."""
 WHOLE = 0.99
 """Part of a network's arithmetic that a folder's layers have where none is missing."""
-_PAPERS = frozenset({"AlexNet", "VGG16", "ResNet34", "ResNet50"})
 
 
 def network_of(name: str, framework: str) -> str:
@@ -112,13 +119,11 @@ def fuller(own: tuple[Workload, ...], named: tuple[Workload, ...]) -> tuple[Work
 
 @cache
 def _named(network: str) -> tuple[Workload, ...]:
-    """By the rules of the pytorchcv collection, from papers, or from the zoo."""
+    """By the rules of the pytorchcv collection, or from the zoo."""
     if layers := collection_layers(network):
         return layers
-    if network in MOBILE:
-        return MOBILE[network]()
-    if network in _PAPERS:
-        return layers_of(network, SIDE)
+    if network in PRODUCTS:
+        return product_layers(*PRODUCTS[network])
     if network in BUILT:
         return fused_layers(*BUILT[network])
     return fused_layers(network) if network in NETWORKS.values() else ()

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from coexec.core.soc_file import find_soc, knows_soc, soc_in
 from coexec.cost.calibration.check import Check, checked, left_out_checks
-from coexec.cost.calibration.known_networks import dense, layers_of
 from coexec.cost.calibration.left_out import NO_CHIP, LeftOut
+from coexec.cost.calibration.single_layers import dense
 from coexec.cost.calibration.table import Row, read_rows
-from coexec.cost.calibration.training import PASSES
+from coexec.cost.calibration.training import repeated
+from coexec.cost.calibration.zoo_networks import Options, product_layers
 from coexec.cost.soc.coefficients import Coefficients
 from coexec.cost.soc.engine_profile import COEXEC, QNN, STOCK_MNN
 from coexec.cost.soc.estimate import calls_us, network_us
 
 COLUMNS = ("soc", "kind", "workload", "batch", "metric", "cpu", "gpu", "npu_dsp", "note")
 TRAINING_COLUMNS = ("soc", "model", "batch", "train_step_ms")
-SIDE = 224
-NAMES = {"Alexnet": "AlexNet"}
+NETWORKS: Mapping[str, tuple[str, Options]] = {
+    "Alexnet": ("alexnet", (("later", True),)),
+    "GoogLenet": ("googlenet", (("kernel", 5),)),
+}
+"""Networks of the zoo."""
 MATMUL = re.compile(r"matmul (\d+)x(\d+) \* \d+x(\d+)")
 COLUMN_OF = {
     "cpu": ("int8", COEXEC),
@@ -90,11 +94,11 @@ def cpu_training(path: Path, fitted: Coefficients) -> Iterator[Check]:
         if soc is None:
             no_chip.append(row.left_out(NO_CHIP, row.text("soc")))
             continue
-        layers = layers_of(NAMES.get(row.text("model"), ""), SIDE, int(row.number("batch")))
-        if not layers:
+        network = NETWORKS.get(row.text("model"))
+        if network is None:
             unknown[row.text("model")] += 1
             continue
-        step = [layer for layer in layers for _ in range(PASSES)]
+        step = repeated(product_layers(*network, int(row.number("batch"))))
         us = network_us(fitted, soc, "cpu", "float32", STOCK_MNN, step)
         found.append((row.number("train_step_ms") * 1e3, us))
     yield checked(path.name, "steps", f"as {STOCK_MNN}: its factor is of another chip", found)

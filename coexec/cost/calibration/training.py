@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from coexec.core.soc_file import find_soc, knows_soc
-from coexec.cost.calibration.known_networks import layers_of
 from coexec.cost.calibration.left_out import NO_CHIP, NO_LAYERS, LeftOut
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.calibration.zoo_networks import Options, product_layers
 from coexec.cost.soc.engine_profile import STOCK_MNN
 from coexec.cost.soc.workload import Workload
 
@@ -24,7 +24,16 @@ PASSES = 3
 """A step does a layer's arithmetic forward, for its input's gradient, and for its weights'."""
 DIGIT_US = 1e5
 """Times are printed with one digit behind the second."""
-SIDES = {"CIFAR10": 32, "ImageNet": 224}
+SMALL: Options = (("image_size", 32), ("small", True))
+NETWORKS: Mapping[str, tuple[str, Options]] = {
+    "VGG11 CIFAR10": ("vgg11", ()),
+    "VGG16 CIFAR10": ("vgg16", ()),
+    **{f"ResNet{n} CIFAR10": ("residual_network", (("depth", n), *SMALL)) for n in (18, 34, 50)},
+    **{f"ResNet{n} ImageNet": ("residual_network", (("depth", n),)) for n in (18, 34, 50)},
+    **{f"VGG{n} ImageNet": ("vgg", (("depth", n),)) for n in (11, 16)},
+    "AlexNet ImageNet": ("alexnet", (("later", True),)),
+}
+"""Networks of the zoo. VGG-19 on "ImageNet" is none: at full size it exceeds the CPU's peak."""
 
 
 def read_training(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
@@ -68,14 +77,15 @@ def _samples(row: Row, layers: tuple[Workload, ...]) -> Iterator[Sample]:
 
 
 def step_of(workload: str, batch: int) -> tuple[Workload, ...]:
-    """Layers of ``VGG11 CIFAR10``, each once for every pass; none for unknown networks.
-
-    VGG-19 on "ImageNet" is unknown: at full size it would exceed the CPU's peak.
-    """
-    network, _, data = workload.partition(" ")
-    if data not in SIDES or network == "VGG19":
+    """Layers of ``VGG11 CIFAR10``, each once for every pass; none for unknown networks."""
+    if workload not in NETWORKS:
         return ()
-    return tuple(layer for layer in layers_of(network, SIDES[data], batch) for _ in range(PASSES))
+    return repeated(product_layers(*NETWORKS[workload], batch))
+
+
+def repeated(layers: tuple[Workload, ...]) -> tuple[Workload, ...]:
+    """Each layer once for every pass."""
+    return tuple(layer for layer in layers for _ in range(PASSES))
 
 
 def ratios(samples: Iterable[Sample], predicted: Iterable[float]) -> list[Mapping[str, object]]:

@@ -1,7 +1,8 @@
 """Layers of networks as the zoo builds them, for rows of measurements that only name them.
 
 Normalisation and activation behind a convolution count as parts of it, as engines fuse them, and so
-do the bias of a product and the scale of attention's scores; views move nothing.
+do the bias of a product and the scale of attention's scores; what an activation takes that is more
+than a maximum is a layer of its own. Views move nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import onnx_ir as ir
 
 from coexec.core.types import OpCall, TensorType
 from coexec.cost.soc.workload import (
+    ACTIVATION,
     CONV,
     DENSE,
+    DEPTHWISE,
     ELEMENTWISE,
+    GROUPED,
     INPUT,
     MOVE,
     OUTPUT,
@@ -36,9 +40,9 @@ FUSING = frozenset({"Conv", "ConvTranspose", "Gemm", "Add", "BatchNormalization"
 
 
 @cache
-def zoo_layers(name: str, options: Options = ()) -> tuple[Workload, ...]:
-    """Layers of a network of the zoo for one image, between its input and its output."""
-    model = CATALOG[name].builder(1, CATALOG[name].classes, **dict(options))
+def zoo_layers(name: str, options: Options = (), batch: int = 1) -> tuple[Workload, ...]:
+    """Layers of a network of the zoo for ``batch`` images, between its input and its output."""
+    model = CATALOG[name].builder(batch, CATALOG[name].classes, **dict(options))
     found = [each for each in map(_layer, model.graph) if each is not None]
     source, result = model.graph.inputs[0], model.graph.outputs[0]
     return (_boundary(source, INPUT), *found, _boundary(result, OUTPUT))
@@ -63,11 +67,20 @@ def fused_layers(name: str, options: Options = ()) -> tuple[Workload, ...]:
     return tuple(found)
 
 
+@cache
+def product_layers(name: str, options: Options = (), batch: int = 1) -> tuple[Workload, ...]:
+    """Convolutions and products alone, of networks whose other layers take no time worth a row."""
+    layers = zoo_layers(name, options, batch)
+    return tuple(layer for layer in layers if layer.family in {CONV, DEPTHWISE, GROUPED, DENSE})
+
+
 def _layer(node: ir.Node) -> Workload | None:
     """What a node computes, once its results are typed; ``None`` if it takes no time of its own."""
     call = typed(node)
-    if node.op_type in FREE or opdef(call).view or _part_of_another(node):
+    if node.op_type in FREE or opdef(call).view:
         return None
+    if _part_of_another(node):
+        return replace(workload(call), op=ACTIVATION) if _is_activation(node) else None
     return workload(call)
 
 
@@ -112,6 +125,13 @@ def _part_of_another(node: ir.Node) -> bool:
         other = node.inputs[1]
         return source.op_type == "MatMul" and other is not None and other.is_initializer()
     return node.op_type == "Mul" and (_gates_itself(node, source) or _scales(node, source))
+
+
+def _is_activation(node: ir.Node) -> bool:
+    """Whether a part of another layer computes more than maxima, sums and scales."""
+    source = node.inputs[0].producer() if node.inputs[0] is not None else None
+    gate = node.op_type == "Mul" and source is not None and _gates_itself(node, source)
+    return gate or node.op_type in {"PRelu", "HardSwish", "Sigmoid"}
 
 
 def _gates_itself(node: ir.Node, source: ir.Node) -> bool:

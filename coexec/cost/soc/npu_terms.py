@@ -2,7 +2,9 @@
 
 A matrix unit works on blocks of 32 channels while weights, and maps that the memory beside it
 (``tcm_bytes``) does not hold, come from DRAM: of both the longer one counts. Vector units do all
-other operators. The image of a run is brought into an order of blocks first.
+other operators. Maps lie in blocks of 32 channels and 8 x 8 pixels: what they do to maps, or join,
+that are not made of whole ones is moved once more. The image of a run is brought into that order
+first.
 """
 
 from __future__ import annotations
@@ -15,19 +17,21 @@ from numpy.typing import NDArray
 
 from coexec.cost.soc.limits import Limits
 from coexec.cost.soc.workload import (
+    ACTIVATION,
     ATTENTION,
     CONV,
     DENSE,
     DEPTHWISE,
     GROUPED,
     INPUT,
+    JOINS,
     MOVE,
     OUTPUT,
     Workload,
 )
 
-BLOCK = 32
-"""Channels that the matrix unit takes at once."""
+BLOCK, SIDE = 32, 8
+"""Channels that the matrix unit takes at once, and rows and columns of pixels of a block."""
 WEIGHTS_SHARE = 0.8
 """What a byte of weights takes beside one of a map: they are read once, in order.
 
@@ -43,13 +47,15 @@ PRIOR_BY_TERM = {
     "groups: arithmetic": 0.2,
     "depthwise": 1.0,
     "convolutions: maps": 0.05,
+    "products: arithmetic": 0.5,
     "products: maps": 0.2,
     "attention": 0.5,
     "normalisation": 0.3,
-    "activations": 0.1,
+    "activations": 0.15,
     "streams from DRAM": 1.0,
     "resizing": 0.5,
     "moves": 0.3,
+    "parts of blocks": 2.0,
     "streams": 0.05,
     "calls": 0.4,
     "runs": 0.5,
@@ -66,8 +72,6 @@ NORMS = frozenset({"LayerNormalization", "InstanceNormalization", "BatchNormaliz
 ACTIVATIONS = frozenset(
     {"Gelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Erf", "Swish", "PRelu"}
 )
-JOINS = frozenset({"Concat", "Split"})
-"""What reads and writes in place takes no call."""
 
 
 def npu_rows(calls: Sequence[Workload], limits: Limits, precision: str) -> NDArray[np.float64]:
@@ -101,7 +105,15 @@ def _terms(work: Workload, limits: Limits, precision: str) -> dict[str, float]:
         arithmetic = VECTOR_SHARE * work.flop / limits.gflops / 1e3
         longer = max(arithmetic, 0.0 if resident else maps_us)
         return {"calls": call_us, "depthwise": longer} | _kept(maps_us, resident)
-    return _streams(work, call_us, maps_us, resident)
+    if work.op == ACTIVATION:
+        return {"activations": maps_us}
+    if work.op in JOINS:
+        # Whole blocks are read and written in place.
+        return {"parts of blocks": moved_us(_largest(work))} if _in_parts(work) else {}
+    found = {"calls": call_us} | _streams(work, maps_us, resident)
+    if work.op != "Softmax" and _in_parts(work):
+        found["parts of blocks"] = moved_us(work.out_elements)
+    return found
 
 
 def _matrix(
@@ -120,6 +132,7 @@ def _matrix(
     if work.op == ATTENTION:
         return found | {"attention": maps_us + weights_us}
     if work.op in {"MatMul", "Gemm"}:
+        found["products: arithmetic"] = plain
         return found | ({"products: maps": maps_us} if resident else {})
     return found | _kept(maps_us, resident)
 
@@ -128,21 +141,29 @@ def _kept(maps_us: float, resident: bool) -> dict[str, float]:
     return {"convolutions: maps": maps_us} if resident else {}
 
 
-def _streams(work: Workload, call_us: float, maps_us: float, resident: bool) -> dict[str, float]:
-    found = {} if work.op in JOINS else {"calls": call_us}
+def _streams(work: Workload, maps_us: float, resident: bool) -> dict[str, float]:
     if work.op == "Softmax":
-        return found | {"attention": maps_us}
+        return {"attention": maps_us}
     if work.op in NORMS:
-        return found | {"normalisation": maps_us}
+        return {"normalisation": maps_us}
     if work.op == "Resize":
-        return found | {"resizing": maps_us}
-    if work.op in JOINS:
-        return found
+        return {"resizing": maps_us}
     if work.family == MOVE or work.op == "DepthToSpace":
-        return found | {"moves": maps_us}
+        return {"moves": maps_us}
     if not resident:
-        return found | {"streams from DRAM": maps_us}
-    return found | {"activations" if work.op in ACTIVATIONS else "streams": maps_us}
+        return {"streams from DRAM": maps_us}
+    return {"activations" if work.op in ACTIVATIONS else "streams": maps_us}
+
+
+def _in_parts(work: Workload) -> bool:
+    """Whether maps, or the parts that they are joined of, are not made of whole blocks."""
+    pixels = work.height * work.width > 1 and bool(work.height % SIDE or work.width % SIDE)
+    return pixels or (work.op in JOINS and work.part_channels % BLOCK != 0)
+
+
+def _largest(work: Workload) -> float:
+    """Elements of what is joined or split."""
+    return max(work.in_elements, work.out_elements)
 
 
 def _filled(channels: float) -> float:

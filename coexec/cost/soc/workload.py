@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -26,6 +26,12 @@ POOLS = frozenset({"MaxPool", "AveragePool", "coexec::MaxPoolGrad", "coexec::Ave
 REDUCTIONS = ("Reduce", "GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax", "ArgM")
 INPUT, OUTPUT, ATTENTION = "Input", "Output", "product of activations"
 """What brings the images of a run into an engine's own order and back; one kind of MatMul."""
+ACTIVATION = "Activation"
+"""One other than a maximum, computed together with what is in front of it."""
+JOINS = frozenset({"Concat", "Split"})
+"""What reads or writes parts of one map."""
+MAP_RANK = 4
+"""Tensors of so many axes have channels in the second and pixels in the last two."""
 MOVEMENTS = frozenset({"Concat", "Split", "Transpose", "Slice", "Pad", "Gather", "Tile", "Expand"})
 
 
@@ -36,7 +42,9 @@ class Workload:
     A product of (M, K) and (K, N) has ``out_pixels`` M, ``in_channels`` K and ``out_channels`` N.
     ``weights`` is the second operand, ``others`` further operands that are read element by element
     of the output (a fused addition). ``op`` is the operator's name where it is known, or
-    :data:`INPUT` or :data:`OUTPUT`.
+    :data:`INPUT`, :data:`OUTPUT` or :data:`ACTIVATION`. Of what neither convolves nor multiplies,
+    ``height`` and ``width`` are those of its maps, and ``part_channels`` the greatest number that
+    divides the channels of all parts of what is joined or split.
     """
 
     family: str
@@ -52,6 +60,9 @@ class Workload:
     stride: float = 1.0
     groups: float = 1.0
     op: str = ""
+    height: float = 1.0
+    width: float = 1.0
+    part_channels: float = 1.0
 
     @property
     def elements(self) -> float:
@@ -78,7 +89,33 @@ def workload(call: OpCall) -> Workload:
     inputs = sum(kind.size for kind in call.inputs if kind is not None)
     if call.op_type == "Gather":
         inputs = outputs  # of a table, the rows that are picked
-    return Workload(_family(call), work.flop, inputs, outputs, out_pixels=outputs, op=call.op_type)
+    height, width = _sides(call)
+    return Workload(
+        _family(call),
+        work.flop,
+        inputs,
+        outputs,
+        out_pixels=outputs,
+        op=call.op_type,
+        height=height,
+        width=width,
+        part_channels=_part_channels(call),
+    )
+
+
+def _sides(call: OpCall) -> tuple[int, int]:
+    """Height and width of the result, 1 and 1 if it is no map."""
+    shape = call.output(0).shape
+    return (shape[-2], shape[-1]) if len(shape) >= MAP_RANK else (1, 1)
+
+
+def _part_channels(call: OpCall) -> int:
+    """The greatest number that divides the channels of all parts; 1 if nothing is joined."""
+    if call.op_type not in JOINS:
+        return 1
+    parts = call.inputs if call.op_type == "Concat" else call.outputs
+    shapes = [kind.shape for kind in parts if kind is not None and kind.rank]
+    return gcd(*(shape[1] if len(shape) >= MAP_RANK else shape[-1] for shape in shapes))
 
 
 def _family(call: OpCall) -> str:
