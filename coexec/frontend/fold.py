@@ -35,7 +35,7 @@ class Folder:
         """Values of a node's outputs if they should be computed now, else ``None``."""
         if not self._eager(node, call):
             return None
-        if _generates_weight(call):
+        if _generates_weight(node, call):
             return {node.outputs[0]: _filled(call)}
         if not _affordable(op, call):
             return None
@@ -62,7 +62,7 @@ class Folder:
         Results are marked as constants, but for weights that an old exporter generated.
         """
         graph = graph_of(node)
-        weight = _generates_weight(call_of(node))
+        weight = _generates_weight(node, call_of(node))
         for old, array in results.items():
             new = ir.Value(name=None, type=old.type, shape=old.shape)
             name, old.name = old.name, None
@@ -92,10 +92,18 @@ def _known(value: ir.Value | None) -> Array | None:
     return None if value is None else constant_of(value)
 
 
-def _generates_weight(call: OpCall) -> bool:
-    """Old exporters wrote weights this way, as the ``light_*`` models of the onnx package do."""
-    generated = call.op_type == "ConstantOfShape" and call.domain == ""
-    return generated and bool(call.outputs) and call.output(0).dtype.kind == "f"
+def _generates_weight(node: ir.Node, call: OpCall) -> bool:
+    """Old exporters wrote weights this way, as the ``light_*`` models of the onnx package do.
+
+    Their shape is an initializer of the file. Where it was computed, or is a ``Constant``, the
+    result is none: PyTorch's exporter writes initial states of recurrent layers and masks so.
+    """
+    if call.op_type != "ConstantOfShape" or call.domain or not call.outputs:
+        return False
+    shape = node.inputs[0]
+    given = shape is not None and shape.is_initializer()
+    marked = shape is not None and CONSTANT_MARK in shape.metadata_props
+    return given and not marked and call.output(0).dtype.kind == "f"
 
 
 def _filled(call: OpCall) -> Array:

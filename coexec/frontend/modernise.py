@@ -36,6 +36,7 @@ class Rule:
 RULES: dict[str, tuple[Rule, ...]] = {
     "BatchNormalization": (Rule(14, upgrade_semantics.batch_normalization),),
     "Clip": (Rule(11, upgrade_attributes.clip),),
+    "DFT": (Rule(20, upgrade_attributes.dft),),
     "Dropout": (Rule(12, upgrade_attributes.dropout),),
     "GridSample": (Rule(20, upgrade_attributes.grid_sample),),
     "GroupNormalization": (Rule(21, upgrade_semantics.group_normalization),),

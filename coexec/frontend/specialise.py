@@ -14,10 +14,11 @@ from coexec.frontend.bind import Shape, bind_inputs
 from coexec.frontend.branches import inline_branch, is_if
 from coexec.frontend.clean import clean
 from coexec.frontend.declared import check_outputs
-from coexec.frontend.fold import Folder
+from coexec.frontend.fold import MAX_FLOP, Folder
 from coexec.frontend.loops import conditional, is_loop, unroll_loop, unroll_scan
 from coexec.frontend.rewrite import replace_value
 from coexec.frontend.schema import check_node, check_types, label
+from coexec.frontend.sequences import Sequences, is_of_sequences
 from coexec.frontend.tensors import MAX_TENSOR_BYTES
 from coexec.frontend.unsupported import check_supported, identifier
 from coexec.ops.node import call_of, constant_of, present_outputs, set_type, type_of
@@ -77,6 +78,7 @@ class _Walker:
     def __init__(self, model: ir.Model, folder: Folder) -> None:
         self.graph = model.graph
         self.folder = folder
+        self.sequences = Sequences(self._value)
 
     def visit(self, node: ir.Node) -> None:
         """Type, fold or splice one node whose operands are typed."""
@@ -87,6 +89,8 @@ class _Walker:
             return
         if is_loop(node):
             self._loop(node)
+            return
+        if is_of_sequences(node) and self.sequences.dissolve(node):
             return
         if identifier(node) not in OPERATORS:
             check_supported(self.graph, branches=True)
@@ -207,7 +211,26 @@ def _missing_value(node: ir.Node, index: int, operand: ir.Value) -> ModelError:
     names = sorted(value.name or "" for value in _ancestor_inputs(operand))
     if not names:
         return ModelError(f"{where}, but it is random or too large to compute ahead")
+    nodes = _ancestors(operand)
+    if sum(opdef(call_of(each)).work(call_of(each)).flop for each in nodes) > MAX_FLOP:
+        return ModelError(
+            f"{where}, and {len(nodes)} nodes compute it from {', '.join(map(repr, names))}: "
+            "code is made for fixed shapes. Cut the model in front of it "
+            "(onnx.utils.extract_model) and run what is behind it as a model of its own"
+        )
     return ValuesNeeded(names, where)
+
+
+def _ancestors(value: ir.Value) -> list[ir.Node]:
+    """Nodes that ``value`` is computed by."""
+    found: dict[ir.Node, None] = {}
+    stack = [value.producer()]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in found:
+            found[node] = None
+            stack += [operand.producer() for operand in node.inputs if operand is not None]
+    return list(found)
 
 
 def _ancestor_inputs(value: ir.Value) -> list[ir.Value]:

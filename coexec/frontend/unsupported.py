@@ -12,12 +12,14 @@ from coexec.frontend.branches import is_if
 from coexec.frontend.functions import takes_graph
 from coexec.frontend.loops import is_loop
 from coexec.frontend.schema import has_body, schema_of
+from coexec.frontend.sequences import is_of_sequences
 from coexec.ops.opdef import COEXEC
 from coexec.ops.table import OPERATORS
 
 NODES_SHOWN = 5
 
 ONNX_RUNTIME = "com.microsoft"
+CLASSICAL = "ai.onnx.ml"
 ITS_END = "its body decides when it ends: give it a trip count and a constant condition"
 CONTROL_FLOW = {"If": "its condition is computed from data", "Loop": ITS_END, "Scan": "a loop"}
 
@@ -26,12 +28,14 @@ def check_supported(graph: ir.Graph, *, branches: bool = False) -> None:
     """``UnsupportedOperators`` with one table of all of them unless every node has an OpDef.
 
     An ``If`` passes while its condition may still turn out constant once shapes are bound, and so
-    does a loop while its steps may be counted then; ``branches`` says that they are, and then it is
-    listed too.
+    does a loop while its steps may be counted then, or a sequence while its tensors may be known;
+    ``branches`` says that they are, and then it is listed too.
     """
     found: dict[str, list[ir.Node]] = {}
+    inside = not any(isinstance(v.type, ir.SequenceType) for v in (*graph.inputs, *graph.outputs))
     for node in graph:
-        open_yet = not branches and (is_if(node) or is_loop(node))
+        later = is_if(node) or is_loop(node) or (inside and is_of_sequences(node))
+        open_yet = later and not branches
         if identifier(node) not in OPERATORS and not open_yet:
             found.setdefault(identifier(node), []).append(node)
     if found:
@@ -65,6 +69,8 @@ def reason(node: ir.Node) -> str:
     """Why there is no operator for ``node``."""
     if node.domain == "" and node.op_type in CONTROL_FLOW:
         return f"control flow: {CONTROL_FLOW[node.op_type]}"
+    if node.domain == CLASSICAL:
+        return "classical machine learning (trees, support vectors, ...) is out of scope"
     schema = schema_of(node)
     if schema is None:
         domains = {s.domain for s in defs.get_all_schemas()} | {COEXEC}
@@ -73,6 +79,8 @@ def reason(node: ir.Node) -> str:
         if node.domain not in domains:
             return f"the domain {node.domain!r} is not ONNX's, and the model brings no function"
         return "ONNX has no operator of this name"
+    if is_of_sequences(node):
+        return "its sequence is an input or output of the model, or is computed from data"
     if schema.deprecated:
         return f"deprecated since opset {schema.since_version}"
     if has_body(schema) and takes_graph(node):

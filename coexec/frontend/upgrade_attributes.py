@@ -72,6 +72,12 @@ def grid_sample(node: ir.Node, _emit: Emitter) -> None:
         node.attributes["mode"] = ir.AttrString("mode", mode.as_string().removeprefix("bi"))
 
 
+def dft(node: ir.Node, emit: Emitter) -> None:
+    """DFT (20): the axis, 1 by default before, is operand 2."""
+    axis = node.attributes.pop("axis", None)
+    put_input(node, 2, emit.constant(1 if axis is None else axis.as_int(), np.int64))
+
+
 def _cast_output(node: ir.Node, mask: ir.Value) -> None:
     """Readers of ``mask``, and the graph if it is an output, get it in the type they know."""
     assert isinstance(mask.type, ir.TensorType)

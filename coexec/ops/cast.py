@@ -1,4 +1,4 @@
-"""Conversion between element types."""
+"""Conversion between element types, of values (Cast) or of bits (BitCast)."""
 
 from __future__ import annotations
 
@@ -95,6 +95,19 @@ def cast_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
     return (grad_term(g).cast(source).value, *rest)
 
 
+def infer_bit_cast(call: OpCall) -> Sequence[TensorType]:
+    source, target = call.input(0), numpy_type(int(call.attributes["to"]))
+    bits = [ir.DataType.from_numpy(kind).bitwidth for kind in (source.dtype, target)]
+    if bits[0] != bits[1] or bits[0] < 8:
+        raise ValueError(f"BitCast of {source} to {target.name}: not of the same whole bytes")
+    return (TensorType(source.shape, target),)
+
+
+def bit_cast(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
+    bits = np.ascontiguousarray(operands[0]).reshape(np.shape(operands[0]))
+    return (bits.view(numpy_type(int(call.attributes["to"]))),)
+
+
 def to(dtype: str) -> dict[str, int]:
     return {"to": int(ir.DataType.from_numpy(np.dtype(dtype)))}
 
@@ -147,5 +160,16 @@ OPS = (
         gradient=cast_gradient,
         work=streaming_work(1),
         examples=LIKE_EXAMPLES,
+    ),
+    OpDef(
+        "BitCast",
+        infer_bit_cast,
+        bit_cast,
+        not_differentiable="bits are no numbers",
+        work=streaming_work(0),
+        examples=(
+            Example((Sample((3, 5), "int32", 0, 99),), to("float32"), gradient=False, version=26),
+            Example((Sample((7,), "int64", -9, 9),), to("uint64"), gradient=False, version=26),
+        ),
     ),
 )

@@ -25,7 +25,8 @@ NOT_RUN = frozenset(
         *("CumProdGrad", "BernoulliMask", "Adam8bit", "Momentum8bit"),
         *("CompressBlocks", "DecompressBlocks", "PackBits", "UnpackBits", "SelectByBits"),
         *("MaxPoolTaps", "MaxPoolTapsGrad", "PageOut", "PageIn", "PageWait"),
-        *("JointNormalization", "JointNormalizationGrad", "RandomNumbers"),
+        *("JointNormalization", "JointNormalizationGrad", "RandomNumbers", "Im2Col"),
+        "RoiAlignGrad",
     )
 ) | frozenset(DRAWING)
 """They have no function body, or draw their own numbers there: they run elsewhere."""

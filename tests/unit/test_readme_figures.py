@@ -40,6 +40,26 @@ def test_ratios_to_the_best_peer_are_the_summary_of_their_suite(name: str) -> No
     assert stated == [f"{mean} ({worst})" for _, _, _, mean, worst, _ in rows]
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("training steps", "training steps take {} to {} of the time"),
+        ("convolutions", "convolutions {} to {};"),
+        ("matrix products", "matrix products with {} to {},"),
+    ],
+)
+def test_the_first_screen_has_the_means_of_both_runtimes(name: str, sentence: str) -> None:
+    means = (cell.partition(" ")[0] for cell in cells(README, name)[-2:])
+    assert sentence.format(*sorted(means, key=float)) in WORDS
+
+
+def test_the_first_screen_has_the_time_within_half_of_the_memory() -> None:
+    (factor,) = re.findall(
+        r"ResNet-18 and ResNet-50 in half of theirs at [\d.]+ and ([\d.]+\d)", WORDS
+    )
+    assert f"ResNet-50 trains in half of its memory at {factor} of the time" in WORDS
+
+
 @pytest.mark.parametrize("line", re.findall(r"^\| (.*, batch \d+) \|", README, re.MULTILINE))
 def test_times_of_training_steps_are_those_of_the_page(line: str) -> None:
     stated = [value(cell) for cell in cells(README, f"{line} |")[1:]]

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from coexec.processors.opencl.family import KernelFamily
 from coexec.processors.opencl.kernels import (
+    attention,
     binary,
     bit_masks,
     cast,
@@ -37,12 +38,14 @@ from coexec.processors.opencl.kernels import (
     recurrent,
     reduce,
     resize,
+    roi_align,
     scan,
     scatter,
     select,
     softmax,
     sort,
     unary,
+    unfold,
 )
 
 FAMILIES: tuple[KernelFamily, ...] = (
@@ -52,6 +55,7 @@ FAMILIES: tuple[KernelFamily, ...] = (
     cast.FAMILY,
     reduce.FAMILY,
     softmax.FAMILY,
+    attention.FAMILY,
     gemm.FAMILY,
     conv.FAMILY,
     integer.FAMILY,
@@ -61,6 +65,8 @@ FAMILIES: tuple[KernelFamily, ...] = (
     norm_joint.FAMILY,
     resize.FAMILY,
     grid_sample.FAMILY,
+    roi_align.FAMILY,
+    unfold.FAMILY,
     movement.FAMILY,
     pad.FAMILY,
     index.FAMILY,

@@ -103,6 +103,14 @@ def _grid_sample(call: OpCall) -> str:
     return "" if known else "ONNX Runtime samples planes, and volumes but not with cubic weights"
 
 
+def _dft(call: OpCall) -> str:
+    return "" if call.has_input(2) else "ONNX Runtime stops at a DFT that does not name its axis"
+
+
+def _max_unpool(call: OpCall) -> str:
+    return "ONNX Runtime counts indices in output_shape" if call.has_input(2) else ""
+
+
 def _top_k(call: OpCall) -> str:
     loose = call.attribute("sorted", 1) == 0
     return "with sorted=0 ONNX Runtime has an order of its own" if loose else ""
@@ -119,10 +127,12 @@ RULES: Mapping[str, Rule] = {
     "Attention": _attention,
     "ConvInteger": _conv_integer,
     "ConvTranspose": _conv_transpose,
+    "DFT": _dft,
     "GridSample": _grid_sample,
     "MatMulInteger": _matmul_integer,
     "GRU": _recurrent,
     "LSTM": _recurrent,
+    "MaxUnpool": _max_unpool,
     "Mod": _mod,
     "Pad": _pad,
     "RNN": _recurrent,
