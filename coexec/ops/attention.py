@@ -115,11 +115,12 @@ def _case(
     *more: Sample | None,
     v: tuple[int, ...] | None = None,
     outputs: int = 1,
+    gradient: bool = True,
     **attributes: Any,
 ) -> Example:
     operands = (Sample(q), Sample(k), Sample(v or k), *more)
     version = 25 if "left_window_size" in attributes else 24
-    return Example(operands, attributes, outputs, version=version)
+    return Example(operands, attributes, outputs, gradient, version=version)
 
 
 _Q, _K = (2, 4, 3, 8), (2, 4, 5, 8)
@@ -153,6 +154,15 @@ OPS = (
             _case(_Q, _K, Sample((3, 5)), outputs=4, qk_matmul_output_mode=2),
             _case(_Q, _K, outputs=4, qk_matmul_output_mode=3),
             _case((1, 2, 6, 4), (1, 2, 6, 4), left_window_size=2, right_window_size=1),
+            _case((2, 4, 1, 16), (2, 2, 300, 16), Sample((2, 1, 1, 300), "bool"), gradient=False),
+            _case(
+                *((1, 6, 2, 32), (1, 2, 70, 32), Sample((1, 6, 2, 70))),
+                v=(1, 2, 70, 16),
+                softcap=2.0,
+                gradient=False,
+            ),
+            _case((1, 4, 1, 16), (1, 1, 5, 16), Sample((1, 1, 1, 5), "bool"), gradient=False),
+            _case((1, 1, 4, 16), (1, 1, 4, 16), is_causal=1, gradient=False),
         ),
     ),
 )

@@ -21,13 +21,11 @@ Emitter = FunctionBuilder | GradientScope
 
 @dataclass(frozen=True)
 class _Stages:
-    """Values on the way: operands with all heads, scores at each stage, and weights."""
+    """Values on the way: operands by heads, scores at each stage, and weights."""
 
     query: ir.Value
     key: ir.Value
     value: ir.Value
-    wide_key: ir.Value
-    wide_value: ir.Value
     scores: ir.Value
     capped: ir.Value
     biased: ir.Value
@@ -71,24 +69,27 @@ class _Writer:
             return value
         return self.reshape(self.transpose(value, 0, 2, 1, 3), self.g.batch, -1, width)
 
-    def widen(self, value: ir.Value, size: int) -> ir.Value:
-        """Repeat each key head for the query heads that share it."""
+    def grouped(self, value: ir.Value, size: int) -> ir.Value:
+        """Query heads that share a key head as rows of one: no key has to be repeated for them."""
         g = self.g
         if g.repeats == 1:
             return value
-        each = self.reshape(value, g.batch, g.kv_heads, 1, g.columns, size)
-        shape = np.array([g.batch, g.kv_heads, g.repeats, g.columns, size], np.int64)
-        repeated = self.e.op("Expand", [each, self.e.constant(shape, "int64")])
-        return self.reshape(repeated, g.batch, g.heads, g.columns, size)
+        return self.reshape(value, g.batch, g.kv_heads, g.repeats * g.rows, size)
 
-    def narrow(self, value: ir.Value, size: int) -> ir.Value:
-        """Sum over the query heads that share a key head: the transpose of :meth:`widen`."""
-        g = self.g
-        if g.repeats == 1:
+    def single(self, value: ir.Value, size: int) -> ir.Value:
+        """The reverse of :meth:`grouped`."""
+        if self.g.repeats == 1:
             return value
-        each = self.reshape(value, g.batch, g.kv_heads, g.repeats, g.columns, size)
-        axes = self.e.constant(np.array([2], np.int64), "int64")
-        return self.e.op("ReduceSum", [each, axes], {"keepdims": 0})
+        return self.reshape(value, self.g.batch, self.g.heads, self.g.rows, size)
+
+    def product(self, left: ir.Value, inner: int, right: ir.Value, size: int) -> ir.Value:
+        """Rows of all heads (inner) times matrices of key heads (inner, size)."""
+        return self.single(self.e.op("MatMul", [self.grouped(left, inner), right]), size)
+
+    def over_rows(self, left: ir.Value, inner: int, right: ir.Value, size: int) -> ir.Value:
+        """For each key head the sum over its queries' rows: (inner, size)."""
+        turned = self.transpose(self.grouped(left, inner), 0, 1, 3, 2)
+        return self.e.op("MatMul", [turned, self.grouped(right, size)])
 
     def cached(self, index: int, size: int) -> ir.Value:
         """Key (1) or value (2) with the past in front."""
@@ -145,13 +146,14 @@ class _Writer:
     def scale(self, value: ir.Value, factor: float) -> ir.Value:
         return self.e.op("Mul", [value, self.number(factor)])
 
-    def raw_scores(self, query: ir.Value, wide_key: ir.Value) -> ir.Value:
+    def raw_scores(self, query: ir.Value, key: ir.Value) -> ir.Value:
         """Scaled products; 16-bit floats share the scale between both sides against overflow."""
-        turned = self.transpose(wide_key, 0, 1, 3, 2)
+        g, turned = self.g, self.transpose(key, 0, 1, 3, 2)
+        factor = g.scale
         if self.dtype.name in HALVES:
-            root = sqrt(self.g.scale)
-            return self.e.op("MatMul", [self.scale(query, root), self.scale(turned, root)])
-        return self.e.op("MatMul", [self.scale(query, self.g.scale), turned])
+            factor = sqrt(factor)
+            turned = self.scale(turned, factor)
+        return self.product(self.scale(query, factor), g.head_size, turned, g.columns)
 
     def softmax(self, biased: ir.Value, bias: ir.Value | None) -> ir.Value:
         """Weights; zero for a query without keys (its bias is -inf everywhere)."""
@@ -175,15 +177,14 @@ class _Writer:
         g = self.g
         query = self.split(self.operand(0), g.heads, g.head_size)
         key, value = self.cached(1, g.head_size), self.cached(2, g.value_size)
-        wide_key, wide_value = self.widen(key, g.head_size), self.widen(value, g.value_size)
-        scores = capped = self.raw_scores(query, wide_key)
+        scores = capped = self.raw_scores(query, key)
         if g.softcap > 0:
             squashed = self.e.op("Tanh", [self.scale(scores, 1 / g.softcap)])
             capped = self.scale(squashed, g.softcap)
         bias = self.bias()
         biased = capped if bias is None else self.e.op("Add", [capped, bias])
         weights = self.softmax(biased, bias)
-        return _Stages(query, key, value, wide_key, wide_value, scores, capped, biased, weights)
+        return _Stages(query, key, value, scores, capped, biased, weights)
 
 
 def attention_body(call: OpCall) -> ir.Function | None:
@@ -191,7 +192,8 @@ def attention_body(call: OpCall) -> ir.Function | None:
     b = FunctionBuilder(call)
     w = _Writer(b)
     s = w.forward()
-    y = w.merge(b.op("MatMul", [s.weights, s.wide_value]), w.g.heads * w.g.value_size)
+    g = w.g
+    y = w.merge(w.product(s.weights, g.columns, s.value, g.value_size), g.heads * g.value_size)
     mode = int(call.attribute("qk_matmul_output_mode", 0))
     shown = (s.scores, s.capped, s.biased, s.weights)[mode]
     outputs = [y, s.key, s.value, shown][: call.output_count]
@@ -207,8 +209,9 @@ def attention_gradient(s: GradientScope) -> Sequence[ir.Value | None]:
     extra = s.grads[3] if len(s.grads) > 3 else None
     mode = int(s.call.attribute("qk_matmul_output_mode", 0))
     shown = [extra if stage == mode else None for stage in range(4)]
-    dvalue = s.op("MatMul", [w.transpose(f.weights, 0, 1, 3, 2), dy])
-    dweights = _plus(s, s.op("MatMul", [dy, w.transpose(f.wide_value, 0, 1, 3, 2)]), shown[3])
+    dvalue = w.over_rows(f.weights, g.columns, dy, g.value_size)
+    turned = w.transpose(f.value, 0, 1, 3, 2)
+    dweights = _plus(s, w.product(dy, g.value_size, turned, g.columns), shown[3])
     product = s.op("Mul", [dweights, f.weights])
     axes = s.constant(np.array([-1], np.int64), "int64")
     total = s.op("ReduceSum", [product, axes], {"keepdims": 1})
@@ -216,11 +219,11 @@ def attention_gradient(s: GradientScope) -> Sequence[ir.Value | None]:
     dbiased = _plus(s, dbiased, shown[2])
     dscores = _plus(s, _uncap(w, f, _plus(s, dbiased, shown[1])), shown[0])
     scaled = w.scale(dscores, g.scale)
-    dquery = s.op("MatMul", [scaled, f.wide_key])
-    dkey = s.op("MatMul", [w.transpose(scaled, 0, 1, 3, 2), f.query])
+    dquery = w.product(scaled, g.columns, f.key, g.head_size)
+    dkey = w.over_rows(scaled, g.columns, f.query, g.head_size)
     dq = w.merge(dquery, g.heads * g.head_size)
-    dkey = _plus(s, w.narrow(dkey, g.head_size), _grad(s, 1))
-    dvalue = _plus(s, w.narrow(dvalue, g.value_size), _grad(s, 2))
+    dkey = _plus(s, dkey, _grad(s, 1))
+    dvalue = _plus(s, dvalue, _grad(s, 2))
     dpast_key, dk = _uncached(w, dkey, g.head_size)
     dpast_value, dv = _uncached(w, dvalue, g.value_size)
     results = (dq, dk, dv, _mask_gradient(w, dbiased), dpast_key, dpast_value, None)
