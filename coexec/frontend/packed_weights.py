@@ -1,4 +1,4 @@
-"""Products with weights of few bits, which ONNX Runtime packs into bytes, as standard operators.
+"""Weights of few bits, which ONNX Runtime packs into bytes, in products and embeddings.
 
 Bytes that the model holds are unpacked when it is loaded. Scales are parameters: a training step
 computes the weights from them, inference did so once.
@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import ModelError
+from coexec.frontend.fused_attention import number, rank_of, size_of
 from coexec.frontend.operands import NOT_COVERED, Results, Rewrite, operand, required
 from coexec.frontend.rewrite import Emitter
 from coexec.frontend.schema import label
@@ -48,6 +49,38 @@ def matmul(node: ir.Node, emit: Emitter) -> Results:
     weights = emit.op("Transpose", [_first(emit, flat, depth)], {"perm": (1, 0)})
     y = emit.op("MatMul", [required(node, 0), weights])
     return (y if bias is None else emit.op("Add", [y, bias]),)
+
+
+def gather(node: ir.Node, emit: Emitter) -> Results:
+    """GatherBlockQuantized: rows of packed weights (N, bytes), of which each block has a scale.
+
+    Operands are the weights, indices, scales (N, blocks) and zero points, packed as weights are.
+    """
+    packed, scales, zero = required(node, 0), required(node, 2), operand(node, 3)
+    bits, block = _given(node, "bits", 4), _given(node, "block_size", 128)
+    axes = [number(node, "gather_axis", 0), number(node, "quantize_axis", 1)]
+    width, blocks = size_of(packed, 1), size_of(scales, 1)
+    if packed.dtype != ir.DataType.UINT8 or bits not in WIDTHS or axes not in ([0, 1], [0, -1]):
+        return NOT_COVERED
+    if rank_of(packed) != 2 or not width or not blocks or width * BYTE // bits != blocks * block:
+        return NOT_COVERED
+    indices = required(node, 1)
+    line = emit.op("Reshape", [indices, emit.ints([-1])])
+    rows = emit.op("Gather", [packed, line])
+    values = emit.op("Reshape", [_unpacked(emit, rows, bits), emit.ints([-1, blocks, block])])
+    factors = emit.op("Unsqueeze", [emit.op("Gather", [scales, line]), emit.ints([-1])])
+    if zero is None:
+        middle = emit.op("CastLike", [emit.constant(2 ** (bits - 1), np.float32), scales])
+    else:
+        points = _unpacked(emit, emit.op("Gather", [zero, line]), bits)
+        places = BYTE // bits * -(-blocks * bits // BYTE)
+        points = _first(emit, emit.op("Reshape", [points, emit.ints([-1, places])]), blocks)
+        points = emit.op("Unsqueeze", [points, emit.ints([-1])])
+        middle = emit.op("CastLike", [points, scales])
+    centred = emit.op("Sub", [emit.op("CastLike", [values, scales]), middle])
+    weights = emit.op("Mul", [centred, factors])
+    shape = [emit.op("Shape", [indices]), emit.ints([blocks * block])]
+    return (emit.op("Reshape", [weights, emit.op("Concat", shape, {"axis": 0})]),)
 
 
 def _given(node: ir.Node, name: str, default: int = 0) -> int:
@@ -91,5 +124,8 @@ def _first(emit: Emitter, value: ir.Value, count: int) -> ir.Value:
     return emit.op("Slice", [value, emit.ints([0]), emit.ints([count]), emit.ints([1])])
 
 
-OF_ONNX_RUNTIME: Mapping[str, Rewrite] = {"MatMulNBits": matmul}
+OF_ONNX_RUNTIME: Mapping[str, Rewrite] = {
+    "GatherBlockQuantized": gather,
+    "MatMulNBits": matmul,
+}
 """By name, in ``com.microsoft``."""

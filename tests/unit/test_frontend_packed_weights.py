@@ -97,3 +97,42 @@ def test_a_product_without_its_sizes_is_refused(rng: np.random.Generator) -> Non
     node.attribute.remove(next(each for each in node.attribute if each.name == "K"))
     with pytest.raises(ModelError, match="'K'"):
         load(model)
+
+
+@pytest.mark.parametrize("points", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rows_of_packed_embeddings(bits: int, points: bool, rng: np.random.Generator) -> None:
+    blocks, indices = 3, np.array([[4, 0, 5], [1, 1, 2]])
+    operands = {
+        "w": rng.integers(0, 256, (ROWS, blocks * BLOCK * bits // 8)).astype(np.uint8),
+        "i": indices,
+        "s": rng.uniform(0.01, 0.1, (ROWS, blocks)).astype(np.float32),
+        "z": rng.integers(0, 256, (ROWS, -(-blocks * bits // 8))).astype(np.uint8),
+    }
+    names = ["w", "i", "s", *(["z"] if points else [])]
+    node = helper.make_node(
+        "GatherBlockQuantized",
+        names,
+        ["y"],
+        domain="com.microsoft",
+        bits=bits,
+        block_size=BLOCK,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, indices.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (*indices.shape, blocks * BLOCK))],
+        [numpy_helper.from_array(operands[name], name) for name in names if name != "i"],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (expected,) = session.run(["y"], {"i": indices})
+    loaded = load(model)
+    onnx.checker.check_model(ir.to_proto(loaded), full_check=True)
+    np.testing.assert_allclose(evaluate(loaded, {"i": indices})["y"], expected, rtol=1e-5)
