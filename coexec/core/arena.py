@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from coexec.core.arena_placement import Block, place_in_order
 from coexec.core.arena_search import Walls, improve
@@ -33,6 +34,16 @@ STACKED = 1.05
 class Lifetime:
     """A block of ``nbytes`` that is live from step ``first`` to step ``last``, both included."""
 
+    nbytes: int
+    first: int
+    last: int
+
+
+class ArenaBlock(NamedTuple):
+    """``nbytes`` (aligned) at ``offset``, in use from step ``first`` to step ``last``."""
+
+    name: str
+    offset: int
     nbytes: int
     first: int
     last: int

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
+from coexec.core.arena import ArenaBlock
 from coexec.core.events import Event
 from coexec.core.flag import Raised
 from coexec.core.types import Array, OpCall, Region
@@ -88,7 +89,8 @@ class Executable:
     ``scratch_bytes`` is the arena for intermediate tensors, ``naive_bytes`` its size without reuse.
     ``carried`` are offsets in the arena of outputs that stay there for later executables, which
     have them among their ``continued``; neither are arguments. ``page_bytes`` is memory outside of
-    the device for tensors that leave it (:class:`coexec.core.pages.Pages`).
+    the device for tensors that leave it (:class:`coexec.core.pages.Pages`). ``blocks`` are what
+    lies in the arena and can be :meth:`moved`, with what is continued or left alone, by its name.
     """
 
     processor: str
@@ -99,6 +101,11 @@ class Executable:
     carried: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     continued: tuple[str, ...] = field(default=(), kw_only=True)
     page_bytes: int = field(default=0, kw_only=True)
+    blocks: tuple[ArenaBlock, ...] = field(default=(), kw_only=True)
+
+    def moved(self, shifts: Mapping[str, int], nbytes: int) -> Self:
+        """The same with blocks of the arena so many bytes further, in an arena of ``nbytes``."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to move")
 
     @property
     def constant_bytes(self) -> int:

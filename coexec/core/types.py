@@ -157,7 +157,8 @@ class Region:
     ``aliases`` maps an output to the input whose storage it replaces (a state tensor updated in
     place: a parameter, a running mean); nodes are ordered so that the writer comes after every
     reader of the old value. ``prepares`` allows a processor to keep rearranged copies of constants
-    from run to run: faster, and in more memory.
+    from run to run: faster, and in more memory. With ``sparing``, it keeps the process small, even
+    where code has to be built for this region alone.
 
     ``carriable`` are outputs that nobody but later regions of the same processor reads: a processor
     with an arena may leave them there instead of in buffers of their own. ``kept`` are those that
@@ -173,6 +174,7 @@ class Region:
     prepares: bool = True
     carriable: frozenset[str] = frozenset()
     kept: Mapping[str, Kept] = field(default_factory=dict)
+    sparing: bool = False
 
     @classmethod
     def alone(cls, call: OpCall) -> Region:

@@ -9,12 +9,16 @@ off is known from cross-validation. Source of the idea: nn-Meter (MobiSys 2021).
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +26,7 @@ import numpy as np
 from coexec.core.machine import Rates
 from coexec.core.types import OpCall, compute_dtype
 from coexec.cost.distribution import Distribution
+from coexec.cost.forest import Forest
 from coexec.cost.roofline import limit_us, roofline_us
 from coexec.cost.store import Entry
 from coexec.ops.table import opdef
@@ -31,6 +36,7 @@ FOLDS, MANY = 5, 1000
 """Of so many samples one fold tells how far predictions are off: each takes nearly as long to train
 as the regression that predicts, which for thousands of samples is a second."""
 SEED = 0
+SETTINGS = {"n_estimators": 120, "max_depth": 4, "subsample": 0.8}
 Row = tuple[float, ...]
 """The operator's number and its features."""
 TYPES = {16.0: "float16", 64.0: "float64"}
@@ -42,10 +48,10 @@ class FittedCosts:
     """A trained regression. ``error`` is the median relative error in cross-validation.
 
     ``known`` are predictions by row, in multiples of what the limits allow: a plan asks for the
-    same ones again and again, and each takes a millisecond.
+    same ones again and again.
     """
 
-    model: Any
+    model: Forest
     operators: Mapping[str, int]
     error: float
     samples: int
@@ -61,7 +67,7 @@ class FittedCosts:
     def _times_limit(self, call: OpCall) -> Distribution:
         row = (float(self.operators[call.identifier]), *features(call))
         if row not in self.known:
-            median = math.exp(float(self.model.predict([row])[0]))
+            median = math.exp(self.model.predict(row))
             spread = math.exp(1.2816 * self.sigma)
             self.known[row] = Distribution(median, median / spread, median * spread)
         return self.known[row]
@@ -85,10 +91,11 @@ def features(call: OpCall) -> tuple[float, ...]:
     )
 
 
-def fit(entries: Mapping[str, Entry], rates: Rates) -> FittedCosts | None:
-    """Train on times measured on a processor of these limits.
+def fit(entries: Mapping[str, Entry], rates: Rates, path: Path | None = None) -> FittedCosts | None:
+    """Train on times measured on a processor of these limits, or read what was trained on them.
 
-    ``None`` without scikit-learn or with too few of them.
+    That is kept at a ``path``, if there is one, until there are other times. ``None`` without
+    scikit-learn or with too few of them.
     """
     usable = [entry for entry in entries.values() if entry.features and entry.time.median_us > 0]
     counts: dict[str, int] = {}
@@ -106,7 +113,7 @@ def fit(entries: Mapping[str, Entry], rates: Rates) -> FittedCosts | None:
     ]
     if len(rows) < LEAST_ENTRIES or importlib.util.find_spec("sklearn") is None:
         return None
-    return _trained(tuple(known), tuple(sorted(rows)))
+    return _fitted(tuple(known), tuple(sorted(rows)), path)
 
 
 def _limit_us(row: Sequence[float], rates: Rates) -> float:
@@ -116,17 +123,40 @@ def _limit_us(row: Sequence[float], rates: Rates) -> float:
 
 
 @lru_cache(maxsize=8)
-def _trained(operators: tuple[str, ...], samples: tuple[tuple[Row, float], ...]) -> FittedCosts:
+def _fitted(
+    operators: tuple[str, ...], samples: tuple[tuple[Row, float], ...], path: Path | None
+) -> FittedCosts:
     """The regression of rows to multiples: the same for each plan from the same times."""
+    digest = _digest(operators, samples)
+    forest = None if path is None else Forest.load(path, digest)
+    if forest is None:
+        forest = _trained(samples)
+        if path is not None:
+            forest.save(path, digest)
+    errors = forest.errors
+    return FittedCosts(
+        model=forest,
+        operators={name: number for number, name in enumerate(operators)},
+        error=float(np.median(np.abs(np.expm1(errors)))),
+        samples=len(samples),
+        sigma=float(np.median(np.abs(errors)) * 1.4826),
+    )
+
+
+def _digest(operators: tuple[str, ...], samples: tuple[tuple[Row, float], ...]) -> str:
+    """Of all that a regression is made of."""
+    how = [version("scikit-learn"), SETTINGS, FOLDS, MANY, SEED]
+    return hashlib.sha256(json.dumps([how, operators, samples]).encode()).hexdigest()
+
+
+def _trained(samples: Sequence[tuple[Row, float]]) -> Forest:
     ensemble = importlib.import_module("sklearn.ensemble")
     selection = importlib.import_module("sklearn.model_selection")
     rows = np.array([row for row, _ in samples])
     logs = np.log([multiple for _, multiple in samples])
 
     def trained(chosen: Any) -> Any:
-        regression = ensemble.GradientBoostingRegressor(
-            n_estimators=120, max_depth=4, subsample=0.8, random_state=SEED
-        )
+        regression = ensemble.GradientBoostingRegressor(**SETTINGS, random_state=SEED)
         return regression.fit(rows[chosen], logs[chosen])
 
     folds = list(selection.KFold(FOLDS, shuffle=True, random_state=SEED).split(rows))
@@ -136,10 +166,4 @@ def _trained(operators: tuple[str, ...], samples: tuple[tuple[Row, float], ...])
             for known, left_out in (folds if len(rows) < MANY else folds[:1])
         ]
     )
-    return FittedCosts(
-        model=trained(slice(None)),
-        operators={name: number for number, name in enumerate(operators)},
-        error=float(np.median(np.abs(np.expm1(errors)))),
-        samples=len(samples),
-        sigma=float(np.median(np.abs(errors)) * 1.4826),
-    )
+    return Forest.of(trained(slice(None)), errors)

@@ -166,7 +166,7 @@ class ProcessorCosts:
         if self._fitted_entries != len(self.store.entries):
             entries = self.store.entries.items()
             calls = {key: e for key, e in entries if not key.startswith(OWN_KEYS)}
-            self.fitted = fit(calls, self.rates)
+            self.fitted = fit(calls, self.rates, self.store.path.with_suffix(".trees.npz"))
             self._fitted_entries = len(entries)
 
 

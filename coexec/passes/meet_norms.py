@@ -22,7 +22,7 @@ from coexec.core.plan import Plan
 from coexec.ops.batch_norm import EPSILON, MOMENTUM
 from coexec.ops.batch_norm_joint import words_of
 from coexec.ops.batch_norm_shares import FLOW_FIRST, JOIN_FIRST
-from coexec.ops.builder import MEETING
+from coexec.ops.builder import MEETING, PHASE
 from coexec.ops.node import call_of, type_of
 from coexec.ops.opdef import COEXEC
 from coexec.passes.insert import Inserter, New, replace_node
@@ -156,9 +156,14 @@ def _makers(sums: Sequence[ir.Value | None]) -> Iterator[ir.Node]:
 
 
 def _result(maker: ir.Node, join: ir.Node) -> ir.Node | None:
-    """What normalises the tensor whose statistics ``maker`` takes by those of the batch."""
+    """What normalises the tensor whose statistics ``maker`` takes by those of the batch.
+
+    It may be normalised once more later, by the same statistics, where that is recomputed.
+    """
+    phase = join.metadata_props.get(PHASE)
     for node in join.outputs[0].consumers():
-        if node.op_type == "BatchNormalization" and node.inputs[0] is maker.inputs[0]:
+        same = node.inputs[0] is maker.inputs[0] and node.metadata_props.get(PHASE) == phase
+        if node.op_type == "BatchNormalization" and same:
             return node
     return None
 

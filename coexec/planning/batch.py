@@ -95,7 +95,7 @@ Batches = dict[Rows, Built]
 class Steps:
     """What is divided: a model with its states, what processors take for it, and what is known.
 
-    Shares of samples are sought from those of a plan to be ``like`` on, if it has some.
+    Shares of samples are those of a plan to be ``like``, if it has some: they were measured.
     """
 
     model: ir.Model
@@ -138,7 +138,7 @@ def plan_batch(
         known = set(before) == set(names) and sum(before.values()) == size
         rows = before if known else balanced_rows(_whole_us(whole.problem, names), size)
         found = [attempt(rows)]
-        for _ in range(CORRECTIONS):
+        for _ in range(0 if known else CORRECTIONS):
             busy = _busy(found[-1].outcome)
             rows = corrected_rows(rows, busy)
             if any(rows == each.plan.batch for each in found):

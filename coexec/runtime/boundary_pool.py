@@ -11,12 +11,14 @@ class Room:
     """Memory of ``nbytes`` whose contents are dead: the buffer, and the tensor that it had.
 
     ``readers`` are other processors that have read them there, with their launches by then.
+    ``met``: so often had each of those been to meet others at most.
     """
 
     buffer: str
     nbytes: int
     tensor: str
     readers: Mapping[str, int]
+    met: int = 0
 
 
 class BoundaryPool:
@@ -29,14 +31,17 @@ class BoundaryPool:
         """Nobody reads what is in there any more."""
         self._rooms.setdefault(processor, []).append(room)
 
-    def take(self, processor: str, nbytes: int) -> Room | None:
-        """The smallest room that is large enough, else the largest, which then has to grow."""
-        rooms = self._rooms.get(processor, [])
+    def take(self, processor: str, nbytes: int, met: int = 0) -> Room | None:
+        """The smallest room that is large enough, else the largest, which then has to grow.
+
+        None whose readers first wait for more than the processor has ``met`` of them.
+        """
+        rooms = [room for room in self._rooms.get(processor, []) if room.met <= met]
         if not rooms:
             return None
         enough = [room for room in rooms if room.nbytes >= nbytes]
         found = min(enough, key=_size) if enough else max(rooms, key=_size)
-        rooms.remove(found)
+        self._rooms[processor].remove(found)
         return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -30,15 +30,18 @@ from coexec.ops.node import constant_of, type_of
 from coexec.runtime.boundary_pool import BoundaryPool, Room
 from coexec.runtime.host_pieces import HostPieces, host_pieces
 from coexec.runtime.lowering import Lowering
+from coexec.runtime.pack_arenas import LaidOut, pack
 from coexec.runtime.partition import (
     Part,
     Partitioning,
     exported,
     joined_at_gate,
     meeting_places,
+    meets,
     partition,
 )
 from coexec.runtime.region_node import region_node
+from coexec.runtime.returns import Returns
 from coexec.runtime.state_homes import state_homes
 
 FORWARD = "forward"
@@ -74,18 +77,16 @@ class _Lowerer:
         self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
         self.fetched: set[str] = set()  # outputs that are on their way to the host
-        # Launches of each processor; those over when it gave states back; the last to read a state.
-        self.launches: Counter[str] = Counter()
-        self.returned: dict[tuple[str, str], int] = {}
-        self.read_by: dict[tuple[str, str], int] = {}
+        self.returns = Returns(self.instructions, self.types, self.held)
         self.pool = BoundaryPool()
+        self.laid_out: dict[str, list[LaidOut]] = {name: [] for name in how.processors}
         self.last_read = self._last_reads()
 
     def _partition(self) -> list[Part]:
         how = self.how
         phase, free = (how.gated_phase, FORWARD if how.early else "") if how.gate else ("", "")
         alone, skipped = how.mode.by_operator, self.pieces.nodes
-        division = Partitioning(how.plan, phase, how.state, alone, free, skipped)
+        division = Partitioning(how.plan, phase, how.state, alone, free, skipped, how.reuses)
         parts = partition(self.graph, division)
         if not free or alone:
             return parts
@@ -115,6 +116,10 @@ class _Lowerer:
                     self._take_back_ahead(self.parts[index:])
                 gated = True
             self._launch(index, part)
+        if self.how.reuses and self.several:
+            for place, nbytes in pack(self.laid_out, self.executables).items():
+                name = f"#{SCRATCH}@{place}"
+                self.buffers[name] = replace(self.buffers[name], nbytes=nbytes)
         for name in self.outputs:
             self._fetch(name)
         self.instructions.append(Wait())
@@ -174,11 +179,16 @@ class _Lowerer:
             scratch += (self._scratch(part.processor, executable.page_bytes, PAGES),)
         buffers = inputs + outputs + scratch
         self._take_back(executable.outputs, part.processor)
+        number = len(self.executables)
         if part.pauses:
-            first, executable = executable.halves(FORWARD, self.how.gate)
+            first, second = executable.halves(FORWARD, self.how.gate)
             self._submit(first, buffers)
             self._pass_gate()
-        self._submit(executable, buffers)
+            self._submit(second, buffers)
+        else:
+            self._submit(executable, buffers)
+        self.laid_out[part.processor].append(LaidOut(executable, number, len(self.executables)))
+        self.returns.met[part.processor] += sum(map(meets, part.nodes))
         for name, offset in executable.carried.items():
             self.carried[name, part.processor] = offset
         for name in executable.outputs:
@@ -198,10 +208,8 @@ class _Lowerer:
     def _submit(self, executable: Executable, buffers: tuple[str, ...]) -> None:
         self.instructions.append(Launch(len(self.executables), buffers))
         self.executables.append(executable)
-        self.launches[executable.processor] += 1
-        number, place = self.launches[executable.processor], executable.processor
         states = self.how.state_inputs.intersection(executable.inputs)
-        self.read_by.update({(name, place): number for name in states})
+        self.returns.launched(executable.processor, states)
 
     def _take_back_ahead(self, parts: Sequence[Part]) -> None:
         """What these parts will replace, so that they wait for none of each other."""
@@ -210,27 +218,13 @@ class _Lowerer:
             self._take_back(made, part.processor)
 
     def _take_back(self, made: Sequence[str], home: str) -> None:
-        """Before states at ``home`` are replaced: wait for others that read them where they are.
-
-        One of them tells for all that a processor was given, since it works in order.
-        """
+        """Before states at ``home`` are replaced: wait for others that read them where they are."""
         olds = [self.how.state[new] for new in made if new in self.how.state]
         for name in (old for old in olds if self.homes[old] == home):
             for reader in self.how.processors:
                 buffer = self.held.get((name, reader))
-                if reader == home or buffer is None or not self.buffers[buffer].shares:
-                    continue
-                if self.returned.get((reader, home), 0) < self.read_by.get((name, reader), 0):
-                    self._give_back(name, reader, buffer, home)
-
-    def _give_back(self, name: str, reader: str, buffer: str, home: str) -> None:
-        """A tensor goes home from a processor that has read it; in common memory nothing moves."""
-        self.returned[reader, home] = self.launches[reader]
-        back = f"{name}#back {self.launches[reader]}@{reader}"
-        self.types[back] = self.types[name]
-        self.instructions.append(Read(back, buffer))
-        self.instructions.append(Wait())
-        self.instructions.append(Write(back, self.held[name, home]))
+                if reader != home and buffer is not None and self.buffers[buffer].shares:
+                    self.returns.come_after(name, reader, home)
 
     def _evict(self, names: Sequence[str]) -> None:
         """Bring results to the host and forget that the device has them; states stay there."""
@@ -272,6 +266,7 @@ class _Lowerer:
             prepares=self.how.prepares,
             carriable=self._carriable(outputs),
             kept=self._kept(index, part.processor),
+            sparing=self.how.sparing,
         )
 
     def _carriable(self, outputs: Sequence[str]) -> frozenset[str]:
@@ -320,7 +315,8 @@ class _Lowerer:
             role = OUTPUT if name in self.output_names else BOUNDARY
             role = MEETING if name in self.places else role
             nbytes = self.types[name].nbytes
-            room = self.pool.take(processor, nbytes) if role == BOUNDARY else None
+            met = self.returns.met[processor]
+            room = self.pool.take(processor, nbytes, met) if role == BOUNDARY else None
             buffer = f"{name}@{processor}" if room is None else self._emptied(room, processor)
             self.held[name, processor] = self._buffer(buffer, processor, nbytes, role)
         return self.held[name, processor]
@@ -328,8 +324,7 @@ class _Lowerer:
     def _emptied(self, room: Room, home: str) -> str:
         """A buffer that can be written again: after those who have read in that memory."""
         for reader, launches in room.readers.items():
-            if self.returned.get((reader, home), 0) < launches:
-                self._give_back(room.tensor, reader, self.held[room.tensor, reader], home)
+            self.returns.come_after(room.tensor, reader, home, launches)
         return room.buffer
 
     def _store_state(self, name: str, processor: str) -> None:
@@ -386,8 +381,11 @@ class _Lowerer:
         """Memory of a dead tensor is there for others; copies of it may have come from there."""
         others = [place for held, place in self.held if held == name and place != spec.processor]
         shared = any(self.buffers[self.held[name, place]].shares for place in others)
-        readers = {place: self.launches[place] for place in others if shared}
-        self.pool.give(spec.processor, Room(spec.name, spec.nbytes, name, readers))
+        readers = {place: self.returns.launches[place] for place in others if shared}
+        for place in readers if self.places else ():
+            self.returns.tell(name, place)
+        met = max((self.returns.met[place] for place in readers), default=0)
+        self.pool.give(spec.processor, Room(spec.name, spec.nbytes, name, readers, met))
 
     def _scratch(self, processor: str, nbytes: int, role: str) -> str:
         """One arena per processor, and memory for its pages: its regions run one after another."""

@@ -21,6 +21,7 @@ class Lowering:
     ``prepares``: rearranged copies of constants may be kept from run to run. ``builds``: the code
     of regions is built; plans are made without. ``reuses``: tensors between processors take over
     the memory of those that nobody reads any more, once all who read them have done so.
+    ``sparing``: the process stays small, even where more code has to be built for that.
     """
 
     plan: Plan
@@ -35,3 +36,4 @@ class Lowering:
     prepares: bool = True
     builds: bool = True
     reuses: bool = False
+    sparing: bool = False

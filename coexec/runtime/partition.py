@@ -5,7 +5,8 @@ whom: a region ends with a value that another processor reads, so that it is the
 is done, and begins where a value of another processor is needed that was not needed before. Where
 little is to be done until the next such value (keys, then values), both end the same region:
 handing over one more takes longer. But no node that waits for another processor by itself comes
-between a value that is wanted there and the end of a region.
+between a value that is wanted there and the end of a region; nor behind the reader of a state that
+another processor replaces, which waits for that region.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ LIGHT_BYTES = 1 << 20
 class Part:
     """Nodes of one processor, before the gate or behind it, that become a region.
 
-    ``pauses``: the gate is inside, behind the nodes of the forward pass.
+    ``pauses``: the gate is inside, behind the nodes of the forward pass. ``closed``: others wait
+    for its end, so that no node may join it that waits for them.
     """
 
     processor: str
@@ -37,6 +39,7 @@ class Part:
     nodes: list[ir.Node] = field(default_factory=list)
     ended: bool = False
     pauses: bool = False
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Partitioning:
     ``gated_phase``: nodes of this phase share no region with others (none: ""). ``free_phase``: if
     there is one, only its nodes and what they need share no region with others. ``state`` maps
     state outputs to state inputs. ``alone``: a region for every node; none for those ``skipped``.
+    ``reuses``: who made a tensor waits for its readers on other processors to write there again.
     """
 
     plan: Plan
@@ -54,6 +58,7 @@ class Partitioning:
     alone: bool = False
     free_phase: str = ""
     skipped: frozenset[ir.Node] = frozenset()
+    reuses: bool = False
 
 
 def partition(graph: ir.Graph, how: Partitioning) -> list[Part]:
@@ -131,10 +136,13 @@ class _Partitioner:
             self.last[processor] = len(self.parts)
             self.parts.append(Part(processor, gated))
         self.awaited.setdefault(processor, set()).update(foreign)
+        for reader in self._readers(node, processor):
+            self.parts[self.last[self.parts[reader].processor]].closed = True
         index = self.last[processor]
         self.place[node] = index
         self.parts[index].nodes.append(node)
         self.parts[index].ended |= any(value.name in self.exported for value in node.outputs)
+        self.parts[index].closed |= self.how.reuses and bool(foreign) and not meets(node)
 
     def _going_on(self) -> Iterator[ir.Node]:
         """Nodes that do little between a value that others read and the next one."""
@@ -163,10 +171,12 @@ class _Partitioner:
         part = self.parts[index]
         if (part.ended and node not in self.going_on) or part.gated != gated:
             return False
-        if gated != self.parts[-1].gated:
+        if gated != self.parts[-1].gated or (part.closed and meets(node)):
             return False
-        before = all(reader < index for reader in self._readers(node, processor))
-        return before and all(self._is_done(index, processor) for index in foreign)
+        readers = [*self._readers(node, processor)]
+        if readers and (max(readers) > index or any(map(meets, part.nodes))):
+            return False
+        return all(self._is_done(index, processor) for index in foreign)
 
     def _is_done(self, index: int, processor: str) -> bool:
         """Whether a processor has waited for a part, or for a later one of the same processor."""
@@ -185,12 +195,16 @@ class _Partitioner:
 
 
 def joined_at_gate(parts: Sequence[Part], pausing: Collection[str]) -> list[Part]:
-    """``parts`` with the two around the gate as one, if a processor in ``pausing`` has both."""
+    """``parts`` with the two around the gate as one, if a processor in ``pausing`` has both.
+
+    Not where the first one meets others: what it replaces behind the gate, they may read.
+    """
     found = list(parts)
     for index, (before, behind) in enumerate(pairwise(parts)):
         if before.gated or not behind.gated:
             continue
-        if before.processor == behind.processor and before.processor in pausing:
+        alone = not any(map(meets, before.nodes))
+        if alone and before.processor == behind.processor and before.processor in pausing:
             nodes = [*before.nodes, *behind.nodes]
             found[index : index + 2] = [Part(before.processor, True, nodes, behind.ended, True)]
         break

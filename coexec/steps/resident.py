@@ -59,7 +59,8 @@ class ResidentPrograms:
     """Programs that share states; each state lives on one processor.
 
     Training steps follow the plan ``follow``, if there is one; all else runs on the first processor
-    that can. States that no program has asked for yet wait on the host.
+    that can. States that no program has asked for yet wait on the host. ``sparing`` programs keep
+    the process small, even where more code has to be built for that.
     """
 
     def __init__(
@@ -67,10 +68,13 @@ class ResidentPrograms:
         processors: Mapping[str, Processor],
         mode: ExecutionMode = DEFAULT,
         follow: Plan | None = None,
+        *,
+        sparing: bool = False,
     ) -> None:
         self.processors = processors
         self.mode = mode
         self.follow = follow
+        self.sparing = sparing
         self._compiled: dict[tuple[Kind, Shapes], Compiled] = {}
         self._laid_out: dict[tuple[Kind, Shapes], tuple[StepGraph, Lowered]] = {}
         self._buffers: dict[str, Buffer] = {}
@@ -196,8 +200,7 @@ class ResidentPrograms:
             if graph.early:
                 forward_first(model.graph)
                 replace_after_readers(model.graph, graph.state)
-            elif not recompute and not self.mode.by_operator:
-                # Else memory is taken over from others, perhaps from who is to be met.
+            if not self.mode.by_operator:
                 plan = meet_norms(model.graph, plan, able_to_meet(self.processors))
         how = Lowering(
             plan,
@@ -213,6 +216,7 @@ class ResidentPrograms:
             prepares=kind == "inference",
             builds=builds,
             reuses=bool(recompute) or (follow is not None and graph.early),
+            sparing=self.sparing,
         )
         return Lowered(plan, lower(model.graph, how), model.graph)
 

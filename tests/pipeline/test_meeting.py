@@ -37,9 +37,9 @@ labels = rng.integers(0, 4, 8)
 
 know(pytest.MonkeyPatch(), Path(sys.argv[1]), numpy_last)
 
-def trainer(there):
+def trainer(there, **how):
     loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.05, momentum=0.9)
-    return coexec.Trainer(model, loss, optimizer, list(there))
+    return coexec.Trainer(model, loss, optimizer, list(there), **how)
 
 def both():
     whole = trainer(processors)
@@ -62,6 +62,23 @@ for _ in range(2):
     for name, array in alone.state().items():
         np.testing.assert_allclose(found[-1][name], array, rtol=2e-3, atol=2e-4, err_msg=name)
 assert all((found[0][name] == found[1][name]).all() for name in found[0])
+"""
+BUDGET = """
+def placed(**how):
+    whole = trainer(processors, **how)
+    return whole.with_plan(plan_training(whole, {"x": x}, PlanOptions("batch_parallel", 0.0)).plan)
+
+plain = placed()
+plain.step({"x": x}, labels)
+small = placed(memory=int(0.9 * plain.peak_bytes))
+alone = trainer({name: processors[name] for name in names[:1]})
+expected = [alone.step({"x": x}, labels) for _ in range(6)]
+np.testing.assert_allclose([small.step({"x": x}, labels) for _ in range(6)], expected, rtol=1e-4)
+assert small.memory_plan.setting.recompute
+assert small.peak_bytes <= 0.9 * plain.peak_bytes
+assert any(spec.role == MEETING for spec in small.program.buffers)
+for name, array in alone.state().items():
+    np.testing.assert_allclose(small.state()[name], array, rtol=2e-3, atol=2e-4, err_msg=name)
 """
 FAILS = """
 both()
@@ -87,7 +104,7 @@ assert time.perf_counter() - start < 40
 """
 
 
-@pytest.mark.parametrize("rest", [AGREES, FAILS], ids=["agrees", "fails"])
+@pytest.mark.parametrize("rest", [AGREES, BUDGET, FAILS], ids=["agrees", "budget", "fails"])
 def test_two_drivers_meet_in_kernels(rest: str, tmp_path: Path) -> None:
     """Twice the same to the last bit, whoever comes first; nobody is waited for in vain."""
     if len(DRIVERS) < 2 or len(physical_cores()) < 2:

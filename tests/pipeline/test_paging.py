@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,13 @@ from coexec.cost.store import CostStore
 from coexec.passes.page_activations import page_activations
 from coexec.processors.find import open_processor
 from coexec.processors.opencl import device
+from coexec.processors.opencl.bound import Bound, BoundCopy, BoundMove, BoundPage
+from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.executable import ARENA, Label, PageStep, Slot
 from coexec.report.memory import ACTIVATIONS, Usage, memory_over_time
 from coexec.steps import pager
 from coexec.steps.pager import Pager, unable
-from tests.runtimes import DRIVERS, THOROUGH
+from tests.runtimes import DRIVERS, THOROUGH, open_opencl
 from tests.synthetic import RATES
 
 FAST = PageLink("host memory", 1e-5, 1e-5)
@@ -35,6 +40,7 @@ SLOW = PageLink("storage", 1e-1, 1e-1, 1000.0, 0.5, beside=False)
 RNG = np.random.default_rng(0)
 BESIDE = f"{THOROUGH[0]}?pages=beside"
 """Transfers in a queue of their own, as on devices that are no CPU."""
+SMAPS = Path("/proc/self/smaps")
 BATCH = 16
 DATA = {"x": RNG.standard_normal((BATCH, 6, 100)).astype(np.float32)}
 LABELS = RNG.integers(0, 4, BATCH)
@@ -72,6 +78,16 @@ def fullest(learner: coexec.Trainer, trace: Trace) -> Usage:
     return max(memory_over_time(learner.program, trace), key=lambda usage: usage.nbytes)
 
 
+def resident_bytes(memory: Array) -> int:
+    """What of a mapped file is in this process's memory now."""
+    start = memory.__array_interface__["data"][0]
+    found = re.search(
+        rf"^{start:08x}-.*?^Rss:\s*(\d+) kB", SMAPS.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert found is not None
+    return int(found[1]) * 1024
+
+
 def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -92,6 +108,32 @@ def test_paged_steps_give_the_same_bits_in_less_memory(
     resumed = trainer(processor=processor, paging=0.5)
     resumed.load_state(state, 2)
     assert_same(after(resumed, 1), after(plain, 2))
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the system does not tell what is resident")
+@pytest.mark.parametrize("beside", [False, True])
+def test_what_is_in_the_file_of_pages_is_no_part_of_the_process(beside: bool) -> None:
+    """A file of one page: a neighbour's first touch would bring the end of this one back."""
+    nbytes = 1 << 20
+    processor = open_opencl(BESIDE if beside else THOROUGH[0])
+    pages, tensor = processor.alloc_pages(nbytes), processor.alloc(nbytes)
+    processor.wait(processor.copy(tensor, RNG.integers(0, 255, nbytes, np.uint8), ()))
+    assert pages.file is not None
+    assert resident_bytes(pages.memory) == 0
+    if beside:
+        step = PageStep("out", 0, nbytes, Slot(ARENA), Label("out"))
+        out: Bound = BoundPage(step, pages, tensor.memory, processor.queue)
+    else:
+        assert isinstance(pages.buffer, OpenCLBuffer)
+        out = BoundMove(BoundCopy(pages.buffer.memory, tensor.memory, nbytes), pages, 0, nbytes)
+    processor.block(out.enqueue(processor.queue))
+    until = time.monotonic() + 20
+    while resident_bytes(pages.memory) and time.monotonic() < until:
+        time.sleep(0.001)  # behind the transfer, a thread of the driver lets go
+    assert resident_bytes(pages.memory) == 0
+    found = np.empty(nbytes, np.uint8)
+    processor.wait(processor.copy(found, tensor, ()))
+    np.testing.assert_array_equal(pages.memory, found)
 
 
 def test_paging_goes_with_other_techniques(monkeypatch: pytest.MonkeyPatch) -> None:

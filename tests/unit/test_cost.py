@@ -285,15 +285,15 @@ def test_of_many_times_one_fold_says_how_far_predictions_are_off(
 
     monkeypatch.setattr(GradientBoostingRegressor, "fit", counted)
     monkeypatch.setattr(regressions, "MANY", 200)
-    regressions._trained.cache_clear()
+    regressions._fitted.cache_clear()
     found = fit(entries, RATES)
-    regressions._trained.cache_clear()
+    regressions._fitted.cache_clear()
     assert sizes == [160, 200]
     assert whole is not None
     assert found is not None
     assert found.sigma == pytest.approx(whole.sigma, rel=0.5)
-    rows = [[0.0, *features(relu(5000))]]
-    assert found.model.predict(rows) == whole.model.predict(rows)
+    row = (0.0, *features(relu(5000)))
+    assert found.model.predict(row) == whole.model.predict(row)
 
 
 def test_a_few_times_make_no_fit() -> None:

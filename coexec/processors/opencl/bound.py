@@ -8,6 +8,7 @@ from functools import partial
 
 import pyopencl as cl
 
+from coexec.base.pages import let_go
 from coexec.core.pages import Pages
 from coexec.processors.opencl.executable import KernelStep, Label, PageStep, Slot
 from coexec.processors.opencl.family import Scalar
@@ -82,6 +83,7 @@ class BoundPage:
         event = self._transfer(self.memory, ready)
         self.transfers.flush()
         self.pages.under_way[key] = event
+        _leave_to_system(event, self.pages, self.step.page, self.step.nbytes)
         return event
 
     def _transfer(self, memory: cl.Buffer, ready: cl.Event) -> cl.Event:
@@ -93,7 +95,29 @@ class BoundPage:
         return cl.enqueue_copy(self.transfers, memory, host, wait_for=[ready], is_blocking=False)
 
 
-Bound = BoundKernel | BoundCopy | BoundPage
+@dataclass
+class BoundMove:
+    """A kernel or a copy between the device and ``nbytes`` at ``page``, in memory that it reaches.
+
+    Once it is done, what lies in a file there is no part of the process any more.
+    """
+
+    move: BoundKernel | BoundCopy
+    pages: Pages
+    page: int
+    nbytes: int
+
+    def set_arguments(self) -> None:
+        """Set the arguments of the kernel again."""
+        self.move.set_arguments()
+
+    def enqueue(self, queue: cl.CommandQueue) -> cl.Event:
+        event = self.move.enqueue(queue)
+        _leave_to_system(event, self.pages, self.page, self.nbytes)
+        return event
+
+
+Bound = BoundKernel | BoundCopy | BoundPage | BoundMove
 
 
 @dataclass
@@ -128,6 +152,17 @@ class BoundRegion:
             self.keep + other.keep,
             other.in_place,
         )
+
+
+def _leave_to_system(event: cl.Event, pages: Pages, page: int, nbytes: int) -> None:
+    """Let go of a page in a file behind a transfer: it stays in the system's cache, or in storage.
+
+    Who touches it again, even in the same moment, finds it there.
+    """
+    if pages.file is None:
+        return
+    memory = pages.memory[page : page + nbytes]
+    event.set_callback(cl.command_execution_status.COMPLETE, lambda _status: let_go(memory))
 
 
 def bind_kernel(

@@ -78,6 +78,7 @@ def compile_region(
         scratch_bytes=storage.arena_bytes,
         naive_bytes=storage.naive_bytes,
         carried=storage.carried,
+        blocks=storage.blocks,
         continued=tuple(name for name in region.inputs if name in region.kept),
         page_bytes=storage.paged.nbytes,
         programs=tuple(ProgramSource(family, text) for text, family in emitter.programs.items()),

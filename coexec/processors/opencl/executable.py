@@ -5,9 +5,9 @@ Free of ONNX, so that a saved program runs with NumPy and PyOpenCL alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from coexec.core.processor import Executable
 from coexec.core.types import Array
@@ -19,7 +19,8 @@ class Slot:
     """Where a tensor lives: argument ``index``, ``offset`` in the arena, or constant ``name``.
 
     A ``prepared`` one lives at ``offset`` in the memory that :attr:`OpenCLExecutable.preparation`
-    fills, a ``page`` at ``offset`` in memory outside of the device.
+    fills, a ``page`` at ``offset`` in memory outside of the device. ``block`` names what a place in
+    the arena is for, until all regions of that are known.
     """
 
     kind: str
@@ -27,6 +28,7 @@ class Slot:
     offset: int = 0
     nbytes: int = 0
     name: str = ""
+    block: str = field(default="", compare=False)
 
 
 ARGUMENT, ARENA, CONSTANT, PREPARED, PAGE = "argument", "arena", "constant", "prepared", "page"
@@ -100,10 +102,11 @@ Step = KernelStep | CopyStep | PageStep
 
 @dataclass(frozen=True)
 class ProgramSource:
-    """OpenCL C text with its ``#define`` lines in front."""
+    """OpenCL C text with its ``#define`` lines in front; ``parts`` sources became one."""
 
     family: str
     text: str
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class OpenCLExecutable(Executable):
     def resident(self) -> frozenset[str]:
         """Constants that steps read; the others leave the device once they are prepared."""
         return frozenset(
-            slot.name for step in self.steps for slot in _slots(step) if slot.kind == CONSTANT
+            slot.name for step in self.steps for slot in slots_of(step) if slot.kind == CONSTANT
         )
 
     @property
@@ -139,7 +142,7 @@ class OpenCLExecutable(Executable):
         behind = (i for i, s in enumerate(self.steps) if s.label.phase not in (phase, ""))
         place = next(behind, len(self.steps))
         first, second = self.steps[:place], self.steps[place:]
-        touched = {slot.index for s in first for slot in _slots(s) if slot.kind == ARGUMENT}
+        touched = {slot.index for s in first for slot in slots_of(s) if slot.kind == ARGUMENT}
         late = [name for name in results if self.arguments.index(name) not in touched]
         if late or self.preparation:
             raise ValueError(f"cannot pause behind {phase}: {late or 'weights are prepared'}")
@@ -150,7 +153,7 @@ class OpenCLExecutable(Executable):
 
     def _only(self, steps: tuple[Step, ...]) -> OpenCLExecutable:
         """So many of the steps, with the constants and programs of these."""
-        names = {slot.name for s in steps for slot in _slots(s) if slot.kind == CONSTANT}
+        names = {slot.name for s in steps for slot in slots_of(s) if slot.kind == CONSTANT}
         used = sorted({step.program for step in steps if isinstance(step, KernelStep)})
         return replace(
             self,
@@ -160,6 +163,19 @@ class OpenCLExecutable(Executable):
                 for s in steps
             ),
             constants={name: self.constants[name] for name in sorted(names)},
+        )
+
+    def moved(self, shifts: Mapping[str, int], nbytes: int) -> Self:
+        def place(slot: Slot) -> Slot:
+            far = shifts[slot.block] if slot.kind == ARENA else 0
+            return replace(slot, offset=slot.offset + far) if far else slot
+
+        return replace(
+            self,
+            scratch_bytes=nbytes if self.scratch_bytes else 0,
+            carried={},
+            blocks=(),
+            steps=tuple(_with_slots(step, place) for step in self.steps),
         )
 
     def arena_use(self) -> Iterable[tuple[str, int]]:
@@ -212,7 +228,16 @@ def executable_from_json(
     )
 
 
-def _slots(step: Step) -> tuple[Slot, ...]:
+def _with_slots(step: Step, place: Callable[[Slot], Slot]) -> Step:
+    if isinstance(step, CopyStep):
+        return replace(step, dst=place(step.dst), src=place(step.src))
+    if isinstance(step, PageStep):
+        return step if step.tensor is None else replace(step, tensor=place(step.tensor))
+    return replace(step, args=tuple(place(a) if isinstance(a, Slot) else a for a in step.args))
+
+
+def slots_of(step: Step) -> tuple[Slot, ...]:
+    """Where the tensors of a step live."""
     if isinstance(step, CopyStep):
         return step.dst, step.src
     if isinstance(step, PageStep):
@@ -225,7 +250,7 @@ def _check_step(
 ) -> None:
     if isinstance(step, KernelStep) and not 0 <= step.program < programs:
         raise ValueError(f"there is no program {step.program}")
-    for slot in _slots(step):
+    for slot in slots_of(step):
         if slot.kind == CONSTANT and slot.name not in constants:
             raise ValueError(f"there is no constant {slot.name!r}")
         if slot.kind == PREPARED and not 0 <= slot.offset <= prepared_bytes - slot.nbytes:
@@ -237,23 +262,30 @@ def _step_to_json(step: Step) -> dict[str, Any]:
     if isinstance(step, CopyStep):
         return {
             "kind": "copy",
-            "dst": vars(step.dst),
-            "src": vars(step.src),
+            "dst": _slot_to_json(step.dst),
+            "src": _slot_to_json(step.src),
             "nbytes": step.nbytes,
             "label": label,
         }
     if isinstance(step, PageStep):
-        tensor = None if step.tensor is None else vars(step.tensor)
+        tensor = None if step.tensor is None else _slot_to_json(step.tensor)
         return {**vars(step), "kind": "page", "tensor": tensor, "label": label}
     return {
         "kind": "kernel",
         "program": step.program,
         "entry": step.entry,
-        "args": [{"scalar" if isinstance(a, Scalar) else "slot": vars(a)} for a in step.args],
+        "args": [
+            {"scalar": vars(a)} if isinstance(a, Scalar) else {"slot": _slot_to_json(a)}
+            for a in step.args
+        ],
         "global_size": list(step.global_size),
         "local_size": None if step.local_size is None else list(step.local_size),
         "label": label,
     }
+
+
+def _slot_to_json(slot: Slot) -> dict[str, Any]:
+    return {name: value for name, value in vars(slot).items() if name != "block"}
 
 
 def _step_from_json(record: Mapping[str, Any]) -> Step:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pyopencl as cl
 
+from coexec.base.errors import ProcessorError
 from coexec.core.processor import Executable, Processor, Support
 from coexec.core.types import OpCall, Region
 from coexec.ops.table import OPERATORS
@@ -15,7 +18,10 @@ from coexec.processors.opencl.executable import OpenCLExecutable
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
+from coexec.processors.opencl.together import together
 from coexec.processors.opencl.tuning.lookup import load_tuned
+
+log = logging.getLogger(__name__)
 
 
 class OpenCLProcessor(OpenCLDevice, Processor):
@@ -50,6 +56,13 @@ class OpenCLProcessor(OpenCLDevice, Processor):
 
     def compile(self, region: Region) -> Executable:
         executable = self.lay_out(region)
+        if region.sparing and self.programs.keeps_much:
+            few = together(executable)
+            try:
+                self.prepare(few)
+                return few
+            except ProcessorError as error:
+                log.warning("%s: each kernel stays a program of its own: %s", self.name, error)
         self.prepare(executable)
         return executable
 

@@ -9,7 +9,15 @@ import pyopencl as cl
 
 from coexec.core.pages import Pages
 from coexec.core.processor import Buffer, Executable
-from coexec.processors.opencl.bound import Bound, BoundCopy, BoundPage, BoundRegion, bind_kernel
+from coexec.processors.opencl.bound import (
+    Bound,
+    BoundCopy,
+    BoundKernel,
+    BoundMove,
+    BoundPage,
+    BoundRegion,
+    bind_kernel,
+)
 from coexec.processors.opencl.buffer import OpenCLBuffer
 from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.executable import (
@@ -17,10 +25,12 @@ from coexec.processors.opencl.executable import (
     ARGUMENT,
     PAGE,
     CopyStep,
+    KernelStep,
     OpenCLExecutable,
     PageStep,
     Slot,
     Step,
+    slots_of,
 )
 from coexec.processors.opencl.programs import ProgramCache
 
@@ -76,6 +86,11 @@ class BoundRegions:
             if isinstance(step, PageStep):
                 tensor = None if step.tensor is None else resolve(step.tensor)
                 return BoundPage(step, pages[0], tensor, transfers())
+            bound = simple(step)
+            page = next((slot for slot in slots_of(step) if slot.kind == PAGE), None)
+            return BoundMove(bound, pages[0], page.offset, page.nbytes) if page else bound
+
+        def simple(step: KernelStep | CopyStep) -> BoundKernel | BoundCopy:
             if isinstance(step, CopyStep):
                 return BoundCopy(resolve(step.dst), resolve(step.src), step.nbytes)
             return bind_kernel(step, programs[step.program], resolve)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from coexec.core.arena import Lifetime, live_bytes, padded, plan_arena
+from coexec.core.arena import ArenaBlock, Lifetime, live_bytes, padded, plan_arena
 from coexec.core.types import Region, RegionNode
 from coexec.processors.opencl.concatenation import Part, place_of
 from coexec.processors.opencl.executable import ARENA, ARGUMENT, CONSTANT, PAGE, Slot
@@ -38,7 +38,7 @@ class Storage:
     A root that is an argument or a constant stays there; all others get a place in the arena for
     their lifetime. ``within`` are offsets of those that do not begin where their root does.
     ``inputs`` and ``outputs`` are the region's that are arguments; ``carried`` are offsets of those
-    outputs that stay in the arena for later regions.
+    outputs that stay in the arena for later regions, ``blocks`` all that lies there.
     """
 
     region: Region
@@ -55,6 +55,7 @@ class Storage:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     carried: dict[str, int] = field(default_factory=dict)
+    blocks: tuple[ArenaBlock, ...] = ()
 
     @classmethod
     def plan(
@@ -91,7 +92,8 @@ class Storage:
             self.places[name] = Slot(ARGUMENT, index)
         for name, place in kept.items():
             self.roots[name] = name
-            self.places[name] = Slot(ARENA, offset=place.offset, nbytes=place.nbytes)
+            slot = Slot(ARENA, offset=place.offset, nbytes=place.nbytes, block=name)
+            self.places[name] = slot
         for name in self.region.constants:
             if name not in self.roots:
                 self.roots[name] = name
@@ -231,12 +233,19 @@ class Storage:
         self.naive_bytes = sum(padded(block.nbytes, alignment) for block in blocks.values())
         self.uses = self._uses(lifetimes, blocks, kept)
         for name, block in blocks.items():
-            slot = Slot(ARENA, offset=plan.offsets[name], nbytes=block.nbytes)
+            slot = Slot(ARENA, offset=plan.offsets[name], nbytes=block.nbytes, block=name)
             if name.startswith("#") and name not in lifetimes:
                 self.scratch[_scratch_key(name)] = slot
             else:
                 self.places[name] = slot
         self.carried = {name: self.slot(name).offset for name in staying}
+        self.blocks = (
+            *(
+                ArenaBlock(n, plan.offsets[n], padded(b.nbytes, alignment), b.first, b.last)
+                for n, b in blocks.items()
+            ),
+            *self._kept_by_name(end, alignment),
+        )
 
     @cached_property
     def _is_whole_step(self) -> bool:
@@ -268,18 +277,26 @@ class Storage:
 
         Tensors that share storage there are one block.
         """
+        blocks: dict[str, tuple[int, Lifetime]] = {}
+        for each in self._kept_by_name(end, 1):
+            key = f"@{each.offset}"
+            _, old = blocks.get(key, (0, Lifetime(0, 0, 0)))
+            life = Lifetime(max(each.nbytes, old.nbytes), 0, max(each.last, old.last))
+            blocks[key] = (each.offset, life)
+        return blocks
+
+    def _kept_by_name(self, end: int, alignment: int) -> list[ArenaBlock]:
+        """What earlier regions left, until nobody reads it any more."""
         last = dict.fromkeys(self.region.kept, 0)
         for index, node in enumerate(self.region.nodes):
             last.update((root, index) for root in self._kept_roots(node.inputs))
         last.update((root, end) for root in self._kept_roots(self.copied))
-        blocks: dict[str, tuple[int, Lifetime]] = {}
-        for name, place in self.region.kept.items():
-            key = f"@{place.offset}"
-            until = end if place.after else last[name]
-            _, old = blocks.get(key, (0, Lifetime(0, 0, 0)))
-            life = Lifetime(max(place.nbytes, old.nbytes), 0, max(until, old.last))
-            blocks[key] = (place.offset, life)
-        return blocks
+        return [
+            ArenaBlock(
+                name, at.offset, padded(at.nbytes, alignment), 0, end if at.after else last[name]
+            )
+            for name, at in self.region.kept.items()
+        ]
 
     def _kept_roots(self, names: Iterable[str]) -> set[str]:
         return {self.roots[name] for name in names if name} & self.region.kept.keys()

@@ -1,0 +1,151 @@
+"""Programs whose processors meet within kernels come to an end, whatever else they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import coexec
+from coexec import zoo
+from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD
+from coexec.autodiff.step import StepGraph
+from coexec.core.plan import Plan
+from coexec.core.processor import ProcessorSpec, Runner
+from coexec.core.program import MEETING, Instruction, Launch, Program, Read, Write
+from coexec.ops.batch_norm_joint import PLACES
+from coexec.ops.builder import PHASE
+from coexec.passes.order_for_memory import order_for_memory
+from coexec.passes.rematerialise import rematerialise
+from coexec.processors.reference.processor import ReferenceExecutable, ReferenceProcessor
+from coexec.runtime.lanes import lanes_of
+from coexec.session import legalise
+from coexec.steps.resident import ResidentPrograms
+
+BATCH = {"a": 2, "b": 1}
+
+
+class Meeting(ReferenceProcessor):
+    """The reference, as if its operators could wait for those of another one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def describe(self) -> ProcessorSpec:
+        return ProcessorSpec(self.name, "cpu", "test")
+
+    def meets(self, other: Runner) -> bool:
+        return True
+
+
+PAIR = {name: Meeting(name) for name in BATCH}
+
+
+@cache
+def step() -> StepGraph:
+    """A training step with batch norms, residuals and updates large enough to come early."""
+    model = coexec.load(zoo.build("resnet18", batch=None))
+    how = SGD(0.01, momentum=0.9)
+    trainer = coexec.Trainer(model, SoftmaxCrossEntropy(), how, ["reference"])
+    return trainer.build_step({"x": np.zeros((sum(BATCH.values()), 3, 32, 32), np.float32)})
+
+
+def lowered(kinds: frozenset[str], *, early: bool) -> Program:
+    """The step in shares; results of forward operators of these kinds are made again."""
+    graph = replace(step(), model=step().model.clone(), early=early)
+    model = legalise(graph.model.clone(), PAIR)
+    order_for_memory(model.graph, graph.state, early=early)
+    names = tuple(name for node in model.graph for name in again(node, kinds))
+    rematerialise(model.graph, names)
+    homes = {str(n.name): list(BATCH)[i % 2] for i, n in enumerate(model.graph)}
+    plan = Plan(homes, batch=BATCH, recompute=names, early=early)
+    return ResidentPrograms(PAIR, follow=plan).lower("step", graph, builds=False).program
+
+
+def again(node: ir.Node, kinds: frozenset[str]) -> Iterator[str]:
+    if node.metadata_props.get(PHASE) == "forward" and node.op_type in kinds:
+        yield str(node.outputs[0].name)
+
+
+def comes_to_an_end(program: Program) -> bool:
+    """Follow all processors: each waits for tensors that others tell of, and where they meet."""
+    lanes = {name: events_of(program, steps) for name, steps in lanes_of(program).items()}
+    told: set[str] = {*program.inputs}
+    here: dict[str, int] = {}
+    waiting = {name: next(events, None) for name, events in lanes.items()}
+    while any(waiting.values()):
+        moved = False
+        for name, event in waiting.items():
+            if event is None:
+                continue
+            kind, what = event
+            if kind == "meet" and name not in (known := told_by(here, what)):
+                here[f"{what} {name}"] = 1
+                known = {*known, name}
+            passes = {
+                "read": True,
+                "write": what in told,
+                "meet": len(told_by(here, what)) == len(lanes),
+                "gate": all(e is None or e[0] == "gate" for e in waiting.values()),
+            }[kind]
+            if not passes:
+                continue
+            if kind == "gate":
+                waiting = {each: next(lanes[each], None) for each in waiting}
+                moved = True
+                break
+            if kind == "read":
+                told.add(what)
+            waiting[name] = next(lanes[name], None)
+            moved = True
+        if not moved:
+            return False
+    return True
+
+
+def told_by(here: dict[str, int], what: str) -> set[str]:
+    return {key.rpartition(" ")[2] for key in here if key.rpartition(" ")[0] == what}
+
+
+def events_of(program: Program, steps: tuple[Instruction, ...]) -> Iterator[tuple[str, str]]:
+    """What a processor waits for, and what it tells, in order."""
+    for each in steps:
+        match each:
+            case Launch():
+                executable = program.executables[each.executable]
+                assert isinstance(executable, ReferenceExecutable)
+                for node in executable.region.nodes:
+                    if node.call.op_type in PLACES:
+                        yield "meet", f"{node.call.attributes['offset']}"
+            case Read():
+                yield "read", each.tensor
+            case Write():
+                yield "write", each.tensor
+            case _:
+                if getattr(each, "gate", False):
+                    yield "gate", ""
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["together", "early"])
+@pytest.mark.parametrize(
+    "kinds",
+    [(), ("Relu",), ("BatchNormalization", "Relu"), ("Conv", "BatchNormalization", "Relu", "Add")],
+    ids=["nothing", "relu", "norms", "all"],
+)
+def test_processors_that_meet_never_wait_for_each_other_in_a_circle(
+    kinds: tuple[str, ...], early: bool
+) -> None:
+    program = lowered(frozenset(kinds), early=early)
+    assert any(buffer.role == MEETING for buffer in program.buffers)
+    assert comes_to_an_end(program)
+    if kinds or early:
+        # Tensors between processors still take over the memory of those that were read.
+        backs = (s.tensor for s in program.instructions if isinstance(s, Write))
+        read = {name.partition("#back")[0] for name in backs if "#back" in name}
+        assert read.difference(program.state)
