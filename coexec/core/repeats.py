@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
-from coexec.core.flag import Flag
+from coexec.core.flag import Flag, Raised
 from coexec.core.processor import Buffer, Executable, Runner, Ticket
 
 Call = Callable[[], object]
@@ -41,9 +41,17 @@ class Repeats(ABC):
     def raising(self, flag: Flag, number: int) -> Submission:
         """Have its own ``flag`` raised to a number behind all work so far."""
 
-    def following(self, flag: Flag, number: int) -> Submission:
-        """Go on once another processor's ``flag`` has come to a number."""
+    def following(self, moment: Raised) -> Submission:
+        """Go on once another processor's flag has come to a number."""
         raise NotImplementedError(f"{type(self).__name__} reads no flags")
+
+    def meeting(self, own: Raised, other: Raised) -> Submission:
+        """Have its own flag raised, then go on once another processor's has come to a number."""
+        return (*self.raising(own.flag, own.number), *self.following(other))
+
+    def parted(self, region: Submission) -> tuple[Submission, Submission]:
+        """The submission of a region as two: what the processor begins with, and the rest."""
+        return region, ()
 
     def may_follow(self, flag: Flag) -> bool:
         """Whether it can read that flag now."""

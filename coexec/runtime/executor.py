@@ -27,7 +27,7 @@ from coexec.core.types import Array
 from coexec.runtime.lanes import Lanes, divides
 from coexec.runtime.meeting_places import places_of
 from coexec.runtime.run import Binding, Gate, Recorder, Run
-from coexec.runtime.sharing import common_memory
+from coexec.runtime.sharing import common_memory, input_memory
 from coexec.runtime.virtual_lanes import VirtualLanes
 
 SHARED = (STATE, SCRATCH, PAGES)
@@ -59,7 +59,8 @@ class Executor:
         self.runners = runners
         self.processor_of = {spec.name: spec.processor for spec in program.buffers}
         self.buffers: dict[str, Buffer] = {}
-        memory = common_memory(program, runners, shared or {})
+        common = common_memory(program, runners, shared or {})
+        memory = {**input_memory(program, runners), **common}
         for spec in program.buffers:
             known = (shared or {}).get(spec.name) if spec.role in SHARED else None
             if spec.name in memory:

@@ -111,8 +111,9 @@ class LaneRun(Run):
             if waits := arrival.number > self.awaited.get(arrival.runner, 0):
                 self._come_after(arrival, runner)
             self.host[step.tensor] = arrival.array
-        there = runner in self.sides.seeing and self.binding.is_in_place(
-            step.buffer, self.host[step.tensor]
+        there = self.binding.has_part(step) or (
+            runner in self.sides.seeing
+            and self.binding.is_in_place(step.buffer, self.host[step.tensor])
         )
         self.meeting.idle.written(step, idle=there and not waits)
         if there:

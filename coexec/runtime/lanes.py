@@ -33,8 +33,9 @@ from coexec.core.types import Array
 from coexec.runtime.lane_run import LaneRun, sides_of
 from coexec.runtime.meeting import Meeting
 from coexec.runtime.meeting_places import abandoned
+from coexec.runtime.moves import Region
 from coexec.runtime.run import Binding, Gate, Recorder
-from coexec.runtime.script import Region, Script, Tape
+from coexec.runtime.script import Script, Tape
 
 SCRIPTS = 2
 """For how many sets of outputs runs are repeated by calls."""
@@ -145,13 +146,14 @@ class Lanes:
             meeting.script = self._scripts.get(frozenset(wanted))
             if frozenset(wanted) not in self._scripts and len(self._scripts) < SCRIPTS:
                 meeting.tape = Tape(self._sides.all)
+        recorders = {} if trace is None else self._recorders()
         first = next(iter(self.steps))
-        one = bool(self._turns)
-        recorders = {name: Recorder(host=one or name == first) for name in self.steps}
-        feeds = self.binding.placed(feeds, recorders[first])
+        feeds = self.binding.placed(feeds, recorders.get(first))
         runs = {
-            name: LaneRun(self.binding, name, feeds, wanted, meeting, recorder, self._sides)
-            for name, recorder in (recorders if trace else dict.fromkeys(self.steps)).items()
+            name: LaneRun(
+                self.binding, name, feeds, wanted, meeting, recorders.get(name), self._sides
+            )
+            for name in self.steps
         }
         if self._turns:
             self._go_by_turns(runs, meeting, self._turns[trace is not None])
@@ -169,6 +171,11 @@ class Lanes:
                 recorder.collect(trace)
         outputs = (name for name in self.binding.program.outputs if name in wanted)
         return {name: meeting.arrivals[name].array for name in outputs}
+
+    def _recorders(self) -> dict[str, Recorder]:
+        """Of each lane; one thread of the host is noted once."""
+        first, one = next(iter(self.steps)), bool(self._turns)
+        return {name: Recorder(host=one or name == first) for name in self.steps}
 
     def _script(self, tape: Tape) -> Script | None:
         """What the next run repeats; none: it looks at each instruction again."""

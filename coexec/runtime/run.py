@@ -75,25 +75,43 @@ class Binding:
     def placed(
         self, feeds: Mapping[str, Array], recorder: Recorder | None = None
     ) -> dict[str, Array]:
-        """Inputs that several processors read in memory of the host, copied there; others as is.
+        """Inputs that processors read in memory of the host, copied there; others as is.
 
         Nothing that was handed over may still read it: runs on common memory end with that.
         """
         found = dict(feeds)
-        for tensor, buffer in self._common_inputs:
-            start, place = self.now(), self.in_place(tensor, buffer)
-            np.copyto(place, feeds[tensor])
-            found[tensor] = place
+        for step, place in self._placed_inputs:
+            start = self.now()
+            np.copyto(place, part_of(feeds[step.tensor], step.part))
+            if not step.part:
+                found[step.tensor] = place
             if recorder is not None:
-                recorder.copied(tensor, place.nbytes, start)
+                recorder.copied(step.tensor, place.nbytes, start)
         return found
 
+    def has_part(self, step: Write) -> bool:
+        """Whether a part of an input was placed in the memory that its buffer lies over."""
+        return bool(step.part) and step.buffer in self.memory
+
     @cached_property
-    def _common_inputs(self) -> list[tuple[str, str]]:
-        """Inputs with one of the buffers that lie over common memory."""
-        writes = (step for step in self.program.instructions if isinstance(step, Write))
-        common = {w.tensor: w.buffer for w in writes if w.buffer in self.memory and not w.part}
-        return [(name, buffer) for name, buffer in common.items() if name in self.program.inputs]
+    def _placed_inputs(self) -> list[tuple[Write, Array]]:
+        """Inputs with the memory that they are copied to: whole ones once, parts by reader."""
+        found: dict[tuple[str, str], Write] = {}
+        for step in self.program.instructions:
+            if not isinstance(step, Write) or step.tensor not in self.program.inputs:
+                continue
+            if step.buffer in self.memory:
+                found[step.tensor, step.buffer if step.part else ""] = step
+        return [(step, self._place(step)) for step in found.values()]
+
+    def _place(self, step: Write) -> Array:
+        """The memory below a buffer, as what is written there."""
+        kind = self.program.types[step.tensor]
+        if not step.part:
+            return self.in_place(step.tensor, step.buffer)
+        axis, start, stop = step.part
+        part = kind.with_shape((*kind.shape[:axis], stop - start, *kind.shape[axis + 1 :]))
+        return self.memory[step.buffer][: part.nbytes].view(part.dtype).reshape(part.shape)
 
     def is_in_place(self, buffer: str, array: Array) -> bool:
         """Whether an array is the memory that a buffer lies over."""
@@ -198,7 +216,9 @@ class Run:
         self._started("submit", start, runner, ticket)
 
     def write(self, step: Write) -> None:
-        """Start a copy from the host."""
+        """Start a copy from the host, where it was not made before the run."""
+        if self.binding.has_part(step):
+            return
         start = self.binding.now()
         runner = self.binding.runner(step.buffer)
         array = self.host[step.tensor]

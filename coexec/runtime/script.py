@@ -11,16 +11,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 from coexec.base.errors import ProcessorError
-from coexec.core.flag import Flag, number_in
+from coexec.core.flag import Flag, Raised, number_in
 from coexec.core.here import Here
 from coexec.core.processor import Runner, Ticket
 from coexec.core.program import Instruction, Launch
 from coexec.core.repeats import Call, Submission, repeats_of
+from coexec.core.types import Array
+from coexec.runtime.moves import (
+    Begin,
+    ByHand,
+    Follow,
+    GoOn,
+    Meet,
+    Move,
+    Region,
+    Tell,
+    Watch,
+    begun,
+    heard,
+    met,
+)
 
 BEYOND = 1 << 30
 """A number that no flag gets to in a run: who waits goes on."""
@@ -34,49 +48,6 @@ class Lane(Protocol):
     def follow(self, steps: Sequence[Instruction]) -> None:
         """Start what instructions say."""
         ...
-
-
-@dataclass(frozen=True)
-class Region:
-    """A launch by ``runner``, the ``number``-th of all."""
-
-    runner: Runner
-    step: Launch
-    number: int
-
-
-@dataclass(frozen=True)
-class Tell:
-    """The flag of ``runner`` comes to a number."""
-
-    runner: Runner
-    number: int
-
-
-@dataclass(frozen=True)
-class Follow:
-    """``runner`` goes on after another one told."""
-
-    runner: Runner
-    told: Tell
-
-
-@dataclass(frozen=True)
-class Watch:
-    """The caller waits for a region."""
-
-    region: Region
-
-
-@dataclass(frozen=True)
-class ByHand:
-    """What differs from run to run: an instruction of a lane."""
-
-    lane: str
-    step: Instruction
-
-
-Move = Region | Tell | Follow | Watch | ByHand
 
 
 class Tape:
@@ -116,7 +87,7 @@ class Tape:
         """A processor goes on after another one; the caller, after a region of it, ``awake``."""
         _, meant = self._meant.get(id(ticket), (None, None))
         if runner is self.here and isinstance(meant, Region) and awake:
-            self._note(runner, Watch(meant))
+            self._note(runner, Watch(runner, meant))
         elif runner is not self.here and isinstance(meant, Tell):
             self._note(runner, Follow(runner, meant))
         else:
@@ -124,7 +95,7 @@ class Tape:
 
     def by_hand(self, lane: str, runner: Runner, step: Instruction) -> None:
         """An instruction was followed that is not the same in each run."""
-        self._note(runner, ByHand(lane, step))
+        self._note(runner, ByHand(runner, lane, step))
 
     def done_until(self, ticket: Ticket) -> None:
         """The caller has done its work up to a piece of it."""
@@ -161,6 +132,7 @@ class Script:
         self._here = tape.here
         self._names = names
         self._flags: dict[Runner, Flag] = {}
+        self._numbers: list[Array] = []
         self._follows: set[tuple[Runner, Runner]] = set()
         self._tokens: list[object] = [None] * len(launch)
         # By processor, its regions in order.
@@ -169,11 +141,8 @@ class Script:
         self._launch = launch
         self._calls: list[tuple[Call, int]] = []
         self._failed = False
-        # A flag that nobody waits for might come up when the next run has begun.
-        heard = {move.told for move in tape.moves if isinstance(move, Follow)}
-        for move in tape.moves:
-            if not isinstance(move, Tell) or move in heard:
-                self._add(move)
+        for move in begun(met(heard(tape.moves), tape.here), tape.here):
+            self._add(move)
 
     def holds(self) -> bool:
         """Whether processors may wait for each other as they did, and no run failed."""
@@ -188,7 +157,6 @@ class Script:
             ProcessorError: that failed; nobody waits for what is missing.
         """
         self._lanes = lanes
-        self._tokens[:] = [None] * len(self._tokens)
         self._set_flags(0)
         for repeats in self._repeats.values():
             repeats.begin()
@@ -211,6 +179,8 @@ class Script:
             ticket = None if last is None else self._repeats[runner].ticket(last)
             if ticket is not None:
                 lanes[self._names[runner]].last[runner] = ticket
+        # While processors compute: a driver takes its time to let go of an event.
+        self._tokens[:] = [None] * len(self._tokens)
 
     def _follow(self) -> None:
         tokens = self._tokens
@@ -221,32 +191,50 @@ class Script:
                 tokens[number] = call()
 
     def _set_flags(self, number: int) -> None:
-        for flag in self._flags.values():
-            number_in(flag.memory)[...] = number
+        for each in self._numbers:
+            each[...] = number
 
     def _add(self, move: Move) -> None:
+        repeats = self._repeats[move.runner]
         match move:
             case Region():
-                self._regions.setdefault(move.runner, []).append(move.number)
-                self._submit(move.runner, self._launch[move.number], move.number)
+                self._submit(move, self._launch[move.number])
+            case Begin():
+                self._submit(move.region, repeats.parted(self._launch[move.region.number])[0])
+            case GoOn():
+                self._submit(move.region, repeats.parted(self._launch[move.region.number])[1])
             case Tell():
-                flag = self._flag(move.runner)
-                self._submit(move.runner, self._repeats[move.runner].raising(flag, move.number))
+                self._call(repeats.raising(self._flag(move.runner), move.number))
             case Follow():
-                flag, number = self._flag(move.told.runner), move.told.number
-                self._follows.add((move.runner, move.told.runner))
-                self._submit(move.runner, self._repeats[move.runner].following(flag, number))
+                self._call(repeats.following(self._followed(move.told, move.runner)))
+            case Meet():
+                own = Raised(self._flag(move.runner), move.tell.number)
+                self._call(repeats.meeting(own, self._followed(move.told, move.runner)))
             case Watch():
-                repeats, number = self._repeats[move.region.runner], move.region.number
-                self._calls.append((repeats.watching(partial(self._token, number)), -1))
+                watched, number = self._repeats[move.region.runner], move.region.number
+                self._calls.append((watched.watching(partial(self._token, number)), -1))
             case ByHand():
                 self._calls.append((partial(self._by_hand, move.lane, move.step), -1))
 
-    def _submit(self, runner: Runner, calls: Submission, number: int = -1) -> None:
-        token = range(len(calls))[self._repeats[runner].token]
+    def _submit(self, region: Region, calls: Submission) -> None:
+        """Calls whose last result tells of the end of a region, or of what there is of it."""
+        if not calls:
+            return
+        numbers = self._regions.setdefault(region.runner, [])
+        if region.number not in numbers[-1:]:
+            numbers.append(region.number)
+        token = range(len(calls))[self._repeats[region.runner].token]
         self._calls += [
-            (call, number if place == token else -1) for place, call in enumerate(calls)
+            (call, region.number if place == token else -1) for place, call in enumerate(calls)
         ]
+
+    def _call(self, calls: Submission) -> None:
+        self._calls += [(call, -1) for call in calls]
+
+    def _followed(self, told: Tell, follower: Runner) -> Raised:
+        """What a processor waits for, noted as such."""
+        self._follows.add((follower, told.runner))
+        return Raised(self._flag(told.runner), told.number)
 
     def _token(self, number: int) -> object:
         return self._tokens[number]
@@ -258,5 +246,6 @@ class Script:
 
     def _flag(self, runner: Runner) -> Flag:
         if runner not in self._flags:
-            self._flags[runner] = self._repeats[runner].flag()
+            flag = self._flags[runner] = self._repeats[runner].flag()
+            self._numbers.append(number_in(flag.memory))
         return self._flags[runner]

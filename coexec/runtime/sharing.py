@@ -6,8 +6,33 @@ from collections.abc import Mapping
 
 from coexec.base.pages import page_aligned
 from coexec.core.processor import Buffer, Runner
-from coexec.core.program import STATE, Program
+from coexec.core.program import INPUT, STATE, Program, Write
 from coexec.core.types import Array
+
+LARGEST = 1 << 20
+"""Bytes of an input that the host copies by itself; drivers copy larger ones beside it."""
+
+
+def input_memory(program: Program, runners: Mapping[str, Runner]) -> dict[str, Array]:
+    """By buffer, memory (bytes) below small inputs of programs on several processors.
+
+    The host copies inputs there before processors are given work. As commands, copies wake them,
+    on cores that the host's thread is to give the next ones their work on.
+    """
+    if len(program.processors) < 2:
+        return {}
+    writes = (step for step in program.instructions if isinstance(step, Write))
+    fed = {step.buffer for step in writes if step.tensor in program.inputs}
+    return {
+        spec.name: page_aligned(spec.nbytes)
+        for spec in program.buffers
+        if spec.name in fed
+        and spec.role == INPUT
+        and not spec.shares
+        and 0 < spec.nbytes <= LARGEST
+        and runners[spec.processor].host_memory
+        and runners[spec.processor].sees_host_memory()
+    }
 
 
 def common_memory(

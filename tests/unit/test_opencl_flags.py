@@ -17,6 +17,7 @@ from coexec.processors.opencl import flags as module
 from coexec.processors.opencl.flags import Flags
 from coexec.processors.opencl.sources import kernel_source
 from coexec.processors.ort.flags import STORES_IN_ORDER
+from coexec.runtime.script import BEYOND
 from tests.runtimes import DRIVERS, THOROUGH, open_opencl
 
 SECONDS = 120
@@ -118,6 +119,29 @@ def test_what_never_comes_is_told_in_the_end(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ProcessorError, match="follow=event"):
         flags.check()
     flags.check()  # said once
+
+
+def test_one_kernel_raises_a_flag_and_waits_for_another() -> None:
+    flags = own_flags()
+    mine, other = flags.another(), flags.another()
+    other.memory.view(np.int32)[0] = 7
+    buffers = flags.buffer(mine), flags.buffer(other)
+    flags.meeter(*buffers, 3, 7)()
+    flags.queue.finish()
+    assert int(mine.memory.view(np.int32)[0]) == 3
+    flags.check()
+
+
+def test_a_flag_that_is_further_is_not_taken_back() -> None:
+    """Where a run failed, flags stand beyond all numbers while kernels come that raise them."""
+    flags = own_flags()
+    mine = flags.another()
+    number, buffer = mine.memory.view(np.int32), flags.buffer(mine)
+    for before, after in ((BEYOND, BEYOND), (1, 2), (-5, 2)):
+        number[0] = before
+        flags.raiser(buffer, 2)()
+        flags.queue.finish()
+        assert number[0] == after
 
 
 def test_nobody_waits_with_what_the_other_one_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from coexec.base.errors import ProcessorError
 from coexec.core.events import LAUNCH, Event
-from coexec.core.flag import Flag, flag_page, number_in
+from coexec.core.flag import Flag, Raised, flag_page, number_in
 from coexec.core.here import Here
 from coexec.core.processor import Buffer, Executable, ProcessorSpec, Runner, Ticket
 from coexec.core.program import Instruction, Launch, Read, Write
 from coexec.core.repeats import Call, Repeating, Repeats, Submission
 from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
-from coexec.runtime.script import BEYOND, Region, Script, Tape
+from coexec.runtime.moves import Region
+from coexec.runtime.script import BEYOND, Script, Tape
 
 OVER = Event("over", LAUNCH, "", 0, 0)
 FEED, RESULT, FIRST, SECOND = Write("x", "x@far"), Read("y", "y@near"), Launch(0, ()), Launch(1, ())
@@ -45,8 +46,8 @@ class Noting(Repeats):
     def raising(self, flag: Flag, number: int) -> Submission:
         return self.calls(f"{flag.driver} raises {number}")
 
-    def following(self, flag: Flag, number: int) -> Submission:
-        return self.calls(f"{self.name} follows {flag.driver} to {number}")
+    def following(self, moment: Raised) -> Submission:
+        return self.calls(f"{self.name} follows {moment.flag.driver} to {moment.number}")
 
     def may_follow(self, flag: Flag) -> bool:
         return self.follows
@@ -234,3 +235,34 @@ def test_what_cannot_be_told_by_a_flag_makes_no_script() -> None:
     pair.tape.followed(pair.far, Done(OVER), awake=True)
     assert not pair.tape.whole
     assert not Tape([pair.far, ReferenceProcessor()]).whole
+
+
+def test_both_of_two_processors_begin_before_the_first_has_all_of_its_work() -> None:
+    """And what tells of the end of a region is what its last part returns."""
+    seen: list[str] = []
+    one, two = Far(seen), Far(seen)
+    tape = Tape([one, two])
+    launch, tickets = {}, {}
+    for number, far in enumerate((one, two)):
+        tickets[far] = Done(OVER)
+        tape.launched(far, Launch(number, ()), tickets[far])
+        begin, rest = far.how.calls(f"{number} begins"), far.how.calls(f"{number} ends")
+        launch[number] = (begin[0], *rest)
+    told = Done(OVER)
+    tape.told(one, told)
+    tape.followed(two, told, awake=True)
+    for far in (one, two):
+        far.how.parted = lambda region: (region[:1], region[1:])  # type: ignore[method-assign]
+        far.how.token = -1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Noting, "ticket", lambda self, token: Done(Event(str(token), "", "", 0, 0)))
+        lanes = {"one": Lane(seen), "two": Lane(seen)}
+        Script(tape, launch, {one: "one", two: "two"}).run(lanes)
+    assert seen[2:] == [
+        "0 begins",
+        "1 begins",
+        "0 ends",
+        "1 ends",
+        "far raises 1",
+        "far follows far to 1",
+    ]

@@ -28,7 +28,7 @@ from coexec.processors.opencl.mapping import buffer_over
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.sources import kernel_source
 
-RAISE, AWAIT = "raise_flag", "await_flag"
+RAISE, AWAIT, MEET = "raise_flag", "await_flag", "raise_and_await"
 
 _processors: Counter[str] = Counter()
 """How many processors of each driver there are."""
@@ -78,6 +78,10 @@ class Flags:
         """What starts all later work after a flag of another processor has come to a number."""
         return self._over(AWAIT, flag, self._late).starter(self.queue, number)
 
+    def meeter(self, own: OpenCLBuffer, flag: OpenCLBuffer, number: int, other: int) -> Start:
+        """What raises its ``own`` flag to a number, then waits for another one to come to one."""
+        return self._over(MEET, own, flag, self._late).starter(self.queue, number, other)
+
     def can_wait_for(self, moment: Raised) -> bool:
         """Whether waiting takes nothing from whoever is to bring a moment about."""
         flag, mine = moment.flag, self.own
@@ -114,7 +118,8 @@ class Flags:
 
     def _over(self, entry: str, *buffers: OpenCLBuffer) -> _Bound:
         kernel = cl.Kernel(self._program, entry)
-        kernel.set_arg_types([*(None for _ in buffers), np.int32])
+        numbers = 2 if entry == MEET else 1
+        kernel.set_arg_types([*(None for _ in buffers), *[np.int32] * numbers])
         return _Bound(kernel, buffers, tuple(buffer.memory for buffer in buffers))
 
 
@@ -131,8 +136,8 @@ class _Bound:
         self.kernel.set_args(*self.memories, signed(number))
         return cl.enqueue_nd_range_kernel(queue, self.kernel, (1,), (1,))
 
-    def starter(self, queue: cl.CommandQueue, number: int) -> Start:
-        """What starts it for this number; the kernel is for no other then."""
-        self.kernel.set_args(*self.memories, signed(number))
-        bound = BoundKernel(self.kernel, (*self.memories, number), (1,), (1,))
+    def starter(self, queue: cl.CommandQueue, *numbers: int) -> Start:
+        """What starts it for these numbers; the kernel is for no others then."""
+        self.kernel.set_args(*self.memories, *map(signed, numbers))
+        bound = BoundKernel(self.kernel, (*self.memories, *numbers), (1,), (1,))
         return bound.starter(queue)

@@ -24,6 +24,8 @@ from coexec.processors.opencl.flags import Flags
 from coexec.processors.opencl.ticket import OpenCLTicket
 
 REPEATED = Label("repeated work")
+BEGINNING = 2
+"""Kernels that a processor computes while the host gives others theirs: the first may be small."""
 
 
 class Device(Protocol):
@@ -65,8 +67,18 @@ class OpenCLRepeats(Repeats):
     def raising(self, flag: Flag, number: int) -> Submission:
         return self._flushed(self.flags.raiser(self._buffer(flag), number))
 
-    def following(self, flag: Flag, number: int) -> Submission:
-        return self._flushed(self.flags.waiter(self._buffer(flag), number))
+    def following(self, moment: Raised) -> Submission:
+        return self._flushed(self.flags.waiter(self._buffer(moment.flag), moment.number))
+
+    def meeting(self, own: Raised, other: Raised) -> Submission:
+        buffers = self._buffer(own.flag), self._buffer(other.flag)
+        return self._flushed(self.flags.meeter(*buffers, own.number, other.number))
+
+    def parted(self, region: Submission) -> tuple[Submission, Submission]:
+        *starts, flush = region
+        if len(starts) <= BEGINNING:
+            return region, ()
+        return (*starts[:BEGINNING], flush), (*starts[BEGINNING:], flush)
 
     def may_follow(self, flag: Flag) -> bool:
         return self.flags.can_wait_for(Raised(flag, 0))
