@@ -84,7 +84,7 @@ def profile_session(
 def profile_training(
     trainer: Trainer,
     feeds: Mapping[str, Array],
-    labels: Array,
+    labels: Array | None,
     model: str,
     how: ProfileOptions = ProfileOptions(),
 ) -> Profile:

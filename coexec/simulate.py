@@ -298,9 +298,7 @@ def _compiled(
         session = Session(subject.model, processors, subject.mode, plan)
         return session, lambda trace: session.run(subject.feeds, trace=trace)
     trainer = _trainer(subject, setup, processors, plan)
-    labels = subject.labels
-    assert labels is not None
-    return trainer, lambda trace: trainer.step(subject.feeds, labels, trace)
+    return trainer, lambda trace: trainer.step(subject.feeds, subject.labels, trace)
 
 
 def _run(subject: Subject, setup: Setup, soc: Soc, plan: Plan) -> Simulation:

@@ -83,7 +83,7 @@ def measure(
 
     def right(model: ir.Model) -> float:
         found = predict(model, held_out.inputs, open_all(processors))
-        return accuracy(found, held_out.labels)
+        return accuracy(found, held_out.truth)
 
     smaller, _ = compress(trained, techniques, Settings(MULTIPLE))
     tuned = train(smaller, training, processors, epochs, seed)

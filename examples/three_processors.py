@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     held_out = enlarged(arguments.validation, arguments.image_size).take(
         np.arange(arguments.images)
     )
-    x, labels = held_out.inputs["x"], held_out.labels
+    x, labels = held_out.inputs["x"], held_out.truth
     found = answers(session, x)
     floats, integers = (
         answers(coexec.compile(model, [arguments.opencl]), x) for model in (trained, quantised)

@@ -9,15 +9,16 @@ quarter of their bytes. Those of less than 4096 elements stay as they are, as in
 
 from __future__ import annotations
 
+import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.schedules import Constant, Schedule
-from coexec.base.arguments import check_number
+from coexec.base.arguments import check_number, check_texts
 from coexec.base.errors import UsageError
 from coexec.core.types import TensorType
 from coexec.ops.builder import GraphBuilder
@@ -37,10 +38,37 @@ class Update:
     slots: dict[str, ir.Value]
 
 
+@dataclass(frozen=True)
 class Optimizer(ABC):
-    """A rule that turns gradients into parameter updates. ``learning_rate`` may be a schedule."""
+    """A rule that turns gradients into parameter updates. ``learning_rate`` may be a schedule.
+
+    ``no_decay`` names parameters whose weights do not decay, ``rates`` factors on the learning rate
+    of others, by shell patterns (the first that matches counts) or ``vectors``: what has one axis
+    or none, as biases and norms.
+    """
 
     learning_rate: float | Schedule
+    no_decay: tuple[str, ...] = field(default=(), kw_only=True)
+    rates: tuple[tuple[str, float], ...] = field(default=(), kw_only=True)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """What ``no_decay`` and ``rates`` are about."""
+        return (*self.no_decay, *(pattern for pattern, _ in self.rates))
+
+    def of(self, name: str, parameter: TensorType) -> Optimizer:
+        """The optimizer of one parameter."""
+        spared = any(matches(pattern, name, parameter) for pattern in self.no_decay)
+        return self.without_decay() if spared else self
+
+    def rate_factor(self, name: str, parameter: TensorType) -> float:
+        """What the learning rate of one parameter is multiplied by."""
+        found = (factor for what, factor in self.rates if matches(what, name, parameter))
+        return next(found, 1.0)
+
+    def without_decay(self) -> Optimizer:
+        """This optimizer, but weights do not decay."""
+        return self
 
     @property
     def schedule(self) -> Schedule:
@@ -62,6 +90,15 @@ class Optimizer(ABC):
         step: ir.Value,
     ) -> Update:
         """Append the update of one parameter."""
+
+
+VECTORS = "vectors"
+"""Stands for all parameters of one axis or none."""
+
+
+def matches(pattern: str, name: str, parameter: TensorType) -> bool:
+    """Whether a shell pattern, or ``vectors``, is about a parameter of this name and type."""
+    return parameter.rank < 2 if pattern == VECTORS else fnmatch.fnmatchcase(name, pattern)
 
 
 SMALLEST_IN_8_BITS = 4096
@@ -96,6 +133,10 @@ def _check(optimizer: SGD | Adam, *shares: str) -> None:
     if not isinstance(optimizer.learning_rate, Schedule):
         check_number("learning_rate", optimizer.learning_rate)
     check_number("weight_decay", optimizer.weight_decay)
+    check_texts("no_decay", optimizer.no_decay, "('*.bias', 'vectors')")
+    check_texts("rates", tuple(name for name, _ in optimizer.rates), "(('backbone.*', 0.1),)")
+    for name, factor in optimizer.rates:
+        check_number(f"the rate of {name!r}", factor)
     for name in shares:
         check_number(name, getattr(optimizer, name), below=1)
     if optimizer.state_bits not in (8, 32):
@@ -139,6 +180,9 @@ class SGD(Optimizer):
         _check(self, "momentum")
         if self.nesterov and not self.momentum:
             raise UsageError("nesterov needs a momentum above 0")
+
+    def without_decay(self) -> Optimizer:
+        return replace(self, weight_decay=0.0)
 
     def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
         names = ("momentum",) if self.momentum else ()
@@ -190,6 +234,9 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         _check(self, "beta1", "beta2")
         check_number("epsilon", self.epsilon)
+
+    def without_decay(self) -> Optimizer:
+        return replace(self, weight_decay=0.0)
 
     def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
         return state_types(("first_moment", "second_moment"), parameter, self.state_bits)

@@ -3,7 +3,8 @@
 Each item of ``trainable`` adds parameters (none: all of them are trained):
 
 =====================  ==========================================================================
-``PATTERN``            names that match a shell pattern: ``fc*``, ``layer4.*.weight``
+``PATTERN``            names that match a shell pattern: ``fc*``, ``layer4.*.weight``; a scalar
+                       only by its whole name
 ``PATTERN[A:B]``       of these the output channels A (included) to B (not included) alone
 ``bias``               every bias: of convolutions, products and normalisations
 ``last:K``             the parameters of the last K layers that have any
@@ -22,10 +23,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import GradientError
-from coexec.ops.node import is_parameter, type_of
+from coexec.core.types import Array
+from coexec.ops.node import PARAMETER_MARK, constant_of, is_parameter, type_of
 
 BIAS, LAST, LAYERS = "bias", "last:", "layers:"
 BIAS_POSITIONS = {
@@ -38,6 +41,9 @@ BIAS_POSITIONS = {
     "GroupNormalization": 2,
 }
 """Which operand of an operator is its bias or offset."""
+
+LEAST_COPIED = 64
+"""Elements of a matrix from which on it is no accident that another one holds the same."""
 
 TRANSPARENT = frozenset({"Cast", "Identity"})
 """What may stand between a parameter and the node that it belongs to."""
@@ -67,7 +73,8 @@ class Selected:
 def select(model: ir.Model, trainable: Sequence[str]) -> list[Selected]:
     """Parameters to train in the order in which the model has them.
 
-    Candidates are weights of rank >= 1 without batch statistics and graph constants.
+    Candidates are weights of rank >= 1 without batch statistics and graph constants; scalars where
+    they are known to be weights, or are named as they are.
 
     Raises:
         GradientError: an item that selects nothing (known names are listed) or channels that a
@@ -90,7 +97,7 @@ def select(model: ir.Model, trainable: Sequence[str]) -> list[Selected]:
         whole.update(candidates.values)
     return [
         Selected(value, None if value in whole else parts[value])
-        for value in candidates.values
+        for value in (*candidates.values, *candidates.scalars)
         if value in whole or value in parts
     ]
 
@@ -102,6 +109,35 @@ def shared(model: ir.Model, trainable: Sequence[str]) -> list[str]:
     """
     values = [each.value for each in select(model, trainable)]
     return [str(v.name) for v in values if len({node for node, _ in readers(v)}) > 1]
+
+
+def copies(model: ir.Model, trainable: Sequence[str]) -> list[tuple[str, str]]:
+    """Matrices to train of which one holds the values of the other transposed.
+
+    Equal ones are none: a stack of layers may begin with the same values in each.
+
+    Raises what :func:`select` does.
+    """
+    found: list[tuple[str, str]] = []
+    seen: dict[tuple[object, ...], list[tuple[str, Array]]] = {}
+    for each in select(model, trainable):
+        array = constant_of(each.value)
+        if array is None or array.ndim != 2 or array.size < LEAST_COPIED:
+            continue
+        # Both stay where they are when a matrix is transposed.
+        key = (tuple(sorted(array.shape)), float(array[0, 0]), float(array[-1, -1]))
+        others = seen.setdefault(key, [])
+        alike = [name for name, other in others if _transposed(array, other)]
+        found += [(name, each.name) for name in alike[:1]]
+        others.append((each.name, array))
+    return found
+
+
+def _transposed(first: Array, second: Array) -> bool:
+    """Whether one matrix is the other transposed, and not the same one, too."""
+    return np.array_equal(first, second.T) and not (
+        np.array_equal(first, second) or (first == first[0, 0]).all()
+    )
 
 
 class Candidates:
@@ -118,7 +154,12 @@ class Candidates:
         self.values = [
             value
             for value in self.graph.initializers.values()
-            if value not in statistics and is_parameter(value) and type_of(value).rank
+            if value not in statistics and is_parameter(value) and _is_trained(value)
+        ]
+        self.scalars = [
+            value
+            for value in self.graph.initializers.values()
+            if is_parameter(value) and not _is_trained(value)
         ]
 
     def matching(self, pattern: str, item: str) -> list[ir.Value]:
@@ -135,6 +176,7 @@ class Candidates:
             found = self._in_layers(pattern.removeprefix(LAYERS), item)
         else:
             found = [v for v in self.values if fnmatch.fnmatchcase(str(v.name), pattern)]
+            found += [value for value in self.scalars if value.name == pattern]
         if not found:
             known = ", ".join(str(value.name) for value in self.values)
             raise GradientError(f"--trainable {item!r} matches no parameter; known: {known}")
@@ -163,6 +205,11 @@ class Candidates:
                 raise GradientError(f"--trainable {item!r}: no layer {pattern!r}; known: {known}")
             found += [value for name in matching for value in layers[name]]
         return found
+
+
+def _is_trained(value: ir.Value) -> bool:
+    """Whether a weight is surely one, or can be taken for one: scalars are mostly constants."""
+    return bool(type_of(value).rank) or PARAMETER_MARK in value.metadata_props
 
 
 def exactly(name: str) -> str:

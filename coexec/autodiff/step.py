@@ -21,7 +21,7 @@ from coexec.ops.builder import PHASE, ROLE, STATE, STEP, GraphBuilder
 from coexec.ops.node import type_of
 
 BACKWARD, OPTIMIZER, FORWARD = "backward", "optimizer", "forward"
-LABELS, RATE, SCALE = "labels", "learning_rate", "loss_scale"
+RATE, SCALE = "learning_rate", "loss_scale"
 ACCUMULATOR = "#gradient"
 """Behind the name of a parameter: the state that sums its gradients over micro-batches."""
 
@@ -156,6 +156,7 @@ class _States:
         self.initial: dict[str, Array] = {}
         self.others: tuple[str, ...] = ()
         self.rate = ""
+        self.rates: dict[float, ir.Value] = {}
 
     def _step_name(self) -> str:
         """Name of the step counter, "" if nothing reads it."""
@@ -182,6 +183,9 @@ class _States:
         g, whole, channels = self.builder, self.parameters[name], self.channels.get(name)
         g.source = _layer_of(whole) or name
         part = whole if channels is None else cut(g, whole, channels)
+        kind = type_of(whole)
+        rate = self._scaled(rate, optimizer.rate_factor(name, kind))
+        optimizer = optimizer.of(name, kind)
         inputs = {
             slot: self.add_state(f"{name}#{slot}", _zeros(kind.shape, kind.dtype))
             for slot, kind in optimizer.slots(type_of(part)).items()
@@ -191,6 +195,15 @@ class _States:
         self.replace_state(whole, new if channels is None else joined(g, whole, new, channels))
         for slot, value in update.slots.items():
             self.replace_state(inputs[slot], value)
+
+    def _scaled(self, rate: ir.Value, factor: float) -> ir.Value:
+        """The learning rate of parameters that have a factor on it."""
+        if factor == 1:
+            return rate
+        if factor not in self.rates:
+            g = self.builder
+            self.rates[factor] = g.op("Mul", [rate, g.constant(factor, RATE_TYPE.dtype)])
+        return self.rates[factor]
 
     def add_state(self, name: str, initial: Array) -> ir.Value:
         """A state input with its first value."""
@@ -232,10 +245,9 @@ class _Step(_States):
             raise GradientError("the model has no output to train on")
         selected = select(model, trainable)
         chosen = [each.value for each in selected]
-        self.prediction = graph.outputs[0]
+        self.prediction = loss.prediction(graph.outputs)
         self.builder.phase = FORWARD
-        self.labels = self.builder.input(LABELS, loss.labels_type(type_of(self.prediction)))
-        self.loss = loss.build(self.builder, self.prediction, self.labels)
+        self.loss, self.labels = loss.append(self.builder, self.prediction)
         self.builder.phase = BACKWARD
         found = gradients(graph, self._target(scaled), chosen, self.builder)
         used = [value for value in chosen if found[value] is not None]
@@ -305,7 +317,7 @@ class _Step(_States):
             initial=self.initial,
             parameters=(*self.parameters, *self.others),
             trainable=tuple(self.parameters),
-            labels=str(self.labels.name),
+            labels="" if self.labels is None else str(self.labels.name),
             rate=self.rate,
             step=self._step_name(),
             loss=str(self.loss.name),

@@ -138,9 +138,10 @@ def _found(compiled: Compiled | None) -> Compiled:
 def _feeds(compiled: Compiled, part: Mapping[str, Array]) -> dict[str, Array]:
     """Normal numbers where a batch has floats, and else zeros, as for labels."""
     graph, rng = compiled.graph, np.random.default_rng(0)
-    kind = next(type_of(v) for v in graph.model.graph.inputs if v.name == graph.labels)
+    labels = {v.name: type_of(v) for v in graph.model.graph.inputs if v.name == graph.labels}
     feeds = {name: _data(array, rng) for name, array in part.items()}
-    feeds |= {graph.labels: np.zeros(kind.shape, kind.dtype), **graph.scalars(0.0, 0, 1.0)}
+    feeds |= {str(name): np.zeros(kind.shape, kind.dtype) for name, kind in labels.items()}
+    feeds |= graph.scalars(0.0, 0, 1.0)
     return {name: feeds[name] for name in compiled.executor.program.inputs}
 
 

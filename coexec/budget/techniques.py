@@ -260,7 +260,7 @@ def state_bits(optimizer: Optimizer) -> int | None:
 
 def with_state_bits(recipe: Recipe, bits: int) -> Recipe:
     """The recipe with states of so many bits, for an optimizer that lets one choose."""
-    optimizer = replace(recipe.optimizer, state_bits=bits)  # type: ignore[type-var]
+    optimizer = replace(recipe.optimizer, state_bits=bits)  # type: ignore[call-arg]
     return replace(recipe, optimizer=optimizer)
 
 

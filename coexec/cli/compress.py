@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from coexec.api import load, open_all
+from coexec.autodiff.losses import LABELS
 from coexec.base.errors import UsageError
 from coexec.base.npz import read_npz
 from coexec.base.units import bytes_text
@@ -26,7 +27,7 @@ from coexec.frontend.export import save_model
 from coexec.passes.low_rank import Factorised
 from coexec.passes.prune_channels import PrunedGroup
 from coexec.report.wording import counted
-from coexec.training.data import LABELS, Dataset, load_npz
+from coexec.training.data import Dataset, load_npz
 
 NAMES = ", ".join(
     name if technique.share is None else f"{name}:{technique.share}"
@@ -126,8 +127,8 @@ def _effect(
         before, after = (predict(m, held_out.inputs, processors) for m in (original, smaller))
     return {
         "samples": len(held_out),
-        "accuracy_before": accuracy(before, held_out.labels),
-        "accuracy_after": accuracy(after, held_out.labels),
+        "accuracy_before": accuracy(before, held_out.truth),
+        "accuracy_after": accuracy(after, held_out.truth),
         "agreement": agreement(before, after),
         "processor": next(iter(processors)),
     }

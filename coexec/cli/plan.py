@@ -154,7 +154,7 @@ class _Found:
 def _planned_step(
     trainer: Trainer,
     feeds: Mapping[str, Array],
-    labels: Array,
+    labels: Array | None,
     how: PlanOptions,
     *,
     runs: bool,

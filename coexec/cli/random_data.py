@@ -31,8 +31,10 @@ def random_feeds(model: ir.Model, rng: np.random.Generator) -> dict[str, Array]:
     return {str(value.name): random_array(value, rng) for value in model_inputs(model)}
 
 
-def random_labels(loss: Loss, prediction: TensorType, rng: np.random.Generator) -> Array:
-    """Labels that a loss accepts for a prediction."""
+def random_labels(loss: Loss, prediction: TensorType, rng: np.random.Generator) -> Array | None:
+    """Labels that a loss accepts for a prediction; none if it takes none."""
+    if not loss.labelled:
+        return None
     kind = loss.labels_type(prediction)
     if kind.dtype.kind == "f":
         return rng.random(kind.shape).astype(kind.dtype)

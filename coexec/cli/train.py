@@ -13,9 +13,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coexec.api import Trainer, load
-from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
-from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
-from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
 from coexec.budget.placing import JOINT
@@ -28,7 +25,6 @@ from coexec.cli.options import (
     MemoryOption,
     OptimizerOption,
     ProcessorOption,
-    require_known,
 )
 from coexec.cli.output import (
     console,
@@ -36,6 +32,19 @@ from coexec.cli.output import (
     print_json,
     require_folder,
     require_writable,
+)
+from coexec.cli.train_parts import (
+    ClassWeightsOption,
+    IgnoreIndexOption,
+    LossOutputOption,
+    NoDecayOption,
+    PosWeightOption,
+    RateOfOption,
+    groups_of,
+    loss_of,
+    loss_options,
+    optimizer_of,
+    schedule_of,
 )
 from coexec.cli.train_plan import plan_options, plan_record, plan_text, planned
 from coexec.cli.trained_parameters import (
@@ -56,8 +65,6 @@ from coexec.training.fit import FitOptions, Result, fit
 from coexec.training.fit import Progress as FitProgress
 from coexec.training.trainer import Trainer as BaseTrainer
 
-STATE_BITS = {"float32": 32, "8bit": 8}
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -70,17 +77,42 @@ def register(app: typer.Typer) -> None:
 
 def train(
     model: Annotated[Path, typer.Argument(help="ONNX file to start from.")],
-    data: Annotated[Path, typer.Option(help=".npz with an array per model input and 'labels'.")],
-    validation: Annotated[Path | None, typer.Option(help="Held-out .npz for accuracy.")] = None,
+    data: Annotated[
+        Path,
+        typer.Option(
+            help=".npz with an array per model input and, but for --loss model, 'labels'."
+        ),
+    ],
+    validation: Annotated[
+        Path | None, typer.Option(help="Held-out .npz for loss and accuracy.")
+    ] = None,
+    validate_every: Annotated[
+        int, typer.Option(min=0, help="Epochs between evaluations; 0: at the end alone.")
+    ] = 1,
+    patience: Annotated[
+        int, typer.Option(min=0, help="Stop after so many evaluations without a lower loss.")
+    ] = 0,
+    keep_best: Annotated[
+        bool, typer.Option("--keep-best", help="--out has the parameters of the lowest loss.")
+    ] = False,
     loss: LossOption = "cross-entropy",
+    loss_output: LossOutputOption = "",
     label_smoothing: Annotated[float, typer.Option(help="For cross-entropy, in [0, 1).")] = 0.0,
     class_axis: Annotated[int, typer.Option(help="Axis of classes in the output.")] = 1,
+    ignore_index: IgnoreIndexOption = None,
+    class_weights: ClassWeightsOption = "",
+    pos_weight: PosWeightOption = "",
+    huber_delta: Annotated[
+        float | None, typer.Option(help="For huber: where it becomes linear; by default 1.")
+    ] = None,
     optimizer: OptimizerOption = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.01,
     momentum: Annotated[float, typer.Option(help="For sgd.")] = 0.9,
     weight_decay: Annotated[
         float | None, typer.Option(help="Default: the optimizer's own.")
     ] = None,
+    no_decay: NoDecayOption = None,
+    rate_of: RateOfOption = None,
     optimizer_state: Annotated[
         str, typer.Option(help="float32, or 8bit: a quarter of the bytes, for large parameters.")
     ] = "float32",
@@ -158,10 +190,27 @@ def train(
     if resume and checkpoint is None:
         raise UsageError("--resume needs --checkpoint DIR: the folder to continue from")
     require_folder(checkpoint, "--checkpoint")
-    train_data = load_npz(data)
-    held_out = load_npz(validation) if validation is not None else None
+    judged = loss_of(
+        loss,
+        **loss_options(
+            label_smoothing,
+            class_axis,
+            ignore_index,
+            class_weights,
+            pos_weight,
+            huber_delta,
+            loss_output,
+        ),
+    )
+    groups = groups_of(no_decay, rate_of)
+    if (patience or keep_best) and validation is None:
+        raise UsageError("--patience and --keep-best go by the loss on --validation FILE.npz")
+    train_data = load_npz(data, labelled=judged.labelled)
+    held_out = None
+    if validation is not None:
+        held_out = load_npz(validation, labelled=judged.labelled)
     steps = epochs * (len(train_data) // batch_size)
-    rate = _schedule(schedule, learning_rate, steps, warmup_steps)
+    rate = schedule_of(schedule, learning_rate, steps, warmup_steps)
     if clip_norm is not None and not clip_norm > 0:
         raise UsageError(f"--clip-norm must be above 0, not {clip_norm}")
     if sum(map(bool, (plan, processors, processor))) > 1:
@@ -178,8 +227,8 @@ def train(
         return Trainer(
             # Shapes stay as open as the file has them: the trained file serves any batch again.
             with_adapters(load(model), lora, seed),
-            _loss(loss, label_smoothing, class_axis),
-            _optimizer(optimizer, rate, momentum, weight_decay, optimizer_state),
+            judged,
+            optimizer_of(optimizer, rate, momentum, weight_decay, optimizer_state, groups),
             specs,
             trainable=items,
             clip_norm=clip_norm,
@@ -204,7 +253,11 @@ def train(
         trainer, tried, forms = planned(trainer, train_data, batch_size, how, adapt=adapt)
     events = Trace() if trace is not None else None
     options = FitOptions(
-        epochs, batch_size, seed, checkpoint, checkpoint_every, resume, trace=events
+        *(epochs, batch_size, seed, checkpoint, checkpoint_every, resume),
+        trace=events,
+        validate_every=validate_every,
+        patience=patience,
+        keep_best=keep_best,
     )
     result, losses = _fit(trainer, train_data, held_out, options)
     if out is not None:
@@ -227,7 +280,7 @@ def _fit(
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("loss {task.fields[loss]:.4f}{task.fields[held_out]}"),
         TextColumn("{task.fields[step_ms]:.1f} ms/step"),
         TimeRemainingColumn(),
     )
@@ -237,11 +290,13 @@ def _fit(
 
         def observe(progress: FitProgress) -> None:
             losses.append(progress.loss)
+            found = progress.validation_loss
             fields: dict[str, Any] = {
                 "total": progress.total_steps,
                 "completed": progress.step,
                 "epoch": progress.epoch + 1,
                 "loss": progress.loss,
+                "held_out": "" if found is None else f" (held out {found:.4f})",
                 "step_ms": progress.step_ms[-1],
             }
             if bar.tasks:
@@ -261,6 +316,9 @@ def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str,
         "loss_first": result.loss_first,
         "loss_last": result.loss_last,
         "accuracy": result.accuracy,
+        "validation_loss": result.validation_loss,
+        "validations": [each._asdict() for each in result.validations],
+        "kept_step": result.kept_step,
         "step_ms_median": result.step_ms_median,
         "peak_bytes": trainer.peak_bytes if trained else None,
         "activations": _activations_record(trainer) if trained else None,
@@ -295,8 +353,7 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         # Losses fall by orders of magnitude: the curve is that of their logarithm.
         curve = sparkline([math.log(max(loss, 1e-12)) for loss in losses], 50)
         console.print(f"loss      {curve}  {losses[0]:.4f} -> {losses[-1]:.4f} (log scale)")
-    if record["accuracy"] is not None:
-        console.print(f"accuracy  [bold green]{record['accuracy']:.2%}[/] on held-out data")
+    _show_held_out(record)
     for each in record["adaptations"]:
         text = f"before step {each['step']}: {each['kind']}: {each['text']}"
         notes.print(f"[yellow]adapted:[/] {escape(text)}")
@@ -320,41 +377,9 @@ def _show(record: dict[str, Any], losses: list[float]) -> None:
         console.print(f"written   {escape(str(record['out']))}")
 
 
-def _loss(name: str, label_smoothing: float, class_axis: int) -> Loss:
-    require_known("--loss", name, LOSSES)
-    if name == "cross-entropy":
-        if not 0.0 <= label_smoothing < 1.0:
-            raise UsageError(f"--label-smoothing must be in [0, 1), not {label_smoothing}")
-        return SoftmaxCrossEntropy(label_smoothing, class_axis=class_axis)
-    chosen: Loss = LOSSES[name]()
-    return chosen
-
-
-def _optimizer(
-    name: str, rate: Schedule, momentum: float, weight_decay: float | None, state: str
-) -> Optimizer:
-    require_known("--optimizer", name, OPTIMIZERS)
-    if not 0.0 <= momentum < 1.0:
-        raise UsageError(f"--momentum must be in [0, 1), not {momentum}")
-    if weight_decay is not None and not weight_decay >= 0:
-        raise UsageError(f"--weight-decay must be at least 0, not {weight_decay}")
-    require_known("--optimizer-state", state, STATE_BITS)
-    options: dict[str, Any] = {} if weight_decay is None else {"weight_decay": weight_decay}
-    options["state_bits"] = STATE_BITS[state]
-    if name == "sgd":
-        options["momentum"] = momentum
-    chosen: Optimizer = OPTIMIZERS[name](rate, **options)
-    return chosen
-
-
-def _schedule(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule:
-    """Step decay divides by ten after each third of the training."""
-    if not rate > 0:  # NaN is not either
-        raise UsageError(f"--learning-rate must be above 0, not {rate}")
-    known: dict[str, Schedule] = {
-        "constant": Constant(rate),
-        "step": StepDecay(rate, every=max(steps // 3, 1)),
-        "cosine": Cosine(rate, steps=max(steps - warmup_steps, 1)),
-    }
-    require_known("--schedule", name, known)
-    return Warmup(known[name], warmup_steps) if warmup_steps else known[name]
+def _show_held_out(record: dict[str, Any]) -> None:
+    if record["validation_loss"] is not None:
+        kept = f", after step {record['kept_step']}" if record["validations"][1:] else ""
+        console.print(f"held out  loss {record['validation_loss']:.4f}{kept}")
+    if record["accuracy"] is not None:
+        console.print(f"accuracy  [bold green]{record['accuracy']:.2%}[/] on held-out data")

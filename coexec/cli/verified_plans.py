@@ -51,7 +51,7 @@ def runs_plans(
 def tried_steps(
     trainer: Trainer,
     feeds: Mapping[str, Array],
-    labels: Array,
+    labels: Array | None,
     planning: Planning,
     seconds: float,
 ) -> Verified | None:

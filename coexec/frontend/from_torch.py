@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from coexec.base.errors import ModelError
 from coexec.frontend.load import load
+from coexec.frontend.parameters import tell_by_names
 
 INSTALL = "pip install torch onnxscript"
 
@@ -29,7 +30,8 @@ def from_torch(
     ``dynamic_batch`` leaves the first dimension of every input open (named "batch"); the example
     should then have a batch of at least 2, because PyTorch specialises on 1. To train the result,
     export after ``module.train()``: in evaluation mode PyTorch leaves dropout out of the graph.
-    Parameters keep their PyTorch names (``0.weight``) and are copied.
+    Parameters keep their PyTorch names (``0.weight``) and are copied. What is trained are those
+    that require gradients, scalars too; other parameters, buffers and tensors are constants.
 
     ``ModelError`` if PyTorch is not installed or cannot export the module; as :func:`load` else.
     """
@@ -48,7 +50,10 @@ def from_torch(
     model: ir.Model = program.model.clone()
     for value in model.graph.initializers.values():
         _own(value)
-    return load(model)
+    loaded = load(model)
+    every = module.named_parameters(remove_duplicate=False)
+    tell_by_names(loaded.graph, {name for name, each in every if each.requires_grad})
+    return loaded
 
 
 def _export(module: Any, arguments: tuple[Any, ...], **options: Any) -> Any:

@@ -12,6 +12,7 @@ from coexec.frontend.branches import inline_known_branches
 from coexec.frontend.clean import clean
 from coexec.frontend.functions import expand_definitions, inline_functions
 from coexec.frontend.modernise import modernise
+from coexec.frontend.parameters import tell_by_exporter
 from coexec.frontend.read import ModelSource, model_errors, read_model
 from coexec.frontend.specialise import ValuesNeeded, specialise
 from coexec.frontend.standardise import standardise
@@ -39,6 +40,7 @@ def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.M
         expand_definitions(model)
         clean(model)
         check_supported(model.graph)
+        tell_by_exporter(model.graph)
         return _specialised(model, shapes or {})
 
 

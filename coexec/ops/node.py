@@ -21,6 +21,10 @@ never touches them, and folding them is always allowed.
 """
 
 
+PARAMETER_MARK = "coexec.parameter"
+"""Key of initializers that are known to be weights, not only taken for them: scalars, too."""
+
+
 def is_parameter(value: ir.Value) -> bool:
     """Whether an initializer is a weight: floating-point and not marked as a constant."""
     floating = value.dtype is not None and value.dtype.is_floating_point()

@@ -69,14 +69,19 @@ class AdaptiveTrainer(Trainer):
         self._clock = clock or clock_of(processors.values())
         self._shapes: dict[str, Array] = {}
         self._kept: tuple[dict[str, Array], int] | None = None
-        self._since: list[tuple[dict[str, Array], Array]] = []
+        self._since: list[tuple[dict[str, Array], Array | None]] = []
 
     @property
     def adaptations(self) -> tuple[Adaptation, ...]:
         """What happened so far."""
         return tuple(self._adapter.events)
 
-    def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
+    def step(
+        self,
+        feeds: Mapping[str, Array],
+        labels: Array | None = None,
+        trace: Trace | None = None,
+    ) -> float:
         """As :meth:`coexec.training.trainer.Trainer.step`, on the processors that are left."""
         self._shapes = {name: np.empty_like(array) for name, array in feeds.items()}
         self._surely(self._prepare_step)
@@ -87,7 +92,8 @@ class AdaptiveTrainer(Trainer):
                 self._clock,
             )
         )
-        self._since.append(({n: np.array(a) for n, a in feeds.items()}, np.array(labels)))
+        kept = None if labels is None else np.array(labels)
+        self._since.append(({n: np.array(a) for n, a in feeds.items()}, kept))
         self._adapter.watch(self.steps, us, busy)
         return loss
 

@@ -121,7 +121,7 @@ def verify(
 def verify_training(
     trainer: Trainer,
     feeds: Mapping[str, Array],
-    labels: Array,
+    labels: Array | None,
     planning: Planning,
     seconds: float = SECONDS,
 ) -> Verified:

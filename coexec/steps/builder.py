@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, get_args
 import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
-from coexec.autodiff.optimizers import Optimizer
+from coexec.autodiff.optimizers import Optimizer, matches
 from coexec.autodiff.step import (
     StepGraph,
     build_accumulation,
@@ -24,10 +24,12 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
+from coexec.ops.node import is_parameter, type_of
 from coexec.ops.table import OPERATORS
 from coexec.passes.compress_activations import Activations, compress_activations
 from coexec.passes.divide_backward import divide_backward
 from coexec.passes.expand import expand
+from coexec.passes.inference_mode import inference_mode
 from coexec.passes.keep_gates import keep_gates
 from coexec.passes.kept import kept_bytes
 from coexec.passes.mixed_precision import mixed_precision
@@ -118,6 +120,7 @@ class StepBuilder:
     def __init__(self, model: ir.Model, recipe: Recipe) -> None:
         self.model = model
         self.recipe = recipe
+        check_patterns(model, recipe.optimizer)
         self._parameters: tuple[str, ...] = ()
 
     def of(self, recipe: Recipe) -> StepBuilder:
@@ -129,6 +132,7 @@ class StepBuilder:
         """The graph of ``kind`` (all but ``update``) on inputs of these shapes."""
         model = specialise(self.model, {name: a.shape for name, a in arrays.items()}, {})
         if kind == "inference":
+            inference_mode(model)
             return build_inference(model, self._state_names(arrays))
         recipe = self.recipe
         model = in_training_form(model, recipe.seed)
@@ -146,7 +150,9 @@ class StepBuilder:
         full = kept_bytes(graph.model.graph)
         if recipe.divided:
             divide_backward(graph.model.graph, recipe.divided)
-        compress_activations(graph.model, recipe.activations, (graph.labels,))
+        compress_activations(
+            graph.model, recipe.activations, (graph.labels,) if graph.labels else ()
+        )
         early = recipe.updates == "early"
         return replace(graph, uncompressed_bytes=full, early=early, paging=recipe.paging)
 
@@ -190,6 +196,19 @@ def check_followed(plan: Plan | None, recipe: Recipe) -> None:
         )
     if plan.early and (reason := recipe.looks_at_gradients):
         raise UsageError(f"the plan updates early: {reason}")
+
+
+def check_patterns(model: ir.Model, optimizer: Optimizer) -> None:
+    """Refuse patterns of an optimizer that are about no parameter.
+
+    Raises:
+        UsageError: with the pattern.
+    """
+    known = [(name, v) for name, v in model.graph.initializers.items() if is_parameter(v)]
+    for pattern in optimizer.patterns:
+        if not any(matches(pattern, name, type_of(value)) for name, value in known):
+            names = ", ".join(name for name, _ in known)
+            raise UsageError(f"{pattern!r} matches no parameter; known: {names}")
 
 
 def check_precision(precision: str, processors: Mapping[str, Processor]) -> None:

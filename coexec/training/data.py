@@ -8,63 +8,103 @@ from pathlib import Path
 
 import numpy as np
 
+from coexec.autodiff.losses import LABELS, Loss
+from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError
 from coexec.base.npz import read_npz
 from coexec.core.types import Array
-
-LABELS = "labels"
+from coexec.ops.node import type_of
+from coexec.session import check_array
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Inputs by name, each ``(samples, ...)``, and ``labels`` ``(samples, ...)``."""
+    """Inputs by name, each ``(samples, ...)``, and ``labels`` ``(samples, ...)``.
+
+    No labels where the loss is the model's own: they are inputs then.
+    """
 
     inputs: Mapping[str, Array]
-    labels: Array
+    labels: Array | None = None
 
     def __post_init__(self) -> None:
-        lengths = {
-            name: len(array) for name, array in (*self.inputs.items(), (LABELS, self.labels))
-        }
+        lengths = {name: len(array) for name, array in self.arrays.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"arrays differ in length: {lengths}")
-        if not len(self.labels):
+        if not len(self):
             raise DataError("the data has no samples")
 
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Inputs, and labels if there are some."""
+        return {**self.inputs, **({} if self.labels is None else {LABELS: self.labels})}
+
+    @property
+    def truth(self) -> Array:
+        """The labels.
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labels is None:
+            raise DataError("the data has no labels")
+        return self.labels
+
     def __len__(self) -> int:
-        return len(self.labels)
+        return next((len(array) for array in self.arrays.values()), 0)
 
     def take(self, rows: Array) -> Dataset:
         """The samples at ``rows``."""
-        return Dataset(
-            {name: array[rows] for name, array in self.inputs.items()}, self.labels[rows]
-        )
+        labels = None if self.labels is None else self.labels[rows]
+        return Dataset({name: array[rows] for name, array in self.inputs.items()}, labels)
 
 
-def refuse_empty(labels: Array) -> None:
-    """Refuse the labels of a batch without samples: its loss would be a mean of nothing.
+def check_given(loss: Loss, feeds: Mapping[str, Array], labels: Array | None) -> None:
+    """Refuse a batch without the labels that its loss takes, with others, or without samples.
 
     Raises:
-        DataError: they are such.
+        DataError: it is such.
     """
-    if not np.size(labels):
+    if loss.labelled and labels is None:
+        raise DataError("this loss takes labels: trainer.step(inputs, labels)")
+    if not loss.labelled and labels is not None:
+        raise DataError("the loss is the model's own: its labels are inputs of the model")
+    # The loss of a batch without samples would be a mean of nothing.
+    if labels is not None and not np.size(labels):
         raise DataError("labels are empty: a step needs a batch of at least one sample")
+    empty = [name for name, array in feeds.items() if labels is None and not array.size]
+    if empty:
+        raise DataError(f"inputs {empty} are empty: a step needs a batch of at least one sample")
 
 
-def load_npz(path: Path) -> Dataset:
-    """Read a ``.npz`` with one array per model input and ``labels``.
+def labels_of(loss: Loss, graph: StepGraph, labels: Array | None) -> dict[str, Array]:
+    """Labels as the graph of a step takes them, by name; none if they are inputs of the model.
+
+    Raises:
+        DataError: of another shape or type, or with values that the loss has no meaning for.
+    """
+    if labels is None:
+        return {}
+    wanted = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
+    checked = check_array(wanted, labels)
+    prediction = next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
+    loss.check_labels(checked, type_of(prediction))
+    return {graph.labels: checked}
+
+
+def load_npz(path: Path, *, labelled: bool = True) -> Dataset:
+    """Read a ``.npz`` with one array per model input and, if ``labelled``, ``labels``.
 
     Raises:
         DataError: not such a file, or arrays of different lengths.
     """
     arrays = read_npz(path)
-    if LABELS not in arrays:
+    if labelled and LABELS not in arrays:
         raise DataError(f"{path} has no array {LABELS!r}; it has {sorted(arrays)}")
-    labels = arrays.pop(LABELS)
-    scalars = [name for name, array in (*arrays.items(), (LABELS, labels)) if not array.ndim]
+    scalars = [name for name, array in arrays.items() if not array.ndim]
     if scalars:
         raise DataError(f"{path}: {scalars} have no sample axis")
-    return Dataset(arrays, labels)
+    return Dataset(arrays, arrays.pop(LABELS) if labelled else None)
 
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Array:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,24 +14,21 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
-import numpy as np
-
-from coexec.autodiff.losses import Loss
-from coexec.autodiff.selection import shared
+from coexec.autodiff.selection import copies, shared
 from coexec.base.errors import CheckpointError, DataError, NonFiniteLoss
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_of
-from coexec.core.types import Array, TensorType
 from coexec.ops.node import type_of
 from coexec.passes.compress_activations import EXACT
-from coexec.session import check_feeds
+from coexec.training.best import BestSoFar, Validation
 from coexec.training.checkpoint import (
     Checkpoint,
     digest_of,
     latest_checkpoint,
     save_checkpoint,
 )
-from coexec.training.data import LABELS, Dataset, batches
+from coexec.training.data import Dataset, batches
+from coexec.training.evaluation import check_early, evaluate
 from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -53,13 +50,17 @@ class Progress:
     losses: list[float] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
     accuracy: float | None = None
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True)
 class FitOptions:
     """What :func:`fit` does: epochs, batches, checkpoints every so many steps (0: every epoch).
 
-    ``trace`` collects the events of the first ``traced_steps`` steps.
+    Held-out data are evaluated every ``validate_every`` epochs (0: at the end alone) and at the
+    end. With ``patience``, training ends when so many evaluations in a row had no lower loss than
+    the best before; with ``keep_best``, the parameters of the lowest one are what is left in the
+    end. ``trace`` collects the events of the first ``traced_steps`` steps.
     """
 
     epochs: int
@@ -70,13 +71,17 @@ class FitOptions:
     resume: bool = False
     trace: Trace | None = None
     traced_steps: int = 10
+    validate_every: int = 0
+    patience: int = 0
+    keep_best: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
     """Outcome of a training: ``steps`` in all, ``steps_run`` of them in this process.
 
-    ``accuracy`` is that of the validation data, if there is any.
+    ``accuracy`` and ``validation_loss`` are those of the held-out data, if there are any, with the
+    parameters that are left: those after step ``kept_step``. ``validations`` are all there were.
     """
 
     steps: int
@@ -86,6 +91,9 @@ class Result:
     step_ms_median: float
     accuracy: float | None
     notes: tuple[str, ...] = ()
+    validation_loss: float | None = None
+    validations: tuple[Validation, ...] = ()
+    kept_step: int = 0
 
 
 Observer = Callable[[Progress], None]
@@ -121,17 +129,19 @@ class _Fit:
                 f"--batch-size {how.batch_size} exceeds the {len(train)} samples of the data"
             )
         if validation is not None:
-            # A held-out set that does not fit must not come to light after hours of training.
-            check_feeds(trainer.model, validation.take(np.zeros(how.batch_size, int)).inputs)
-            _check_early(trainer, validation)
+            check_early(trainer, validation, how.batch_size)
+        elif how.patience or how.keep_best:
+            raise DataError("patience and keep_best go by the loss on held-out data: give some")
         self.trainer, self.train, self.validation = trainer, train, validation
         self.how, self.observer = how, observer
         self.per_epoch = len(train) // how.batch_size
         self.progress = Progress(total_steps=self.per_epoch * how.epochs)
         self.notes: list[str] = []
         _tell_shared(trainer)
+        _tell_copies(trainer)
         self.saved_at = -1
         self.whole = True
+        self.best = BestSoFar(trainer, how.checkpoint if how.keep_best else None)
         self.interrupted = threading.Event()
 
     def run(self) -> Result:
@@ -141,20 +151,25 @@ class _Fit:
             self.interrupted = interrupted
             try:
                 for epoch in range(self.trainer.steps // self.per_epoch, self.how.epochs):
+                    if self._hopeless():
+                        break
                     self._epoch(epoch)
             finally:
                 # Also after Ctrl-C and a bad loss: the state is that after the last whole step.
                 if self.whole:
                     self._save()
-        losses = self.progress.losses
+        losses, last = self.progress.losses, self._last_validation()
         return Result(
             steps=self.trainer.steps,
             steps_run=len(self.progress.step_ms),
             loss_first=losses[0] if losses else float("nan"),
             loss_last=losses[-1] if losses else float("nan"),
             step_ms_median=median(self.progress.step_ms) if self.progress.step_ms else float("nan"),
-            accuracy=self._validate(),
+            accuracy=None if last is None else last.accuracy,
             notes=tuple(self.notes),
+            validation_loss=None if last is None else last.loss,
+            validations=tuple(self.best.validations),
+            kept_step=self.trainer.steps if last is None else last.step,
         )
 
     def _epoch(self, epoch: int) -> None:
@@ -169,8 +184,9 @@ class _Fit:
             self.progress.loss = loss
             self.progress.step = self.trainer.steps
             self.observer(self.progress)
+            improved = self._validate_epoch(epoch)
             every = self.how.checkpoint_every or self.per_epoch
-            if self.trainer.steps % every == 0:
+            if self.trainer.steps % every == 0 or improved:
                 self._save()
             if self.interrupted.is_set():
                 raise KeyboardInterrupt
@@ -193,9 +209,9 @@ class _Fit:
         steps = self.trainer.steps
         if self.how.checkpoint is None or not steps or steps == self.saved_at:
             return
-        first = self.progress.losses[:1]
+        progress = {"loss_first": self.progress.losses[:1], "validations": self.best.validations}
         checkpoint = Checkpoint(
-            self.trainer.state(), self.trainer.steps, self._fingerprint(), {"loss_first": first}
+            self.trainer.state(), self.trainer.steps, self._fingerprint(), progress
         )
         save_checkpoint(self.how.checkpoint, checkpoint)
         self.saved_at = steps
@@ -213,6 +229,7 @@ class _Fit:
         self.trainer.load_state(checkpoint.state, checkpoint.steps)
         self.progress.losses.extend(checkpoint.progress.get("loss_first", []))
         self.progress.step = checkpoint.steps
+        self.best.resume(checkpoint.progress.get("validations", []), self._fingerprint())
         self.notes.append(f"resumed after step {checkpoint.steps}")
 
     def _fingerprint(self) -> str:
@@ -237,30 +254,79 @@ class _Fit:
     @cached_property
     def _data(self) -> str:
         """What tells this data from other data of the same shape."""
-        return digest_of({**self.train.inputs, LABELS: self.train.labels})
+        return digest_of(self.train.arrays)
 
-    def _validate(self) -> float | None:
+    def _validate_epoch(self, epoch: int) -> bool:
+        """Evaluate, if it is time; whether the parameters are the best so far and were kept."""
+        how, every = self.how, self.how.validate_every
+        if how.patience or how.keep_best:
+            every = max(every, 1)
+        ends = self.trainer.steps % self.per_epoch == 0
+        due = every and (not (epoch + 1) % every or epoch + 1 == how.epochs)
+        if self.validation is None or not due or not ends:
+            return False
+        best = self._validate(self.validation)
+        if best and how.keep_best:
+            self.best.keep(self._fingerprint())
+        return best and how.keep_best
+
+    def _validate(self, held_out: Dataset) -> bool:
+        """Evaluate now; whether no evaluation before had as low a loss."""
+        found = evaluate(self.trainer, held_out, self.how.batch_size)
+        self.progress.accuracy, self.progress.validation_loss = found.accuracy, found.loss
+        return self.best.add(Validation(self.trainer.steps, *found))
+
+    def _hopeless(self) -> bool:
+        """Whether the loss on held-out data has not become lower for too long."""
+        patience = self.how.patience
+        if not patience or self.best.waited < patience:
+            return False
+        self.notes.append(
+            f"stopped after step {self.trainer.steps}: {self.best.waited} evaluations without a "
+            f"lower loss than after step {self.best.step}"
+        )
+        return True
+
+    def _last_validation(self) -> Validation | None:
+        """That of the parameters that are left, after the best ones are back in their place."""
         if self.validation is None:
             return None
-        accuracy = evaluate(self.trainer, self.validation, self.how.batch_size)
-        self.progress.accuracy = accuracy
-        return accuracy
+        if self.how.keep_best and self.best.put_back():
+            return self.best.validation
+        done = self.best.validations[-1:]
+        if not done or done[0].step != self.trainer.steps:
+            self._validate(self.validation)
+        return self.best.validations[-1]
 
 
 def _tell_shared(trainer: Trainer) -> None:
     """Warn of parameters that several nodes read: that may not be what was meant."""
     names = shared(trainer.model, trainer.trainable)
-    if not names:
-        return
+    if names:
+        log.warning(
+            "parameters that several nodes read are trained as one for them: %s. PyTorch's "
+            "exporter makes one of equal parameters, such as norms that are new; coexec.from_torch "
+            "keeps them apart",
+            _listed(names),
+        )
+
+
+def _tell_copies(trainer: Trainer) -> None:
+    """Warn of parameters that are others transposed: they were one, and now go their own ways."""
+    pairs = copies(trainer.model, trainer.trainable)
+    if pairs:
+        log.warning(
+            "parameters with the same values, transposed, are trained apart: %s. Where they were "
+            "one weight, as tied embeddings are, export with do_constant_folding=False and "
+            "training=TrainingMode.TRAINING, or by coexec.from_torch",
+            _listed([f"{first} and {second}" for first, second in pairs]),
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """How many there are, and the first of them."""
     more = ", ..." if len(names) > NAMED else ""
-    log.warning(
-        "parameters that several nodes read are trained as one for them: %d (%s%s). PyTorch's "
-        "exporter makes one of equal parameters, such as norms that are new; coexec.from_torch "
-        "keeps them apart",
-        len(names),
-        ", ".join(names[:NAMED]),
-        more,
-    )
+    return f"{len(names)} ({', '.join(names[:NAMED])}{more})"
 
 
 @contextmanager
@@ -286,44 +352,3 @@ def _interrupts(at_once: Callable[[], bool]) -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def evaluate(trainer: Trainer, dataset: Dataset, batch_size: int) -> float | None:
-    """Accuracy on all samples in inference form; ``None`` for losses that are not about classes."""
-    predictions = []
-    output = str(trainer.model.graph.outputs[0].name)
-    for start in range(0, len(dataset), batch_size):
-        rows = np.arange(start, start + batch_size)
-        # The last batch is filled up with its last sample: one program serves all batches.
-        batch = dataset.take(np.minimum(rows, len(dataset) - 1))
-        prediction = trainer.predict(batch.inputs)[output]
-        predictions.append(prediction[: len(dataset) - start])
-    predicted = np.concatenate(predictions)
-    _check_held_out(trainer.loss, dataset.labels, TensorType.of(predicted))
-    return trainer.loss.accuracy(predicted, dataset.labels)
-
-
-def _check_early(trainer: Trainer, validation: Dataset) -> None:
-    """Look at held-out labels before training, if the model leaves only its batch size open."""
-    output = trainer.model.graph.outputs[0]
-    sizes = output.shape.dims[1:] if output.shape is not None else (None,)
-    fixed = tuple(size for size in sizes if isinstance(size, int))
-    if len(fixed) == len(sizes) and output.dtype is not None:
-        kind = TensorType((len(validation), *fixed), np.dtype(output.dtype.numpy()))
-        _check_held_out(trainer.loss, validation.labels, kind)
-
-
-def _check_held_out(loss: Loss, labels: Array, prediction: TensorType) -> None:
-    """Hold labels against the prediction for all samples: shape, kind of number, values.
-
-    Raises:
-        DataError: they do not go with it.
-    """
-    wanted, integers = loss.labels_type(prediction), "biu"
-    fits = (labels.dtype.kind in integers) == (wanted.dtype.kind in integers)
-    if labels.shape != wanted.shape or not fits:
-        raise DataError(f"labels of the held-out data are {TensorType.of(labels)}, not {wanted}")
-    try:
-        loss.check_labels(labels, prediction)
-    except DataError as error:
-        raise DataError(f"held-out data: {error}") from error

@@ -25,13 +25,11 @@ from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
-from coexec.ops.node import type_of
 from coexec.passes.compress_activations import Activations
 from coexec.passes.kept import kept_bytes
-from coexec.passes.lora import merge_adapters
 from coexec.report.lines import watched
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.session import check_array, check_feeds
+from coexec.session import check_feeds
 from coexec.steps.builder import (
     BatchStatistics,
     Kind,
@@ -44,7 +42,8 @@ from coexec.steps.builder import (
 )
 from coexec.steps.gated import Outcome, run_gated
 from coexec.steps.resident import Compiled, ResidentPrograms
-from coexec.training.data import refuse_empty
+from coexec.training.data import check_given, labels_of
+from coexec.training.trained import trained_copy
 
 
 class TrainerOptions(TypedDict):
@@ -137,7 +136,7 @@ class Trainer:
         recipe = Recipe(loss, optimizer, *numbers, *ways, paging=paging)
         check_followed(plan, recipe)
         self._builder = StepBuilder(model, recipe)
-        self._programs = ResidentPrograms(processors, mode, plan)
+        self._programs = ResidentPrograms(processors, mode, plan, sparing=memory is not None)
         self._lossy = lossy
         self.memory = MemoryKeeper(recipe, memory, self._budget, self._laid_out)
 
@@ -163,15 +162,20 @@ class Trainer:
         parts = (self.model, self.loss, self.optimizer, self.processors)
         return Trainer(*parts, plan=plan, **self.options())
 
-    def step(self, feeds: Mapping[str, Array], labels: Array, trace: Trace | None = None) -> float:
+    def step(
+        self,
+        feeds: Mapping[str, Array],
+        labels: Array | None = None,
+        trace: Trace | None = None,
+    ) -> float:
         """One optimizer step on a batch; returns its loss (before the update).
 
         Raises:
-            DataError: data or labels that do not fit, or none.
+            DataError: data or labels that do not fit, or none, or labels that the loss takes none.
             NonFiniteLoss: the loss is NaN or infinite; parameters are as before the step.
         """
         arrays = check_feeds(self.model, feeds)
-        refuse_empty(labels)
+        check_given(self.loss, arrays, labels)
         self._programs = self.memory.turn(self.steps, arrays, self._programs)
         with watched(trace) as watching:
             setting = self.memory.setting(arrays)
@@ -247,7 +251,8 @@ class Trainer:
         Steps go on as they are meanwhile (call it from any thread) until :meth:`switch`.
         """
         arrays = check_feeds(self.model, feeds)
-        programs = ResidentPrograms(processors or self.processors, self.mode, plan)
+        there, sparing = processors or self.processors, self._programs.sparing
+        programs = ResidentPrograms(there, self.mode, plan, sparing=sparing)
         programs.compile("step", arrays, self._builder.build("step", arrays), fills=False)
         return programs
 
@@ -258,14 +263,8 @@ class Trainer:
         self.processors = programs.processors
 
     def trained_model(self) -> ir.Model:
-        """A copy of the model with the current parameters and statistics, adapters merged."""
-        copy = self.model.clone()
-        state = self.state()
-        for name, value in copy.graph.initializers.items():
-            if name in state:
-                value.const_value = ir.tensor(state[name], name=name)
-        merge_adapters(copy)
-        return copy
+        """A copy with the current parameters and statistics, in inference form, adapters merged."""
+        return trained_copy(self.model, self.state())
 
     def save(self, path: str | Path) -> None:
         """Write the trained model as ONNX, atomically."""
@@ -322,17 +321,14 @@ class Trainer:
         self,
         compiled: Compiled,
         arrays: Mapping[str, Array],
-        labels: Array,
+        labels: Array | None,
         counter: int,
         trace: Trace | None,
     ) -> Outcome:
         """Run a graph with a loss; the gate keeps bad numbers from reaching the parameters."""
         graph = compiled.graph
-        label_input = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
-        checked = check_array(label_input, labels)
-        prediction = next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
-        self.loss.check_labels(checked, type_of(prediction))
-        feeds = {**arrays, graph.labels: checked, **self._scalars(graph, counter)}
+        truth = labels_of(self.loss, graph, labels)
+        feeds = {**arrays, **truth, **self._scalars(graph, counter)}
 
         def passed() -> None:
             self.updating = True
@@ -343,11 +339,15 @@ class Trainer:
         return outcome
 
     def _accumulated_step(
-        self, setting: Setting, arrays: Mapping[str, Array], labels: Array, trace: Trace | None
+        self,
+        setting: Setting,
+        arrays: Mapping[str, Array],
+        labels: Array | None,
+        trace: Trace | None,
     ) -> Outcome:
         count = setting.recipe.micro_batches
         pieces = {name: split(name, array, count) for name, array in arrays.items()}
-        label_pieces = split("labels", labels, count)
+        label_pieces = [None] * count if labels is None else split("labels", labels, count)
         outcomes = []
         try:
             for i in range(count):
@@ -391,7 +391,7 @@ class Trainer:
         return BudgetedSteps(*how, self.mode, lossy=self._lossy, runs=self.steps == 0)
 
     def _laid_out(self, setting: Setting, arrays: Mapping[str, Array]) -> ResidentPrograms:
-        programs = ResidentPrograms(self.processors, self.mode, self.followed)
+        programs = ResidentPrograms(self.processors, self.mode, self.followed, sparing=True)
         lay_out(programs, self.model, setting, arrays)
         return programs
 

@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
         (["--resume"], "--resume needs --checkpoint DIR: the folder to continue from"),
         (
             ["--loss", "hinge"],
-            "--loss 'hinge' is unknown; known: cross-entropy, mse, l1, huber, bce",
+            "--loss 'hinge' is unknown; known: cross-entropy, mse, l1, huber, bce, model",
         ),
         (["--optimizer", "rms"], "--optimizer 'rms' is unknown; known: sgd, adam, adamw"),
         (["--schedule", "zigzag"], "--schedule 'zigzag' is unknown; known: constant, step, cosine"),
@@ -39,6 +39,32 @@ def data(tmp_path: Path) -> Path:
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan"),
         (["--label-smoothing", "1"], "--label-smoothing must be in [0, 1), not 1.0"),
         (["--clip-norm", "0"], "--clip-norm must be above 0, not 0.0"),
+        (
+            ["--class-weights", "1,x"],
+            "--class-weights '1,x': numbers between commas are wanted",
+        ),
+        (
+            ["--pos-weight", "2"],
+            "--pos-weight is for --loss bce, not cross-entropy: 2.0",
+        ),
+        (
+            ["--loss", "mse", "--ignore-index", "0"],
+            "--ignore-index is for --loss cross-entropy, not mse: 0",
+        ),
+        (["--huber-delta", "0"], "--huber-delta must be above 0, not 0.0"),
+        (
+            ["--patience", "2"],
+            "--patience and --keep-best go by the loss on --validation FILE.npz",
+        ),
+        (
+            ["--loss-output", "z"],
+            "the loss is to judge output 'z'; there are: y",
+        ),
+        (
+            ["--rate-of", "fc1.*"],
+            "--rate-of 'fc1.*': WHAT=FACTOR is wanted, such as 'backbone.*=0.1'",
+        ),
+        (["--rate-of", "fc1.*=x"], "--rate-of 'x': numbers between commas are wanted"),
         (["--momentum", "1.5"], "--momentum must be in [0, 1), not 1.5"),
         (["--weight-decay", "-0.1"], "--weight-decay must be at least 0, not -0.1"),
     ],

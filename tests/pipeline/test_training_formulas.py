@@ -25,6 +25,7 @@ from coexec.autodiff.losses import (
 )
 from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
 from coexec.autodiff.schedules import Cosine, StepDecay, Warmup
+from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from tests.runtimes import THOROUGH
 
@@ -189,6 +190,33 @@ def test_optimizers_and_schedules_train_as_their_formulas(
         rate = optimizer.schedule.at(step)
         w, b = weights.step(w, slope.T @ x, rate), biases.step(b, slope.sum(0), rate)
     assert_parameters(trainer, w, b)
+
+
+@pytest.mark.parametrize("runtime", THOROUGH)
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_some_parameters_have_another_rate_and_no_decay(
+    runtime: str, micro_batches: int, rng: np.random.Generator
+) -> None:
+    """As parameter groups of torch.optim.AdamW."""
+    optimizer = AdamW(
+        RATE, weight_decay=0.3, no_decay=("vectors",), rates=(("fc1.w*", 0.25), ("*", 2.0))
+    )
+    trainer = layer_trainer(MeanSquaredError(), optimizer, runtime, micro_batches=micro_batches)
+    x, labels = values_of_input(rng), values(rng)
+    w, b = layer(trainer.model)
+    weights, biases = NumpyAdam(0.3, True), NumpyAdam(0.0, True)
+    for step in range(6):
+        _, slope = squared(x @ w.T + b, labels)
+        trainer.step({"x": x}, labels)
+        rate = optimizer.schedule.at(step)
+        w, b = weights.step(w, slope.T @ x, rate / 4), biases.step(b, slope.sum(0), 2 * rate)
+    assert_parameters(trainer, w, b)
+
+
+def test_patterns_about_no_parameter_are_refused() -> None:
+    for optimizer in (SGD(no_decay=("norm.*",)), SGD(rates=(("norm.*", 0.1),))):
+        with pytest.raises(UsageError, match=r"'norm\.\*' matches no parameter; known: fc1"):
+            layer_trainer(MeanSquaredError(), optimizer, "reference")
 
 
 @pytest.mark.parametrize("runtime", THOROUGH)

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx.backend.test.loader import load_model_tests
 
+from coexec.autodiff.selection import select
 from coexec.base.errors import ModelError, ShapeError, UnsupportedOperators
 from coexec.frontend import from_torch, is_parameter, load, specialise
 from coexec.ops.node import known_type
@@ -115,6 +116,26 @@ def test_torch_module_in_training_mode_keeps_what_training_needs() -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is the user's to install")
     model = from_torch(_network(torch).train(), torch.randn(2, 1, 8, 8))
     assert {"BatchNormalization", "Dropout"} <= {node.op_type for node in model.graph}
+
+
+def test_what_torch_trains_is_trained() -> None:
+    """Scalars too; no buffers, no tensors within the module, nothing that needs no gradient."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the user's to install")
+
+    class Net(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(4)
+            self.frozen = torch.nn.Parameter(torch.ones(4), requires_grad=False)
+            self.temperature = torch.nn.Parameter(torch.tensor(2.0))
+            self.register_buffer("offset", torch.ones(4))
+
+        def forward(self, x: Any) -> Any:
+            weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+            return self.norm(x) * weights * self.frozen * self.temperature + self.offset
+
+    model = from_torch(Net().train(), torch.randn(3, 4))
+    assert [each.name for each in select(model, ())] == ["temperature", "norm.weight", "norm.bias"]
 
 
 def test_torch_module_that_cannot_be_exported() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from coexec.autodiff.loss_value import loss_value
 from coexec.autodiff.losses import (
     L1,
     BinaryCrossEntropyWithLogits,
@@ -129,6 +130,122 @@ def test_cross_entropy_of_class_labels(
         labels.flat[::3] = ignore
     loss = SoftmaxCrossEntropy(label_smoothing=smoothing, ignore_index=ignore)
     check(loss, cross_entropy(smoothing, ignore), 3 * rng.standard_normal(shape), labels)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("ignore", [None, 1, -100])
+def test_class_weights_weigh_labels(
+    shape: tuple[int, ...], smoothing: float, ignore: int | None, rng: np.random.Generator
+) -> None:
+    """torch.nn.functional.cross_entropy(x, labels, weight, ignore_index=..., label_smoothing=...).
+
+    What smoothing adds is weighed by each class, the mean by the labels' own.
+    """
+    classes = shape[1]
+    weights = tuple(rng.uniform(0.5, 2, classes))
+    labels = rng.integers(0, classes, (shape[0], *shape[2:]))
+    if ignore is not None:
+        labels.flat[::3] = ignore
+
+    def formula(x: Array, labels: Array) -> float:
+        hard = one_hot(labels, classes)
+        w = np.reshape(weights, (-1, *[1] * (x.ndim - 2)))
+        target = hard * (1 - smoothing) + smoothing / classes
+        counted = labels != ignore
+        losses = -(w * target * log_softmax(x, 1)).sum(1)
+        return float(losses[counted].sum() / (w * hard).sum(1)[counted].sum())
+
+    loss = SoftmaxCrossEntropy(smoothing, ignore, class_weights=weights)
+    check(loss, formula, 3 * rng.standard_normal(shape), labels)
+
+
+def test_class_weights_of_distributions_divide_by_samples(rng: np.random.Generator) -> None:
+    weights = (0.5, 2.0, 1.0)
+    target = rng.dirichlet(np.ones(3), 4)
+
+    def formula(x: Array, target: Array) -> float:
+        return float(-(np.array(weights) * target * log_softmax(x, 1)).sum(1).mean())
+
+    loss = SoftmaxCrossEntropy(soft_targets=True, class_weights=weights)
+    check(loss, formula, rng.standard_normal((4, 3)), target)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight"),
+    [((4, 3), 2.5), ((4, 3), (0.5, 1.0, 3.0)), ((2, 3, 4, 5), (0.5, 1.0, 3.0)), ((6,), (2.0,))],
+)
+def test_pos_weight_weighs_labels_of_one(
+    shape: tuple[int, ...], weight: float | tuple[float, ...], rng: np.random.Generator
+) -> None:
+    """torch.nn.functional.binary_cross_entropy_with_logits(x, labels, pos_weight=...)."""
+    w = np.reshape(weight, (-1, *[1] * (len(shape) - 2)))
+
+    def formula(x: Array, labels: Array) -> float:
+        p = 1 / (1 + np.exp(-x))
+        return float(-(w * labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean())
+
+    loss = BinaryCrossEntropyWithLogits(pos_weight=weight)
+    check(loss, formula, 3 * rng.standard_normal(shape), rng.uniform(0, 1, shape))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SoftmaxCrossEntropy(class_weights=(1, -1)), "class_weights is -1"),
+        (lambda: SoftmaxCrossEntropy(class_weights=(0.0, 0.0)), "class_weights are all 0"),
+        (
+            lambda: SoftmaxCrossEntropy(class_weights=[1.0]),  # type: ignore[arg-type]
+            "has to be a tuple of numbers",
+        ),
+        (lambda: BinaryCrossEntropyWithLogits(pos_weight=-2.0), "pos_weight is -2.0"),
+    ],
+    ids=["negative", "zero", "a list", "negative label weight"],
+)
+def test_weights_that_are_none_are_refused(make: Callable[[], Loss], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("loss", "labels", "message"),
+    [
+        (
+            SoftmaxCrossEntropy(class_weights=(1.0, 2.0)),
+            np.zeros(4, np.int64),
+            "there are 2 class weights, but the model has 3 classes",
+        ),
+        (
+            BinaryCrossEntropyWithLogits(pos_weight=(1.0, 2.0)),
+            np.zeros((4, 3)),
+            "pos_weight has 2 numbers, but axis 1 of the prediction 3",
+        ),
+    ],
+    ids=["classes", "labels"],
+)
+def test_weights_of_other_classes_are_refused(loss: Loss, labels: Array, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        loss_and_gradient(loss, np.zeros((4, 3)), labels)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SoftmaxCrossEntropy(),
+        SoftmaxCrossEntropy(ignore_index=0),
+        SoftmaxCrossEntropy(0.1, 0, class_weights=(1.0, 2.0, 0.5)),
+    ],
+    ids=["plain", "ignored labels", "weights"],
+)
+def test_batches_weigh_as_much_as_what_counts_in_them(
+    loss: SoftmaxCrossEntropy, rng: np.random.Generator
+) -> None:
+    """So a mean over batches of any sizes is that over all samples."""
+    x, labels = rng.standard_normal((10, 3)), rng.integers(0, 3, 10)
+    parts = [slice(0, 4), slice(4, 8), slice(8, 10)]
+    total = sum(loss.weight(labels[part]) for part in parts)
+    mean = sum(loss.weight(labels[p]) * loss_value(loss, x[p], labels[p]) for p in parts) / total
+    assert mean == pytest.approx(loss_value(loss, x, labels), rel=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -166,7 +166,7 @@ def test_adam_without_gradient_does_not_move() -> None:
     ],
 )
 def test_numbers_that_make_no_sense_are_named(
-    optimizer: type[Optimizer], name: str, bad: object
+    optimizer: Callable[..., Optimizer], name: str, bad: object
 ) -> None:
     with pytest.raises(UsageError, match=rf"^{name} is .*; it has to be a finite number"):
         optimizer(**{name: bad})
@@ -175,7 +175,9 @@ def test_numbers_that_make_no_sense_are_named(
 @pytest.mark.parametrize(
     ("optimizer", "name"), [(SGD, "momentum"), (Adam, "beta1"), (AdamW, "beta2")]
 )
-def test_averages_that_forget_nothing_are_refused(optimizer: type[Optimizer], name: str) -> None:
+def test_averages_that_forget_nothing_are_refused(
+    optimizer: Callable[..., Optimizer], name: str
+) -> None:
     with pytest.raises(UsageError, match=rf"^{name} is 1; .* at least 0 and below 1$"):
         optimizer(**{name: 1})
 

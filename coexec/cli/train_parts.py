@@ -1,0 +1,171 @@
+"""What ``coexec train`` trains with: losses, optimizers and schedules by their options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any
+
+import typer
+
+from coexec.autodiff.losses import LOSSES, Loss
+from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
+from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
+from coexec.base.errors import UsageError
+from coexec.cli.options import require_known
+
+STATE_BITS = {"float32": 32, "8bit": 8}
+
+LossOutputOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Output of the model that the loss judges, or is (--loss model). Default: the first.",
+    ),
+]
+IgnoreIndexOption = Annotated[
+    int | None, typer.Option(metavar="LABEL", help="For cross-entropy: labels that do not count.")
+]
+ClassWeightsOption = Annotated[
+    str, typer.Option(metavar="W,W,...", help="For cross-entropy: what each class costs.")
+]
+PosWeightOption = Annotated[
+    str, typer.Option(metavar="W[,W...]", help="For bce: what a label of 1 costs, by class.")
+]
+
+
+NoDecayOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT",
+        help="No weight decay for these: a PATTERN of names, or vectors (biases, norms); repeat.",
+    ),
+]
+RateOfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WHAT=FACTOR", help="Learning rate of these: 'backbone.*=0.1'; may be repeated."
+    ),
+]
+
+
+def loss_of(name: str, **options: Any) -> Loss:
+    """The loss of this name, with options that differ from its defaults.
+
+    Raises:
+        UsageError: there is no such loss, or it has no such option or value.
+    """
+    require_known("--loss", name, LOSSES)
+    chosen = LOSSES[name]
+    taken = {field.name for field in fields(chosen)}
+    for option, value in options.items():
+        if option not in taken:
+            flag = option.replace("_", "-")
+            having = [n for n, loss in LOSSES.items() if option in {f.name for f in fields(loss)}]
+            raise UsageError(f"--{flag} is for --loss {' or '.join(having)}, not {name}: {value}")
+    return chosen(**options)
+
+
+def loss_options(
+    label_smoothing: float,
+    class_axis: int,
+    ignore_index: int | None,
+    class_weights: str,
+    pos_weight: str,
+    huber_delta: float | None,
+    output: str,
+) -> dict[str, Any]:
+    """Options of a loss that were given, by the names of its fields.
+
+    Raises:
+        UsageError: one has no meaning.
+    """
+    if not 0.0 <= label_smoothing < 1.0:
+        raise UsageError(f"--label-smoothing must be in [0, 1), not {label_smoothing}")
+    if huber_delta is not None and not huber_delta > 0:
+        raise UsageError(f"--huber-delta must be above 0, not {huber_delta}")
+    weights = numbers("--pos-weight", pos_weight)
+    given = {
+        "label_smoothing": label_smoothing or None,
+        "class_axis": None if class_axis == 1 else class_axis,
+        "ignore_index": ignore_index,
+        "class_weights": numbers("--class-weights", class_weights) or None,
+        "pos_weight": (weights if len(weights) > 1 else weights[0]) if weights else None,
+        "delta": huber_delta,
+        "output": output or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def numbers(flag: str, text: str) -> tuple[float, ...]:
+    """Numbers between commas; none of an empty text.
+
+    Raises:
+        UsageError: something else stands there.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise UsageError(f"{flag} {text!r}: numbers between commas are wanted") from error
+
+
+def groups_of(no_decay: list[str] | None, rate_of: list[str] | None) -> dict[str, Any]:
+    """Options of an optimizer for some parameters, by the names of its fields.
+
+    Raises:
+        UsageError: an item without a factor, or a factor that is none.
+    """
+    rates = []
+    for item in rate_of or ():
+        what, _, factor = item.rpartition("=")
+        found = numbers("--rate-of", factor) if what else ()
+        if len(found) != 1 or not found[0] >= 0:
+            raise UsageError(f"--rate-of {item!r}: WHAT=FACTOR is wanted, such as 'backbone.*=0.1'")
+        rates.append((what, found[0]))
+    return {"no_decay": tuple(no_decay or ()), "rates": tuple(rates)}
+
+
+def optimizer_of(
+    name: str,
+    rate: Schedule,
+    momentum: float,
+    weight_decay: float | None,
+    state: str,
+    groups: Mapping[str, Any],
+) -> Optimizer:
+    """The optimizer of this name, with what :func:`groups_of` says.
+
+    Raises:
+        UsageError: there is none, or an option has no meaning.
+    """
+    require_known("--optimizer", name, OPTIMIZERS)
+    if not 0.0 <= momentum < 1.0:
+        raise UsageError(f"--momentum must be in [0, 1), not {momentum}")
+    if weight_decay is not None and not weight_decay >= 0:
+        raise UsageError(f"--weight-decay must be at least 0, not {weight_decay}")
+    require_known("--optimizer-state", state, STATE_BITS)
+    options = dict(groups)
+    if weight_decay is not None:
+        options["weight_decay"] = weight_decay
+    options["state_bits"] = STATE_BITS[state]
+    if name == "sgd":
+        options["momentum"] = momentum
+    chosen: Optimizer = OPTIMIZERS[name](rate, **options)
+    return chosen
+
+
+def schedule_of(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule:
+    """The schedule of this name; step decay divides by ten after each third of the training.
+
+    Raises:
+        UsageError: there is none, or the rate has no meaning.
+    """
+    if not rate > 0:  # NaN is not either
+        raise UsageError(f"--learning-rate must be above 0, not {rate}")
+    known: dict[str, Schedule] = {
+        "constant": Constant(rate),
+        "step": StepDecay(rate, every=max(steps // 3, 1)),
+        "cosine": Cosine(rate, steps=max(steps - warmup_steps, 1)),
+    }
+    require_known("--schedule", name, known)
+    return Warmup(known[name], warmup_steps) if warmup_steps else known[name]

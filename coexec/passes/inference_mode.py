@@ -1,0 +1,38 @@
+"""Inference form of operators that behave differently in training; :mod:`training_mode` is back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+TRAINING_MODE = 2
+"""Which operand of Dropout says that it drops."""
+
+
+def inference_mode(model: ir.Model) -> None:
+    """Switch ``model`` to inference form in place, whichever form it was exported in.
+
+    BatchNormalization normalises by its stored statistics, Dropout keeps everything. A
+    normalisation whose new statistics something reads stays as it is.
+    """
+    for node in model.graph:
+        if node.domain:
+            continue
+        if node.op_type == "BatchNormalization" and not _is_read(node.outputs[1:]):
+            node.attributes.pop("training_mode", None)
+            node.resize_outputs(1)
+        elif node.op_type == "Dropout" and len(node.inputs) > TRAINING_MODE:
+            _drop_operand(model.graph, node)
+
+
+def _drop_operand(graph: ir.Graph, node: ir.Node) -> None:
+    """Take the flag from a Dropout, and from the graph if nobody else reads it."""
+    flag = node.inputs[TRAINING_MODE]
+    node.resize_inputs(TRAINING_MODE)
+    if flag is not None and flag.is_initializer() and not flag.uses():
+        del graph.initializers[str(flag.name)]
+
+
+def _is_read(values: Sequence[ir.Value]) -> bool:
+    return any(value.uses() or value.is_graph_output() for value in values)
