@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from coexec.api import Trainer, load
 from coexec.base.errors import UsageError
-from coexec.base.units import bytes_text
 from coexec.budget.placing import JOINT
-from coexec.cli.memory_table import memory_record, show_memory
 from coexec.cli.options import (
     BatchStatisticsOption,
     JsonFlag,
@@ -27,7 +23,6 @@ from coexec.cli.options import (
     ProcessorOption,
 )
 from coexec.cli.output import (
-    console,
     notes,
     print_json,
     require_folder,
@@ -46,7 +41,8 @@ from coexec.cli.train_parts import (
     optimizer_of,
     schedule_of,
 )
-from coexec.cli.train_plan import plan_options, plan_record, plan_text, planned
+from coexec.cli.train_plan import plan_options, plan_record, planned
+from coexec.cli.train_table import show_training, training_record
 from coexec.cli.trained_parameters import (
     choice_record,
     chosen_to_fit,
@@ -55,11 +51,8 @@ from coexec.cli.trained_parameters import (
 )
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
-from coexec.core.timeline import clock_name
 from coexec.placement.policies.table import AUTO, NAMES
-from coexec.planning.adaptive import AdaptiveTrainer
 from coexec.report.perfetto_trace import write_perfetto
-from coexec.report.sparkline import sparkline
 from coexec.training.data import Dataset, load_npz
 from coexec.training.fit import FitOptions, Result, fit
 from coexec.training.fit import Progress as FitProgress
@@ -264,11 +257,11 @@ def train(
         trainer.save(out)
     if trace is not None and events is not None:
         write_perfetto(events, trace, trainer.program if events.events else None)
-    record = _record(trainer, result, out) | {
+    record = training_record(trainer, result, out) | {
         "plan": plan_record(trainer.followed, tried, forms),
         "choice": choice_record(choice),
     }
-    print_json(record) if as_json else _show(record, losses)
+    print_json(record) if as_json else show_training(record, losses)
 
 
 def _fit(
@@ -307,79 +300,3 @@ def _fit(
                 shown.enter_context(bar)
 
         return fit(trainer, data, validation, options, observe), losses
-
-
-def _record(trainer: BaseTrainer, result: Result, out: Path | None) -> dict[str, Any]:
-    trained = result.steps_run > 0
-    return {
-        "steps": result.steps,
-        "loss_first": result.loss_first,
-        "loss_last": result.loss_last,
-        "accuracy": result.accuracy,
-        "validation_loss": result.validation_loss,
-        "validations": [each._asdict() for each in result.validations],
-        "kept_step": result.kept_step,
-        "step_ms_median": result.step_ms_median,
-        "peak_bytes": trainer.peak_bytes if trained else None,
-        "activations": _activations_record(trainer) if trained else None,
-        "memory": memory_record(trainer.memory_plan, trainer.memory.events),
-        "naive_bytes": trainer.program.naive_bytes if trained else None,
-        "processor": next(iter(trainer.processors)),
-        "clock": clock_name(trainer.processors.values()),
-        "adaptations": [vars(each) for each in trainer.adaptations]
-        if isinstance(trainer, AdaptiveTrainer)
-        else [],
-        "overflows": trainer.loss_scale.overflows if trainer.precision == "mixed" else None,
-        "fallbacks": trainer.plan.table().splitlines() if trained else [],
-        "notes": list(result.notes),
-        "out": out,
-    }
-
-
-def _activations_record(trainer: BaseTrainer) -> dict[str, Any]:
-    kept, full = trainer.kept_activations
-    plan = trainer.memory_plan
-    way = plan.setting.recipe.activations if plan else trainer.activations
-    paged = trainer.program.page_bytes
-    return {"kept": way, "kept_bytes": kept, "full_bytes": full, "paged_bytes": paged}
-
-
-def _show(record: dict[str, Any], losses: list[float]) -> None:
-    for line in record["fallbacks"]:
-        notes.print(f"[yellow]fallback:[/] {escape(line)}")
-    for note in record["notes"]:
-        notes.print(f"[yellow]note:[/] {escape(note)}")
-    if losses:
-        # Losses fall by orders of magnitude: the curve is that of their logarithm.
-        curve = sparkline([math.log(max(loss, 1e-12)) for loss in losses], 50)
-        console.print(f"loss      {curve}  {losses[0]:.4f} -> {losses[-1]:.4f} (log scale)")
-    _show_held_out(record)
-    for each in record["adaptations"]:
-        text = f"before step {each['step']}: {each['kind']}: {each['text']}"
-        notes.print(f"[yellow]adapted:[/] {escape(text)}")
-    if record["plan"] is not None:
-        console.print(f"plan      {escape(plan_text(record['plan']))}", highlight=False)
-    virtual = " of virtual time" if record["clock"] == "virtual" else ""
-    console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms{virtual}")
-    if record["peak_bytes"] is not None:
-        planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
-        console.print(f"memory    {planned} planned ({naive} without reuse)")
-    show_memory(record["memory"])
-    kept = record["activations"]
-    if kept is not None and kept["kept"] != "full":
-        small, full = bytes_text(kept["kept_bytes"]), bytes_text(kept["full_bytes"])
-        console.print(f"kept      {small} of activations ({kept['kept']}) instead of {full}")
-    if kept is not None and kept["paged_bytes"]:
-        console.print(f"paged     {bytes_text(kept['paged_bytes'])} off the device")
-    if record["overflows"] is not None:
-        console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
-    if record["out"] is not None:
-        console.print(f"written   {escape(str(record['out']))}")
-
-
-def _show_held_out(record: dict[str, Any]) -> None:
-    if record["validation_loss"] is not None:
-        kept = f", after step {record['kept_step']}" if record["validations"][1:] else ""
-        console.print(f"held out  loss {record['validation_loss']:.4f}{kept}")
-    if record["accuracy"] is not None:
-        console.print(f"accuracy  [bold green]{record['accuracy']:.2%}[/] on held-out data")
