@@ -257,6 +257,9 @@ def legalise(
     Nodes that the plan to ``follow`` names stay as they are.
     """
     first = next(iter(processors.values()))
+    if follow is not None:
+        # Plans do not name what was merged: that must not be rewritten for want of a processor.
+        clean(model)
 
     def unwanted(call: OpCall) -> bool:
         if follow is not None:

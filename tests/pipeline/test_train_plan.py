@@ -18,6 +18,7 @@ from coexec.ops.builder import PHASE
 from coexec.planning.planner import PlanOptions, plan_training
 from coexec.planning.replanning import training_planner
 from coexec.session import legalise
+from coexec.zoo.builder import Net, conv, linear
 from tests.pipeline.small import FEATURES, arrays, network
 from tests.runtimes import THOROUGH
 
@@ -177,3 +178,19 @@ def test_a_batch_that_cannot_be_divided_says_why() -> None:
     with pytest.raises(UsageError, match="two processors"):
         # The reference computes on the very cores of a CPU's driver.
         plan_training(trainer, feeds, how)
+
+
+def test_a_plan_names_equal_gradients_of_two_layers_once() -> None:
+    """Where the results of both are added, they are merged: the plan is of the merged step."""
+    net = Net("twins", [None, 4, 4, 4], seed=0)
+    both = [conv(net, net.x, name, (4, 4), (1, 1)) for name in ("one", "two")]
+    pooled = net.op("GlobalAveragePool", "pool", [net.op("Add", "add", both)])
+    flat = net.op("Flatten", "flat", [pooled], {"axis": 1})
+    model = coexec.load(net.finish(linear(net, flat, "head", (4, 3)), 3))
+    alone = coexec.Trainer(model, SoftmaxCrossEntropy(), SGD(0.1), ["reference"])
+    feeds = {"x": np.random.default_rng(0).standard_normal((4, 4, 4, 4)).astype(np.float32)}
+    step = alone.build_step(feeds).model
+    names = [str(node.name) for node in legalise(step, alone.processors).graph]
+    placed = alone.with_plan(Plan(dict.fromkeys(names, "reference")))
+    labels = np.array([0, 1, 2, 0])
+    assert placed.step(feeds, labels) == alone.step(feeds, labels)
