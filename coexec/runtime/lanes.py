@@ -114,7 +114,7 @@ class Lanes:
         self._order = sorted(self.steps, key=lambda name: runners[name] is not self._sides.here)
         # Kernels are bound in the first run, which may wait for what was handed over.
         self._bound = False
-        # Whether kernels may wait for others that were not handed over.
+        # Whether kernels may wait for others that were not handed over, also between two turns.
         self._short = False
         # By the outputs that are wanted; none: such runs cannot be repeated by calls.
         self._scripts: dict[frozenset[str], Script | None] = {}
@@ -220,26 +220,24 @@ class Lanes:
         self, runs: Mapping[str, LaneRun], meeting: Meeting, turns: Sequence[Turn]
     ) -> None:
         """Follow all lanes in the order of the program: what one needs has been started."""
+        self._short = True
         if meeting.script is not None and meeting.script.holds():
             meeting.script.run(runs)
             turns = ()
         for owner, steps in turns:
             if owner:
-                self._turn(runs[owner], steps)
+                runs[owner].turn(steps)
             elif meeting.gate is not None:
+                self._short = False
                 self._settle(runs)
                 meeting.ask()
+                self._short = True
+        self._short = False
         self._settle(runs)
         if meeting.tape is not None:
             meeting.tape.done()
         for run in runs.values():
             run.finish()
-
-    def _turn(self, run: LaneRun, steps: Sequence[Instruction]) -> None:
-        """Follow a lane for a while."""
-        self._short = True
-        run.turn(steps)
-        self._short = False
 
     def _settle(self, runs: Mapping[str, LaneRun]) -> None:
         """Wait for all reads so far, first of all for what only the caller can do."""

@@ -26,6 +26,7 @@ from coexec import zoo
 from coexec.api import open_all
 from coexec.core.program import MEETING
 from coexec.planning.planner import PlanOptions, plan_training
+from coexec.runtime.lane_run import LaneRun
 from tests.known_costs import know, numpy_last
 
 names = sys.argv[2:]
@@ -102,9 +103,34 @@ else:
     raise AssertionError("nothing failed")
 assert time.perf_counter() - start < 40
 """
+INTERRUPTED = """
+made, _ = both()
+turn, left = LaneRun.turn, 0
+
+def interrupted(self, steps):
+    global left
+    turn(self, steps)
+    left -= 1
+    if left == 0:
+        raise KeyboardInterrupt
+
+LaneRun.turn, turns = interrupted, 0
+while left <= 0:
+    turns += 1
+    left, start = turns, time.perf_counter()
+    try:
+        made.step({"x": x}, labels)
+    except KeyboardInterrupt:
+        assert time.perf_counter() - start < 40, f"after {turns} turns"
+assert turns > 3
+"""
 
 
-@pytest.mark.parametrize("rest", [AGREES, BUDGET, FAILS], ids=["agrees", "budget", "fails"])
+@pytest.mark.parametrize(
+    "rest",
+    [AGREES, BUDGET, FAILS, INTERRUPTED],
+    ids=["agrees", "budget", "fails", "interrupted"],
+)
 def test_two_drivers_meet_in_kernels(rest: str, tmp_path: Path) -> None:
     """Twice the same to the last bit, whoever comes first; nobody is waited for in vain."""
     if len(DRIVERS) < 2 or len(physical_cores()) < 2:
