@@ -17,15 +17,14 @@ from coexec.autodiff.optimizers import SGD
 from coexec.autodiff.step import StepGraph
 from coexec.core.plan import Plan
 from coexec.core.processor import ProcessorSpec, Runner
-from coexec.core.program import MEETING, Instruction, Launch, Program, Read, Write
-from coexec.ops.batch_norm_joint import PLACES
+from coexec.core.program import MEETING, Program, Write
 from coexec.ops.builder import PHASE
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.rematerialise import rematerialise
-from coexec.processors.reference.processor import ReferenceExecutable, ReferenceProcessor
-from coexec.runtime.lanes import lanes_of
+from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.session import legalise
 from coexec.steps.resident import ResidentPrograms
+from tests.program_course import check_course
 
 BATCH = {"a": 2, "b": 1}
 
@@ -73,65 +72,6 @@ def again(node: ir.Node, kinds: frozenset[str]) -> Iterator[str]:
         yield str(node.outputs[0].name)
 
 
-def comes_to_an_end(program: Program) -> bool:
-    """Follow all processors: each waits for tensors that others tell of, and where they meet."""
-    lanes = {name: events_of(program, steps) for name, steps in lanes_of(program).items()}
-    told: set[str] = {*program.inputs}
-    here: dict[str, int] = {}
-    waiting = {name: next(events, None) for name, events in lanes.items()}
-    while any(waiting.values()):
-        moved = False
-        for name, event in waiting.items():
-            if event is None:
-                continue
-            kind, what = event
-            if kind == "meet" and name not in (known := told_by(here, what)):
-                here[f"{what} {name}"] = 1
-                known = {*known, name}
-            passes = {
-                "read": True,
-                "write": what in told,
-                "meet": len(told_by(here, what)) == len(lanes),
-                "gate": all(e is None or e[0] == "gate" for e in waiting.values()),
-            }[kind]
-            if not passes:
-                continue
-            if kind == "gate":
-                waiting = {each: next(lanes[each], None) for each in waiting}
-                moved = True
-                break
-            if kind == "read":
-                told.add(what)
-            waiting[name] = next(lanes[name], None)
-            moved = True
-        if not moved:
-            return False
-    return True
-
-
-def told_by(here: dict[str, int], what: str) -> set[str]:
-    return {key.rpartition(" ")[2] for key in here if key.rpartition(" ")[0] == what}
-
-
-def events_of(program: Program, steps: tuple[Instruction, ...]) -> Iterator[tuple[str, str]]:
-    """What a processor waits for, and what it tells, in order."""
-    for each in steps:
-        match each:
-            case Launch():
-                executable = program.executables[each.executable]
-                assert isinstance(executable, ReferenceExecutable)
-                for node in executable.region.nodes:
-                    if node.call.op_type in PLACES:
-                        yield "meet", f"{node.call.attributes['offset']}"
-            case Read():
-                yield "read", each.tensor
-            case Write():
-                yield "write", each.tensor
-            case _:
-                if getattr(each, "gate", False):
-                    yield "gate", ""
-
-
 @pytest.mark.parametrize("early", [False, True], ids=["together", "early"])
 @pytest.mark.parametrize(
     "kinds",
@@ -143,7 +83,7 @@ def test_processors_that_meet_never_wait_for_each_other_in_a_circle(
 ) -> None:
     program = lowered(frozenset(kinds), early=early)
     assert any(buffer.role == MEETING for buffer in program.buffers)
-    assert comes_to_an_end(program)
+    check_course(program, step().state)
     if kinds or early:
         # Tensors between processors still take over the memory of those that were read.
         backs = (s.tensor for s in program.instructions if isinstance(s, Write))
