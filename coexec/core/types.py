@@ -150,6 +150,14 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A tensor that lies in ``whole``, ``offset`` bytes behind its start."""
+
+    whole: str
+    offset: int
+
+
+@dataclass(frozen=True)
 class Region:
     """Nodes in execution order that one processor compiles as a whole.
 
@@ -162,7 +170,9 @@ class Region:
 
     ``carriable`` are outputs that nobody but later regions of the same processor reads: a processor
     with an arena may leave them there instead of in buffers of their own. ``kept`` are those that
-    earlier regions left, to be read here or to be left alone.
+    earlier regions left, to be read here or to be left alone. ``joined`` says where tensors of all
+    regions of the processor are best made, so that no Concat has to copy them: parts of memory that
+    is taken with the first of them, in ``types`` as bytes.
     """
 
     nodes: tuple[RegionNode, ...]
@@ -175,6 +185,7 @@ class Region:
     carriable: frozenset[str] = frozenset()
     kept: Mapping[str, Kept] = field(default_factory=dict)
     sparing: bool = False
+    joined: Mapping[str, Part] = field(default_factory=dict)
 
     @classmethod
     def alone(cls, call: OpCall) -> Region:

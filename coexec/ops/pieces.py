@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,18 @@ from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample
 def concat_axis(call: OpCall) -> int:
     """``axis`` of a Concat counted from the front."""
     return normalize_axis(int(call.attributes["axis"]), call.input(0).rank)
+
+
+def runs_of_concat(call: OpCall) -> tuple[int, ...]:
+    """Where operands begin in the result, in bytes, if they lie there one behind the other.
+
+    Empty where they do not: an axis in front of the joined one has several elements.
+    """
+    result, axis = call.output(0), concat_axis(call)
+    sizes = [kind.nbytes for kind in call.inputs if kind is not None]
+    if prod(result.shape[:axis]) != 1 or min(sizes) == 0:
+        return ()
+    return (*accumulate(sizes[:-1], initial=0),)
 
 
 def infer_concat(call: OpCall) -> Sequence[TensorType]:

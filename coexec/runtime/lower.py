@@ -29,6 +29,7 @@ from coexec.core.types import Kept, Region, TensorType
 from coexec.ops.node import constant_of, type_of
 from coexec.runtime.boundary_pool import BoundaryPool, Room
 from coexec.runtime.host_pieces import HostPieces, host_pieces
+from coexec.runtime.joined_parts import JoinedParts, joined_parts
 from coexec.runtime.lowering import Lowering
 from coexec.runtime.pack_arenas import LaidOut, pack
 from coexec.runtime.partition import (
@@ -36,6 +37,7 @@ from coexec.runtime.partition import (
     Partitioning,
     exported,
     joined_at_gate,
+    last_reads,
     meeting_places,
     meets,
     partition,
@@ -80,7 +82,8 @@ class _Lowerer:
         self.returns = Returns(self.instructions, self.types, self.held)
         self.pool = BoundaryPool()
         self.laid_out: dict[str, list[LaidOut]] = {name: [] for name in how.processors}
-        self.last_read = self._last_reads()
+        self.last_read = last_reads(self.parts)
+        self.joined = {name: self._joined(name) for name in how.processors}
 
     def _partition(self) -> list[Part]:
         how = self.how
@@ -152,14 +155,13 @@ class _Lowerer:
         for place in self.how.processors:
             self._obtain_all([name for name, reader in away if reader == place], place)
 
-    def _last_reads(self) -> dict[str, int]:
-        last: dict[str, int] = {}
-        for index, part in enumerate(self.parts):
-            for node in part.nodes:
-                for value in node.inputs:
-                    if value is not None:
-                        last[str(value.name)] = index
-        return last
+    def _joined(self, processor: str) -> JoinedParts:
+        parts = () if self.how.mode.by_operator else self.parts
+        regions = [part.nodes for part in parts if part.processor == processor]
+        found = joined_parts(regions, self.exported | self.output_names)
+        self.types.update(found.types)
+        self.last_read.update(found.reads_of(self.last_read))
+        return found
 
     def _pass_gate(self) -> None:
         for name in self.how.gate:
@@ -249,8 +251,7 @@ class _Lowerer:
         types = {name: type_of(value) for name, value in used.items()}
         for node in part.nodes:
             types.update({str(v.name): type_of(v) for v in node.outputs if v.name})
-        for name in (*inputs, *outputs):
-            self.types[name] = types[name]
+        self.types.update((name, types[name]) for name in (*inputs, *outputs))
         aliases = {
             new: old
             for new, old in self.how.state.items()
@@ -260,13 +261,14 @@ class _Lowerer:
             nodes,
             tuple(inputs),
             tuple(outputs),
-            types,
+            {**types, **self.joined[part.processor].types},
             constants,
             aliases,
             prepares=self.how.prepares,
             carriable=self._carriable(outputs),
             kept=self._kept(index, part.processor),
             sparing=self.how.sparing,
+            joined=self.joined[part.processor].parts,
         )
 
     def _carriable(self, outputs: Sequence[str]) -> frozenset[str]:

@@ -79,6 +79,17 @@ def exported(
     )
 
 
+def last_reads(parts: Sequence[Part]) -> dict[str, int]:
+    """Number of the last part that reads each value, by the value's name."""
+    return {
+        str(value.name): number
+        for number, part in enumerate(parts)
+        for node in part.nodes
+        for value in node.inputs
+        if value is not None
+    }
+
+
 def meeting_places(graph: ir.Graph) -> frozenset[str]:
     """Names of the values in which processors meet."""
     made = (value for node in graph for value in node.outputs)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from coexec.core.types import Array, Region
+from coexec.core.types import Array, Kept, Part, Region
 from coexec.ops.table import OPERATORS
 from coexec.processors.opencl.compile import compile_region, plan_storage
-from coexec.processors.opencl.concatenation import Part, joined, parts_of_results, place_of
+from coexec.processors.opencl.concatenation import (
+    joined,
+    parts_across,
+    parts_of_results,
+    place_of,
+)
 from coexec.processors.opencl.executable import ARENA, ARGUMENT
 from coexec.processors.opencl.family import Lowering
 from coexec.processors.opencl.preparation import Prepared
@@ -163,3 +169,36 @@ def test_a_result_that_would_wait_long_for_an_operand_is_copied() -> None:
     region = dice.with_outputs(dice.append("Relu", (dice.join(skip, late),)))
     assert parts_of_results(region, ALIGNMENT)
     assert not plan_storage(region, [NO_KERNELS] * 7, ALIGNMENT, joining=True).parts
+
+
+def second_region(offset: int, *, placed: bool = True, step: int = 64) -> Region:
+    """Joins ``a``, which an earlier region left, with ``b``; ``placed``: where it was to be."""
+    dice = ChannelDice("second")
+    a = dice.image(1)
+    b = dice.append("Relu", (dice.image(1),))
+    region = dice.with_outputs(dice.append("Neg", (dice.join(a, b),)))
+    ab = region.nodes[1].outputs[0]
+    parts = {a: Part("memory", 0), b: Part("memory", step), ab: Part("memory", 0)}
+    kept = {a: Kept(offset if placed else 0, 64, after=False), "memory": Kept(offset, 128, True)}
+    return replace(region, joined=parts, kept=kept)
+
+
+def test_what_an_earlier_region_left_in_its_place_is_joined_there() -> None:
+    region = second_region(256)
+    parts = parts_across(region, ALIGNMENT)
+    assert parts == region.joined
+    assert joined(region.nodes[1], parts)
+    storage = plan_storage(region, [NO_KERNELS] * 3, ALIGNMENT, joining=True)
+    b, ab = (node.outputs[0] for node in region.nodes[:2])
+    assert (storage.slot(b).offset, storage.slot(ab).offset) == (256 + 64, 256)
+
+
+def test_what_an_earlier_region_left_elsewhere_is_copied() -> None:
+    region = second_region(256, placed=False)
+    parts = parts_across(region, ALIGNMENT)
+    assert parts.keys() == {region.nodes[0].outputs[0]}
+    assert not joined(region.nodes[1], parts)
+
+
+def test_parts_that_no_kernel_can_begin_at_are_copied() -> None:
+    assert parts_across(second_region(256, step=32), ALIGNMENT) == {}

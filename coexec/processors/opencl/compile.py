@@ -8,7 +8,7 @@ import numpy as np
 
 from coexec.core.types import OpCall, Region, RegionNode
 from coexec.processors.opencl.choose import Chooser, by_default, named
-from coexec.processors.opencl.concatenation import joined, parts_of_results
+from coexec.processors.opencl.concatenation import joined, parts_across, parts_of_results
 from coexec.processors.opencl.emit import Emitter
 from coexec.processors.opencl.executable import OpenCLExecutable, ProgramSource
 from coexec.processors.opencl.family import DeviceFacts, Lowering
@@ -99,11 +99,12 @@ def plan_storage(
     Not where that takes more memory: a result that waits long for its last operand is large.
     """
     lowerings = [None if parts is None else parts.lowering for parts in prepared]
-    apart = Storage.plan(region, lowerings, alignment)
+    across = parts_across(region, alignment) if joining else {}
     parts = parts_of_results(region, alignment) if joining else {}
+    apart = Storage.plan(region, lowerings, alignment, across)
     if not parts:
         return apart
-    together = Storage.plan(region, lowerings, alignment, parts)
+    together = Storage.plan(region, lowerings, alignment, {**parts, **across})
     return together if together.arena_bytes <= MOST_GROWTH * apart.arena_bytes else apart
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from coexec.core.arena import ArenaBlock, Lifetime, live_bytes, padded, plan_arena
-from coexec.core.types import Region, RegionNode
-from coexec.processors.opencl.concatenation import Part, place_of
+from coexec.core.types import Part, Region, RegionNode
+from coexec.processors.opencl.concatenation import place_of
 from coexec.processors.opencl.executable import ARENA, ARGUMENT, CONSTANT, PAGE, Slot
 from coexec.processors.opencl.family import Lowering
 from coexec.processors.opencl.fusion.operators import definition, in_place_pairs
@@ -38,7 +38,8 @@ class Storage:
     A root that is an argument or a constant stays there; all others get a place in the arena for
     their lifetime. ``within`` are offsets of those that do not begin where their root does.
     ``inputs`` and ``outputs`` are the region's that are arguments; ``carried`` are offsets of those
-    outputs that stay in the arena for later regions, ``blocks`` all that lies there.
+    outputs that stay in the arena for later regions, and of what regions join; ``blocks`` all that
+    lies there.
     """
 
     region: Region
@@ -84,6 +85,11 @@ class Storage:
         """Tensors that others are parts of."""
         return frozenset(part.whole for part in self.parts.values())
 
+    @cached_property
+    def _joined_by_several(self) -> frozenset[str]:
+        """Memory in which several regions make their parts."""
+        return frozenset(part.whole for part in self.region.joined.values())
+
     def _place_arguments(self) -> None:
         kept = self.region.kept
         self.inputs = tuple(name for name in self.region.inputs if name not in kept)
@@ -91,6 +97,9 @@ class Storage:
             self.roots[name] = name
             self.places[name] = Slot(ARGUMENT, index)
         for name, place in kept.items():
+            if name in self.parts:
+                self._place_part(name)
+                continue
             self.roots[name] = name
             slot = Slot(ARENA, offset=place.offset, nbytes=place.nbytes, block=name)
             self.places[name] = slot
@@ -98,6 +107,10 @@ class Storage:
             if name not in self.roots:
                 self.roots[name] = name
                 self.places[name] = Slot(CONSTANT, name=name)
+
+    def _place_part(self, name: str) -> None:
+        place = place_of(name, self.parts)
+        self.roots[name], self.within[name] = place.whole, place.offset
 
     def _find_roots(self) -> None:
         """Views share the storage of what they view; legal updates share that of their input."""
@@ -114,8 +127,7 @@ class Storage:
                 continue
             for position, name in enumerate(node.outputs):
                 if name in self.parts:
-                    place = place_of(name, self.parts)
-                    self.roots[name], self.within[name] = place.whole, place.offset
+                    self._place_part(name)
                 elif name in self._wholes:
                     self.roots[name] = name
                 elif name:
@@ -190,7 +202,7 @@ class Storage:
         """
         carriable = self.region.carriable
         others = {self.roots[name] for name in self.region.outputs if name not in carriable}
-        fixed = self.places.keys() | others
+        fixed = (self.places.keys() - self._joined_by_several) | others
         self.outputs = tuple(
             name
             for name in self.region.outputs
@@ -238,7 +250,9 @@ class Storage:
                 self.scratch[_scratch_key(name)] = slot
             else:
                 self.places[name] = slot
-        self.carried = {name: self.slot(name).offset for name in staying}
+        several = self._joined_by_several.intersection(self.roots[name] for name in staying)
+        self.carried = {name: self.places[name].offset for name in sorted(several)}
+        self.carried.update((name, self.slot(name).offset) for name in staying)
         self.blocks = (
             *(
                 ArenaBlock(n, plan.offsets[n], padded(b.nbytes, alignment), b.first, b.last)
@@ -296,6 +310,7 @@ class Storage:
                 name, at.offset, padded(at.nbytes, alignment), 0, end if at.after else last[name]
             )
             for name, at in self.region.kept.items()
+            if name not in self.parts
         ]
 
     def _kept_roots(self, names: Iterable[str]) -> set[str]:
@@ -305,13 +320,9 @@ class Storage:
         root = self.roots[name]
         if root in self.places:
             return
-        nbytes = self.region.types[name].nbytes
+        nbytes = self.region.types[root].nbytes
         old = lifetimes.get(root)
-        lifetimes[root] = (
-            Lifetime(max(old.nbytes, nbytes), old.first, index)
-            if old
-            else Lifetime(nbytes, index, index)
-        )
+        lifetimes[root] = replace(old, last=index) if old else Lifetime(nbytes, index, index)
 
 
 def _scratch_name(node: int, number: int) -> str:
