@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.settings import MemoryPlan
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.frontend import load
-from coexec.processors.find import open_processor
+from coexec.processors.find import open_processors
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
 def _answer(folder: Path, request: Request) -> MemoryPlan | Refusal:
     """A plan, or that there is none."""
     model = load(ir.load(folder / MODEL))
-    processors = {spec.name: _opened(spec) for spec in request.processors}
+    processors = _opened(request.processors)
     how = (model, request.recipe, processors, request.nbytes, request.mode)
     steps = BudgetedSteps(*how, lossy=request.lossy)
     try:
@@ -36,13 +37,14 @@ def _answer(folder: Path, request: Request) -> MemoryPlan | Refusal:
         return Refusal(str(error), error.least_bytes)
 
 
-def _opened(spec: ProcessorSpec) -> Processor:
-    """The processor of this description.
+def _opened(specs: Sequence[ProcessorSpec]) -> dict[str, Processor]:
+    """The processors of these descriptions by name.
 
     Raises:
         ProcessorError: there is none, or another one by its name.
     """
-    processor = open_processor(spec.name)
-    if processor.describe() != spec:
-        raise ProcessorError(f"{spec.name} is another processor here: {processor.describe()}")
-    return processor
+    processors = open_processors([spec.name for spec in specs])
+    for spec, processor in zip(specs, processors, strict=True):
+        if processor.describe() != spec:
+            raise ProcessorError(f"{spec.name} is another processor here: {processor.describe()}")
+    return {spec.name: processor for spec, processor in zip(specs, processors, strict=True)}

@@ -35,6 +35,8 @@ RUN_ONLY = {"opencl": "coexec.processors.opencl.run_only"}
 TUNERS = {"opencl": "coexec.processors.opencl.tune"}
 """Modules of processors whose kernels have tunables (see :class:`TunerModule`)."""
 
+STARTED_ONCE, CORES = "opencl:pocl", "cores"
+"""The processor that makes its threads once in a process, and the option that says where."""
 
 QUANTISER = "coexec.processors.ort.plugin"
 """Module with a quantiser (see :func:`quantise`)."""
@@ -75,6 +77,24 @@ def open_processor(spec: str) -> Processor:
     """
     plugin, name, options = _resolve(spec)
     return plugin.open_device(name, options)
+
+
+def open_processors(specs: Sequence[str]) -> list[Processor]:
+    """Open several; the order of the specs is that of the result, not that of opening.
+
+    PoCL runs on some cores only if nothing has asked it for devices before, as other OpenCL
+    processors do: what wants that comes first.
+
+    Raises:
+        ProcessorError: as :func:`open_processor`.
+    """
+    opened = {spec: open_processor(spec) for spec in sorted(specs, key=_opened_late)}
+    return [opened[spec] for spec in specs]
+
+
+def _opened_late(spec: str) -> bool:
+    name, _, options = spec.partition("?")
+    return name != STARTED_ONCE or CORES not in _parse_options(spec, options)
 
 
 def measure_processor(spec: str) -> Rates:

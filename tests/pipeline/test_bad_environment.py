@@ -79,7 +79,6 @@ def no_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discover, "devices", discover.devices.__wrapped__)
     monkeypatch.setattr("coexec.processors.opencl.plugin.devices", discover.devices)
     monkeypatch.setattr(find, "open_processor", find.open_processor.__wrapped__)
-    monkeypatch.setattr("coexec.api.open_processor", find.open_processor)
 
 
 @pytest.mark.usefixtures("no_runtime")
@@ -128,10 +127,10 @@ def test_a_library_that_cannot_be_imported_is_a_reason(
 ) -> None:
     whole = importlib.import_module
 
-    def import_module(name: str) -> Any:
+    def import_module(name: str, package: str | None = None) -> Any:
         if name == find.PLUGINS["opencl"]:
             raise error
-        return whole(name)
+        return whole(name, package)
 
     monkeypatch.setattr(importlib, "import_module", import_module)
     shape = ("--shape", f"x=2x{FEATURES}")
@@ -146,7 +145,7 @@ def test_a_library_that_cannot_be_imported_is_a_reason(
 
 
 def test_a_mistake_of_our_own_in_a_plug_in_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def import_module(name: str) -> Any:
+    def import_module(name: str, package: str | None = None) -> Any:
         raise ImportError("cannot import name 'x' from 'coexec.y'", name="coexec.y")
 
     monkeypatch.setattr(importlib, "import_module", import_module)

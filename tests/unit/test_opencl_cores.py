@@ -130,6 +130,24 @@ def test_pocl_computes_on_the_cores_it_was_given_and_on_no_other_ever_after() ->
     assert "opencl:pocl" not in record["names"]
 
 
+@pytest.mark.skipif(len(CPUS) < 2, reason="two runtimes are needed")
+def test_parts_are_opened_in_any_order() -> None:
+    """PoCL is asked first, whatever place it has: another runtime's processor would start it."""
+    specs = ["opencl:intel?cores=1", "opencl:pocl?cores=1&first=0"]
+    program = (
+        "import sys; from coexec.api import open_all;"
+        "print(*[p.describe().resources for p in open_all(sys.argv[1:]).values()][:2])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *specs],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.stdout.strip() == f"('cpu:{LAST}',) ('cpu:0',)", done.stderr
+
+
 @pytest.mark.skipif("opencl:pocl" not in CPUS, reason="PoCL is not installed")
 def test_pocl_that_already_runs_is_not_restricted() -> None:
     assert RUNTIMES  # found by asking every runtime for its devices
