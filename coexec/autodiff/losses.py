@@ -261,6 +261,11 @@ class Huber(_Elementwise):
 
     delta: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_number("delta", self.delta)
+        if not self.delta:
+            raise UsageError("delta is 0: nothing would be learned")
+
     def element(self, g: GraphBuilder, prediction: ir.Value, labels: ir.Value) -> ir.Value:
         dtype = type_of(prediction).dtype
         delta = g.constant(self.delta, dtype)
@@ -337,8 +342,8 @@ class ModelLoss(Loss):
                 f"output {prediction.name!r} is {kind}, not the loss, which is one number: name "
                 "the output that is"
             )
-        shape = g.constant(np.array([], np.int64), "int64")
-        return g.op("Reshape", [prediction, shape]), None
+        # No view: the copy of one would come after the backward pass, for which early updates wait.
+        return _sum(g, prediction), None
 
     def labels_type(self, prediction: TensorType) -> TensorType:
         raise UsageError("a loss of the model's own has no labels but the model's inputs")

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
+from coexec.autodiff.losses import Loss, ModelLoss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import Optimizer
 from coexec.core.types import Array
 from coexec.memory.problem import StepProblem
@@ -115,7 +116,7 @@ class MicroBatches:
         recipe = question.recipe
         if recipe.micro_batches > 1:
             return f"{recipe.micro_batches} are asked for already"
-        if fixed := fixed_batch(question.model):
+        if fixed := fixed_batch(question.model) or loss_refusal(recipe.loss):
             return fixed
         if recipe.batch_statistics == "whole":
             return statistics_refusal(question.model)
@@ -273,6 +274,20 @@ def fixed_batch(model: ir.Model) -> str:
     return ""
 
 
+def loss_refusal(loss: Loss) -> str:
+    """Why the mean of a loss over parts need not be that over the batch; "" if it is."""
+    if isinstance(loss, ModelLoss):
+        return "the loss is the model's own, of a whole batch; --micro-batches takes that of parts"
+    if not isinstance(loss, SoftmaxCrossEntropy) or loss.soft_targets:
+        return ""
+    if loss.ignore_index is not None or loss.class_weights:
+        return (
+            "the loss is a mean over labels that count, of which some parts have more; "
+            "--micro-batches takes the mean of parts"
+        )
+    return ""
+
+
 def statistics_refusal(model: ir.Model) -> str:
     """Why a batch of this model must stay whole; "" if it need not."""
     nodes = nodes_with_batch_statistics(model)
@@ -280,7 +295,7 @@ def statistics_refusal(model: ir.Model) -> str:
         return ""
     return (
         f"{len(nodes)} BatchNormalization nodes ({nodes[0]!r}, ...) take statistics over the whole "
-        "batch; batch_statistics='ghost' takes those of each part"
+        "batch; batch_statistics='ghost' takes those of each part, 'frozen' the stored ones"
     )
 
 

@@ -51,7 +51,9 @@ def data(tmp_path: Path) -> Path:
             ["--loss", "mse", "--ignore-index", "0"],
             "--ignore-index is for --loss cross-entropy, not mse: 0",
         ),
-        (["--huber-delta", "0"], "--huber-delta must be above 0, not 0.0"),
+        (["--huber-delta", "0"], "--huber-delta must be finite and above 0, not 0.0"),
+        (["--huber-delta", "inf"], "--huber-delta must be finite and above 0, not inf"),
+        (["--huber-delta", "2"], "--huber-delta is for --loss huber, not cross-entropy: 2.0"),
         (
             ["--patience", "2"],
             "--patience and --keep-best go by the loss on --validation FILE.npz",
@@ -64,7 +66,10 @@ def data(tmp_path: Path) -> Path:
             ["--rate-of", "fc1.*"],
             "--rate-of 'fc1.*': WHAT=FACTOR is wanted, such as 'backbone.*=0.1'",
         ),
-        (["--rate-of", "fc1.*=x"], "--rate-of 'x': numbers between commas are wanted"),
+        (
+            ["--rate-of", "fc1.*=x"],
+            "--rate-of 'fc1.*=x': WHAT=FACTOR is wanted, such as 'backbone.*=0.1'",
+        ),
         (["--momentum", "1.5"], "--momentum must be in [0, 1), not 1.5"),
         (["--weight-decay", "-0.1"], "--weight-decay must be at least 0, not -0.1"),
     ],

@@ -12,12 +12,14 @@ from onnx import TensorProto, helper
 import coexec
 from coexec.autodiff.losses import Loss, ModelLoss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
-from coexec.base.errors import DataError, UsageError
+from coexec.base.errors import DataError, NonFiniteLoss, UsageError
+from coexec.steps.builder import Updates
 from tests.pipeline import command
 from tests.pipeline.small import CLASSES, arrays, network, parameters
 from tests.runtimes import THOROUGH
 
 BATCH = 8
+EVERY_UPDATES: tuple[Updates, ...] = ("early", "together")
 
 
 def with_loss(labels: str = "labels") -> onnx.ModelProto:
@@ -51,6 +53,29 @@ def test_a_loss_within_the_model_trains_as_the_same_one_beside_it(
         np.testing.assert_allclose(within.state()[name], value, rtol=1e-5, atol=1e-7)
     found = within.predict({"x": x, "labels": labels})
     np.testing.assert_allclose(found["y"], beside.predict({"x": x})["y"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("processor", THOROUGH)
+def test_parameters_may_change_as_soon_as_the_loss_is_known(processor: str) -> None:
+    data = arrays(BATCH)
+    early, together = (
+        coexec.Trainer(
+            coexec.load(with_loss()),
+            ModelLoss(output="loss"),
+            SGD(0.05, 0.9),
+            [processor],
+            updates=updates,
+        )
+        for updates in EVERY_UPDATES
+    )
+    for _ in range(3):
+        assert early.step(data) == together.step(data)
+    bad = data | {"x": np.full_like(data["x"], np.nan)}
+    before = early.state()
+    with pytest.raises(NonFiniteLoss):
+        early.step(bad)
+    for name, value in early.state().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
 
 
 def test_an_output_that_is_no_loss_is_refused() -> None:

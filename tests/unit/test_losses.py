@@ -379,6 +379,9 @@ def test_labels_must_be_finite(loss: Loss, bad: float) -> None:
 def test_settings_without_meaning_are_refused() -> None:
     with pytest.raises(UsageError, match=r"label_smoothing is .* below 1"):
         SoftmaxCrossEntropy(label_smoothing=1.0)
+    for delta in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(UsageError, match="delta is"):
+            Huber(delta)
     with pytest.raises(UsageError, match="no meaning with soft_targets"):
         SoftmaxCrossEntropy(ignore_index=0, soft_targets=True)
     with pytest.raises(DataError, match="class_axis 2 does not exist"):
