@@ -103,6 +103,20 @@ def latest_checkpoint(folder: Path, fingerprint: str) -> tuple[Checkpoint | None
     return None, refused
 
 
+def require_new(folder: Path) -> None:
+    """Refuse a folder with checkpoints for a training that does not go on from them.
+
+    Raises:
+        CheckpointError: with how far they are. They would be mixed up with those of the new one.
+    """
+    found = _files(folder)
+    if found:
+        raise CheckpointError(
+            f"{folder} has checkpoints up to {found[-1].name}: --resume goes on from there; for "
+            "another training give another --checkpoint folder, or remove them"
+        )
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*.npz"))
 

@@ -121,6 +121,15 @@ def test_best_parameters_that_were_not_kept_cannot_be_resumed_with(tmp_path: Pat
         train(trainer(), data(21), epochs=3, checkpoint=tmp_path, resume=True, keep_best=True)
 
 
+def test_a_new_training_leaves_the_checkpoints_of_another_one_alone(tmp_path: Path) -> None:
+    """Its own, of fewer steps, would be taken for older ones and dropped."""
+    train(trainer(), data(21), epochs=4, checkpoint=tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match=r"checkpoint-000000008.npz: --resume goes on from"):
+        train(trainer(0.01), data(21), epochs=1, checkpoint=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("options", [{"patience": 1}, {"keep_best": True}])
 def test_without_held_out_data_there_is_no_best(options: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="go by the loss on held-out data"):
