@@ -21,11 +21,12 @@ from coexec.frontend import load as load_model
 from coexec.frontend.from_torch import from_torch as convert_torch
 from coexec.passes.compress_activations import Activations
 from coexec.placement.save import load_plan
-from coexec.processors.find import open_processor
+from coexec.processors.find import open_processors
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
-from coexec.steps.builder import BatchStatistics, Precision, Updates
+from coexec.steps.builder import BatchStatistics, Precision, Recipe, Updates
 from coexec.training.trainer import Trainer as BaseTrainer
+from coexec.training.trainer import TrainerOptions
 
 LAST_RESORT = "reference"
 """Nodes that no processor named by the user supports run here; sessions report them."""
@@ -103,8 +104,9 @@ def _followed(plan: Plan | str | Path, processors: Sequence[str]) -> tuple[Plan,
 class Trainer(BaseTrainer):
     """Train a model on the named processors; see :class:`coexec.training.trainer.Trainer`.
 
-    With a ``plan`` of the training step, or a file that ``coexec plan --train --save`` wrote of it,
-    no ``processors`` means those of the plan.
+    What a step computes is said by fields of :class:`coexec.steps.builder.Recipe`. With a ``plan``
+    of the training step, or a file that ``coexec plan --train --save`` wrote of it, no
+    ``processors`` means those of the plan.
     """
 
     def __init__(  # noqa: PLR0913  options by keyword
@@ -116,6 +118,7 @@ class Trainer(BaseTrainer):
         *,
         trainable: Sequence[str] = (),
         clip_norm: float | None = None,
+        ema: float | None = None,
         micro_batches: int = 1,
         seed: int = 0,
         mode: ExecutionMode = DEFAULT,
@@ -134,25 +137,22 @@ class Trainer(BaseTrainer):
         _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
         check_texts("trainable", trainable, "['fc1.*']")
         followed, specs = (None, processors) if plan is None else _followed(plan, processors)
-        super().__init__(
-            model,
+        recipe = Recipe(
             loss,
             optimizer,
-            open_all(specs),
-            trainable=trainable,
+            trainable=tuple(trainable),
             clip_norm=clip_norm,
+            ema=ema,
             micro_batches=micro_batches,
             seed=seed,
-            mode=mode,
             precision=precision,
             activations=activations,
-            memory=memory,
             batch_statistics=batch_statistics,
             updates=updates,
             paging=paging,
-            lossy=lossy,
-            plan=followed,
         )
+        how: TrainerOptions = {"mode": mode, "memory": memory, "lossy": lossy}
+        super().__init__(model, recipe, open_all(specs), plan=followed, **how)
 
 
 def _require_model(model: object) -> None:
@@ -172,5 +172,5 @@ def _require(name: str, given: object, kind: type | UnionType, example: str) -> 
 def open_all(specs: Sequence[str]) -> dict[str, Processor]:
     """Processors by their own name, in order, with the reference as last resort."""
     check_texts("processors", specs, "['opencl']")
-    opened = [open_processor(spec) for spec in (*(specs or (PROCESSOR.text,)), LAST_RESORT)]
+    opened = open_processors((*(specs or (PROCESSOR.text,)), LAST_RESORT))
     return {processor.describe().name: processor for processor in opened}

@@ -93,7 +93,7 @@ def profile_training(
     Raises:
         UsageError: the trainer splits batches into micro-batches: a step is several runs then.
     """
-    if trainer.micro_batches != 1:
+    if trainer.recipe.micro_batches != 1:
         raise UsageError("profile a trainer without micro_batches, at the micro-batch's size")
 
     def step(trace: Trace | None) -> object:

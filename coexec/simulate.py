@@ -41,6 +41,7 @@ from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import Session
 from coexec.simulation.condition import condition_named
 from coexec.simulation.energy import energy_between
+from coexec.steps.builder import Recipe
 from coexec.training.trainer import Trainer
 
 SINGLE = "single_best"
@@ -273,7 +274,7 @@ def _trainer(
 ) -> Trainer:
     assert subject.loss is not None
     assert subject.optimizer is not None
-    parts = (subject.model, subject.loss, subject.optimizer, processors)
+    parts = (subject.model, Recipe(subject.loss, subject.optimizer), processors)
     if not setup.memory:
         return Trainer(*parts, mode=subject.mode, plan=plan)
     # One processor leaves nothing to place: its steps may change in all ways that save memory.

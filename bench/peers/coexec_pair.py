@@ -18,6 +18,7 @@ from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
 from coexec.session import Session
+from coexec.steps.builder import Recipe
 from coexec.training.trainer import Trainer
 
 MEASURING_SECONDS = 60.0
@@ -101,7 +102,7 @@ class Pair:
 def trainer_of(model: ir.Model, processors: Mapping[str, Processor]) -> Trainer:
     """SGD with momentum, as all who train a case do."""
     loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(0.01, momentum=0.9)
-    return Trainer(model, loss, optimizer, processors)
+    return Trainer(model, Recipe(loss, optimizer), processors)
 
 
 def options(policy: str) -> PlanOptions:

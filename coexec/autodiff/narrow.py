@@ -171,3 +171,11 @@ def _remove_dead(graph: ir.Graph, node: ir.Node | None) -> None:
     graph.remove(node, safe=True)
     for producer in dict.fromkeys(producers):
         _remove_dead(graph, producer)
+
+
+def trained_shape(shape: tuple[int, ...], channels: Channels | None) -> tuple[int, ...]:
+    """Shape of what is trained of a parameter."""
+    if channels is None:
+        return shape
+    count = channels.end - channels.begin
+    return (*shape[: channels.axis], count, *shape[channels.axis + 1 :])

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from coexec.autodiff.average import append_average, average_name
+from coexec.autodiff.clip import clipped
 from coexec.autodiff.losses import Loss
-from coexec.autodiff.narrow import cut, joined, narrow_gradient
+from coexec.autodiff.narrow import cut, joined, narrow_gradient, trained_shape
 from coexec.autodiff.optimizers import RATE_TYPE, Optimizer
 from coexec.autodiff.reverse import gradients
 from coexec.autodiff.selection import Channels, select
@@ -86,14 +88,16 @@ def build_step(
     *,
     trainable: Sequence[str] = (),
     clip_norm: float | None = None,
+    ema: float | None = None,
     scaled: bool = False,
 ) -> StepGraph:
     """Extend ``model`` (specialised, in training form; it is changed) to a whole training step.
 
-    ``scaled`` adds an input that scales the loss for the backward pass (float16 gradients).
+    ``ema`` is the decay of moving averages of all that is trained. ``scaled`` adds an input that
+    scales the loss for the backward pass (float16 gradients).
     """
     work = _Step(model, loss, trainable, scaled)
-    work.append_updates(optimizer, work.gradients, clip_norm)
+    work.append_updates(optimizer, work.gradients, clip_norm, ema)
     return work.finish()
 
 
@@ -111,6 +115,7 @@ def build_update(
     optimizer: Optimizer,
     micro_batches: int,
     clip_norm: float | None,
+    ema: float | None,
     opset: int,
     channels: Mapping[str, Channels] = MappingProxyType({}),
 ) -> StepGraph:
@@ -120,17 +125,17 @@ def build_update(
     """
     graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="update")
     work = _Update(ir.Model(graph, ir_version=10), parameters, channels)
-    work.append_updates(optimizer, work.mean_gradients(micro_batches), clip_norm)
+    work.append_updates(optimizer, work.mean_gradients(micro_batches), clip_norm, ema)
     work.clear_accumulators()
     return work.finish()
 
 
-def build_inference(model: ir.Model, states: Sequence[str]) -> StepGraph:
-    """The model as it is, with the initializers ``states`` as inputs that live on the device."""
+def build_inference(model: ir.Model, states: Mapping[str, str]) -> StepGraph:
+    """The model as it is; ``states`` lie on the device, by initializers that they stand for."""
     work = _States(model)
-    for name in states:
-        work.as_state(model.graph.initializers[name])
-    return StepGraph(model, {}, work.initial, tuple(states), ())
+    for name, state in states.items():
+        work.as_state(model.graph.initializers[name], state)
+    return StepGraph(model, {}, work.initial, tuple(states.values()), ())
 
 
 def _zeros(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
@@ -164,22 +169,29 @@ class _States:
         return next((str(value.name) for value in marked), "")
 
     def append_updates(
-        self, optimizer: Optimizer, grads: Mapping[str, ir.Value], clip_norm: float | None
+        self,
+        optimizer: Optimizer,
+        grads: Mapping[str, ir.Value],
+        clip_norm: float | None,
+        ema: float | None,
     ) -> None:
-        """Clip, then update every parameter that has a gradient."""
+        """Clip, then update every parameter that has a gradient, and its average."""
         g = self.builder
         g.phase, g.source = OPTIMIZER, ""
         if clip_norm is not None:
-            grads = _clip(g, grads, clip_norm)
+            grads = clipped(g, grads, clip_norm)
         rate, step = g.input(RATE, RATE_TYPE), g.step_counter()
         self.rate = str(rate.name)
         for name, gradient in grads.items():
-            self._update(optimizer, name, gradient, rate, step)
+            new = self._update(optimizer, name, gradient, rate, step)
+            if ema is not None:
+                average = self.add_state(average_name(name), self.initial[name])
+                self.replace_state(average, append_average(g, average, new, ema))
 
     def _update(
         self, optimizer: Optimizer, name: str, gradient: ir.Value, rate: ir.Value, step: ir.Value
-    ) -> None:
-        """Append the update of a parameter, or of those of its channels that are trained."""
+    ) -> ir.Value:
+        """The new value of a parameter, of which some channels alone may be trained."""
         g, whole, channels = self.builder, self.parameters[name], self.channels.get(name)
         g.source = _layer_of(whole) or name
         part = whole if channels is None else cut(g, whole, channels)
@@ -192,9 +204,11 @@ class _States:
         }
         update = optimizer.update(g, part, gradient, inputs.__getitem__, rate, step)
         new = update.parameter
-        self.replace_state(whole, new if channels is None else joined(g, whole, new, channels))
+        new = new if channels is None else joined(g, whole, new, channels)
+        self.replace_state(whole, new)
         for slot, value in update.slots.items():
             self.replace_state(inputs[slot], value)
+        return new
 
     def _scaled(self, rate: ir.Value, factor: float) -> ir.Value:
         """The learning rate of parameters that have a factor on it."""
@@ -217,14 +231,16 @@ class _States:
         self.state[str(new.name)] = str(old.name)
         self.model.graph.outputs.append(new)
 
-    def as_state(self, initializer: ir.Value) -> ir.Value:
-        """Turn an initializer into a state input of the same name."""
+    def as_state(self, initializer: ir.Value, state: str = "") -> ir.Value:
+        """Turn an initializer into a state input of the same name, or of the name ``state``."""
         graph = self.model.graph
         assert initializer.const_value is not None
         assert initializer.name is not None
-        self.initial[initializer.name] = initializer.const_value.numpy()
+        array = initializer.const_value.numpy()
         del graph.initializers[initializer.name]
         initializer.const_value = None
+        initializer.name = state or initializer.name
+        self.initial[initializer.name] = array
         initializer.metadata_props[ROLE] = STATE
         if initializer not in graph.inputs:
             graph.inputs.append(initializer)
@@ -335,14 +351,6 @@ def _layer_of(parameter: ir.Value) -> str:
     return next((str(node.name or node.op_type) for node in readers), "")
 
 
-def _trained_shape(shape: tuple[int, ...], channels: Channels | None) -> tuple[int, ...]:
-    """Shape of what is trained of a parameter."""
-    if channels is None:
-        return shape
-    count = channels.end - channels.begin
-    return (*shape[: channels.axis], count, *shape[channels.axis + 1 :])
-
-
 class _Update(_States):
     """Optimizer graph over accumulated gradients."""
 
@@ -356,7 +364,7 @@ class _Update(_States):
         self.channels = dict(channels)
         for name, value in parameters.items():
             self.parameters[name] = self.add_state(name, value)
-            zeros = _zeros(_trained_shape(value.shape, channels.get(name)), value.dtype)
+            zeros = _zeros(trained_shape(value.shape, channels.get(name)), value.dtype)
             self.gradients[name] = self.add_state(accumulator_name(name), zeros)
 
     def mean_gradients(self, micro_batches: int) -> dict[str, ir.Value]:
@@ -386,14 +394,3 @@ class _Update(_States):
             rate=self.rate,
             step=self._step_name(),
         )
-
-
-def _clip(g: GraphBuilder, grads: Mapping[str, ir.Value], clip_norm: float) -> dict[str, ir.Value]:
-    """Scale all gradients so that their joint norm is at most ``clip_norm`` (Pascanu, 2013)."""
-    squares = [g.op("ReduceSumSquare", [value], {"keepdims": 0}) for value in grads.values()]
-    norm = g.op("Sqrt", [g.op("Sum", squares) if len(squares) > 1 else squares[0]])
-    dtype = type_of(norm).dtype
-    limit = g.constant(clip_norm, dtype)
-    # max(norm, limit) in the denominator: gradients below the limit are multiplied by exactly 1.
-    scale = g.op("Div", [limit, g.op("Max", [norm, limit])])
-    return {name: g.op("Mul", [value, scale]) for name, value in grads.items()}

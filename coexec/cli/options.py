@@ -47,7 +47,8 @@ MemoryLossyOption = Annotated[
 BatchStatisticsOption = Annotated[
     str,
     typer.Option(
-        help="whole, or ghost: --memory may divide batches, each part is normalised by its own."
+        help="Of batch normalisation: whole; ghost: --memory may divide batches, each part has its "
+        "own; frozen: the stored ones, which stay (fine-tuning with small batches)."
     ),
 ]
 ShapeOption = Annotated[

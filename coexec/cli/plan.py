@@ -45,6 +45,7 @@ from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_
 from coexec.planning.turns import SECONDS
 from coexec.planning.verification import Verified, verify
 from coexec.serving.balance import Balanced, balanced
+from coexec.steps.builder import Recipe
 from coexec.training.trainer import Trainer
 
 SEED = 0
@@ -116,17 +117,16 @@ def plan(
     rng = np.random.default_rng(SEED)
     feeds = random_feeds(loaded, rng)
     if train:
-        trainer = Trainer(
-            # A step may divide its batch, of which the file says no size.
-            load(model, shapes),
+        # As `coexec train` has it by default: the plan is that of its step.
+        moved = {"momentum": momentum} if optimizer == "sgd" else {}
+        recipe = Recipe(
             LOSSES[loss](),
-            # As `coexec train` has it by default: the plan is that of its step.
-            OPTIMIZERS[optimizer](1e-3, **({"momentum": momentum} if optimizer == "sgd" else {})),
-            opened,
-            memory=memory or None,
+            OPTIMIZERS[optimizer](1e-3, **moved),
             batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
-            lossy=memory_lossy,
         )
+        # A step may divide its batch, of which the file says no size.
+        whole = load(model, shapes)
+        trainer = Trainer(whole, recipe, opened, memory=memory or None, lossy=memory_lossy)
         labels = random_labels(trainer.loss, type_of(loaded.graph.outputs[0]), rng)
         found = _planned_step(trainer, feeds, labels, how, runs=runs)
     else:

@@ -30,12 +30,15 @@ from coexec.cli.output import (
 )
 from coexec.cli.train_parts import (
     ClassWeightsOption,
+    EmaOption,
     IgnoreIndexOption,
+    LastBatchOption,
     LossOutputOption,
     NoDecayOption,
     PosWeightOption,
     RateOfOption,
     groups_of,
+    last_batch_of,
     loss_of,
     loss_options,
     optimizer_of,
@@ -53,7 +56,7 @@ from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.placement.policies.table import AUTO, NAMES
 from coexec.report.perfetto_trace import write_perfetto
-from coexec.training.data import Dataset, load_npz
+from coexec.training.data import Dataset, batch_count, load_npz
 from coexec.training.fit import FitOptions, Result, fit
 from coexec.training.fit import Progress as FitProgress
 from coexec.training.trainer import Trainer as BaseTrainer
@@ -112,7 +115,9 @@ def train(
     schedule: Annotated[str, typer.Option(help="constant, step or cosine.")] = "constant",
     warmup_steps: Annotated[int, typer.Option(min=0, help="Linear warm-up.")] = 0,
     clip_norm: Annotated[float | None, typer.Option(help="Bound of the gradients' norm.")] = None,
+    ema: EmaOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 32,
+    last_batch: LastBatchOption = "drop",
     micro_batches: Annotated[int, typer.Option(min=1, help="Parts of a batch in memory.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data.")] = 10,
     precision: Annotated[
@@ -202,7 +207,8 @@ def train(
     held_out = None
     if validation is not None:
         held_out = load_npz(validation, labelled=judged.labelled)
-    steps = epochs * (len(train_data) // batch_size)
+    last = last_batch_of(last_batch, one_size=bool(plan or processors or memory))
+    steps = epochs * batch_count(len(train_data), batch_size, last)
     rate = schedule_of(schedule, learning_rate, steps, warmup_steps)
     if clip_norm is not None and not clip_norm > 0:
         raise UsageError(f"--clip-norm must be above 0, not {clip_norm}")
@@ -225,6 +231,7 @@ def train(
             specs,
             trainable=items,
             clip_norm=clip_norm,
+            ema=ema,
             micro_batches=micro_batches,
             seed=seed,
             precision=precision,  # type: ignore[arg-type]  # the trainer checks it
@@ -251,6 +258,7 @@ def train(
         validate_every=validate_every,
         patience=patience,
         keep_best=keep_best,
+        last_batch=last,
     )
     result, losses = _fit(trainer, train_data, held_out, options)
     if out is not None:

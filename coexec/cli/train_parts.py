@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -13,8 +14,12 @@ from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
 from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.cli.options import require_known
+from coexec.training.data import LastBatch
 
 STATE_BITS = {"float32": 32, "8bit": 8}
+
+FLAGS = {"delta": "--huber-delta", "output": "--loss-output"}
+"""Options of losses that are called otherwise than their fields."""
 
 LossOutputOption = Annotated[
     str,
@@ -34,6 +39,17 @@ PosWeightOption = Annotated[
 ]
 
 
+EmaOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DECAY",
+        help="Exponential moving average of parameters, as 0.999: evaluated, and saved in --out.",
+    ),
+]
+LastBatchOption = Annotated[
+    str,
+    typer.Option(help="Samples that do not fill a batch: drop them from the epoch, or keep them."),
+]
 NoDecayOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,6 +65,18 @@ RateOfOption = Annotated[
 ]
 
 
+def last_batch_of(text: str, *, one_size: bool) -> LastBatch:
+    """What becomes of the last batch; other steps may have to be of ``one_size``.
+
+    Raises:
+        UsageError: an unknown word, or such steps with a batch of another size.
+    """
+    require_known("--last-batch", text, get_args(LastBatch))
+    if text == "keep" and one_size:
+        raise UsageError("--last-batch keep: --plan, --processors and --memory are for one size")
+    return "keep" if text == "keep" else "drop"
+
+
 def loss_of(name: str, **options: Any) -> Loss:
     """The loss of this name, with options that differ from its defaults.
 
@@ -60,9 +88,9 @@ def loss_of(name: str, **options: Any) -> Loss:
     taken = {field.name for field in fields(chosen)}
     for option, value in options.items():
         if option not in taken:
-            flag = option.replace("_", "-")
+            flag = FLAGS.get(option, f"--{option.replace('_', '-')}")
             having = [n for n, loss in LOSSES.items() if option in {f.name for f in fields(loss)}]
-            raise UsageError(f"--{flag} is for --loss {' or '.join(having)}, not {name}: {value}")
+            raise UsageError(f"{flag} is for --loss {' or '.join(having)}, not {name}: {value}")
     return chosen(**options)
 
 
@@ -82,8 +110,8 @@ def loss_options(
     """
     if not 0.0 <= label_smoothing < 1.0:
         raise UsageError(f"--label-smoothing must be in [0, 1), not {label_smoothing}")
-    if huber_delta is not None and not huber_delta > 0:
-        raise UsageError(f"--huber-delta must be above 0, not {huber_delta}")
+    if huber_delta is not None and not 0 < huber_delta < math.inf:
+        raise UsageError(f"--huber-delta must be finite and above 0, not {huber_delta}")
     weights = numbers("--pos-weight", pos_weight)
     given = {
         "label_smoothing": label_smoothing or None,
@@ -117,11 +145,14 @@ def groups_of(no_decay: list[str] | None, rate_of: list[str] | None) -> dict[str
     """
     rates = []
     for item in rate_of or ():
-        what, _, factor = item.rpartition("=")
-        found = numbers("--rate-of", factor) if what else ()
-        if len(found) != 1 or not found[0] >= 0:
+        what, _, text = item.rpartition("=")
+        try:
+            factor = float(text)
+        except ValueError:
+            factor = math.nan
+        if not what or not 0 <= factor < math.inf:
             raise UsageError(f"--rate-of {item!r}: WHAT=FACTOR is wanted, such as 'backbone.*=0.1'")
-        rates.append((what, found[0]))
+        rates.append((what, factor))
     return {"no_decay": tuple(no_decay or ()), "rates": tuple(rates)}
 
 

@@ -73,8 +73,7 @@ def _alone(plain: Trainer, first: Dataset, how: PlanOptions, error: MemoryBudget
         raise error
     name = next(iter(plain.processors))
     processors = {n: p for n, p in plain.processors.items() if n in (name, how.last_resort)}
-    parts = (plain.model, plain.loss, plain.optimizer, processors)
-    alone = Trainer(*parts, **plain.options())
+    alone = Trainer(plain.model, plain.recipe, processors, **plain.options())
     alone.plan_memory(first.inputs)
     notes.print(
         f"[yellow]on {escape(name)} alone, no plan on several fits:[/] {escape(str(error))}"

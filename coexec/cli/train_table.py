@@ -36,11 +36,12 @@ def training_record(trainer: Trainer, result: Result, out: Path | None) -> dict[
         "memory": memory_record(trainer.memory_plan, trainer.memory.events),
         "naive_bytes": trainer.program.naive_bytes if trained else None,
         "processor": next(iter(trainer.processors)),
+        "ema": trainer.recipe.ema,
         "clock": clock_name(trainer.processors.values()),
         "adaptations": [vars(each) for each in trainer.adaptations]
         if isinstance(trainer, AdaptiveTrainer)
         else [],
-        "overflows": trainer.loss_scale.overflows if trainer.precision == "mixed" else None,
+        "overflows": trainer.loss_scale.overflows if trainer.recipe.precision == "mixed" else None,
         "fallbacks": trainer.plan.table().splitlines() if trained else [],
         "notes": list(result.notes),
         "out": out,
@@ -50,7 +51,7 @@ def training_record(trainer: Trainer, result: Result, out: Path | None) -> dict[
 def _activations_record(trainer: Trainer) -> dict[str, Any]:
     kept, full = trainer.kept_activations
     plan = trainer.memory_plan
-    way = plan.setting.recipe.activations if plan else trainer.activations
+    way = plan.setting.recipe.activations if plan else trainer.recipe.activations
     paged = trainer.program.page_bytes
     return {"kept": way, "kept_bytes": kept, "full_bytes": full, "paged_bytes": paged}
 

@@ -39,6 +39,7 @@ from coexec.ops.node import type_of
 from coexec.processors.find import merge_tuned, open_processor, open_tuner
 from coexec.report.wording import counted
 from coexec.session import Session
+from coexec.steps.builder import Recipe
 from coexec.training.trainer import Trainer
 
 SEED = 0
@@ -157,7 +158,7 @@ def _compile(model: Any, processor: Processor, step: tuple[str, str] | None) -> 
         table = session.fallbacks
     else:
         loss, optimizer = LOSSES[step[0]](), OPTIMIZERS[step[1]](1e-3)
-        trainer = Trainer(model, loss, optimizer, processors)
+        trainer = Trainer(model, Recipe(loss, optimizer), processors)
         trainer.step(feeds, random_labels(loss, type_of(model.graph.outputs[0]), rng))
         table = trainer.plan.table()
     for line in table.splitlines():

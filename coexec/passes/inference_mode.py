@@ -13,17 +13,30 @@ TRAINING_MODE = 2
 def inference_mode(model: ir.Model) -> None:
     """Switch ``model`` to inference form in place, whichever form it was exported in.
 
-    BatchNormalization normalises by its stored statistics, Dropout keeps everything. A
-    normalisation whose new statistics something reads stays as it is.
+    BatchNormalization normalises by its stored statistics (:func:`stored_statistics`), Dropout
+    keeps everything.
     """
+    stored_statistics(model)
     for node in model.graph:
-        if node.domain:
-            continue
-        if node.op_type == "BatchNormalization" and not _is_read(node.outputs[1:]):
-            node.attributes.pop("training_mode", None)
-            node.resize_outputs(1)
-        elif node.op_type == "Dropout" and len(node.inputs) > TRAINING_MODE:
+        if node.op_type == "Dropout" and not node.domain and len(node.inputs) > TRAINING_MODE:
             _drop_operand(model.graph, node)
+
+
+def stored_statistics(model: ir.Model) -> list[str]:
+    """Let BatchNormalization normalise by its stored statistics and leave them; in place.
+
+    Returns the names of those that stay as they are: something reads their new statistics.
+    """
+    left = []
+    for node in model.graph:
+        if node.op_type != "BatchNormalization" or node.domain:
+            continue
+        if _is_read(node.outputs[1:]):
+            left.append(str(node.name))
+            continue
+        node.attributes.pop("training_mode", None)
+        node.resize_outputs(1)
+    return left
 
 
 def _drop_operand(graph: ir.Graph, node: ir.Node) -> None:

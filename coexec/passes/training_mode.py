@@ -13,19 +13,19 @@ from coexec.ops.opdef import COEXEC
 from coexec.ops.random_numbers import DRAWING, draw_nodes, seed_number
 
 
-def training_mode(model: ir.Model, seed: int) -> None:
+def training_mode(model: ir.Model, seed: int, *, new_statistics: bool = True) -> None:
     """Switch ``model`` (specialised) to training form in place.
 
-    BatchNormalization gets ``training_mode`` and its running statistics as outputs. Dropout becomes
-    a mask drawn from (seed, node, step), so that every step has another mask and a resumed training
-    repeats the very same ones, and so do other random numbers; ``step`` becomes a graph input if
-    there is any.
+    BatchNormalization gets ``training_mode`` and its running statistics as outputs, if it is to
+    take ``new_statistics``; otherwise it stays as it is. Dropout becomes a mask drawn from (seed,
+    node, step), so that every step has another mask and a resumed training repeats the very same
+    ones, and so do other random numbers; ``step`` becomes a graph input if there is any.
     """
     builder = GraphBuilder(model.graph, "forward")
     for number, node in enumerate(list(model.graph)):
         if node.domain:
             continue
-        if node.op_type == "BatchNormalization":
+        if node.op_type == "BatchNormalization" and new_statistics:
             _train_batch_norm(node, builder)
         elif node.op_type == "Dropout":
             _train_dropout(node, builder, seed + number)

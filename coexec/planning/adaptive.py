@@ -12,13 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 import numpy as np
 import onnx_ir as ir
 
-from coexec.autodiff.losses import Loss
-from coexec.autodiff.optimizers import Optimizer
 from coexec.base.errors import DataError, ModelError, NonFiniteLoss, UsageError
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
@@ -28,8 +26,9 @@ from coexec.core.types import Array
 from coexec.planning.adapter import Adaptation, Adapter, Planner
 from coexec.runtime.adapt import DEFAULT, AdaptOptions, busy_us
 from coexec.session import Session
+from coexec.steps.builder import Recipe
 from coexec.steps.resident import ResidentPrograms
-from coexec.training.trainer import Trainer
+from coexec.training.trainer import Trainer, TrainerOptions
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -48,18 +47,17 @@ class AdaptiveTrainer(Trainer):
     def __init__(
         self,
         model: ir.Model,
-        loss: Loss,
-        optimizer: Optimizer,
+        recipe: Recipe,
         processors: Mapping[str, Processor],
         planner: Planner,
         adapt: AdaptOptions = DEFAULT,
         planned: Sequence[str] = (),
         clock: Callable[[], float] | None = None,
-        **options: Any,
+        **options: Unpack[TrainerOptions],
     ) -> None:
         names = planned or [*processors]
         proposal = planner(dict.fromkeys(names, 1.0))
-        super().__init__(model, loss, optimizer, processors, plan=proposal.plan, **options)
+        super().__init__(model, recipe, processors, plan=proposal.plan, **options)
         if self.memory.steps is not None:
             # The budget is for one plan.
             adapt, proposal = replace(adapt, ready=0), replace(proposal, alternatives=())
@@ -176,7 +174,7 @@ def adaptive(
     plain: Trainer, planner: Planner, planned: Sequence[str], adapt: AdaptOptions = DEFAULT
 ) -> AdaptiveTrainer:
     """A trainer as ``plain`` was before its first step that adapts to what ``planned`` do."""
-    parts = (plain.model, plain.loss, plain.optimizer, plain.processors, planner)
+    parts = (plain.model, plain.recipe, plain.processors, planner)
     return AdaptiveTrainer(*parts, adapt, planned, **plain.options())
 
 

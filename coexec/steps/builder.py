@@ -8,6 +8,7 @@ from typing import Literal, TypedDict, get_args
 
 import onnx_ir as ir
 
+from coexec.autodiff.average import average_name
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer, matches
 from coexec.autodiff.step import (
@@ -29,15 +30,16 @@ from coexec.ops.table import OPERATORS
 from coexec.passes.compress_activations import Activations, compress_activations
 from coexec.passes.divide_backward import divide_backward
 from coexec.passes.expand import expand
-from coexec.passes.inference_mode import inference_mode
+from coexec.passes.inference_mode import inference_mode, stored_statistics
 from coexec.passes.keep_gates import keep_gates
 from coexec.passes.kept import kept_bytes
 from coexec.passes.mixed_precision import mixed_precision
 from coexec.passes.training_mode import training_mode
 
 Precision = Literal["float32", "mixed"]
-BatchStatistics = Literal["whole", "ghost"]
-"""Whether a memory budget may give each part of a batch statistics of its own."""
+BatchStatistics = Literal["whole", "ghost", "frozen"]
+"""What batch normalisation goes by in training: the statistics of the whole batch, those of each
+part that a memory budget makes of it, or the stored ones, which stay as they are."""
 Updates = Literal["together", "early"]
 """Whether parameters change once all gradients are there, or each as soon as it can."""
 Kind = Literal["step", "accumulate", "update", "inference"]
@@ -54,7 +56,25 @@ class _Gradients(TypedDict):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: see :class:`coexec.training.trainer.Trainer`.
+    """What a training step computes.
+
+    ``trainable`` says what is trained (:mod:`coexec.autodiff.selection`; all if empty).
+    ``clip_norm`` bounds the joint norm of all gradients. ``ema`` is the decay of exponential moving
+    averages of all that is trained: predictions and saved models have those. ``micro_batches``
+    splits each batch along its first axis, adds up gradients and updates once. ``seed`` draws
+    dropout masks.
+
+    ``precision`` ``mixed`` computes products, convolutions and what is between them in float16,
+    with float32 parameters and a dynamic loss scale; a step whose gradients overflow changes
+    nothing but that scale.
+
+    ``activations`` says how what the backward pass needs is kept until then (all ways:
+    :mod:`coexec.passes.compress_activations`): ``full``, exactly in fewer bytes (``mask``), or with
+    an error of the gradients (``int8``, ``int4``, ``pooled``, ``auto``). ``batch_statistics`` are
+    those of :data:`BatchStatistics`. With ``early`` ``updates``, large parameters change in the
+    backward pass: gradients do not wait for each other. ``paging`` is the share of activations
+    that leave the device between the two passes, ``divided`` that of the widest layers whose
+    backward pass goes by parts of the batch (:mod:`coexec.passes.divide_backward`).
 
     Raises:
         UsageError: a way to keep activations, to take batch statistics or to update that is not
@@ -66,6 +86,7 @@ class Recipe:
     optimizer: Optimizer
     trainable: tuple[str, ...] = ()
     clip_norm: float | None = None
+    ema: float | None = None
     micro_batches: int = 1
     seed: int = 0
     precision: Precision = "float32"
@@ -78,6 +99,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm)
+        if self.ema is not None:
+            check_number("ema", self.ema, below=1)
         check_count("micro_batches", self.micro_batches)
         check_number("paging", self.paging)
         _require("activations", self.activations, get_args(Activations))
@@ -102,12 +125,20 @@ class Recipe:
         return ""
 
 
-def in_training_form(model: ir.Model, seed: int) -> ir.Model:
+def in_training_form(model: ir.Model, seed: int, statistics: BatchStatistics = "whole") -> ir.Model:
     """``model`` (specialised; it may be changed) as training runs it: all that can be has a rule.
 
     Operators without a gradient rule are replaced by their bodies.
+
+    Raises:
+        UsageError: statistics are to be frozen, and the model itself reads new ones.
     """
-    training_mode(model, seed)
+    frozen = statistics == "frozen"
+    if frozen and (left := stored_statistics(model)):
+        raise UsageError(
+            f"batch statistics cannot be frozen: the model reads the new ones of {left[0]!r}"
+        )
+    training_mode(model, seed, new_statistics=not frozen)
     while expand(model, lambda call: OPERATORS[call.identifier].gradient is None):
         model = specialise(model, {}, {})
     keep_gates(model.graph)
@@ -121,7 +152,7 @@ class StepBuilder:
         self.model = model
         self.recipe = recipe
         check_patterns(model, recipe.optimizer)
-        self._parameters: tuple[str, ...] = ()
+        self._states: dict[str, str] = {}
 
     def of(self, recipe: Recipe) -> StepBuilder:
         """The builder of the same training by another recipe."""
@@ -133,9 +164,9 @@ class StepBuilder:
         model = specialise(self.model, {name: a.shape for name, a in arrays.items()}, {})
         if kind == "inference":
             inference_mode(model)
-            return build_inference(model, self._state_names(arrays))
+            return build_inference(model, self._read_states(arrays))
         recipe = self.recipe
-        model = in_training_form(model, recipe.seed)
+        model = in_training_form(model, recipe.seed, recipe.batch_statistics)
         scaled = recipe.precision == "mixed"
         if scaled:
             mixed_precision(model)
@@ -143,10 +174,9 @@ class StepBuilder:
         if kind == "accumulate":
             graph = build_accumulation(model, recipe.loss, **how)
         else:
-            graph = build_step(
-                model, recipe.loss, recipe.optimizer, clip_norm=recipe.clip_norm, **how
-            )
-        self._parameters = self._parameters or graph.parameters
+            more = {"clip_norm": recipe.clip_norm, "ema": recipe.ema}
+            graph = build_step(model, recipe.loss, recipe.optimizer, **more, **how)
+        self._states = self._states or self._states_of(graph)
         full = kept_bytes(graph.model.graph)
         if recipe.divided:
             divide_backward(graph.model.graph, recipe.divided)
@@ -171,15 +201,23 @@ class StepBuilder:
             recipe.optimizer,
             recipe.micro_batches,
             recipe.clip_norm,
+            recipe.ema,
             opset,
             accumulation.channels,
         )
 
-    def _state_names(self, arrays: Mapping[str, Array]) -> tuple[str, ...]:
-        """Initializers that training changes; before any step, those that it would."""
-        if not self._parameters:
+    def _states_of(self, graph: StepGraph) -> dict[str, str]:
+        """States that a prediction reads, by the initializers that they stand for."""
+        found = {name: name for name in graph.parameters}
+        if self.recipe.ema is not None:
+            found |= {name: average_name(name) for name in graph.trainable}
+        return found
+
+    def _read_states(self, arrays: Mapping[str, Array]) -> dict[str, str]:
+        """Those of initializers that training changes; before any step, of those that it would."""
+        if not self._states:
             self.build("step" if self.recipe.micro_batches == 1 else "accumulate", arrays)
-        return self._parameters
+        return self._states
 
 
 def check_followed(plan: Plan | None, recipe: Recipe) -> None:

@@ -92,19 +92,18 @@ class ResidentPrograms:
         return self._compiled.get(key)
 
     def training(self) -> Compiled | None:
-        """The training step (or accumulation) compiled last."""
+        """The training step (or accumulation) that takes the most memory: of the largest batch."""
         found = [c for (kind, _), c in self._compiled.items() if kind in TRAINING]
-        return found[-1] if found else None
+        return max(found, key=lambda c: c.executor.program.peak_bytes, default=None)
 
     @property
     def training_bytes(self) -> int:
-        """Device memory of a training step as compiled last, its update included; 0 before it."""
-        compiled = [(kind, c.executor.program) for (kind, _), c in self._compiled.items()]
-        kind, program = next((c for c in reversed(compiled) if c[0] in TRAINING), ("step", None))
-        if program is None:
+        """Device memory of all training steps that are compiled, updates included; 0 before one."""
+        programs = {key: each.executor.program for key, each in self._compiled.items()}
+        kinds = {kind for kind, _ in programs}
+        if kinds.isdisjoint(TRAINING):
             return 0
-        updates = [update for other, update in compiled if other == "update"]
-        return combined_bytes([program, *(updates[-1:] if kind == "accumulate" else ())])
+        return combined_bytes([p for (kind, _), p in programs.items() if kind != "inference"])
 
     def planned_bytes(self, graphs: Mapping[Kind, StepGraph]) -> int:
         """:attr:`training_bytes` of programs of these graphs; nothing is allocated."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coexec.autodiff.average import AVERAGE
 from coexec.base.errors import CheckpointError
 from coexec.core.types import Array
 from coexec.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -63,7 +64,7 @@ class BestSoFar:
         """Keep the parameters as they are now."""
         state = self._trainer.state()
         known = self._trainer.model.graph.initializers
-        self._parameters = {name: array for name, array in state.items() if name in known}
+        self._parameters = {n: a for n, a in state.items() if n.removesuffix(AVERAGE) in known}
         if self._folder is not None:
             steps = self._trainer.steps
             save_checkpoint(self._folder, Checkpoint(self._parameters, steps, fingerprint, {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -112,13 +113,28 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Array:
     return np.random.default_rng((seed, epoch)).permutation(samples)
 
 
-def batches(
-    dataset: Dataset, batch_size: int, seed: int, epoch: int, skip: int
-) -> Iterator[Dataset]:
-    """Full batches of an epoch in its order, without the first ``skip``.
+LastBatch = Literal["drop", "keep"]
+"""What becomes of the samples of an epoch that do not fill a batch: left out, or a smaller one."""
 
-    Samples that do not fill a batch are left out of this epoch; the next epoch's order is another.
+
+def batch_count(samples: int, batch_size: int, last: LastBatch) -> int:
+    """Batches of an epoch."""
+    full, rest = divmod(samples, batch_size)
+    return full + (last == "keep" and rest > 0)
+
+
+def batches(
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int,
+    last: LastBatch = "drop",
+) -> Iterator[Dataset]:
+    """Batches of an epoch in its order, without the first ``skip``.
+
+    Samples that are left out of this epoch need not be of the next: its order is another.
     """
     order = epoch_order(len(dataset), seed, epoch)
-    for index in range(skip, len(dataset) // batch_size):
+    for index in range(skip, batch_count(len(dataset), batch_size, last)):
         yield dataset.take(order[index * batch_size : (index + 1) * batch_size])

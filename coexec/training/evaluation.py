@@ -86,7 +86,7 @@ def _own_loss(trainer: Trainer, dataset: Dataset, batch_size: int) -> Evaluation
     """By the model's own loss, which cannot be told for a part of a batch."""
     output = str(trainer.loss.prediction(trainer.model.graph.outputs).name)
     sums = _Sums()
-    end = len(dataset) if _is_open(trainer) else len(dataset) // batch_size * batch_size
+    end = len(dataset) if is_open(trainer) else len(dataset) // batch_size * batch_size
     for start in range(0, end, batch_size):
         rows = np.arange(start, min(start + batch_size, end))
         batch = dataset.take(rows)
@@ -94,7 +94,7 @@ def _own_loss(trainer: Trainer, dataset: Dataset, batch_size: int) -> Evaluation
     return sums.result()
 
 
-def _is_open(trainer: Trainer) -> bool:
+def is_open(trainer: Trainer) -> bool:
     """Whether the model takes batches of any size."""
     shapes = [value.shape for value in model_inputs(trainer.model)]
     return all(shape is None or not isinstance(shape.dims[0], int) for shape in shapes)
@@ -110,7 +110,7 @@ def check_early(trainer: Trainer, validation: Dataset, batch_size: int) -> None:
     """
     check_feeds(trainer.model, validation.take(np.zeros(batch_size, int)).inputs)
     if not trainer.loss.labelled:
-        if not _is_open(trainer) and len(validation) < batch_size:
+        if not is_open(trainer) and len(validation) < batch_size:
             raise DataError(f"held-out data: {len(validation)} samples are less than a batch")
         return
     output = trainer.loss.prediction(trainer.model.graph.outputs)

@@ -25,10 +25,12 @@ from coexec.training.checkpoint import (
     Checkpoint,
     digest_of,
     latest_checkpoint,
+    require_new,
     save_checkpoint,
 )
-from coexec.training.data import Dataset, batches
+from coexec.training.data import Dataset, LastBatch, batch_count, batches
 from coexec.training.evaluation import check_early, evaluate
+from coexec.training.last_batch import check_last_batch
 from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,9 @@ class FitOptions:
     Held-out data are evaluated every ``validate_every`` epochs (0: at the end alone) and at the
     end. With ``patience``, training ends when so many evaluations in a row had no lower loss than
     the best before; with ``keep_best``, the parameters of the lowest one are what is left in the
-    end. ``trace`` collects the events of the first ``traced_steps`` steps.
+    end. ``last_batch`` says whether samples that do not fill a batch are left out of an epoch
+    (``drop``) or are a batch of their own (``keep``). ``trace`` collects the events of the first
+    ``traced_steps`` steps.
     """
 
     epochs: int
@@ -74,6 +78,7 @@ class FitOptions:
     validate_every: int = 0
     patience: int = 0
     keep_best: bool = False
+    last_batch: LastBatch = "drop"
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,10 @@ class _Fit:
             check_early(trainer, validation, how.batch_size)
         elif how.patience or how.keep_best:
             raise DataError("patience and keep_best go by the loss on held-out data: give some")
+        check_last_batch(trainer, len(train), how.batch_size, how.last_batch)
         self.trainer, self.train, self.validation = trainer, train, validation
         self.how, self.observer = how, observer
-        self.per_epoch = len(train) // how.batch_size
+        self.per_epoch = batch_count(len(train), how.batch_size, how.last_batch)
         self.progress = Progress(total_steps=self.per_epoch * how.epochs)
         self.notes: list[str] = []
         _tell_shared(trainer)
@@ -147,6 +153,8 @@ class _Fit:
     def run(self) -> Result:
         if self.how.checkpoint is not None and self.how.resume:
             self._resume(self.how.checkpoint)
+        elif self.how.checkpoint is not None:
+            require_new(self.how.checkpoint)
         with _interrupts(at_once=lambda: not self.progress.step_ms) as interrupted:
             self.interrupted = interrupted
             try:
@@ -176,7 +184,8 @@ class _Fit:
         done = self.trainer.steps - epoch * self.per_epoch
         self.progress.epoch = epoch
         clock = clock_of(self.trainer.processors.values())
-        for batch in batches(self.train, self.how.batch_size, self.how.seed, epoch, done):
+        how = self.how
+        for batch in batches(self.train, how.batch_size, how.seed, epoch, done, how.last_batch):
             start = clock()
             loss = self._step(batch)
             self.progress.step_ms.append((clock() - start) * 1e3)
@@ -236,12 +245,18 @@ class _Fit:
         """What must be equal for a resumed run to be the same run."""
         trainer, how = self.trainer, self.how
         digest = hashlib.sha256()
-        parts = (trainer.loss, trainer.optimizer, trainer.trainable, trainer.clip_norm)
+        recipe = trainer.recipe
+        parts = (recipe.loss, recipe.optimizer, recipe.trainable, recipe.clip_norm)
         # Whether exact techniques are used makes no difference to a run.
-        lossy = () if trainer.activations in EXACT else (trainer.activations,)
-        for part in (*parts, trainer.precision, *lossy):
+        lossy = () if recipe.activations in EXACT else (recipe.activations,)
+        more: list[object] = [] if recipe.ema is None else [recipe.ema]
+        if recipe.batch_statistics == "frozen":
+            more.append("frozen")
+        if how.last_batch != "drop":
+            more.append(how.last_batch)
+        for part in (*parts, recipe.precision, *lossy, *more):
             digest.update(repr(part).encode())
-        numbers = (trainer.micro_batches, trainer.seed, how.batch_size, how.seed, len(self.train))
+        numbers = (recipe.micro_batches, recipe.seed, how.batch_size, how.seed, len(self.train))
         digest.update(repr(numbers).encode())
         for name, value in sorted(trainer.model.graph.initializers.items()):
             digest.update(f"{name}|{type_of(value)}".encode())
@@ -301,7 +316,7 @@ class _Fit:
 
 def _tell_shared(trainer: Trainer) -> None:
     """Warn of parameters that several nodes read: that may not be what was meant."""
-    names = shared(trainer.model, trainer.trainable)
+    names = shared(trainer.model, trainer.recipe.trainable)
     if names:
         log.warning(
             "parameters that several nodes read are trained as one for them: %s. PyTorch's "
@@ -313,7 +328,7 @@ def _tell_shared(trainer: Trainer) -> None:
 
 def _tell_copies(trainer: Trainer) -> None:
     """Warn of parameters that are others transposed: they were one, and now go their own ways."""
-    pairs = copies(trainer.model, trainer.trainable)
+    pairs = copies(trainer.model, trainer.recipe.trainable)
     if pairs:
         log.warning(
             "parameters with the same values, transposed, are trained apart: %s. Where they were "

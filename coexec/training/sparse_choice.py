@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -117,10 +117,15 @@ def choose_parameters(
 def measure_contributions(trainer: Trainer, data: Dataset, batch_size: int) -> dict[str, float]:
     """Squared gradients of all parameters, the mean over some batches of ``data``."""
     # After a step from zero the momentum is the gradient; at rate 0 nothing else changes.
-    options = trainer.options()
-    options["micro_batches"], options["clip_norm"], options["precision"] = 1, None, "float32"
-    parts = (trainer.model, trainer.loss, SGD(0.0, momentum=0.9), trainer.processors)
-    measuring = Trainer(*parts, **options)
+    recipe = replace(
+        trainer.recipe,
+        optimizer=SGD(0.0, momentum=0.9),
+        clip_norm=None,
+        ema=None,
+        micro_batches=1,
+        precision="float32",
+    )
+    measuring = Trainer(trainer.model, recipe, trainer.processors, **trainer.options())
     sums: dict[str, float] = {}
     start: Mapping[str, Array] | None = None
     for number in range(BATCHES):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import onnx_ir as ir
 
+from coexec.autodiff.average import averaged, with_averages
 from coexec.autodiff.loss_scale import LOSS_SCALE, LossScale, without_scale
-from coexec.autodiff.losses import Loss
-from coexec.autodiff.optimizers import Optimizer
+from coexec.autodiff.selection import select
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError, NonFiniteLoss
 from coexec.budget.budgeted import BudgetedSteps
@@ -25,18 +25,14 @@ from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
-from coexec.passes.compress_activations import Activations
 from coexec.passes.kept import kept_bytes
 from coexec.report.lines import watched
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.session import check_feeds
 from coexec.steps.builder import (
-    BatchStatistics,
     Kind,
-    Precision,
     Recipe,
     StepBuilder,
-    Updates,
     check_followed,
     check_precision,
 )
@@ -46,46 +42,25 @@ from coexec.training.data import check_given, labels_of
 from coexec.training.trained import trained_copy
 
 
-class TrainerOptions(TypedDict):
-    """Options of :class:`Trainer` by name."""
+class TrainerOptions(TypedDict, total=False):
+    """Options of :class:`Trainer` that say how steps run, by name."""
 
-    trainable: Sequence[str]
-    clip_norm: float | None
-    micro_batches: int
-    seed: int
     mode: ExecutionMode
-    precision: Precision
-    activations: Activations
     memory: str | int | None
-    batch_statistics: BatchStatistics
-    updates: Updates
-    paging: float
     lossy: bool
 
 
 class Trainer:
     """Trains a model. Parameters, optimizer state and batch statistics stay on the device.
 
-    ``trainable`` says what is trained (:mod:`coexec.autodiff.selection`; all if empty).
-    ``clip_norm`` bounds the joint norm of all gradients. ``micro_batches`` splits each batch along
-    its first axis, adds up gradients and updates once. ``seed`` draws dropout masks. Steps are
-    bit-exactly repeatable: the same seed, data and device give the same parameters.
-
-    ``precision`` ``mixed`` computes products, convolutions and what is between them in float16,
-    with float32 parameters and a dynamic loss scale (:attr:`loss_scale`); a step whose gradients
-    overflow changes nothing but that scale.
-
-    ``activations`` says how what the backward pass needs is kept until then (all ways:
-    :mod:`coexec.passes.compress_activations`): ``full``, exactly in fewer bytes (``mask``), or with
-    an error of the gradients (``int8``, ``int4``, ``pooled``, ``auto``). With ``early``
-    ``updates``, large parameters change in the backward pass: gradients do not wait for each other.
-    ``paging`` is the share of activations that leave the device between the two passes.
+    What a step computes is its :class:`coexec.steps.builder.Recipe`. Steps are bit-exactly
+    repeatable: the same seed, data and device give the same parameters.
 
     ``memory`` is a budget for all that a step has on the devices (bytes, ``512MiB``, ``auto``): the
     fastest step that fits is taken (:mod:`coexec.budget.search`, :attr:`memory_plan`), by
     techniques that lose precision only if it may be ``lossy``. Only with ``batch_statistics``
-    ``ghost`` may it divide batches that are normalised as a whole. ``auto`` also shrinks while the
-    machine is short of memory (:attr:`memory`: what changed, and when).
+    ``ghost`` or ``frozen`` may it divide batches that are normalised as a whole. ``auto`` also
+    shrinks while the machine is short of memory (:attr:`memory`: what changed, and when).
 
     While :attr:`updating` is false, a step that broke off has left all states as they were.
 
@@ -95,72 +70,42 @@ class Trainer:
     another plan.
     """
 
-    def __init__(  # noqa: PLR0913  options by keyword
+    def __init__(
         self,
         model: ir.Model,
-        loss: Loss,
-        optimizer: Optimizer,
+        recipe: Recipe,
         processors: Mapping[str, Processor],
         *,
-        trainable: Sequence[str] = (),
-        clip_norm: float | None = None,
-        micro_batches: int = 1,
-        seed: int = 0,
         mode: ExecutionMode = DEFAULT,
-        precision: Precision = "float32",
-        activations: Activations = "full",
         memory: str | int | None = None,
-        batch_statistics: BatchStatistics = "whole",
-        updates: Updates = "together",
-        paging: float = 0.0,
         lossy: bool = False,
         plan: Plan | None = None,
     ) -> None:
-        check_precision(precision, processors)
+        check_precision(recipe.precision, processors)
+        check_followed(plan, recipe)
         self.model = model
-        self.loss = loss
-        self.optimizer = optimizer
+        self.recipe = recipe
+        self.loss = recipe.loss
+        self.optimizer = recipe.optimizer
         self.processors = processors
-        self.trainable = tuple(trainable)
-        self.clip_norm = clip_norm
-        self.micro_batches = micro_batches
-        self.seed = seed
         self.mode = mode
-        self.precision = precision
-        self.activations = activations
         self.loss_scale = LossScale()
         self.steps = 0
         self.updating = False
-        numbers = (self.trainable, clip_norm, micro_batches, seed)
-        ways = (precision, activations, batch_statistics, updates)
-        recipe = Recipe(loss, optimizer, *numbers, *ways, paging=paging)
-        check_followed(plan, recipe)
         self._builder = StepBuilder(model, recipe)
         self._programs = ResidentPrograms(processors, mode, plan, sparing=memory is not None)
         self._lossy = lossy
         self.memory = MemoryKeeper(recipe, memory, self._budget, self._laid_out)
 
     def options(self) -> TrainerOptions:
-        """What a trainer is made with beside model, loss, optimizer, processors and plan."""
-        return {
-            "trainable": self.trainable,
-            "clip_norm": self.clip_norm,
-            "micro_batches": self.micro_batches,
-            "seed": self.seed,
-            "mode": self.mode,
-            "precision": self.precision,
-            "activations": self.activations,
-            "memory": None if self.memory.steps is None else self.memory.steps.memory,
-            "batch_statistics": self._builder.recipe.batch_statistics,
-            "updates": self._builder.recipe.updates,
-            "paging": self._builder.recipe.paging,
-            "lossy": self._lossy,
-        }
+        """What a trainer is made with beside model, recipe, processors and plan."""
+        steps = self.memory.steps
+        memory = None if steps is None else steps.memory
+        return {"mode": self.mode, "memory": memory, "lossy": self._lossy}
 
     def with_plan(self, plan: Plan) -> Trainer:
         """A trainer as this one was before its first step, with another plan."""
-        parts = (self.model, self.loss, self.optimizer, self.processors)
-        return Trainer(*parts, plan=plan, **self.options())
+        return Trainer(self.model, self.recipe, self.processors, plan=plan, **self.options())
 
     def step(
         self,
@@ -190,9 +135,9 @@ class Trainer:
         return outcome.loss
 
     def predict(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of the model in inference form with the current parameters."""
+        """Outputs of the model in inference form with the current parameters, or averages."""
         arrays = check_feeds(self.model, feeds)
-        compiled = self._get("inference", arrays, Setting(self._builder.recipe))
+        compiled = self._get("inference", arrays, Setting(self.recipe))
         return compiled.executor.run(_wanted(compiled, arrays))
 
     def state(self) -> dict[str, Array]:
@@ -203,11 +148,17 @@ class Trainer:
         return self._with_scale(self._programs.read())
 
     def _with_scale(self, states: Mapping[str, Array]) -> dict[str, Array]:
-        scaled = self.precision == "mixed" or self.loss_scale != LossScale()
+        scaled = self.recipe.precision == "mixed" or self.loss_scale != LossScale()
         return {**states, **({LOSS_SCALE: self.loss_scale.to_array()} if scaled else {})}
 
     def load_state(self, state: Mapping[str, Array], steps: int) -> None:
-        """Continue from a state that :meth:`state` gave after ``steps`` steps."""
+        """Continue from a state that :meth:`state` gave after ``steps`` steps.
+
+        Averages that it lacks begin at its parameters.
+        """
+        if self.recipe.ema is not None:
+            trained = select(self.model, self.recipe.trainable)
+            state = with_averages(state, [each.name for each in trained])
         self._programs.write(without_scale(state))
         if LOSS_SCALE in state:
             self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
@@ -263,8 +214,11 @@ class Trainer:
         self.processors = programs.processors
 
     def trained_model(self) -> ir.Model:
-        """A copy with the current parameters and statistics, in inference form, adapters merged."""
-        return trained_copy(self.model, self.state())
+        """A copy in inference form, adapters merged, with the current parameters and statistics.
+
+        With ``ema``, parameters are their averages.
+        """
+        return trained_copy(self.model, averaged(self.state()))
 
     def save(self, path: str | Path) -> None:
         """Write the trained model as ONNX, atomically."""
@@ -277,27 +231,27 @@ class Trainer:
 
     @property
     def plan(self) -> Plan:
-        """Plan of the training step compiled last."""
+        """Plan of the training step, of those on the largest batch."""
         return self._training().plan
 
     @property
     def program(self) -> Program:
-        """Program of the training step compiled last."""
+        """Program of the training step, of those on the largest batch."""
         return self._training().executor.program
 
     @property
     def step_graph(self) -> StepGraph:
-        """The training step compiled last, as one ONNX graph."""
+        """The training step on the largest batch, as one ONNX graph."""
         return self._training().graph
 
     @property
     def peak_bytes(self) -> int:
-        """Device memory of the training step: buffers and constants."""
+        """Device memory of the training steps so far: buffers and constants."""
         return self._programs.training_bytes
 
     @property
     def kept_activations(self) -> tuple[int, int]:
-        """Bytes that the step compiled last keeps for its backward pass, and in full."""
+        """Bytes that the step keeps for its backward pass, and in full."""
         graph = self._training().graph
         kept = kept_bytes(graph.model.graph)
         return kept, max(graph.uncompressed_bytes, kept)
@@ -308,7 +262,7 @@ class Trainer:
 
     def planned_bytes(self, feeds: Mapping[str, Array]) -> int:
         """:attr:`peak_bytes` of a step on batches like ``feeds``; nothing is allocated or run."""
-        kind, part = part_of(self._builder.recipe, check_feeds(self.model, feeds))
+        kind, part = part_of(self.recipe, check_feeds(self.model, feeds))
         return self._programs.planned_bytes(self._builder.build_all(kind, part))
 
     def _training(self) -> Compiled:
@@ -385,7 +339,7 @@ class Trainer:
     def _budget(self, memory: str | int | None) -> BudgetedSteps | None:
         if memory is None:
             return None
-        how = (self.model, self._builder.recipe, self.processors, memory)
+        how = (self.model, self.recipe, self.processors, memory)
         if self.followed is not None:
             return PlacedSteps(*how, self.followed, self.mode)
         return BudgetedSteps(*how, self.mode, lossy=self._lossy, runs=self.steps == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -29,9 +30,10 @@ from tests.pipeline.small import network
 REFERENCE = open_all(["reference"])
 
 
-def step_graph(model: ir.Model, batch: int) -> tuple[ir.Model, dict[str, Array]]:
+def step_graph(model: ir.Model, batch: int, **options: Any) -> tuple[ir.Model, dict[str, Array]]:
     """A training step of ``model`` on ``batch`` samples, and values for all of its inputs."""
-    trainer = coexec.Trainer(model, SoftmaxCrossEntropy(), SGD(0.1, momentum=0.9), ["reference"])
+    how = (SoftmaxCrossEntropy(), SGD(0.1, momentum=0.9), ["reference"])
+    trainer = coexec.Trainer(model, *how, **options)
     rng = np.random.default_rng(0)
     (x,) = (value for value in model.graph.inputs if value.name == "x")
     assert x.shape is not None
@@ -71,6 +73,21 @@ def agrees(model: ir.Model, feeds: Mapping[str, Array], batch: Mapping[str, int]
 def test_statistics_masks_and_odd_shares(batch: dict[str, int], dropout: bool) -> None:
     model, feeds = step_graph(coexec.load(network(dropout=dropout)), sum(batch.values()))
     agrees(model, feeds, batch)
+
+
+def test_averages_of_parameters_live_where_they_are_updated() -> None:
+    model, feeds = step_graph(coexec.load(zoo.build("lenet5", batch=5)), 5, ema=0.9)
+    agrees(model, feeds, {"a": 3, "b": 2})
+
+
+def test_stored_statistics_are_not_exchanged() -> None:
+    model, feeds = step_graph(
+        coexec.load(zoo.build("sensor_cnn", batch=5)), 5, batch_statistics="frozen"
+    )
+    agrees(model, feeds, {"a": 3, "b": 2})
+    norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
+    assert len(norms) == 2 * 4
+    assert not any(node.op_type == "BatchStatistics" for node in model.graph)
 
 
 @pytest.mark.parametrize(("name", "batch"), [("lenet5", 5), ("sensor_cnn", 3)])

@@ -28,6 +28,7 @@ from coexec.planning.adaptive import AdaptiveSession, AdaptiveTrainer
 from coexec.processors.reference.processor import Done, ReferenceBuffer, ReferenceProcessor
 from coexec.runtime.adapt import AdaptOptions
 from coexec.session import legalise
+from coexec.steps.builder import Recipe
 from coexec.training.trainer import Trainer
 from tests.pipeline.small import FEATURES, arrays, network
 
@@ -121,8 +122,8 @@ def build(processors: Mapping[str, FakeProcessor], *, alone: Sequence[str] = ())
     for each in processors.values():
         each.clock = clock
     model = coexec.load(network(dropout=True))
-    loss, optimizer = SoftmaxCrossEntropy(), SGD(0.05, momentum=0.9)
-    plain = Trainer(model, loss, optimizer, processors)
+    recipe = Recipe(SoftmaxCrossEntropy(), SGD(0.05, momentum=0.9))
+    plain = Trainer(model, recipe, processors)
     step = plain.build_step({"x": np.zeros((BATCH, FEATURES), np.float32)})
     nodes = list(legalise(step.model, processors).graph)
     work = 3.0  # microseconds of a sample at the speed 1
@@ -140,14 +141,15 @@ def build(processors: Mapping[str, FakeProcessor], *, alone: Sequence[str] = ())
         others = tuple(planner({name: factors[name]}) for name in alone)
         return Proposal(Plan(places, policy="test", batch=rows), busy, others)
 
-    return AdaptiveTrainer(model, loss, optimizer, processors, planner, HOW, clock=clock)
+    return AdaptiveTrainer(model, recipe, processors, planner, HOW, clock=clock)
 
 
 def expected(steps: int) -> tuple[list[float], dict[str, Array]]:
     """Losses and states of a training that nothing happened to."""
     alone = FakeProcessor("alone")
     model = coexec.load(network(dropout=True))
-    trainer = Trainer(model, SoftmaxCrossEntropy(), SGD(0.05, momentum=0.9), {"alone": alone})
+    recipe = Recipe(SoftmaxCrossEntropy(), SGD(0.05, momentum=0.9))
+    trainer = Trainer(model, recipe, {"alone": alone})
     losses = [trainer.step(*feeds_of(step)) for step in range(steps)]
     return losses, trainer.state()
 

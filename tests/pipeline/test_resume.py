@@ -317,6 +317,8 @@ def test_an_empty_folder_starts_from_the_beginning_and_says_so(tmp_path: Path) -
         ["--clip-norm", "1"],
         ["--trainable", "fc2.*"],
         ["--momentum", "0.5"],
+        ["--batch-statistics", "frozen"],
+        ["--ema", "0.99"],
     ],
     ids=" ".join,
 )

@@ -18,6 +18,7 @@ from coexec.core.machine import Rates
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.planning.planner import PlanOptions
 from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.steps.builder import Recipe
 from coexec.training.data import Dataset
 from coexec.training.trainer import Trainer
 from tests.known_costs import know
@@ -72,8 +73,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
     known = dict.fromkeys(("one", "two"), Rates({"float32": 100.0}, 10.0, 5.0, 20.0))
     know(monkeypatch, tmp_path, known.__getitem__)
     processors: dict[str, Processor] = {name: OnCore(name) for name in known}
-    parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
-    return Trainer(*parts, processors)
+    model = zoo.build("mlp", batch=6, sizes=(8, 4), classes=3)
+    return Trainer(model, Recipe(SoftmaxCrossEntropy(), SGD(0.1)), processors)
 
 
 DATA = Dataset({"x": np.ones((9, 8), np.float32)}, np.arange(9) % 3)

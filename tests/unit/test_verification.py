@@ -27,6 +27,7 @@ from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_
 from coexec.planning.turns import MORE_TIMES, Actions, at_most, choose, decided, in_turns
 from coexec.planning.verification import candidates, verify, verify_training
 from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.steps.builder import Recipe
 from coexec.training.trainer import Trainer
 from tests.graphs import parse
 from tests.known_costs import know
@@ -250,8 +251,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
     known = dict.fromkeys(("one", "two"), Rates({"float32": 0.01}, 1.0, 0.5, 20.0))
     know(monkeypatch, tmp_path, known.__getitem__)
     processors: dict[str, Processor] = {name: OnCore(name) for name in known}
-    parts = (zoo.build("mlp", batch=6, sizes=(8, 4), classes=3), SoftmaxCrossEntropy(), SGD(0.1))
-    return Trainer(*parts, processors)
+    model = zoo.build("mlp", batch=6, sizes=(8, 4), classes=3)
+    return Trainer(model, Recipe(SoftmaxCrossEntropy(), SGD(0.1)), processors)
 
 
 FEEDS, LABELS = {"x": np.ones((6, 8), np.float32)}, np.arange(6) % 3
