@@ -141,20 +141,24 @@ def _transposed(first: Array, second: Array) -> bool:
 
 
 class Candidates:
-    """All parameters of a model that may be trained, with their layers."""
+    """All parameters of a model that may be trained, with their layers.
+
+    ``statistics`` are those of batch normalisations, which are none.
+    """
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
-        statistics = {
+        self.statistics = {
             value
             for node in self.graph
             if node.op_type == "BatchNormalization" and not node.domain
             for value in node.inputs[3:5]
+            if value is not None and value.is_initializer()
         }
         self.values = [
             value
             for value in self.graph.initializers.values()
-            if value not in statistics and is_parameter(value) and _is_trained(value)
+            if value not in self.statistics and is_parameter(value) and _is_trained(value)
         ]
         self.scalars = [
             value

@@ -39,6 +39,7 @@ from coexec.steps.builder import (
 from coexec.steps.gated import Outcome, run_gated
 from coexec.steps.resident import Compiled, ResidentPrograms
 from coexec.training.data import check_given, labels_of
+from coexec.training.held import check_held
 from coexec.training.trained import trained_copy
 
 
@@ -155,7 +156,11 @@ class Trainer:
         """Continue from a state that :meth:`state` gave after ``steps`` steps.
 
         Averages that it lacks begin at its parameters.
+
+        Raises:
+            CheckpointError: it has other values than the model for what is not trained here.
         """
+        check_held(self.model, self.recipe, state)
         if self.recipe.ema is not None:
             trained = select(self.model, self.recipe.trainable)
             state = with_averages(state, [each.name for each in trained])

@@ -19,7 +19,7 @@ from coexec import zoo
 from coexec.autodiff.losses import MeanSquaredError, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD, Adam
 from coexec.autodiff.selection import select
-from coexec.base.errors import GradientError, NonFiniteLoss
+from coexec.base.errors import CheckpointError, GradientError, NonFiniteLoss
 from coexec.core.types import Array
 from tests.runtimes import DRIVERS, THOROUGH
 
@@ -312,3 +312,22 @@ def normalised_model(momentum: float) -> ir.Model:
     )
     imports = [helper.make_opsetid("", 20)]
     return coexec.load(helper.make_model(graph, opset_imports=imports, ir_version=9))
+
+
+def test_a_state_must_not_change_what_is_not_trained() -> None:
+    """It is constant in the steps, while the trained file would have had it from the state."""
+
+    def learner(**options: Any) -> coexec.Trainer:
+        model = coexec.load(zoo.build("mlp"))
+        return coexec.Trainer(model, SoftmaxCrossEntropy(), SGD(0.1), ["reference"], **options)
+
+    x, labels = np.random.default_rng(0).standard_normal((4, 784), np.float32), np.arange(4)
+    whole, part = learner(), learner(trainable=("bias",))
+    whole.step({"x": x}, labels)
+    part.step({"x": x}, labels)
+    before = part.state()
+    with pytest.raises(CheckpointError, match=r"this training leaves as it is: .*weight"):
+        part.load_state(whole.state(), 1)
+    again = learner(trainable=("bias",))
+    again.load_state(before, 1)
+    assert again.step({"x": x}, labels) == part.step({"x": x}, labels)
