@@ -24,6 +24,13 @@ ProcessorOption = Annotated[
     ),
 ]
 LossOption = Annotated[str, typer.Option("--loss", help=f"One of: {', '.join(LOSSES)}.")]
+LossOutputOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Output of the model that the loss judges, or is (--loss model). Default: the first.",
+    ),
+]
 OptimizerOption = Annotated[
     str, typer.Option("--optimizer", help=f"One of: {', '.join(OPTIMIZERS)}.")
 ]

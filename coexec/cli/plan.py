@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from coexec.api import LAST_RESORT, load, open_all
-from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
@@ -25,6 +24,7 @@ from coexec.cli.options import (
     BatchStatisticsOption,
     JsonFlag,
     LossOption,
+    LossOutputOption,
     MemoryLossyOption,
     MemoryOption,
     OptimizerOption,
@@ -34,11 +34,11 @@ from coexec.cli.options import (
 from coexec.cli.output import notes, parse_shapes, print_json, require_writable
 from coexec.cli.plan_table import planning_record, show_planning
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
+from coexec.cli.train_parts import loss_on
 from coexec.cli.train_plan import plan_options
 from coexec.cli.verified_plans import runs_plans, show_verified, tried_steps, verified_record
 from coexec.core.processor import Processor
 from coexec.core.types import Array
-from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
@@ -67,6 +67,7 @@ def plan(
     ] = "",
     train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
     loss: LossOption = "cross-entropy",
+    loss_output: LossOutputOption = "",
     optimizer: OptimizerOption = "sgd",
     momentum: Annotated[float, typer.Option(help="For --optimizer sgd.")] = 0.9,
     batch_size: BatchSizeOption = 1,
@@ -103,7 +104,7 @@ def plan(
 ) -> None:
     """Plan a model on several processors: times, load, moves, refusals, and other policies."""
     require_writable(save, "--save")
-    require_known("--loss", loss, LOSSES)
+    judged = loss_on(loss, loss_output)
     require_known("--optimizer", optimizer, OPTIMIZERS)
     require_known("--policy", policy, (*NAMES, ALL, JOINT))
     if memory and not train:
@@ -120,14 +121,14 @@ def plan(
         # As `coexec train` has it by default: the plan is that of its step.
         moved = {"momentum": momentum} if optimizer == "sgd" else {}
         recipe = Recipe(
-            LOSSES[loss](),
+            judged,
             OPTIMIZERS[optimizer](1e-3, **moved),
             batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
         )
         # A step may divide its batch, of which the file says no size.
         whole = load(model, shapes)
         trainer = Trainer(whole, recipe, opened, memory=memory or None, lossy=memory_lossy)
-        labels = random_labels(trainer.loss, type_of(loaded.graph.outputs[0]), rng)
+        labels = random_labels(judged, loaded, rng)
         found = _planned_step(trainer, feeds, labels, how, runs=runs)
     else:
         found = _planned_inference(loaded, feeds, opened, how, runs=runs)

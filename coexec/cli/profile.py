@@ -12,7 +12,6 @@ from rich.table import Table
 
 from coexec.api import Trainer, load
 from coexec.api import compile as compile_model
-from coexec.autodiff.losses import LOSSES, Loss, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.units import bytes_text
@@ -20,6 +19,7 @@ from coexec.cli.options import (
     BatchSizeOption,
     JsonFlag,
     LossOption,
+    LossOutputOption,
     OptimizerOption,
     ProcessorOption,
     ShapeOption,
@@ -33,7 +33,7 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
-from coexec.ops.node import type_of
+from coexec.cli.train_parts import loss_on
 from coexec.profile import Profile, ProfileOptions, profile_session, profile_training
 from coexec.report.attribution import CATEGORIES
 from coexec.report.bars import bar
@@ -68,6 +68,7 @@ def profile(
     model: Annotated[Path, typer.Argument(help="ONNX file.")],
     train: Annotated[bool, typer.Option("--train", help="Training steps, not inference.")] = False,
     loss: LossOption = "cross-entropy",
+    loss_output: LossOutputOption = "",
     class_axis: Annotated[int, typer.Option(help="Axis of classes in the output.")] = 1,
     optimizer: OptimizerOption = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
@@ -91,7 +92,9 @@ def profile(
     require_writable(html, "--html")
     require_writable(trace, "--trace")
     specs = processor or ()
-    chosen_loss = _loss(loss, class_axis)
+    chosen_loss = loss_on(
+        loss, loss_output, **({} if class_axis == 1 else {"class_axis": class_axis})
+    )
     require_known("--optimizer", optimizer, OPTIMIZERS)
     if not learning_rate > 0:
         raise UsageError(f"--learning-rate must be above 0, not {learning_rate}")
@@ -110,7 +113,7 @@ def profile(
             options = {"loss": loss, "optimizer": optimizer, **options}
             chosen_optimizer = OPTIMIZERS[optimizer](learning_rate)
             trainer = Trainer(loaded, chosen_loss, chosen_optimizer, specs, mode=mode)
-            labels = random_labels(chosen_loss, type_of(loaded.graph.outputs[0]), rng)
+            labels = random_labels(chosen_loss, loaded, rng)
             how = ProfileOptions(steps, options=options, observe=observe)
             profiled = profile_training(trainer, feeds, labels, str(model), how)
         else:
@@ -245,11 +248,3 @@ def _show_quality(record: ProfileRecord) -> None:
         notes.print(f"[yellow]note:[/] profiling slows this step by more than {OVERHEAD:.0%}")
     if record["residual"] > RESIDUAL:
         notes.print(f"[yellow]note:[/] parts differ from the step by more than {RESIDUAL:.0%}")
-
-
-def _loss(name: str, class_axis: int) -> Loss:
-    require_known("--loss", name, LOSSES)
-    if name == "cross-entropy":
-        return SoftmaxCrossEntropy(class_axis=class_axis)
-    chosen: Loss = LOSSES[name]()
-    return chosen

@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss, SoftmaxCrossEntropy
 from coexec.base.errors import UsageError
-from coexec.core.types import Array, TensorType
+from coexec.core.types import Array
+from coexec.ops.node import type_of
 from coexec.session import model_inputs
 
 
@@ -31,10 +32,16 @@ def random_feeds(model: ir.Model, rng: np.random.Generator) -> dict[str, Array]:
     return {str(value.name): random_array(value, rng) for value in model_inputs(model)}
 
 
-def random_labels(loss: Loss, prediction: TensorType, rng: np.random.Generator) -> Array | None:
-    """Labels that a loss accepts for a prediction; none if it takes none."""
+def random_labels(loss: Loss, model: ir.Model, rng: np.random.Generator) -> Array | None:
+    """Labels that a loss accepts for what it judges of a model; none if it takes none.
+
+    Raises:
+        UsageError: the model has no such output.
+    """
+    output = loss.prediction(model.graph.outputs)
     if not loss.labelled:
         return None
+    prediction = type_of(output)
     kind = loss.labels_type(prediction)
     if kind.dtype.kind == "f":
         return rng.random(kind.shape).astype(kind.dtype)

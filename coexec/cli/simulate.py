@@ -13,7 +13,6 @@ import typer
 from rich.markup import escape
 
 from coexec.api import load
-from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import MemoryBudgetError, ProcessorError, UsageError
 from coexec.base.units import bytes_text
@@ -22,6 +21,7 @@ from coexec.cli.options import (
     BatchSizeOption,
     JsonFlag,
     LossOption,
+    LossOutputOption,
     MemoryOption,
     OptimizerOption,
     ShapeOption,
@@ -35,9 +35,9 @@ from coexec.cli.output import (
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.cli.simulation_table import show, show_refused
+from coexec.cli.train_parts import loss_on
 from coexec.cost.soc.engine_profile import COEXEC
 from coexec.cost.soc.estimate import ENGINES
-from coexec.ops.node import type_of
 from coexec.placement.policies.table import ALL, AUTO, NAMES
 from coexec.processors.simulated.options import CHOICES, ON
 from coexec.report.html import write_html
@@ -87,6 +87,7 @@ def simulate_command(
     ] = ON,
     train: Annotated[bool, typer.Option("--train", help="A training step, no inference.")] = False,
     loss: LossOption = "cross-entropy",
+    loss_output: LossOutputOption = "",
     optimizer: OptimizerOption = "sgd",
     batch_size: BatchSizeOption = 1,
     memory: MemoryOption = "",
@@ -110,7 +111,7 @@ def simulate_command(
     for each_policy in _items(policy):
         require_known("--policy", each_policy, (*NAMES, ALL))
     require_known("--fusion", fusion, CHOICES["fusion"])
-    require_known("--loss", loss, LOSSES)
+    chosen = loss_on(loss, loss_output)
     require_known("--optimizer", optimizer, OPTIMIZERS)
     shapes = parse_shapes(shape)
     loaded = load(model, bind_batch(load(model), batch_size, shapes))
@@ -119,8 +120,7 @@ def simulate_command(
     if train:
         # A step may divide its batch, of which the file says no size.
         subject = replace(subject, model=load(model, shapes))
-        chosen = LOSSES[loss]()
-        labels = random_labels(chosen, type_of(loaded.graph.outputs[0]), rng)
+        labels = random_labels(chosen, loaded, rng)
         made = OPTIMIZERS[optimizer](1e-3)
         subject = replace(subject, loss=chosen, optimizer=made, labels=labels)
     setups = [

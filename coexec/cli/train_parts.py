@@ -21,13 +21,6 @@ STATE_BITS = {"float32": 32, "8bit": 8}
 FLAGS = {"delta": "--huber-delta", "output": "--loss-output"}
 """Options of losses that are called otherwise than their fields."""
 
-LossOutputOption = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="Output of the model that the loss judges, or is (--loss model). Default: the first.",
-    ),
-]
 IgnoreIndexOption = Annotated[
     int | None, typer.Option(metavar="LABEL", help="For cross-entropy: labels that do not count.")
 ]
@@ -92,6 +85,14 @@ def loss_of(name: str, **options: Any) -> Loss:
             having = [n for n, loss in LOSSES.items() if option in {f.name for f in fields(loss)}]
             raise UsageError(f"{flag} is for --loss {' or '.join(having)}, not {name}: {value}")
     return chosen(**options)
+
+
+def loss_on(name: str, output: str, **options: Any) -> Loss:
+    """The loss of this name on an output of the model; the first one if ``output`` is empty.
+
+    Raises what :func:`loss_of` does.
+    """
+    return loss_of(name, **options, **({"output": output} if output else {}))
 
 
 def loss_options(

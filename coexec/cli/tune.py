@@ -14,13 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from coexec.api import LAST_RESORT, load
-from coexec.autodiff.losses import LOSSES
+from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.knobs import PROCESSOR
 from coexec.cli.options import (
     JsonFlag,
     LossOption,
+    LossOutputOption,
     OptimizerOption,
     ShapeOption,
     require_known,
@@ -33,9 +34,9 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
+from coexec.cli.train_parts import loss_on
 from coexec.core.processor import Processor
 from coexec.core.tuning import TunedCall, TuneReport
-from coexec.ops.node import type_of
 from coexec.processors.find import merge_tuned, open_processor, open_tuner
 from coexec.report.wording import counted
 from coexec.session import Session
@@ -72,6 +73,7 @@ def tune(
     ] = None,
     train: Annotated[bool, typer.Option("--train", help="The training step's calls.")] = False,
     loss: LossOption = "cross-entropy",
+    loss_output: LossOutputOption = "",
     optimizer: OptimizerOption = "sgd",
     batch_size: Annotated[
         int | None,
@@ -106,14 +108,14 @@ def tune(
     for flag, value in (("--train", train), ("--shape", shape)):
         if value and not given:
             raise UsageError(f"{flag} needs a model")
-    require_known("--loss", loss, LOSSES)
+    judged = loss_on(loss, loss_output)
     require_known("--optimizer", optimizer, OPTIMIZERS)
     tuner = open_tuner(processor or PROCESSOR.text)
     if given:
         with notes.status("compiling"):
             model = load(given[0])
             model = load(given[0], bind_batch(model, batch_size or 1, parse_shapes(shape)))
-            _compile(model, tuner.processor, (loss, optimizer) if train else None)
+            _compile(model, tuner.processor, (judged, optimizer) if train else None)
     else:
         tuner.add_representative(BATCH_SIZES if batch_size is None else (batch_size,))
     with _progress() as progress:
@@ -143,7 +145,7 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def _compile(model: Any, processor: Processor, step: tuple[str, str] | None) -> None:
+def _compile(model: Any, processor: Processor, step: tuple[Loss, str] | None) -> None:
     """Compile for inference, or for a training step with this loss and optimizer, and run once.
 
     The processor takes note of the calls that it compiles.
@@ -157,9 +159,9 @@ def _compile(model: Any, processor: Processor, step: tuple[str, str] | None) -> 
         session.run(feeds)
         table = session.fallbacks
     else:
-        loss, optimizer = LOSSES[step[0]](), OPTIMIZERS[step[1]](1e-3)
+        loss, optimizer = step[0], OPTIMIZERS[step[1]](1e-3)
         trainer = Trainer(model, Recipe(loss, optimizer), processors)
-        trainer.step(feeds, random_labels(loss, type_of(model.graph.outputs[0]), rng))
+        trainer.step(feeds, random_labels(loss, model, rng))
         table = trainer.plan.table()
     for line in table.splitlines():
         notes.print(f"[yellow]fallback:[/] {escape(line)}")

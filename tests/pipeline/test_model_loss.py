@@ -15,7 +15,7 @@ from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import DataError, NonFiniteLoss, UsageError
 from coexec.steps.builder import Updates
 from tests.pipeline import command
-from tests.pipeline.small import CLASSES, arrays, network, parameters
+from tests.pipeline.small import CLASSES, FEATURES, arrays, network, parameters
 from tests.runtimes import THOROUGH
 
 BATCH = 8
@@ -135,3 +135,24 @@ def test_the_command_trains_by_the_models_own_loss(
     assert own["accuracy"] is None
     trained, expected = (parameters(tmp_path / f"{n}-out.onnx") for n in ("own", "usual"))
     assert trained.keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "--processors", "reference", "--budget", "0"),
+        ("profile", "-p", "reference", "--steps", "1"),
+        ("simulate", "--machine", "snapdragon-865", "--runs", "1"),
+        ("tune", "-p", THOROUGH[0], "--budget", "0.1s"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_commands_look_at_steps_with_a_loss_of_the_model(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = tmp_path / "model.onnx"
+    onnx.save(with_loss(), model)
+    options = ("--train", "--loss", "model", "--shape", f"x={BATCH}x{FEATURES}")
+    every = (words[0], str(model), *words[1:], *options, "--shape", f"labels={BATCH}", "--json")
+    assert command.coexec(*every, "--loss-output", "loss").record
+    assert "name the output that is" in command.coexec(*every).error["error"]
