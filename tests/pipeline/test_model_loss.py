@@ -148,8 +148,9 @@ def test_the_command_trains_by_the_models_own_loss(
     ids=lambda words: words[0],
 )
 def test_commands_look_at_steps_with_a_loss_of_the_model(
-    words: tuple[str, ...], tmp_path: Path
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COEXEC_CACHE_DIR", str(tmp_path / "cache"))  # tuned kernels stay there
     model = tmp_path / "model.onnx"
     onnx.save(with_loss(), model)
     options = ("--train", "--loss", "model", "--shape", f"x={BATCH}x{FEATURES}")
