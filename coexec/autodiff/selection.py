@@ -28,6 +28,7 @@ import onnx_ir as ir
 
 from coexec.base.errors import GradientError
 from coexec.core.types import Array
+from coexec.ops.batch_norm import statistics_of
 from coexec.ops.node import PARAMETER_MARK, constant_of, is_parameter, type_of
 
 BIAS, LAST, LAYERS = "bias", "last:", "layers:"
@@ -141,24 +142,15 @@ def _transposed(first: Array, second: Array) -> bool:
 
 
 class Candidates:
-    """All parameters of a model that may be trained, with their layers.
-
-    ``statistics`` are those of batch normalisations, which are none.
-    """
+    """All parameters of a model that may be trained, with their layers."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
-        self.statistics = {
-            value
-            for node in self.graph
-            if node.op_type == "BatchNormalization" and not node.domain
-            for value in node.inputs[3:5]
-            if value is not None and value.is_initializer()
-        }
+        statistics = statistics_of(self.graph)
         self.values = [
             value
             for value in self.graph.initializers.values()
-            if value not in self.statistics and is_parameter(value) and _is_trained(value)
+            if value not in statistics and is_parameter(value) and _is_trained(value)
         ]
         self.scalars = [
             value

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 
 import onnx_ir as ir
 
+from coexec.ops.batch_norm import statistics_of
 from coexec.ops.node import CONSTANT_MARK, PARAMETER_MARK, is_parameter
 
 KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
@@ -35,12 +36,7 @@ def _told(value: ir.Value) -> bool | None:
 
 def _mark(graph: ir.Graph, trained: Callable[[ir.Value], bool | None]) -> None:
     """Statistics of normalisations are neither: training replaces them in its own way."""
-    statistics = {
-        value
-        for node in graph
-        if node.op_type == "BatchNormalization" and not node.domain
-        for value in node.inputs[3:5]
-    }
+    statistics = statistics_of(graph)
     for value in graph.initializers.values():
         known = trained(value)
         if known is None or value in statistics or not is_parameter(value):

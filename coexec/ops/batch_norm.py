@@ -39,6 +39,17 @@ def _check_vectors(call: OpCall, positions: Sequence[int]) -> None:
             raise ValueError(f"{call.identifier}: {call.input(i)} is not one value per channel")
 
 
+def statistics_of(graph: ir.Graph) -> set[ir.Value]:
+    """Initializers that normalisations have as stored means and variances; none is trained."""
+    return {
+        value
+        for node in graph
+        if node.op_type == "BatchNormalization" and not node.domain
+        for value in node.inputs[3:5]
+        if value is not None and value.is_initializer()
+    }
+
+
 def is_training(call: OpCall) -> bool:
     """Whether a BatchNormalization normalises by the statistics of its own batch."""
     return bool(call.attribute("training_mode", 0))

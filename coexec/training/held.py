@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from coexec.autodiff.selection import Candidates, select
+from coexec.autodiff.selection import select
 from coexec.base.errors import CheckpointError
 from coexec.core.types import Array
+from coexec.ops.batch_norm import statistics_of
 from coexec.ops.node import constant_of
 from coexec.steps.builder import Recipe
 
@@ -26,7 +27,7 @@ def check_held(model: ir.Model, recipe: Recipe, state: Mapping[str, Array]) -> N
     """
     changed = {each.name for each in select(model, recipe.trainable)}
     if recipe.batch_statistics != "frozen":
-        changed |= {str(value.name) for value in Candidates(model).statistics}
+        changed |= {str(value.name) for value in statistics_of(model.graph)}
     known = {
         name: constant_of(value)
         for name, value in model.graph.initializers.items()
