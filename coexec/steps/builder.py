@@ -25,6 +25,7 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
+from coexec.ops.batch_norm import statistics_of
 from coexec.ops.node import is_parameter, type_of
 from coexec.ops.table import OPERATORS
 from coexec.passes.compress_activations import Activations, compress_activations
@@ -242,7 +243,8 @@ def check_patterns(model: ir.Model, optimizer: Optimizer) -> None:
     Raises:
         UsageError: with the pattern.
     """
-    known = [(name, v) for name, v in model.graph.initializers.items() if is_parameter(v)]
+    initializers, statistics = model.graph.initializers, statistics_of(model.graph)
+    known = [(n, v) for n, v in initializers.items() if is_parameter(v) and v not in statistics]
     for pattern in optimizer.patterns:
         if not any(matches(pattern, name, type_of(value)) for name, value in known):
             names = ", ".join(name for name, _ in known)

@@ -27,6 +27,7 @@ from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
 from coexec.autodiff.schedules import Cosine, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
+from tests.pipeline.small import network
 from tests.runtimes import THOROUGH
 
 SAMPLES, FEATURES, OUTPUTS = 6, 5, 4
@@ -217,6 +218,15 @@ def test_patterns_about_no_parameter_are_refused() -> None:
     for optimizer in (SGD(no_decay=("norm.*",)), SGD(rates=(("norm.*", 0.1),))):
         with pytest.raises(UsageError, match=r"'norm\.\*' matches no parameter; known: fc1"):
             layer_trainer(MeanSquaredError(), optimizer, "reference")
+
+
+def test_statistics_are_no_parameters_that_a_pattern_is_about() -> None:
+    """They would be listed as known, and the option would do nothing."""
+    how = SGD(no_decay=("bn.mean",))
+    with pytest.raises(
+        UsageError, match=r"known: fc1\.weight, fc1\.bias, bn\.scale, bn\.bias, fc2"
+    ):
+        coexec.Trainer(coexec.load(network()), MeanSquaredError(), how, ["reference"])
 
 
 @pytest.mark.parametrize("runtime", THOROUGH)
