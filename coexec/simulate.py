@@ -12,6 +12,7 @@ import onnx_ir as ir
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.base.errors import CoexecError, MemoryBudgetError, ProcessorError, UsageError
+from coexec.base.names import known_names
 from coexec.base.units import bytes_text
 from coexec.budget.amounts import AUTO as ALL_FREE
 from coexec.budget.amounts import budget_bytes
@@ -102,8 +103,8 @@ class Setup:
             ("fusion", self.fusion),
         ):
             if value and value not in CHOICES[name]:
-                known = ", ".join(CHOICES[name])
-                raise UsageError(f"{name} {value!r} is unknown; known: {known}")
+                known = known_names(value, CHOICES[name])
+                raise UsageError(f"{name} {value!r} is unknown; {known}")
 
     @property
     def options(self) -> SimulatedOptions:

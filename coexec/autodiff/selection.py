@@ -27,6 +27,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import GradientError
+from coexec.base.names import known_names
 from coexec.core.types import Array
 from coexec.ops.batch_norm import statistics_of
 from coexec.ops.node import PARAMETER_MARK, constant_of, is_parameter, type_of
@@ -174,8 +175,8 @@ class Candidates:
             found = [v for v in self.values if fnmatch.fnmatchcase(str(v.name), pattern)]
             found += [value for value in self.scalars if value.name == pattern]
         if not found:
-            known = ", ".join(str(value.name) for value in self.values)
-            raise GradientError(f"--trainable {item!r} matches no parameter; known: {known}")
+            known = known_names(pattern, [str(value.name) for value in self.values])
+            raise GradientError(f"--trainable {item!r} matches no parameter; {known}")
         return found
 
     def layers(self) -> dict[str, list[ir.Value]]:
@@ -197,8 +198,8 @@ class Candidates:
         for pattern in filter(None, map(str.strip, text.split(","))):
             matching = [name for name in layers if fnmatch.fnmatchcase(name, pattern)]
             if not matching:
-                known = ", ".join(layers)
-                raise GradientError(f"--trainable {item!r}: no layer {pattern!r}; known: {known}")
+                known = known_names(pattern, layers)
+                raise GradientError(f"--trainable {item!r}: no layer {pattern!r}; {known}")
             found += [value for name in matching for value in layers[name]]
         return found
 

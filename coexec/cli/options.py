@@ -10,6 +10,7 @@ import typer
 from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
@@ -72,4 +73,4 @@ def require_known(flag: str, name: str, known: Iterable[str]) -> None:
     """
     names = list(known)
     if name not in names:
-        raise UsageError(f"{flag} {name!r} is unknown; known: {', '.join(names)}")
+        raise UsageError(f"{flag} {name!r} is unknown; {known_names(name, names)}")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 from coexec.core.npu_operators import NpuOperators, npu_operators
 from coexec.core.soc import (
     Cluster,
@@ -65,7 +66,7 @@ def find_soc(name: str) -> Soc:
             return read_soc(path)
     found = _aliases().get(name)
     if found is None:
-        raise UsageError(f"unknown machine {name!r}; known: {', '.join(soc_names())}")
+        raise UsageError(f"unknown machine {name!r}; {known_names(name, soc_names())}")
     return find_soc(found)
 
 
@@ -227,7 +228,7 @@ def _operators(table: TomlTable) -> NpuOperators:
         return NpuOperators("its own", frozenset(map(str, table.array("operators"))))
     name = table.text("operators")
     if name not in npu_operators():
-        raise table.error("operators", f"is {name!r}; known: {', '.join(npu_operators())}")
+        raise table.error("operators", f"is {name!r}; {known_names(name, npu_operators())}")
     return npu_operators()[name]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 
 
 class TomlTable:
@@ -78,4 +79,6 @@ class TomlTable:
         """Refuse keys that nobody asked for: a misspelt one would go unnoticed."""
         unknown = [key for key in self.values if key not in self.seen]
         if unknown:
-            raise self.error(unknown[0], f"is unknown; known: {', '.join(sorted(self.seen))}")
+            raise self.error(
+                unknown[0], f"is unknown; {known_names(unknown[0], sorted(self.seen))}"
+            )

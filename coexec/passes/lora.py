@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 from coexec.core.types import Array, TensorType
 from coexec.ops.node import constant_of, is_parameter, set_type, type_of
 
@@ -59,8 +60,8 @@ def add_adapters(
     weights = _weights(graph)
     chosen = [name for name in weights if fnmatch.fnmatchcase(name, pattern)]
     if not chosen:
-        known = ", ".join(weights) or "none"
-        raise UsageError(f"--lora: {pattern!r} matches no weight of Gemm or MatMul; known: {known}")
+        known = known_names(pattern, weights) if weights else "known: none"
+        raise UsageError(f"--lora: {pattern!r} matches no weight of Gemm or MatMul; {known}")
     rng = np.random.default_rng(seed)
     for name in chosen:
         nodes = weights[name]

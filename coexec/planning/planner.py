@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from coexec.autodiff.step import StepGraph
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 from coexec.budget.placing import JOINT, Tried, placed_within
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -225,8 +226,9 @@ def _plan(
         raise UsageError(
             f"policy {JOINT} decides what to recompute: it needs a budget, --memory 512MiB"
         )
-    if how.policy not in (*NAMES, ALL):
-        raise UsageError(f"policy {how.policy!r} is unknown; known: {', '.join((*NAMES, ALL))}")
+    names = (*NAMES, ALL)
+    if how.policy not in names:
+        raise UsageError(f"policy {how.policy!r} is unknown; {known_names(how.policy, names)}")
     how.observe(0.0, "limits of the processors")
     costs = processor_costs(processors, lambda name: how.observe(0.0, f"limits of {name}"))
     named = [each for name, each in costs.items() if name != how.last_resort]

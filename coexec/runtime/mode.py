@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 
 Residency = Literal["device", "host"]
 Synchronise = Literal["step", "operator"]
@@ -39,7 +40,7 @@ class ExecutionMode:
 
 def _require(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise UsageError(f"{name} {value!r} is unknown; known: {', '.join(known)}")
+        raise UsageError(f"{name} {value!r} is unknown; {known_names(value, known)}")
 
 
 DEFAULT = ExecutionMode()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 
 
 @dataclass(frozen=True)
@@ -88,5 +89,5 @@ def condition_named(name: str) -> Condition:
         UsageError: it is unknown; the known ones are listed.
     """
     if name not in CONDITIONS:
-        raise UsageError(f"condition {name!r} is unknown; known: {', '.join(CONDITIONS)}")
+        raise UsageError(f"condition {name!r} is unknown; {known_names(name, CONDITIONS)}")
     return CONDITIONS[name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 from coexec.simulation.device import HeatSink, Unit
 
 PERIOD_US = 10_000.0
@@ -26,7 +27,9 @@ class Frequency:
 
     def __init__(self, unit: Unit, governor: str, speed_limit: float) -> None:
         if governor not in GOVERNORS:
-            raise UsageError(f"governor {governor!r} is unknown; known: {', '.join(GOVERNORS)}")
+            raise UsageError(
+                f"governor {governor!r} is unknown; {known_names(governor, GOVERNORS)}"
+            )
         self.unit = unit
         self.governor = governor
         self.most = max(bisect_right(unit.speeds, speed_limit + 1e-9) - 1, 0)

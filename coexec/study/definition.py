@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coexec.base.names import known_names
 from coexec.core.soc_file import soc_names
 from coexec.core.toml_table import TomlTable
 from coexec.placement.policies.table import AUTO, EXACT, PIPELINE, POLICIES
@@ -267,4 +268,4 @@ def _tables(table: TomlTable, key: str) -> Mapping[str, TomlTable]:
 
 
 def _unknown(name: object, known: Collection[str]) -> str:
-    return f"{name!r}, which is unknown; known: {', '.join(known)}"
+    return f"{name!r}, which is unknown; {known_names(str(name), known)}"

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 from coexec.zoo import (
     cnn3d,
     densenet,
@@ -81,11 +82,11 @@ def build(
     """
     entry = CATALOG.get(name)
     if entry is None:
-        raise UsageError(f"no model {name!r} in the zoo; known: {', '.join(CATALOG)}")
+        raise UsageError(f"no model {name!r} in the zoo; {known_names(name, CATALOG)}")
     unknown = sorted(set(options) - set(entry.options))
     if unknown:
         raise UsageError(
-            f"{name} has no option {', '.join(unknown)}; known: {', '.join(entry.options)}"
+            f"{name} has no option {unknown[0]!r}; {known_names(unknown[0], entry.options)}"
         )
     classes = entry.classes if classes is None else classes
     for what, value in (("batch", batch), ("classes", classes)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from coexec.base.errors import UsageError
+from coexec.base.names import known_names
 from coexec.core.processor import Support
 from coexec.core.soc import Latency, Soc
 from coexec.core.types import OpCall
@@ -72,8 +73,8 @@ def _cost(
     soc: Soc, processor: str, precision: str, engine: str, work: Workload, free: str
 ) -> SocCost:
     if engine not in engines(shipped()):
-        known = ", ".join(engines(shipped()))
-        raise UsageError(f"unknown engine {engine!r}; known: {known}")
+        known = known_names(engine, engines(shipped()))
+        raise UsageError(f"unknown engine {engine!r}; {known}")
     limits = limits_of(soc, processor, precision)
     busy_us = 0.0 if free else _busy_us(_Held(soc), processor, precision, engine, work)
     # What DRAM cannot have brought in this time came from a cache.

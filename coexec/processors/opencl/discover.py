@@ -9,6 +9,7 @@ import pyopencl as cl
 
 from coexec.base.errors import ProcessorError
 from coexec.base.interrupts import interrupts_held
+from coexec.base.names import known_names
 from coexec.processors.opencl.runtimes import prepare_loader
 
 PLATFORMS = {
@@ -63,8 +64,8 @@ def choose_device(name: str) -> tuple[str, cl.Device]:
     chosen = next(iter(available)) if name == "opencl" else name
     if chosen not in available:
         reason = f": {ABSENT[chosen]}" if chosen in ABSENT else ""
-        known = ", ".join(available)
-        raise ProcessorError(f"processor {name!r} is not available{reason}; known: {known}")
+        known = known_names(name, available)
+        raise ProcessorError(f"processor {name!r} is not available{reason}; {known}")
     return chosen, available[chosen]
 
 

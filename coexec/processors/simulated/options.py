@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from coexec.base.errors import ProcessorError
+from coexec.base.names import known_names
 from coexec.cost.soc.engine_profile import COEXEC
 from coexec.cost.soc.estimate import ENGINES
 from coexec.simulation.condition import CONDITIONS
@@ -68,11 +69,11 @@ def parse_options(spec: str, options: Mapping[str, str]) -> SimulatedOptions:
         if name == "seed":
             values[name] = _seed(spec, text)
         elif name not in CHOICES:
-            known = ", ".join((*CHOICES, "seed"))
-            raise ProcessorError(f"processor {spec!r} has no option {name!r}; known: {known}")
+            known = known_names(name, (*CHOICES, "seed"))
+            raise ProcessorError(f"processor {spec!r} has no option {name!r}; {known}")
         elif text not in CHOICES[name]:
-            known = ", ".join(CHOICES[name])
-            raise ProcessorError(f"processor {spec!r}: {name}={text} is unknown; known: {known}")
+            known = known_names(text, CHOICES[name])
+            raise ProcessorError(f"processor {spec!r}: {name}={text} is unknown; {known}")
         else:
             values[name] = text
     return SimulatedOptions(**values)  # type: ignore[arg-type]  # seed alone is a number
