@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,8 +47,10 @@ from coexec.runtime.mode import DEFAULT, ExecutionMode
 SEED = 0
 BAR = 28
 """Width of a full bar."""
-WIDE = 76
-"""Columns of a terminal from which tables have all figures."""
+NAME, LONG_NAME = 16, 30
+"""Columns of a terminal that names have at least, and at most."""
+GAP = 2
+"""Between two columns of a table."""
 BOUND = "bound by"
 ROWS = 8
 """Operators and layers shown."""
@@ -142,9 +145,9 @@ def show(record: ProfileRecord) -> None:
     console.print(f"[bold]{escape(record['verdict'])}[/]", highlight=False)
     for track in record["categories"]:
         _show_track(record, track)
-    _show_rows("Operators", record["operators"])
-    _show_rows("Layers", record["layers"])
-    _show_rows("Phases", record["phases"])
+    show_rows("Operators", record["operators"])
+    show_rows("Layers", record["layers"])
+    show_rows("Phases", record["phases"])
     _show_memory(record)
     for advice in record["advice"]:
         console.print(f"\n[bold yellow]{escape(advice['title'])}[/]", highlight=False)
@@ -174,13 +177,16 @@ def _show_track(record: ProfileRecord, track: str) -> None:
         )
 
 
-def _show_rows(title: str, rows: list[RowRecord]) -> None:
-    narrow = console.width < WIDE
+def show_rows(title: str, rows: list[RowRecord]) -> None:
+    """A table of rows: in a narrow terminal names give way first, then rates."""
+    shown = rows[:ROWS]
+    cells = [_cells(row, narrow=False) for row in shown]
+    narrow = console.width - _width(cells) < NAME
+    if narrow:
+        cells = [_cells(row, narrow=True) for row in shown]
+    room = max(NAME, min(LONG_NAME, console.width - _width(cells)))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(
-        "", no_wrap=not narrow, overflow="fold" if narrow else "ellipsis", max_width=30
-    )
-    cells = [_cells(row, narrow=narrow) for row in rows[:ROWS]]
+    table.add_column("", no_wrap=True, overflow="ellipsis", max_width=room)
     for column in cells[0] if cells else ():
         table.add_column(column, justify="left" if column == BOUND else "right", no_wrap=True)
     for row, figures in zip(rows, cells, strict=False):
@@ -191,8 +197,14 @@ def _show_rows(title: str, rows: list[RowRecord]) -> None:
         console.print(f"[dim]... and {len(rows) - ROWS} more[/]", highlight=False)
 
 
+def _width(rows: Sequence[Mapping[str, str]]) -> int:
+    """Columns of a terminal that figures take, with what keeps them apart."""
+    columns = rows[0] if rows else ()
+    return sum(GAP + max(len(name), *(len(row[name]) for row in rows)) for name in columns)
+
+
 def _cells(row: RowRecord, *, narrow: bool) -> dict[str, str]:
-    """What a row says behind its name, by column; a narrow terminal has no room for the rates."""
+    """What a row says behind its name, by column; a narrow terminal has no room for its rates."""
     times = {"ms": f"{row['ms']:.3f}", "share": f"{row['share']:.1%}"}
     rates = {
         "runs": str(row["launches"]),

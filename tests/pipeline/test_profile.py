@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import UsageError
 from coexec.cli import profile as profile_command
+from coexec.cli.profile import show_rows
 from coexec.core.events import HOST
 from coexec.core.machine import Link, Rates
 from coexec.core.machine_file import read_machine
@@ -30,6 +31,7 @@ from coexec.profile import (
     traced_step,
 )
 from coexec.report.attribution import CATEGORIES, attribute
+from coexec.report.record import RowRecord
 from coexec.zoo.catalog import build
 from tests.pipeline.command import coexec
 from tests.pipeline.small import write_network
@@ -215,6 +217,23 @@ def test_the_command_reports_a_training_step(
     for meaning in CATEGORIES.values():
         assert meaning in shown
     assert "profiling costs" in shown
+
+
+@pytest.mark.parametrize("columns", [48, 60, 80, 100])
+def test_tables_fit_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names give way; headings and figures are never cut."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rates = {"launches": 158, "gflops": 12345.6, "gbps": 144.2, "roofline": 1.48}
+    row = {"name": "Greater+Less+And+Where+coexec::X", "ms": 222.6, "share": 0.3, **rates}
+    show_rows("Operators", [cast(RowRecord, row | {"bound": "bandwidth"})])
+    heading, figures = capsys.readouterr().out.splitlines()[2:4]
+    assert len(figures.rstrip()) <= columns
+    wide = ("runs", "GFLOP/s", "GB/s") if columns >= 80 else ()
+    assert heading.split()[:6] == ["ms", "share", *wide, "roofline"][:6]
+    assert "222.600" in figures
+    assert figures.startswith("Greater+Less+A")
 
 
 def test_the_command_runs_in_another_execution_mode(
