@@ -30,6 +30,7 @@ from coexec.cost.calibration.left_out import reasons
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.score import Score
 from coexec.cost.calibration.validate import (
+    BY_FAMILY,
     BY_MODEL,
     BY_SOC,
     Observer,
@@ -70,6 +71,10 @@ def validate(
             help="Fit again with models, with chips, with all measured on a chip held out.",
         ),
     ] = True,
+    families: Annotated[
+        bool,
+        typer.Option("--families", help="Fit again with whole families of models held out, too."),
+    ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -88,7 +93,8 @@ def validate(
     with notes.status("predicting") as status:
         outcomes = [as_shipped(used, found.samples)] if found.samples else []
         if cross and found.samples:
-            outcomes += _held_out(found.samples, lambda name: status.update(escape(name)))
+            splits = (BY_MODEL, BY_FAMILY, BY_SOC) if families else (BY_MODEL, BY_SOC)
+            outcomes += _held_out(found.samples, splits, lambda name: status.update(escape(name)))
     record = _record(data, used, outcomes, found)
     record["checks"] = [_plain(check) for check in checks]
     if html is not None:
@@ -102,9 +108,9 @@ def validate(
         console.print(f"written {escape(str(html))}")
 
 
-def _held_out(samples: Sequence[Sample], observe: Observer) -> list[Outcome]:
-    """By model, by chip and from data sheets: those that there are enough rows for."""
-    outcomes = [cross_validate(samples, split, observe) for split in (BY_MODEL, BY_SOC)]
+def _held_out(samples: Sequence[Sample], splits: Sequence[str], observe: Observer) -> list[Outcome]:
+    """By each of ``splits`` and from data sheets: those that there are enough rows for."""
+    outcomes = [cross_validate(samples, split, observe) for split in splits]
     outcomes.append(from_data_sheets(samples, observe))
     return [outcome for outcome in outcomes if outcome is not None]
 

@@ -14,6 +14,7 @@ from coexec.core.soc_file import find_soc
 from coexec.cost.calibration import operators
 from coexec.cost.calibration.checks import check_folder
 from coexec.cost.calibration.consistency import closest
+from coexec.cost.calibration.families import family_of
 from coexec.cost.calibration.fit import fit
 from coexec.cost.calibration.folder import SAMPLE_FILES, read_folder
 from coexec.cost.calibration.framework_names import layers_of_network
@@ -23,6 +24,7 @@ from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.score import ranking
 from coexec.cost.calibration.training import ratios, step_of
 from coexec.cost.calibration.validate import (
+    BY_FAMILY,
     BY_MODEL,
     BY_SOC,
     Outcome,
@@ -99,8 +101,10 @@ def test_data_sheets_are_not_compared_where_one_chip_was_measured(
     assert from_data_sheets(alone, lambda name: None) is None
 
 
-@pytest.mark.parametrize("split", [BY_MODEL, BY_SOC])
-def test_folds_hold_out_whole_models_or_chips(samples: tuple[Sample, ...], split: str) -> None:
+@pytest.mark.parametrize("split", [BY_MODEL, BY_FAMILY, BY_SOC])
+def test_folds_hold_out_whole_models_families_or_chips(
+    samples: tuple[Sample, ...], split: str
+) -> None:
     seen = np.zeros(len(samples), int)
     for _, held_out in _folds(samples, split):
         seen += held_out
@@ -111,7 +115,45 @@ def test_folds_hold_out_whole_models_or_chips(samples: tuple[Sample, ...], split
 
 
 def _name(sample: Sample, split: str) -> str:
+    if split == BY_FAMILY:
+        return family_of(sample.model)
     return sample.model if split == BY_MODEL else sample.soc.name
+
+
+def test_a_known_law_is_found_again_on_families_that_were_held_out(
+    samples: tuple[Sample, ...],
+) -> None:
+    """Relatives by name: each third of the networks."""
+    names = sorted({sample.model for sample in samples})
+    begins = ("resnet", "vgg", "regnet")
+    renamed = {name: f"{begins[n % 3]}{n}" for n, name in enumerate(names)}
+    moved = [replace(sample, model=renamed[sample.model]) for sample in samples]
+    outcome = cross_validate(moved, BY_FAMILY, lambda name: None)
+    assert outcome is not None
+    assert errors(outcome, "e2e_tflite") < 0.10
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        ("mobilenetb_wd4", "MobileNet"),
+        ("mobilenet_ssd", "MobileNet"),
+        ("mobilenetv2_yolov3", "inverted residuals"),
+        ("EfficientNetB0", "inverted residuals"),
+        ("sepreresnetbc26b", "residual networks"),
+        ("ResNet34 CIFAR10", "residual networks"),
+        ("blazeface_features", "MediaPipe"),
+        ("pspnet101", "scenes"),
+        ("conditional_detr_resnet50", "DETR"),
+        ("mobile_sam_encoder", "Segment Anything"),
+        ("mobilebert", "transformers of text"),
+        ("vit_b32", "transformers of images"),
+        ("FastStyleTransfer", "resolution and style"),
+        ("craft", "others"),
+    ],
+)
+def test_relatives_are_of_one_family(model: str, family: str) -> None:
+    assert family_of(model) == family
 
 
 def test_one_chip_cannot_be_held_out(samples: tuple[Sample, ...]) -> None:

@@ -185,8 +185,53 @@ PARAMETERS = {
     "proxylessnas_gpu": 7_119_848,
     "proxylessnas_mobile": 4_080_512,
     "proxylessnas_mobile14": 6_857_568,
+    "menet108_8x1_g3": 654_516,
+    "menet128_8x1_g4": 750_796,
+    "menet160_8x1_g8": 850_120,
+    "menet228_12x1_g3": 1_806_568,
+    "menet256_12x1_g4": 1_888_240,
+    "menet348_12x1_g3": 3_368_128,
+    "menet352_12x1_g8": 2_272_872,
+    "menet456_24x1_g3": 5_304_784,
+    "mixnet_s": 4_134_606,
+    "mixnet_m": 5_014_382,
+    "mixnet_l": 7_329_252,
+    "hardnet39ds": 3_488_228,
+    "hardnet68ds": 4_180_602,
+    "hardnet68": 17_565_348,
+    "hardnet85": 36_670_212,
+    "senet16": 31_366_168,
+    "senet28": 36_453_768,
+    "senet154": 115_088_984,
+    "dpn68": 12_611_602,
+    "dpn68b": 12_611_602,
+    "dpn98": 61_570_728,
+    "dpn107": 86_917_800,
+    "dpn131": 79_254_504,
 }
 """The collection's own table."""
+ARITHMETIC = {
+    "menet160_8x1_g8": 45.63,
+    "menet228_12x1_g3": 152.93,
+    "menet256_12x1_g4": 150.65,
+    "menet348_12x1_g3": 312.00,
+    "menet352_12x1_g8": 157.35,
+    "menet456_24x1_g3": 567.90,
+    "mixnet_s": 260.26,
+    "mixnet_m": 366.05,
+    "mixnet_l": 590.45,
+    "hardnet39ds": 437.52,
+    "hardnet68ds": 788.86,
+    "hardnet68": 4256.32,
+    "hardnet85": 9088.58,
+    "senet16": 5080.55,
+    "senet28": 5731.20,
+    "senet154": 20745.78,
+    "dpn68": 2351.84,
+    "dpn98": 11716.51,
+    "dpn131": 16076.15,
+}
+"""Millions of multiply-adds, of the same table; activations and normalisation count there, too."""
 FOLDER = os.environ.get("COEXEC_MEASUREMENTS", "")
 """A folder with ``gpu_ops_tflite.csv``, whose layers are compared one by one."""
 
@@ -222,6 +267,12 @@ def test_parameters_are_as_many_as_the_collection_says(name: str, count: int) ->
     assert sum(sizes) == count
 
 
+@pytest.mark.parametrize(("name", "millions"), ARITHMETIC.items())
+def test_arithmetic_is_that_of_the_collection(name: str, millions: float) -> None:
+    found = sum(layer.flop for layer in collection_layers(name)) / 2e6
+    assert 0.87 * millions < found <= millions
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -233,6 +284,10 @@ def test_parameters_are_as_many_as_the_collection_says(name: str, count: int) ->
         "mobilenetv4_w1",
         "toaster",
         "resnet18x",
+        "menet229_12x1_g3",
+        "hardnet40",
+        "senet18",
+        "dpn69",
     ],
 )
 def test_what_the_collection_does_not_have_has_no_layers(name: str) -> None:

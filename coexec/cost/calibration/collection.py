@@ -160,6 +160,30 @@ def _igcv3(match: re.Match[str]) -> Member:
     return Member("igcv3", (_width(match),))
 
 
+def _menet(match: re.Match[str]) -> Member:
+    sizes = {name: int(match[name]) for name in ("first", "side", "groups")}
+    return Member("menet", tuple(sizes.items()))
+
+
+def _mixnet(match: re.Match[str]) -> Member:
+    width = 1.3 if match["form"] == "l" else 1.0
+    return Member("mixnet", (("medium", match["form"] != "s"), ("width", width)))
+
+
+def _hardnet(match: re.Match[str]) -> Member:
+    options = ("depth", int(match["depth"])), ("separable", bool(match["separable"]))
+    return Member("hardnet", options)
+
+
+def _senet(match: re.Match[str]) -> Member:
+    return Member("senet", (("depth", int(match["depth"])),))
+
+
+def _dpn(match: re.Match[str]) -> Member:
+    options = ("depth", int(match["depth"])), ("apart", bool(match["apart"]))
+    return Member("dpn", options, padded=True)
+
+
 def _alone(match: re.Match[str]) -> Member:
     """A family of one: its name in the zoo."""
     return Member(ALONE[match[0]])
@@ -183,6 +207,11 @@ RULES: Mapping[str, Callable[[re.Match[str]], Member | None]] = {
     r"shufflenetv2b?" + WIDTH: _shufflenet_v2,
     r"sqnxt23(?P<later>v5)?" + WIDTH: _squeezenext,
     r"igcv3" + WIDTH: _igcv3,
+    r"menet(?P<first>\d+)_(?P<side>\d+)x1_g(?P<groups>\d)": _menet,
+    r"mixnet_(?P<form>[sml])": _mixnet,
+    r"hardnet(?P<depth>\d+)(?P<separable>ds)?": _hardnet,
+    r"senet(?P<depth>\d+)": _senet,
+    r"dpn(?P<depth>\d+)(?P<apart>b)?": _dpn,
     "|".join(ALONE): _alone,
 }
 """What names of a form mean."""

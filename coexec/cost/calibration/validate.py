@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coexec.core.soc_file import find_soc, soc_names
+from coexec.cost.calibration.families import family_of
 from coexec.cost.calibration.fit import Memory, fit
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.calibration.score import Baseline, Score, score
@@ -19,6 +20,7 @@ from coexec.cost.soc.estimate import LIKE, calls_us, network_us
 
 Numbers = NDArray[np.float64]
 SHIPPED, BY_MODEL, BY_SOC = "as shipped", "models held out", "chips held out"
+BY_FAMILY = "families held out"
 BY_DATA_SHEET = "data sheet alone"
 """Chips held out, with what was measured on them taken out of their files too."""
 FOLDS = 5
@@ -84,10 +86,10 @@ def as_shipped(coefficients: Coefficients, samples: Sequence[Sample]) -> Outcome
 
 
 def cross_validate(samples: Sequence[Sample], split: str, observe: Observer) -> Outcome | None:
-    """Every sample predicted by a fit that saw nothing of its model (or chip); never split by row.
+    """Every sample predicted by a fit that saw nothing of its model, family of models or chip.
 
-    What was measured in one engine on one chip alone is left out where that chip is held out.
-    ``None`` if there are fewer than two models (chips), or nothing can be predicted so.
+    Never split by row. What was measured in one engine on one chip alone is left out where that
+    chip is held out. ``None`` if there are fewer than two parts, or nothing can be predicted so.
     """
     folds = list(_folds(samples, split))
     if len(folds) < 2:
@@ -162,9 +164,10 @@ def _predictable(sample: Sample, fitted: set[str]) -> bool:
 
 def _folds(samples: Sequence[Sample], split: str) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Which samples are held out, fold by fold."""
-    if split == BY_SOC:
-        for name in sorted({sample.soc.name for sample in samples}):
-            yield name, np.array([sample.soc.name == name for sample in samples])
+    if split in _NAMES:
+        names = np.array([_NAMES[split](sample) for sample in samples])
+        for name in np.unique(names):
+            yield str(name), names == name
         return
     elsewhere = {sample.model for sample in samples if sample.kind != "npu"}
     # What is measured on NPUs has no part in the draw of what is fitted to other processors.
@@ -174,6 +177,13 @@ def _folds(samples: Sequence[Sample], split: str) -> Iterator[tuple[str, NDArray
     for number in range(parts):
         held_out = np.array([fold_of[sample.model] == number for sample in samples])
         yield f"part {number + 1} of {parts}", held_out
+
+
+_NAMES: Mapping[str, Callable[[Sample], str]] = {
+    BY_SOC: lambda sample: sample.soc.name,
+    BY_FAMILY: lambda sample: family_of(sample.model),
+}
+"""What is held out together, of splits that are not drawn."""
 
 
 def _drawn(models: Collection[str]) -> dict[str, int]:
