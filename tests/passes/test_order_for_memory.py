@@ -19,7 +19,7 @@ from coexec.frontend import load
 from coexec.ops.builder import PHASE
 from coexec.passes import order_for_memory as ordering
 from coexec.passes.order_for_memory import order_for_memory
-from coexec.passes.updates import replace_after_readers
+from coexec.passes.updates import forward_first, replace_after_readers
 from coexec.session import legalise
 from tests.graphs import parse
 from tests.pipeline.small import FEATURES, arrays, network
@@ -111,6 +111,18 @@ def test_readers_that_are_put_in_later_move_an_update_behind_them() -> None:
     )  # fmt: skip
     replace_after_readers(graph, {"n": "p"})
     assert names(graph) == ["f", "again", "u", "copy"]
+
+
+def test_what_leads_to_the_forward_pass_comes_first_with_it_whatever_its_phase() -> None:
+    """``f`` reads what ``near`` makes of what ``far`` makes."""
+    graph = marked(
+        "g (float[4] x) => (float[4] y, float[4] z) "
+        "{ [late] y = Neg(x) [far] a = Abs(x) [near] b = Exp(a) [f] c = Mul(b, x) "
+        "[back] z = Neg(c) }",
+        late="backward", far="", near="", f="forward", back="backward",
+    )  # fmt: skip
+    forward_first(graph)
+    assert names(graph) == ["far", "near", "f", "late", "back"]
 
 
 @pytest.mark.usefixtures("no_update_is_small")

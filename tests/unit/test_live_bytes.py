@@ -7,6 +7,7 @@ import random
 import pytest
 
 from coexec.memory.chain import Chain
+from coexec.memory.choose import choose
 from coexec.memory.lifetimes import usage
 from coexec.memory.live_bytes import live_bytes
 from coexec.memory.lower_bound import peak_bound, widest_node
@@ -105,6 +106,14 @@ def test_the_bound_counts_what_waits_and_is_never_made_again() -> None:
     wide = StepProblem(nodes, tuple("xabcde"), (0, 50, 40, 30, 60, 1))
     assert widest_node(wide) == 120
     assert peak_bound(wide) == 30 + 40 + 60
+
+
+@pytest.mark.parametrize("seed", [11, 291])
+def test_what_is_asked_for_below_the_widest_node_is_chosen_as_for_that(seed: int) -> None:
+    """Aimed any lower, descent would recompute more for bytes that nothing goes below."""
+    problem = random_problem(random.Random(seed))
+    widest = widest_node(problem)
+    assert choose(problem, 0) == choose(problem, widest // 2) == choose(problem, widest)
 
 
 @pytest.mark.parametrize("seed", range(8))
