@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from coexec.core.program import Instruction, Launch, Program, Read, Wait, Write
+from coexec.core.program import SCRATCH, Instruction, Launch, Program, Read, Wait, Write
 from coexec.core.types import Region
 from coexec.ops.batch_norm_joint import PLACES
 from coexec.processors.reference.processor import ReferenceExecutable
@@ -44,6 +45,17 @@ class Meet:
 
 
 Event = Instruction | Meet
+
+
+class Place(NamedTuple):
+    """Bytes of a block of memory; of what is no arena, all."""
+
+    block: str
+    begin: int = 0
+    end: int = 0
+
+    def overlaps(self, other: Place) -> bool:
+        return self.block == other.block and self.begin < other.end and other.begin < self.end
 
 
 @dataclass
@@ -84,10 +96,14 @@ class _Course:
         # Of each processor: how far it and others are for certain.
         self.clock = {name: Counter[str]() for name in self.lanes}
         self.told: dict[str, Counter[str]] = {}
-        self.source: dict[str, str] = {}
+        self.source: dict[str, Place] = {}
         self.here: dict[int, set[str]] = {}
-        self.place = {b.name: b.shares or b.name for b in program.buffers}
+        self.place = _places(program)
         self.memory = {place: Memory() for place in self.place.values()}
+        self.others = {
+            place: [other for other in self.memory if other != place and other.overlaps(place)]
+            for place in self.memory
+        }
         for name in program.state:
             self.memory[self.place[name]].content = name
 
@@ -183,6 +199,10 @@ class _Course:
         memory = self.memory[self.place[buffer]]
         for access in (memory.written, *memory.read):
             self._follows(name, access, buffer)
+        for other in (self.memory[place] for place in self.others[self.place[buffer]]):
+            for access in (other.written, *other.read):
+                self._follows(name, access, buffer)
+            other.content = f"{tensor} there"
         memory.content, memory.written, memory.read = tensor, (name, self.clock[name][name]), []
 
     def _follows(self, name: str, access: tuple[str, int], buffer: str) -> None:
@@ -194,6 +214,17 @@ class _Course:
         found = self.memory[self.place[buffer]].content
         if found != tensor and not found.startswith(FED):
             raise Stale(f"{buffer} has {found!r}, not {tensor!r}")
+
+
+def _places(program: Program) -> dict[str, Place]:
+    """Where each buffer lies."""
+    arenas = {spec.name for spec in program.buffers if spec.role == SCRATCH}
+    return {
+        spec.name: Place(spec.shares, spec.offset, spec.offset + spec.nbytes)
+        if spec.shares in arenas
+        else Place(spec.shares or spec.name)
+        for spec in program.buffers
+    }
 
 
 def _is_gate(event: Event) -> bool:

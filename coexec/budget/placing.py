@@ -11,14 +11,16 @@ All of it is searched with updates at the end of the step, and once more with ea
 that keeps the budget without recomputing anything or all gradients must be looked at together.
 Where something has to be recomputed, early ones come first: they need less memory, and what is
 predicted to take longer than a plan that fits is not looked at any closer. Where they lead to a
-plan, updates at the end are only tried with its policy. All policies are ranked once for each way
-to update; of a form, the policy that was fastest then is followed where more is recomputed.
+plan, updates at the end are only tried with its policy, and only if one processor that keeps the
+budget recomputes for a shorter time then. All policies are ranked once for each way to update; of a
+form, the policy that was fastest then is followed where more is recomputed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Generic, Protocol, Self, TypeVar
 
 from coexec.base.errors import MemoryBudgetError
@@ -31,15 +33,16 @@ from coexec.budget.variants import Known
 from coexec.core.plan import Plan
 from coexec.core.program import Program, combined_bytes
 from coexec.core.types import Array
+from coexec.memory.lifetimes import usage
 from coexec.placement.build_problem import Planned
 from coexec.placement.policies.table import ALL, AUTO, BATCH_PARALLEL, Outcome, Ranking, outcome_of
 from coexec.placement.problem import Problem, Schedule
 
 ROUNDS = 6
 """Times that a form is placed: each time with more that is recomputed."""
-FURTHER = 1.5
-"""Times as far as before beyond what is missing: one tensor less saves less on several processors.
-"""
+FURTHER = 1.25
+"""Times what is missing, in each round as many times more: one tensor less saves less on several
+processors."""
 JOINT = "joint"
 FORMS: tuple[Callable[[Outcome], bool], ...] = (
     lambda outcome: len(set(outcome.schedule.units)) == 1,
@@ -140,10 +143,14 @@ def _in_order(searches: list[_Search[P]]) -> list[_Search[P]]:
 
 @dataclass
 class _Found(Generic[P]):
-    """The fastest plan that fits with its time, what was tried, and the smallest program."""
+    """The fastest plan that fits with its time, what was tried, and the smallest program.
+
+    ``again_us`` is how long one processor that keeps the budget recomputes, by updates as there.
+    """
 
     tried: list[Tried] = field(default_factory=list)
     best: tuple[float, Plan, P] | None = None
+    again_us: float = inf
     smallest: Program | None = None
 
     def note(self, row: Tried) -> None:
@@ -179,6 +186,7 @@ class _Search(Generic[P]):
         self.graph = step_graph(steps, arrays)
         self.placings: dict[tuple[str, ...], P] = {}
         self.choices: dict[int, tuple[str, ...] | MemoryBudgetError] = {}
+        self.again_us = 0.0
 
     def run(self, policy: str, like: Plan | None) -> None:
         """Try the forms of a policy; of a plan to be ``like``, if there is one, only its own.
@@ -187,6 +195,9 @@ class _Search(Generic[P]):
             MemoryBudgetError: by recomputing, no step on one processor fits either.
         """
         recompute = self._recomputed(self.steps.nbytes)
+        self.again_us = self._again_us(recompute)
+        if like is not None and self.again_us >= self.found.again_us:
+            return
         only = policy if like is None else like.policy
         if only == JOINT:
             self._decide_together(None, with_readers=True)
@@ -257,7 +268,7 @@ class _Search(Generic[P]):
             excess = self._consider(placing.choosing(outcome), outcome.makespan_us, recompute)
             if excess <= 0:
                 return
-            goal -= int(excess * FURTHER**number)
+            goal -= int(excess * FURTHER ** (number + 1))
 
     def _decide_together(self, like: Plan | None, *, with_readers: bool = False) -> None:
         """What is recomputed is decided on the timeline of the step with nothing recomputed.
@@ -290,7 +301,7 @@ class _Search(Generic[P]):
             excess = self._consider(placing.choosing(outcome), longest, found.recompute)
             if excess <= 0:
                 return
-            goal -= int(excess * FURTHER**number)
+            goal -= int(excess * FURTHER ** (number + 1))
 
     def _consider(self, placing: P, step_us: float, recompute: tuple[str, ...]) -> int:
         """Bytes above the budget; 0 for what is slower than a plan that fits: it is not lowered."""
@@ -305,10 +316,15 @@ class _Search(Generic[P]):
         excess = peak - self.steps.nbytes
         found.note(replace(row, peak_bytes=peak, fits=excess <= 0))
         if excess <= 0:
-            found.best = step_us, plan, placing
+            found.best, found.again_us = (step_us, plan, placing), self.again_us
         if found.smallest is None or peak < combined_bytes((found.smallest,)):
             found.smallest = program
         return max(excess, 0)
+
+    def _again_us(self, recompute: tuple[str, ...]) -> float:
+        """How long one processor recomputes for that."""
+        problem = self.known.variants[()].problem
+        return usage(problem, *problem.numbers(recompute)).extra_us
 
     def _is_slower(self, step_us: float) -> bool:
         """Whether a plan that fits is predicted to take no longer."""

@@ -20,8 +20,9 @@ MEETING = "meeting"
 class BufferSpec:
     """Memory that a program needs: ``role`` says for what.
 
-    ``shares`` names the buffer of another processor in whose memory it lies, if both processors
-    compute on memory of the host. Reads of that one and writes of this one then move nothing.
+    ``shares`` names the buffer in whose memory it lies, ``offset`` bytes from where that begins:
+    one of another processor, or an arena, if all of them compute on memory of the host. Reads of
+    that one and writes of this one then move nothing.
     """
 
     name: str
@@ -29,6 +30,7 @@ class BufferSpec:
     nbytes: int
     role: str
     shares: str = ""
+    offset: int = 0
 
 
 @dataclass(frozen=True)

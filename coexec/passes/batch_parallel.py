@@ -26,7 +26,7 @@ from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split_rules import way
 from coexec.passes.batch_ways import Divided, Way, find_way, is_reduction
 from coexec.passes.channel_shares import CHANNELS, find_channel_way, readings
-from coexec.passes.rematerialise import SUFFIX
+from coexec.passes.rematerialise import FORWARD, SUFFIX
 from coexec.passes.synchronised_norm import Norms, Statistics
 
 CHEAP = frozenset({"coexec::BernoulliMask", "coexec::RandomNumbers"})
@@ -91,7 +91,8 @@ class _Divider:
         self.replaced: dict[ir.Value, ir.Value] = {}
         self.cheap: dict[ir.Value, ir.Node] = {}
         self.wholes: dict[tuple[ir.Value, str], ir.Value] = {}
-        self.cuts: dict[tuple[ir.Value, int, int, int, str], ir.Value] = {}
+        self.cuts: dict[tuple[ir.Value, int, int, int, str, bool], ir.Value] = {}
+        self.spares = plan.early or bool(plan.recompute)
         # By the operand's name; a repetition of that has the same.
         self.statistics: dict[str, Statistics] = {}
         self.norms = Norms(self._emit, self.rows)
@@ -268,9 +269,11 @@ class _Divider:
         return self._slice(self._whole(value, place), axis, start, stop, place)
 
     def _slice(self, value: ir.Value, axis: int, start: int, stop: int, place: str) -> ir.Value:
-        key = (value, axis, start, stop, place)
+        """A copy; plans that save memory do not keep it between the passes, but make it again."""
+        constant = None if value.is_graph_input() else constant_of(value)
+        late = constant is None and self.spares and self.builder.phase != FORWARD
+        key = (value, axis, start, stop, place, late)
         if key not in self.cuts:
-            constant = None if value.is_graph_input() else constant_of(value)
             if constant is not None:
                 cut = np.ascontiguousarray(constant[(*[slice(None)] * axis, slice(start, stop))])
                 self.cuts[key] = self.builder.initializer(f"{value.name}[{start}:{stop}]", cut)

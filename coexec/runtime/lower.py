@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -27,11 +26,11 @@ from coexec.core.program import (
 )
 from coexec.core.types import Kept, Region, TensorType
 from coexec.ops.node import constant_of, type_of
-from coexec.runtime.boundary_pool import BoundaryPool, Room
+from coexec.runtime.boundary_memory import BoundaryMemory
 from coexec.runtime.host_pieces import HostPieces, host_pieces
 from coexec.runtime.joined_parts import JoinedParts, joined_parts
 from coexec.runtime.lowering import Lowering
-from coexec.runtime.pack_arenas import LaidOut, pack
+from coexec.runtime.pack_arenas import LaidOut, laid_into, pack
 from coexec.runtime.partition import (
     Part,
     Partitioning,
@@ -80,7 +79,8 @@ class _Lowerer:
         self.feeds: set[str] = set()
         self.fetched: set[str] = set()  # outputs that are on their way to the host
         self.returns = Returns(self.instructions, self.types, self.held)
-        self.pool = BoundaryPool()
+        several, meet = self.several, bool(self.places)
+        self.between = BoundaryMemory(how, self.returns, several=several, meet=meet)
         self.laid_out: dict[str, list[LaidOut]] = {name: [] for name in how.processors}
         self.last_read = last_reads(self.parts)
         self.joined = {name: self._joined(name) for name in how.processors}
@@ -120,9 +120,10 @@ class _Lowerer:
                 gated = True
             self._launch(index, part)
         if self.how.reuses and self.several:
-            for place, nbytes in pack(self.laid_out, self.executables).items():
-                name = f"#{SCRATCH}@{place}"
-                self.buffers[name] = replace(self.buffers[name], nbytes=nbytes)
+            found = pack(self.laid_out, self.executables, self.between.lent.blocks())
+            for place, packed in found.items():
+                arena = BufferSpec(f"#{SCRATCH}@{place}", place, packed.nbytes, SCRATCH)
+                self.buffers = laid_into(arena, self.buffers, packed.lent)
         for name in self.outputs:
             self._fetch(name)
         self.instructions.append(Wait())
@@ -173,6 +174,7 @@ class _Lowerer:
         processor = self.how.processors[part.processor]
         executable = processor.compile(region) if self.how.builds else processor.lay_out(region)
         inputs = self._obtain_all(executable.inputs, part.processor)
+        self.between.lent.take_back(part.processor, len(self.laid_out[part.processor]))
         outputs = tuple(self._result(name, part.processor) for name in executable.outputs)
         scratch: tuple[str, ...] = ()
         if executable.scratch_bytes:
@@ -305,6 +307,8 @@ class _Lowerer:
             buffer = next(known, f"{name}@{processor}")
             buffer = self._buffer(buffer, processor, nbytes, role, shares)
             self.instructions.append(Write(source, buffer, part))
+            if role == BOUNDARY:
+                self.returns.came(name, processor)
             self.held[name, processor] = buffer
         return self.held[name, processor]
 
@@ -316,18 +320,12 @@ class _Lowerer:
         else:
             role = OUTPUT if name in self.output_names else BOUNDARY
             role = MEETING if name in self.places else role
-            nbytes = self.types[name].nbytes
-            met = self.returns.met[processor]
-            room = self.pool.take(processor, nbytes, met) if role == BOUNDARY else None
-            buffer = f"{name}@{processor}" if room is None else self._emptied(room, processor)
+            nbytes, buffer = self.types[name].nbytes, f"{name}@{processor}"
+            if role == BOUNDARY:
+                region = len(self.laid_out[processor])
+                buffer = self.between.take(processor, name, nbytes, region)
             self.held[name, processor] = self._buffer(buffer, processor, nbytes, role)
         return self.held[name, processor]
-
-    def _emptied(self, room: Room, home: str) -> str:
-        """A buffer that can be written again: after those who have read in that memory."""
-        for reader, launches in room.readers.items():
-            self.returns.come_after(room.tensor, reader, home, launches)
-        return room.buffer
 
     def _store_state(self, name: str, processor: str) -> None:
         """A state computed away from its home goes back there."""
@@ -343,6 +341,7 @@ class _Lowerer:
         if staged not in self.types:
             self.types[staged] = self.types[name]
             self.sent[name] = len(self.instructions)
+            self.returns.sent(name, self.buffers[self._holder(name)].processor)
             self.instructions.append(Read(staged, self._holder(name)))
             self.instructions.append(Wait())
         return staged
@@ -384,10 +383,7 @@ class _Lowerer:
         others = [place for held, place in self.held if held == name and place != spec.processor]
         shared = any(self.buffers[self.held[name, place]].shares for place in others)
         readers = {place: self.returns.launches[place] for place in others if shared}
-        for place in readers if self.places else ():
-            self.returns.tell(name, place)
-        met = max((self.returns.met[place] for place in readers), default=0)
-        self.pool.give(spec.processor, Room(spec.name, spec.nbytes, name, readers, met))
+        self.between.give(name, spec, readers)
 
     def _scratch(self, processor: str, nbytes: int, role: str) -> str:
         """One arena per processor, and memory for its pages: its regions run one after another."""

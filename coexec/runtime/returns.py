@@ -36,6 +36,9 @@ class Returns:
         self.met: Counter[str] = Counter()
         # Launches that were over when a processor told another one; the last to read a state.
         self._told: dict[tuple[str, str], int] = {}
+        # By tensor who made it, in which launch; launches of others whose results have come since.
+        self._sent: dict[str, tuple[str, int]] = {}
+        self._came: dict[tuple[str, str], int] = {}
         self._read_by: dict[tuple[str, str], int] = {}
 
     def launched(self, processor: str, states: Iterable[str]) -> None:
@@ -43,6 +46,20 @@ class Returns:
         self.launches[processor] += 1
         number = self.launches[processor]
         self._read_by.update({(name, processor): number for name in states})
+
+    def sent(self, tensor: str, maker: str) -> None:
+        """A tensor was made by the last region that a processor was given, and is told of."""
+        self._sent[tensor] = (maker, self.launches[maker])
+
+    def came(self, tensor: str, reader: str) -> None:
+        """A processor goes on once a tensor of another one is there, with all before that."""
+        maker, launch = self._sent[tensor]
+        self._came[maker, reader] = max(self._came.get((maker, reader), 0), launch)
+
+    def knows(self, processor: str, other: str, launch: int) -> bool:
+        """Whether what a processor is given next comes after a launch of another one."""
+        found = (known.get((other, processor), 0) for known in (self._told, self._came))
+        return max(found) >= launch
 
     def tell(self, tensor: str, reader: str) -> None:
         """A processor tells of what it was given so far; in common memory nothing moves."""

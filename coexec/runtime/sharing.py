@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coexec.base.pages import page_aligned
 from coexec.core.processor import Buffer, Runner
-from coexec.core.program import INPUT, STATE, Program, Write
+from coexec.core.program import INPUT, SCRATCH, STATE, BufferSpec, Program, Write
 from coexec.core.types import Array
 
 LARGEST = 1 << 20
@@ -52,12 +52,25 @@ def common_memory(
     memory: dict[str, Array] = {}
     for first, group in groups.items():
         if all(runners[specs[name].processor].host_memory for name in group):
-            state = known.get(first) if specs[first].role == STATE else None
-            if state is None:
-                block = page_aligned(max(specs[name].nbytes for name in group))
-            elif state.over is not None:
-                block = state.over
-            else:
+            block = _block([specs[name] for name in group], known.get(first))
+            if block is None:
                 continue
             memory.update((name, block) for name in group)
+            if specs[first].role == SCRATCH:
+                memory.update((name, _part(block, specs[name])) for name in group[1:])
     return memory
+
+
+def _block(group: Sequence[BufferSpec], known: Buffer | None) -> Array | None:
+    """Memory for a group, the first of which has all of it; none if that is a state elsewhere."""
+    role, nbytes = group[0].role, max(spec.offset + spec.nbytes for spec in group)
+    if role not in (STATE, SCRATCH) or known is None:
+        return page_aligned(nbytes)
+    if role == STATE or (known.over is not None and known.nbytes >= nbytes):
+        return known.over
+    return page_aligned(nbytes)
+
+
+def _part(block: Array, spec: BufferSpec) -> Array:
+    """What a buffer has of an arena."""
+    return block[spec.offset : spec.offset + spec.nbytes]

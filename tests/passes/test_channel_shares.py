@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 import coexec
+from coexec.core.plan import Plan
 from coexec.ops.node import type_of
+from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.channel_shares import channel_bounds
+from coexec.passes.kept import FORWARD, phase_of
 from coexec.passes.rematerialise import rematerialise
 from coexec.zoo.builder import Net, batch_norm, conv, flatten, linear, max_pool, relu
+from tests.graphs import evaluate
 from tests.passes.test_batch_parallel import agrees, divided, step_graph
 
 FEW, MANY = 16, 192
@@ -72,6 +77,25 @@ def test_what_is_recomputed_is_divided_by_channels_again() -> None:
     late = [n for n in model.graph if n.op_type in ("Conv", "BatchNormalization", "Relu")]
     rematerialise(model.graph, [str(n.outputs[0].name) for n in late])
     agrees(model, feeds, {"a": 3, "b": 1})
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["together", "early"])
+def test_cuts_of_filters_wait_for_the_backward_pass_only_where_memory_is_not_saved(
+    early: bool,
+) -> None:
+    model, feeds = step_graph(wide(4), 4)
+    expected = evaluate(model, feeds)
+    homes = {str(n.name): "ab"[i % 2] for i, n in enumerate(model.graph)}
+    divide_batch(model.graph, Plan(homes, batch={"a": 2, "b": 2}, early=early))
+    half = (MANY // 2, MANY, 3, 3)
+    cuts = [n for n in model.graph if n.op_type == "Slice" and type_of(n.outputs[0]).shape == half]
+    readers = [{phase_of(r) == FORWARD for r in n.outputs[0].consumers()} for n in cuts]
+    both = {True, False}
+    assert readers == ([{True}] * 2 + [{False}] * 2 if early else [both, both])
+    found = evaluate(model, feeds)
+    for name, array in expected.items():
+        limit = 5e-5 * np.abs(array).max() + 1e-6
+        assert np.abs(found[name] - array).max() <= limit, name
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from coexec.budget.placing import JOINT
 from coexec.budget.repetitions import PlacedStep, Repeated
 from coexec.core.holders import holders_text
 from coexec.core.plan import Plan
-from coexec.core.program import BOUNDARY, Read
+from coexec.core.program import BOUNDARY, SCRATCH, Read
 from coexec.core.types import Array
 from coexec.memory.choose import choose
 from coexec.memory.lifetimes import usage
@@ -158,6 +158,21 @@ def test_early_updates_of_a_placed_step_change_no_bit_and_let_gradients_go() -> 
     for name, array in states[0].items():
         assert array.tobytes() == states[1][name].tobytes(), name
     assert peaks[1] < peaks[0]
+
+
+def test_tensors_between_processors_lie_in_arenas_which_predictions_use_between_steps() -> None:
+    learner, again = lenet(PAIR, plan=batch_plan(early=True)), lenet([FIRST])
+    for _ in range(2):
+        loss, wanted = (each.step(IMAGES, DIGITS) for each in (learner, again))
+        np.testing.assert_allclose(loss, wanted, rtol=1e-4)
+        found, expected = (each.predict(IMAGES) for each in (learner, again))
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-5)
+    program = learner.program
+    arenas = {spec.name: spec for spec in program.buffers if spec.role == SCRATCH}
+    between = [spec for spec in program.buffers if spec.role == BOUNDARY and spec.shares in arenas]
+    assert {spec.processor for spec in between} == set(PAIR)
+    assert all(spec.offset + spec.nbytes <= arenas[spec.shares].nbytes for spec in between)
 
 
 def test_early_updates_wait_for_the_loss_in_any_order_of_a_plan() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import coexec
@@ -15,6 +16,7 @@ from coexec.autodiff.optimizers import SGD
 from coexec.budget.budgeted import BudgetedSteps
 from coexec.core.machine import Machine, Rates
 from coexec.core.types import Array
+from coexec.passes.order_for_memory import order_for_memory
 from coexec.placement.policies.batch_parallel import balanced_rows
 from coexec.placement.policies.table import BATCH_PARALLEL, Ranking, rank
 from coexec.placement.problem import Problem
@@ -81,3 +83,21 @@ def test_policies_and_shares_are_sought_once_and_followed_when_more_is_recompute
     assert BATCH_PARALLEL in ranked
     assert len(goals) == len(set(goals))
     assert begun == [BATCH]
+
+
+def test_updates_at_the_end_are_not_placed_where_one_processor_recomputes_no_less_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    placed: list[bool] = []
+
+    def ordering(graph: ir.Graph, state: Mapping[str, str], *, early: bool) -> None:
+        placed.append(early)
+        order_for_memory(graph, state, early=early)
+
+    monkeypatch.setattr(planner, "order_for_memory", ordering)
+    budget = int(0.93 * trainer(PAIR[:1]).planned_bytes(DATA))
+    planning = plan_training(trainer(PAIR, budget), DATA, PlanOptions(seconds=0.0))
+    assert planning.plan.recompute
+    assert planning.plan.early
+    assert placed
+    assert all(placed)

@@ -12,7 +12,7 @@ import pytest
 from coexec.base.errors import ProcessorError
 from coexec.core.events import COPY, LAUNCH, MAP, RUN, Event, Trace
 from coexec.core.plan import Plan
-from coexec.core.program import BOUNDARY, Launch, Read, Wait, Write
+from coexec.core.program import BOUNDARY, SCRATCH, Launch, Read, Wait, Write
 from coexec.core.types import Array
 from coexec.frontend import load
 from coexec.processors.reference.processor import ReferenceProcessor
@@ -26,18 +26,19 @@ from tests.queues import Broken, OnCaller, executor, queues
 from tests.random_graphs import random_model
 
 GRAPHS = 300
-SHARING, HERE = 0.8, 0.3
+SHARING, HERE, REUSING = 0.8, 0.3, 0.5
 """Of processors on common memory, and of those that follow others, in random graphs; of those that
-can work on the thread of their caller."""
+can work on the thread of their caller; of programs that save memory."""
 
 
 def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> None:
     """Three rounds each: what the first leaves behind does not disturb the next.
 
-    Some processors share memory, others do not: tensors stay where they are, or are copied.
+    Some processors share memory, others do not: tensors stay where they are, or are copied. Some
+    programs write again where others have read, in rooms or in arenas.
     """
     on = queues("one", "two", "three")
-    divided, sharing, copying = 0, 0, 0
+    divided, sharing, copying, lent = 0, 0, 0, 0
     for seed in range(GRAPHS):
         dice = random.Random(seed)
         model = random_model(dice)
@@ -47,11 +48,13 @@ def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> No
             each.chained = dice.random() < SHARING
             each.here = OnCaller(each) if dice.random() < HERE else None
             each.sees = dice.random() < SHARING
-        runs = executor(model, plan, on)
+        runs = executor(model, plan, on, reuses=dice.random() < REUSING)
         divided += len(runs.program.processors) > 1
         boundary = [spec for spec in runs.program.buffers if spec.role == BOUNDARY]
         sharing += any(spec.shares for spec in boundary)
         copying += any(not spec.shares for spec in boundary)
+        arenas = {spec.name for spec in runs.program.buffers if spec.role == SCRATCH}
+        lent += any(spec.shares in arenas for spec in boundary)
         for round_number in range(3):
             rng = np.random.default_rng([seed, round_number])
             feeds = {n: rng.standard_normal(5).astype(np.float32) for n in ("a", "b")}
@@ -64,6 +67,7 @@ def test_random_graphs_with_random_plans_compute_what_one_processor_does() -> No
     assert divided > 0.9 * GRAPHS
     assert sharing > 0.5 * GRAPHS
     assert copying > 0.5 * GRAPHS
+    assert lent > 0.02 * GRAPHS
 
 
 CHAIN = parse(

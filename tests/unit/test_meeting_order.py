@@ -30,11 +30,14 @@ BATCH = {"a": 2, "b": 1}
 
 
 class Meeting(ReferenceProcessor):
-    """The reference, as if its operators could wait for those of another one."""
+    """The reference, as if its operators could wait for those of another one.
 
-    def __init__(self, name: str) -> None:
+    If it ``lends``, others read in its arena.
+    """
+
+    def __init__(self, name: str, *, lends: bool) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.lends = name, lends
 
     def describe(self) -> ProcessorSpec:
         return ProcessorSpec(self.name, "cpu", "test")
@@ -42,8 +45,11 @@ class Meeting(ReferenceProcessor):
     def meets(self, other: Runner) -> bool:
         return True
 
+    def sees_host_memory(self) -> bool:
+        return self.lends
 
-PAIR = {name: Meeting(name) for name in BATCH}
+
+PAIRS = {lends: {name: Meeting(name, lends=lends) for name in BATCH} for lends in (False, True)}
 
 
 @cache
@@ -55,16 +61,17 @@ def step() -> StepGraph:
     return trainer.build_step({"x": np.zeros((sum(BATCH.values()), 3, 32, 32), np.float32)})
 
 
-def lowered(kinds: frozenset[str], *, early: bool) -> Program:
+def lowered(kinds: frozenset[str], *, early: bool, lends: bool) -> Program:
     """The step in shares; results of forward operators of these kinds are made again."""
     graph = replace(step(), model=step().model.clone(), early=early)
-    model = legalise(graph.model.clone(), PAIR)
+    model = legalise(graph.model.clone(), PAIRS[lends])
     order_for_memory(model.graph, graph.state, early=early)
     names = tuple(name for node in model.graph for name in again(node, kinds))
     rematerialise(model.graph, names)
     homes = {str(n.name): list(BATCH)[i % 2] for i, n in enumerate(model.graph)}
     plan = Plan(homes, batch=BATCH, recompute=names, early=early)
-    return ResidentPrograms(PAIR, follow=plan).lower("step", graph, builds=False).program
+    programs = ResidentPrograms(PAIRS[lends], follow=plan)
+    return programs.lower("step", graph, builds=False).program
 
 
 def again(node: ir.Node, kinds: frozenset[str]) -> Iterator[str]:
@@ -72,6 +79,7 @@ def again(node: ir.Node, kinds: frozenset[str]) -> Iterator[str]:
         yield str(node.outputs[0].name)
 
 
+@pytest.mark.parametrize("lends", [False, True], ids=["rooms", "arenas"])
 @pytest.mark.parametrize("early", [False, True], ids=["together", "early"])
 @pytest.mark.parametrize(
     "kinds",
@@ -79,9 +87,9 @@ def again(node: ir.Node, kinds: frozenset[str]) -> Iterator[str]:
     ids=["nothing", "relu", "norms", "all"],
 )
 def test_processors_that_meet_never_wait_for_each_other_in_a_circle(
-    kinds: tuple[str, ...], early: bool
+    kinds: tuple[str, ...], early: bool, lends: bool
 ) -> None:
-    program = lowered(frozenset(kinds), early=early)
+    program = lowered(frozenset(kinds), early=early, lends=lends)
     assert any(buffer.role == MEETING for buffer in program.buffers)
     check_course(program, step().state)
     if kinds or early:

@@ -11,6 +11,7 @@ import pyopencl as cl
 import pytest
 
 import coexec
+from coexec.base.pages import PAGE, page_aligned
 from coexec.core.events import COPY, Trace
 from coexec.core.processor import Ticket
 from coexec.core.types import Array, OpCall, Region, TensorType
@@ -136,6 +137,19 @@ def test_memory_for_the_host_counts_while_it_lives() -> None:
     buffer = processor.alloc_for_host(SIZE)
     assert processor.allocated_bytes == before + SIZE
     del buffer
+    assert processor.allocated_bytes == before
+
+
+def test_a_part_of_memory_that_a_buffer_lies_over_counts_once() -> None:
+    processor = open_opencl(DRIVERS[-1])
+    before, memory = processor.allocated_bytes, page_aligned(4 * PAGE)
+    whole = processor.adopt(memory)
+    part = processor.adopt(memory[PAGE : 2 * PAGE])
+    apart = processor.adopt(page_aligned(PAGE))
+    assert processor.allocated_bytes == before + 5 * PAGE
+    del part
+    assert processor.allocated_bytes == before + 5 * PAGE
+    del whole, apart
     assert processor.allocated_bytes == before
 
 

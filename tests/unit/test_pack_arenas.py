@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Self
 
 import pytest
 
+from coexec.base.pages import PAGE
 from coexec.core.arena import ArenaBlock, Lifetime, plan_arena
 from coexec.core.processor import Executable
-from coexec.runtime.pack_arenas import LaidOut, pack
+from coexec.core.program import BOUNDARY, SCRATCH, BufferSpec
+from coexec.runtime.lent_memory import Lent
+from coexec.runtime.pack_arenas import LaidOut, Packed, laid_into, pack
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,14 @@ def regions(tensors: Mapping[str, Tensor]) -> list[Region]:
 
 
 def packed(found: list[Region]) -> list[Executable]:
+    return arena_of(found, ())[0]
+
+
+def arena_of(found: list[Region], lent: Sequence[Lent]) -> tuple[list[Executable], Packed | None]:
+    """All in one arena, with what was lent of it."""
     executables: list[Executable] = [*found]
     laid_out = [LaidOut(each, number, number + 1) for number, each in enumerate(found)]
-    pack({"a": laid_out}, executables)
-    return executables
+    return executables, pack({"a": laid_out}, executables, {"a": lent}).get("a")
 
 
 def size(found: list[Executable]) -> int:
@@ -118,6 +125,53 @@ def test_no_byte_has_two_tensors_and_arenas_do_not_grow(seed: int) -> None:
     assert is_sound([*found])
     assert size(packed(found)) <= size([*found])
     assert is_sound(packed(found))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_was_lent_has_its_pages_for_as_long_as_it_is_and_others_have_them_then(
+    seed: int,
+) -> None:
+    choose = random.Random(seed)
+    tensors = {}
+    for number in range(24):
+        made, first = choose.randrange(8), choose.randrange(STEPS)
+        read = min(made + choose.choice((0, 0, 1, 3)), 7)
+        last = choose.randrange(first if made == read else 0, STEPS)
+        tensors[f"t{number}"] = Tensor(PAGE * choose.randrange(1, 9), made, first, read, last)
+    tensors["end"] = Tensor(PAGE, 7, 0, 7, 1)
+    begins = [choose.randrange(7) for _ in range(6)]
+    lent = [
+        Lent(f"b{number}", PAGE * choose.randrange(1, 9), first, choose.choice((first + 1, None)))
+        for number, first in enumerate(begins)
+    ]
+    regions_then, arena = arena_of(regions(tensors), lent)
+    assert arena is not None
+    assert is_sound(regions_then)
+    assert arena.nbytes < size([*regions(tensors)]) + sum(each.nbytes for each in lent)
+    for each in lent:
+        start = arena.lent[each.buffer]
+        assert start % PAGE == 0
+        assert start + each.nbytes <= arena.nbytes
+        for region in regions_then[each.first : 8 if each.last is None else each.last + 1]:
+            assert all(
+                b.offset + b.nbytes <= start or start + each.nbytes <= b.offset
+                for b in region.blocks
+            )
+
+
+def test_buffers_that_lie_in_an_arena_take_those_of_their_readers_along() -> None:
+    arena = BufferSpec("arena", "a", 12, SCRATCH)
+    made, read = BufferSpec("t@a", "a", 4, BOUNDARY), BufferSpec("t@b", "b", 4, BOUNDARY, "t@a")
+    apart = BufferSpec("u@a", "a", 4, BOUNDARY)
+    buffers = {each.name: each for each in (made, read, apart)}
+    found = laid_into(arena, buffers, {"t@a": 8})
+    assert next(iter(found)) == "arena"
+    assert found == {
+        "t@a": replace(made, shares="arena", offset=8),
+        "t@b": replace(read, shares="arena", offset=8),
+        "u@a": apart,
+        "arena": arena,
+    }
 
 
 def test_an_arena_whose_blocks_are_not_known_stays_as_it_is() -> None:

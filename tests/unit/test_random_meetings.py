@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from coexec.core.processor import ProcessorSpec, Runner
-from coexec.core.program import MEETING, Program, Write
+from coexec.core.program import MEETING, SCRATCH, Program, Write
 from coexec.passes import order_for_memory
 from coexec.processors.reference.processor import ReferenceProcessor
 from coexec.runtime import partition
@@ -26,17 +26,23 @@ AT_ONCE = 20
 
 
 class Meeting(ReferenceProcessor):
-    """The reference, as if its operators could wait for those of another one, if ``able``."""
+    """The reference, as if its operators could wait for those of another one, if ``able``.
 
-    def __init__(self, name: str, *, able: bool) -> None:
+    If it ``lends``, others read in its arena.
+    """
+
+    def __init__(self, name: str, *, able: bool, lends: bool) -> None:
         super().__init__()
-        self.name, self.able = name, able
+        self.name, self.able, self.lends = name, able, lends
 
     def describe(self) -> ProcessorSpec:
         return ProcessorSpec(self.name, "cpu", "test")
 
     def meets(self, other: Runner) -> bool:
         return self.able
+
+    def sees_host_memory(self) -> bool:
+        return self.lends
 
 
 def lowered(step: RandomStep, there: dict[str, Meeting]) -> Program:
@@ -55,7 +61,8 @@ def test_random_steps_come_to_an_end_and_nothing_is_overwritten_before_it_is_rea
         dice = random.Random(seed)
         set_limits(dice)
         able, parts = dice.random() < 0.8, dice.choice((2, 2, 3))
-        there = {name: Meeting(name, able=able) for name in "abc"[:parts]}
+        lends = seed % 4 > 0
+        there = {name: Meeting(name, able=able, lends=lends) for name in "abc"[:parts]}
         step = random_step(dice, there, parts)
         program = lowered(step, there)
         try:
@@ -65,4 +72,9 @@ def test_random_steps_come_to_an_end_and_nothing_is_overwritten_before_it_is_rea
         seen["meets"] += any(buffer.role == MEETING for buffer in program.buffers)
         writes = [each for each in program.instructions if isinstance(each, Write)]
         seen["takes over"] += any(BACK in each.tensor for each in writes)
-    assert min(seen["meets"], seen["takes over"]) > AT_ONCE / 4
+        seen["in arenas"] += any(is_scratch(program, each.shares) for each in program.buffers)
+    assert min(seen.values()) > AT_ONCE / 4
+
+
+def is_scratch(program: Program, name: str) -> bool:
+    return any(each.name == name and each.role == SCRATCH for each in program.buffers)

@@ -81,6 +81,7 @@ class OpenCLDevice(Runner, Repeating):
         self.host_memory = bool(device.host_unified_memory)
         self.programs = ProgramCache(self.context, device)
         self.memory = DeviceMemory(name, limit_of(name, options.memory))
+        self._adopted: weakref.WeakSet[OpenCLBuffer] = weakref.WeakSet()
         self._regions = BoundRegions(self.queue, self.programs)
         offset = clock_offset(self.queue, self.block)
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
@@ -182,16 +183,23 @@ class OpenCLDevice(Runner, Repeating):
         )
 
     def adopt(self, memory: Host) -> OpenCLBuffer:
-        self.memory.take(memory.nbytes)
+        nbytes = 0 if self._is_part(memory) else memory.nbytes
+        self.memory.take(nbytes)
         try:
             buffer = buffer_over(self.context, memory)
         except cl.Error as error:
-            self.memory.give_back(memory.nbytes)
+            self.memory.give_back(nbytes)
             raise ProcessorError(
                 f"{self.name}: cannot use {memory.nbytes} bytes of the host ({error})"
             ) from error
-        weakref.finalize(buffer, self.memory.give_back, memory.nbytes)
+        self._adopted.add(buffer)
+        weakref.finalize(buffer, self.memory.give_back, nbytes)
         return buffer
+
+    def _is_part(self, memory: Host) -> bool:
+        """Whether memory lies in that of a larger buffer, and counts with that."""
+        larger = (each.over for each in self._adopted if each.nbytes > memory.nbytes)
+        return any(over is not None and np.may_share_memory(over, memory) for over in larger)
 
     def tell(self) -> OpenCLTicket:
         start = time.perf_counter_ns()
