@@ -1,4 +1,4 @@
-"""Operators of ONNX Runtime, and ONNX's own on quantised tensors, as standard operators."""
+"""Operators of ONNX Runtime and of scikit-learn, and quantised ones, as standard operators."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from coexec.base.errors import ModelError
 from coexec.frontend import (
+    classical,
     fused,
     fused_attention,
     grouped_attention,
@@ -21,6 +22,7 @@ from coexec.frontend.rewrite import Emitter, graph_of, replace_value
 from coexec.frontend.schema import label
 
 ONNX_RUNTIME = "com.microsoft"
+CLASSICAL = "ai.onnx.ml"
 
 REWRITES: Mapping[str, Mapping[str, Rewrite]] = {
     "": {**quantised.OF_ONNX, **fused.OF_ONNX},
@@ -31,6 +33,7 @@ REWRITES: Mapping[str, Mapping[str, Rewrite]] = {
         **grouped_attention.OF_ONNX_RUNTIME,
         **packed_weights.OF_ONNX_RUNTIME,
     },
+    CLASSICAL: classical.OF_CLASSICAL,
 }
 """By domain and name of the operator."""
 

@@ -236,8 +236,12 @@ def _all_defined(names: Iterable[str], defined: frozenset[str], what: str) -> No
 
 def _check_value_info(info: onnx.ValueInfoProto) -> None:
     where = f"value {info.name!r}"
-    if info.type.HasField("map_type"):
-        raise ModelError(f"{where} is a map; coexec computes on tensors")
+    kind = info.type.sequence_type.elem_type if info.type.HasField("sequence_type") else info.type
+    if kind.HasField("map_type"):
+        raise ModelError(
+            f"{where} is a map; coexec computes on tensors. Models of scikit-learn are converted "
+            "without by skl2onnx's options={'zipmap': False}"
+        )
     if not info.type.HasField("tensor_type"):
         return
     tensor = info.type.tensor_type

@@ -286,7 +286,8 @@ def test_external_data_without_a_file(tmp_path: Path) -> None:
 
 def test_classical_machine_learning_is_out_of_scope() -> None:
     proto = parse(
-        "g (float[N] x) => (float[N] y) { y = ai.onnx.ml.Scaler(x) }", domains='"ai.onnx.ml": 3'
+        "g (float[N,2] x) => (float[N,1] y) { y = ai.onnx.ml.TreeEnsembleRegressor(x) }",
+        domains='"ai.onnx.ml": 3',
     )
     with pytest.raises(UnsupportedOperators, match=r"classical machine learning .* out of scope"):
         load(proto)
