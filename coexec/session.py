@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array, OpCall
-from coexec.frontend.specialise import ValuesNeeded, specialise
+from coexec.frontend.division import Division
+from coexec.frontend.specialise import ValuesNeeded, specialise, specialise_parts
 from coexec.ops.node import call_of, known_type
 from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.clean import clean
@@ -29,6 +29,7 @@ from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
 from coexec.passes.split_operator import split_operators
 from coexec.placement.policies.first_that_can import place
+from coexec.prepared import Prepared, Stages, is_light
 from coexec.report.lines import watched
 from coexec.runtime.bundle import save_bundle
 from coexec.runtime.executor import Executor
@@ -39,25 +40,8 @@ from coexec.runtime.region_work import RegionWork, region_work
 
 Key = tuple[tuple[str, tuple[int, ...], bytes], ...]
 
-
-@dataclass(frozen=True)
-class Prepared:
-    """A model at fixed shapes: its plan, its program and the executor that runs it.
-
-    ``outputs`` are the program's tensors behind the model's outputs, in order: an output that is
-    an input or stands twice has another name there. ``work`` says what each launch computes, of
-    a plan that was followed.
-    """
-
-    plan: Plan
-    program: Program
-    executor: Executor
-    outputs: tuple[str, ...]
-    work: tuple[RegionWork, ...] = ()
-
-    def output(self, names: Sequence[str], name: str) -> str:
-        """The program's tensor behind output ``name`` of a model with outputs ``names``."""
-        return self.outputs[names.index(name)]
+PROGRAMS_KEPT = 64
+"""Of a model for inputs of many shapes; the one that was not used for the longest time goes."""
 
 
 class Session:
@@ -66,7 +50,10 @@ class Session:
     ``plan`` tells where nodes went and which were refused where; ``peak_bytes`` is the device
     memory of the program that ran last (buffers and constants). With ``follow``, a plan of this
     model (of :func:`coexec.planning.planner.plan_inference`, or from a file), nodes go where that
-    says.
+    says. ``light`` processors take models whose work is next to nothing.
+
+    A model in which data decide shapes runs in parts (:class:`coexec.prepared.Stages`), if no plan
+    is followed: the part behind what data decide has a session of its own.
     """
 
     def __init__(
@@ -75,16 +62,18 @@ class Session:
         processors: Mapping[str, Processor],
         mode: ExecutionMode = DEFAULT,
         follow: Plan | None = None,
+        light: Mapping[str, Processor] | None = None,
     ) -> None:
         self.model = model
         self.follow = follow
+        self.light = light
         self.processors = processors
         self.mode = mode
         self._inputs = Inputs(model)
         self._outputs = tuple(str(value.name) for value in model.graph.outputs)
-        self._prepared: dict[Key, Prepared] = {}
+        self._prepared: dict[Key, Prepared | Stages] = {}
         self._values: tuple[str, ...] = ()
-        self._last: Prepared | None = None
+        self._last: Prepared | Stages | None = None
         if all(known_type(value) is not None for value in model_inputs(model)):
             self._try_static()
 
@@ -107,13 +96,14 @@ class Session:
         unknown = [name for name in outputs or () if name not in known]
         if unknown:
             raise DataError(f"unknown outputs {unknown}; the model has {[*known]}")
-        prepared = self._prepare(arrays)
-        wanted = {n: a for n, a in arrays.items() if n in prepared.program.inputs}
         with watched(trace) as watching:
-            fetch = None if outputs is None else [prepared.output(known, name) for name in outputs]
-            results = prepared.executor.run(wanted, fetch, trace=watching)
-        produced = dict(zip(known, prepared.outputs, strict=True))
-        return {name: results[produced[name]] for name in (known if outputs is None else outputs)}
+            return self.results(arrays, known if outputs is None else outputs, watching)
+
+    def results(
+        self, arrays: Mapping[str, Array], names: Sequence[str], trace: Trace | None
+    ) -> dict[str, Array]:
+        """The outputs ``names`` for arrays that are known to be inputs of the model."""
+        return self._prepare(arrays).results(arrays, names, trace)
 
     @property
     def plan(self) -> Plan:
@@ -121,6 +111,7 @@ class Session:
 
     @property
     def program(self) -> Program:
+        """The program that ran last; ``ModelError`` for a model that runs in parts."""
         return self._current().program
 
     @property
@@ -135,14 +126,19 @@ class Session:
 
     @property
     def peak_bytes(self) -> int:
-        """Device memory of the program: buffers and constants."""
-        return self.program.peak_bytes
+        """Device memory of the program, or of all parts: buffers and constants."""
+        return sum(program.peak_bytes for program in self.programs)
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """What ran last: one program, or one for each part that computes."""
+        return self._current().programs
 
     def save(self, path: str | Path) -> None:
         """Save program and weights as a bundle that runs with NumPy and PyOpenCL alone."""
         save_bundle(self.program, Path(path))
 
-    def _current(self) -> Prepared:
+    def _current(self) -> Prepared | Stages:
         if self._last is None:
             raise DataError("the model's shapes are not known yet: run it once or give shapes")
         return self._last
@@ -158,7 +154,7 @@ class Session:
         key = tuple((name, kind.shape, b"") for name, kind in kinds.items() if kind is not None)
         self._prepared[key] = self._last
 
-    def _prepare(self, arrays: Mapping[str, Array]) -> Prepared:
+    def _prepare(self, arrays: Mapping[str, Array]) -> Prepared | Stages:
         while True:
             try:
                 return self._lookup(arrays)
@@ -169,23 +165,42 @@ class Session:
                     raise
                 self._values += tuple(new)
 
-    def _lookup(self, arrays: Mapping[str, Array]) -> Prepared:
+    def _lookup(self, arrays: Mapping[str, Array]) -> Prepared | Stages:
         key = tuple(
             (name, array.shape, array.tobytes() if name in self._values else b"")
             for name, array in arrays.items()
         )
-        if key not in self._prepared:
-            self._prepared[key] = self._compile(arrays)
-        self._last = self._prepared[key]
+        found = self._prepared.pop(key, None)
+        self._last = self._prepared[key] = found or self._compile(arrays)
+        if len(self._prepared) > PROGRAMS_KEPT:
+            del self._prepared[next(iter(self._prepared))]
         return self._last
 
     @collection_paused()
-    def _compile(self, arrays: Mapping[str, Array]) -> Prepared:
+    def _compile(self, arrays: Mapping[str, Array]) -> Prepared | Stages:
         shapes = {name: array.shape for name, array in arrays.items()}
         values = {name: arrays[name] for name in self._values if name in arrays}
-        model = specialise(self.model, shapes, values, fold_parameters=True)
+        if self.follow is not None:
+            return self._prepared_for(specialise(self.model, shapes, values, fold_parameters=True))
+        found = specialise_parts(self.model, shapes, values)
+        return self._staged(found) if isinstance(found, Division) else self._prepared_for(found)
+
+    def _prepared_for(self, model: ir.Model) -> Prepared:
         fold_for_inference(model)
-        return prepare(model, self.processors, self.mode, self.follow)
+        processors = self.light if self.light and is_light(model) else self.processors
+        return prepare(model, processors, self.mode, self.follow)
+
+    def _staged(self, division: Division) -> Stages:
+        """The parts of a model, of which the last one may have to be divided again."""
+        head, tail = division.head, division.tail
+        last = list(self.processors)[-1]
+        return Stages(
+            None if head is None else self._prepared_for(head),
+            division.searches,
+            None
+            if tail is None
+            else Session(tail, self.processors, self.mode, light={last: self.processors[last]}),
+        )
 
 
 def prepare(
@@ -200,7 +215,8 @@ def prepare(
         ModelError: the plan to follow is none of this model, or divides a node as it cannot be.
         ProcessorError: it needs a processor that is not there or does not support its part.
     """
-    model = legalise(model, processors, follow)
+    names = tuple(str(value.name) for value in model.graph.outputs)
+    model = legalise(model, processors, follow, fold_parameters=True)
     work: tuple[RegionWork, ...] = ()
     if follow is None:
         plan = place(model.graph, processors)
@@ -210,7 +226,7 @@ def prepare(
         work = region_work(model.graph, plan)
     program = lower(model.graph, Lowering(plan, processors, mode=mode))
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Prepared(plan, program, Executor(program, processors), outputs, work)
+    return Prepared(plan, program, Executor(program, processors), names, outputs, work)
 
 
 def warn_of_fallbacks(plan: Plan) -> None:
@@ -250,11 +266,16 @@ def apply_plan(graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor])
 
 
 def legalise(
-    model: ir.Model, processors: Mapping[str, Processor], follow: Plan | None = None
+    model: ir.Model,
+    processors: Mapping[str, Processor],
+    follow: Plan | None = None,
+    *,
+    fold_parameters: bool = False,
 ) -> ir.Model:
     """Rewrite what no processor but the last resort executes into what the first one does.
 
-    Nodes that the plan to ``follow`` names stay as they are.
+    Nodes that the plan to ``follow`` names stay as they are. ``fold_parameters``: none of them
+    changes any more, so what bodies compute from them alone is computed now.
     """
     first = next(iter(processors.values()))
     if follow is not None:
@@ -268,7 +289,7 @@ def legalise(
 
     # A body may use operators with bodies of their own; each round goes one level deeper.
     while expand(model, unwanted):
-        model = specialise(model, {}, {})
+        model = specialise(model, {}, {}, fold_parameters=fold_parameters)
     clean(model)
     produce_outputs(model.graph)
     schedule(model.graph)

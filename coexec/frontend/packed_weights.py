@@ -1,7 +1,7 @@
 """Weights of few bits, which ONNX Runtime packs into bytes, in products and embeddings.
 
-Bytes that the model holds are unpacked when it is loaded. Scales are parameters: a training step
-computes the weights from them, inference did so once.
+Products stay as they are. Embeddings that the model holds are unpacked when it is loaded; scales
+are parameters: a training step computes the weights from them, inference did so once.
 """
 
 from __future__ import annotations
@@ -11,43 +11,31 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from coexec.base.errors import ModelError
+from coexec.base.errors import ModelError, UnsupportedOperators
 from coexec.frontend.fused_attention import number, rank_of, size_of
-from coexec.frontend.operands import NOT_COVERED, Results, Rewrite, operand, required
+from coexec.frontend.operands import NOT_COVERED, Results, Rewrite, kept, operand, required
 from coexec.frontend.rewrite import Emitter
 from coexec.frontend.schema import label
-
-BYTE = 8
-WIDTHS = (4, 8)
-"""Bits of a weight: a byte holds a whole number of them, the lowest bits first."""
+from coexec.frontend.unsupported import table
+from coexec.ops.packed_product import BYTE, WIDTHS
 
 
 def matmul(node: ir.Node, emit: Emitter) -> Results:
     """MatMulNBits: a (.., K) times the transposed of (N, K), whose blocks along K have scales.
 
     Operands are a, packed weights (N, blocks, bytes), scales (N blocks), zero points (packed as
-    weights are, or floats), an order of K that is not covered, and a bias (N).
+    weights are, or floats), an order of K that is not covered, and a bias (N), added apart.
+    ``UnsupportedOperators`` where something is not covered.
     """
-    rows, depth, block = (_given(node, name) for name in ("N", "K", "block_size"))
-    bits = _given(node, "bits", 4)
-    zero, bias = operand(node, 3), operand(node, 5)
-    unknown = zero is not None and zero.dtype is None
-    if bits not in WIDTHS or operand(node, 4) is not None or unknown:
-        return NOT_COVERED
-    blocks = -(-depth // block)
-    scales = emit.op("Reshape", [required(node, 2), emit.ints([rows, blocks, 1])])
-    values = emit.op(
-        "Reshape", [_unpacked(emit, required(node, 1), bits), emit.ints([rows, blocks, block])]
-    )
-    centred = emit.op(
-        "Sub",
-        [emit.op("CastLike", [values, scales]), _zeros(emit, zero, scales, (rows, blocks, bits))],
-    )
-    flat = emit.op(
-        "Reshape", [emit.op("Mul", [centred, scales]), emit.ints([rows, blocks * block])]
-    )
-    weights = emit.op("Transpose", [_first(emit, flat, depth)], {"perm": (1, 0)})
-    y = emit.op("MatMul", [required(node, 0), weights])
+    sizes = {name: _given(node, name) for name in ("N", "K", "block_size")}
+    bits, bias = _given(node, "bits", 4), operand(node, 5)
+    if bits not in WIDTHS or operand(node, 4) is not None:
+        raise UnsupportedOperators(table([[node]]))
+    a, packed, scales = (required(node, index) for index in range(3))
+    operands = [a, packed, scales, operand(node, 3)]
+    attributes = {**sizes, "bits": bits, **kept(node, "accuracy_level")}
+    y = emit.op(node.op_type, operands, attributes, domain=node.domain)
+    y.type = a.type
     return (y if bias is None else emit.op("Add", [y, bias]),)
 
 
@@ -102,21 +90,6 @@ def _unpacked(emit: Emitter, packed: ir.Value, bits: int) -> ir.Value:
         part = emit.op("BitwiseAnd", [moved, mask])
         parts.append(emit.op("Unsqueeze", [part, emit.ints([-1])]))
     return emit.op("Concat", parts, {"axis": -1})
-
-
-def _zeros(
-    emit: Emitter, zero: ir.Value | None, scales: ir.Value, sizes: tuple[int, int, int]
-) -> ir.Value:
-    """Zero points of all blocks in the type of ``scales``; without any the middle of the range."""
-    rows, blocks, bits = sizes
-    if zero is None:
-        return emit.op("CastLike", [emit.constant(2 ** (bits - 1), np.float32), scales])
-    if zero.dtype == ir.DataType.UINT8:
-        zero = emit.op("Reshape", [zero, emit.ints([rows, -1])])
-        zero = emit.op("Reshape", [_unpacked(emit, zero, bits), emit.ints([rows, -1])])
-        zero = _first(emit, zero, blocks)
-    zero = emit.op("Reshape", [zero, emit.ints([rows, blocks, 1])])
-    return emit.op("CastLike", [zero, scales])
 
 
 def _first(emit: Emitter, value: ir.Value, count: int) -> ir.Value:

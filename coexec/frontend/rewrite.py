@@ -24,9 +24,10 @@ class Emitter:
         op_type: str,
         inputs: Sequence[ir.Value | None],
         attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
     ) -> ir.Value:
         """A node of one output."""
-        return self.ops(op_type, inputs, 1, attributes)[0]
+        return self.ops(op_type, inputs, 1, attributes, domain)[0]
 
     def ops(
         self,
@@ -34,14 +35,16 @@ class Emitter:
         inputs: Sequence[ir.Value | None],
         outputs: int,
         attributes: Mapping[str, Any] | None = None,
+        domain: str = "",
     ) -> Sequence[ir.Value]:
-        """A node of several outputs."""
+        """A node of several outputs; those of other domains than ONNX's are of version 1."""
         label = self.node.name or next((v.name for v in self.node.outputs if v.name), "")
         node = ir.node(
             op_type,
             inputs,
             attributes or {},
-            version=self.version,
+            domain=domain,
+            version=1 if domain else self.version,
             num_outputs=outputs,
             name=f"{label}/{op_type}",
         )

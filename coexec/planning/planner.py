@@ -162,7 +162,8 @@ def plan_static(
     model: ir.Model, processors: Mapping[str, Processor], how: PlanOptions = PlanOptions()
 ) -> Planning:
     """Plan runs of a :func:`static_model`, which is rewritten for these processors."""
-    return _plan(legalise(model, processors), processors, NO_STATES, how)
+    known = legalise(model, processors, fold_parameters=True)
+    return _plan(known, processors, NO_STATES, how)
 
 
 def plan_training(

@@ -111,3 +111,12 @@ def test_a_layer_that_nobody_reads_all_states_of(lines: int) -> None:
     for processor in ("reference", THOROUGH[0]):
         found = coexec.compile(coexec.load(drawn.model), [processor]).run({"x": drawn.x})
         np.testing.assert_allclose(found["y_h"], expected, rtol=1e-4, atol=2e-5)
+
+
+def test_weights_of_a_layer_are_rearranged_once() -> None:
+    """What of its body hangs on weights alone is computed when it is compiled."""
+    drawn = draw(4)
+    session = coexec.compile(coexec.load(drawn.model), [THOROUGH[0]])
+    session.run({"x": drawn.x})
+    names = {name.rpartition("/")[2] for name in session.plan.processors}
+    assert not any(name.startswith(("Split", "ReduceSum")) for name in names), names

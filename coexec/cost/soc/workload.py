@@ -9,6 +9,7 @@ import numpy as np
 
 from coexec.core.types import OpCall, compute_dtype
 from coexec.ops.conv_geometry import ConvGeometry
+from coexec.ops.packed_product import MATMUL_NBITS
 from coexec.ops.recurrent_geometry import GATES, Recurrence
 from coexec.ops.recurrent_steps import StepsCall
 from coexec.ops.table import opdef
@@ -21,7 +22,7 @@ CONVOLUTIONS = frozenset(
     {"Conv", "ConvTranspose", "coexec::ConvInputGrad", "coexec::ConvWeightGrad"}
 )
 STEPS = frozenset(f"coexec::{cell}Steps{end}" for cell in GATES for end in ("", "Grad"))
-PRODUCTS = frozenset({"Gemm", "MatMul", "Einsum", "Attention"})
+PRODUCTS = frozenset({"Gemm", "MatMul", "Einsum", "Attention", MATMUL_NBITS.identifier})
 POOLS = frozenset({"MaxPool", "AveragePool", "coexec::MaxPoolGrad", "coexec::AveragePoolGrad"})
 REDUCTIONS = ("Reduce", "GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax", "ArgM")
 INPUT, OUTPUT, ATTENTION = "Input", "Output", "product of activations"
@@ -163,7 +164,7 @@ def _product(call: OpCall) -> Workload:
         out_pixels=rows,
         in_channels=work.flop / max(2 * out, 1),
         out_channels=columns,
-        op=ATTENTION if len(operands) > 1 and _batched(call) else call.op_type,
+        op=_product_name(call),
     )
 
 
@@ -181,6 +182,13 @@ def _recurrent(call: OpCall, layer: Recurrence) -> Workload:
         out_channels=layer.gates * layer.hidden,
         op=call.op_type,
     )
+
+
+def _product_name(call: OpCall) -> str:
+    """With weights that are packed it is a MatMul that reads fewer elements."""
+    if call.identifier == MATMUL_NBITS.identifier:
+        return "MatMul"
+    return ATTENTION if len(call.inputs) > 1 and _batched(call) else call.op_type
 
 
 def _batched(call: OpCall) -> bool:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, RegionNode, TensorType
 from coexec.ops.node import attributes_of
+from coexec.ops.packed_product import ONNX_RUNTIME
 from coexec.ops.table import OPERATORS
 
 LEAST_OPSET = 21
@@ -19,10 +20,10 @@ LEAST_OPSET = 21
 
 @dataclass(frozen=True)
 class Step:
-    """One standard operator of the model that ONNX Runtime gets; "" where a value is absent.
+    """One operator of the model that ONNX Runtime gets; "" where a value is absent.
 
     ``origin`` is the index of the region's node that it belongs to, ``opset`` the oldest version
-    of ONNX in which the operator means the same.
+    of ONNX in which the operator means the same. ``domain`` is ONNX's, or ONNX Runtime's own.
     """
 
     op_type: str
@@ -32,6 +33,7 @@ class Step:
     attributes: Mapping[str, ir.Attr]
     opset: int
     origin: int
+    domain: str = ""
 
 
 def native_step(node: RegionNode, origin: int = 0) -> Step:
@@ -41,6 +43,8 @@ def native_step(node: RegionNode, origin: int = 0) -> Step:
         ValueError: ONNX has no such operator, or it has no such attribute.
     """
     call = node.call
+    if call.domain == ONNX_RUNTIME:
+        return _own_step(node, origin)
     schema = _schema(call.op_type, call.version)
     attributes = {}
     for name, value in call.attributes.items():
@@ -56,6 +60,23 @@ def native_step(node: RegionNode, origin: int = 0) -> Step:
         outputs = tuple(o or next(extra) for o in (*outputs, "", "")[:3])
     opset = max(schema.since_version, LEAST_OPSET)
     return Step(call.op_type, name, node.inputs, outputs, attributes, opset, origin)
+
+
+def _own_step(node: RegionNode, origin: int) -> Step:
+    """A node of ONNX Runtime's own; its attributes are whole numbers (ONNX has no schema)."""
+    call = node.call
+    attributes = {name: ir.AttrInt64(name, int(value)) for name, value in call.attributes.items()}
+    name = call.name or f"{call.op_type}_{origin}"
+    return Step(
+        call.op_type,
+        name,
+        node.inputs,
+        node.outputs,
+        attributes,
+        LEAST_OPSET,
+        origin,
+        call.domain,
+    )
 
 
 def body_steps(node: RegionNode, origin: int = 0) -> list[Step]:

@@ -44,7 +44,10 @@ def build_model(
         [values[name] for name in outputs],
         nodes=nodes,
         initializers=initializers,
-        opset_imports={"": max((step.opset for step in steps), default=LEAST_OPSET)},
+        opset_imports={
+            "": max((step.opset for step in steps), default=LEAST_OPSET),
+            **{step.domain: 1 for step in steps if step.domain},
+        },
         name="region",
     )
     model = ir.Model(graph, ir_version=IR_VERSION)
@@ -77,7 +80,7 @@ def _node(step: Step, values: dict[str, ir.Value]) -> ir.Node:
         ir.Attr(name, attribute.type, attribute.value)
         for name, attribute in step.attributes.items()
     ]
-    return ir.Node("", step.op_type, inputs, attributes, outputs=outputs, name=step.name)
+    return ir.Node(step.domain, step.op_type, inputs, attributes, outputs=outputs, name=step.name)
 
 
 def _result(name: str, values: dict[str, ir.Value]) -> ir.Value:

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from coexec.base.sources import module_digest
 from coexec.core.processor import Support
 from coexec.core.types import Array, OpCall, RegionNode, TensorType
+from coexec.ops.packed_product import ONNX_RUNTIME
 from coexec.ops.table import OPERATORS
 from coexec.processors.ort.answers import Answers
 from coexec.processors.ort.differences import difference
@@ -92,7 +93,7 @@ class SupportOracle:
         return self._native[key]
 
     def _ask_natively(self, call: OpCall) -> Support:
-        if call.domain:
+        if call.domain not in ("", ONNX_RUNTIME):
             return Support(False, f"{call.identifier} is no operator of ONNX Runtime")
         differs = difference(call)
         if differs:

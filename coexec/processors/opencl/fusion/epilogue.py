@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from coexec.core.types import OpCall, Region, RegionNode
+from coexec.ops.packed_product import MATMUL_NBITS
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
@@ -18,7 +19,7 @@ from coexec.processors.opencl.fusion.expressions import can_stand_in_chain
 from coexec.processors.opencl.fusion.finished import FINISHED, Finished
 from coexec.processors.opencl.fusion.groups import Groups, readers_of, replaced
 
-CORES = frozenset({"Conv", "Gemm", "MatMul", BIASED.identifier})
+CORES = frozenset({"Conv", "Gemm", "MatMul", BIASED.identifier, MATMUL_NBITS.identifier})
 FINISHING = frozenset(
     {
         *("Relu", "Clip", "LeakyRelu", "ThresholdedRelu", "HardSwish", "HardSigmoid"),
