@@ -128,20 +128,23 @@ def lower_panels(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     """Recurrent weights in panels, samples in tiles of registers."""
     arguments = Arguments(call)
     s, r = arguments.s, arguments.s.geometry
-    plan = recurrent_panels.Tiling.of(s, facts, params["ROWS"], params["PER_UNIT"])
+    plan = recurrent_panels.Tiling.of(s, facts, params)
     inputs = arguments.inputs(BACKWARD if s.is_gradient else FORWARD)
     outputs = arguments.outputs()
     panels = scratch(len(arguments.scratch))
+    words = scratch(len(arguments.scratch) + 1) if plan.words else panels
     defines = {**defines_of(s), **plan.defines()}
     entry = "panels_grad" if s.is_gradient else "panels_steps"
+    meeting = () if s.is_gradient else (words,)
     sizes = tuple(map(i32, (r.steps, r.batch, r.directions, r.hidden, plan.share)))
-    args = (inputs[0], panels, *inputs[2:], *outputs, *sizes)
-    grid = (r.directions * plan.blocks,)
+    args = (inputs[0], panels, *inputs[2:], *outputs, *meeting, *sizes)
+    grid = (r.directions * plan.blocks * plan.team,)
     calls = (
-        plan.pack(inputs[1], panels, defines),
+        plan.pack(inputs[1], panels, words, defines),
         KernelCall("recurrent_panels", entry, args, grid, (1,), defines),
     )
-    return Lowering(calls, (*arguments.scratch, plan.panel_bytes))
+    blocks = (plan.panel_bytes, 4 * plan.words) if plan.words else (plan.panel_bytes,)
+    return Lowering(calls, (*arguments.scratch, *blocks))
 
 
 def applies_panels(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -163,7 +166,7 @@ FAMILY = KernelFamily(
             "panels",
             lower_panels,
             applies_panels,
-            {"ROWS": (6, 4, 2, 3, 8), "PER_UNIT": (1, 2)},
+            {"ROWS": (6, 4, 2, 3, 8), "PER_UNIT": (1, 2), "TEAM": recurrent_panels.TEAMS},
             recurrent_panels.suited,
         ),
         Variant("naive", lower_naive, applies, {"LOCAL": (1, 8)}),

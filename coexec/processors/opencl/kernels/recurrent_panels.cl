@@ -2,16 +2,19 @@
  * what cells are stand in recurrent_cell.cl.
  *
  * A task is a block of samples of one direction, and takes all steps: samples do not wait for each
- * other, so nothing does. What a step multiplies with stands in panels that stay in cache: for the
+ * other. Where there are fewer tasks than cores, a team takes each task: its members divide the
+ * panels of a step among themselves, and wait for each other between steps (team.cl). What a step multiplies with stands in panels that stay in cache: for the
  * steps [units / W][units][G][W], all gates of W units; for the gradient
  * [units / (WIDE W)][G units][WIDE][W], WIDE W columns. A tile is ROWS samples times a panel; its
  * sums stand in registers. Rows past a block's end repeat its last one and are not stored; lanes
  * past the last unit are zero.
- * Geometry: directions times blocks of `share` samples; pack_panels: directions times panels. */
+ * Geometry: directions times blocks of `share` samples times TEAM; pack_panels: directions times
+ * panels. */
 
 #include "recurrent_cell.cl"
 #include "vectors.cl"
 #include "exponential.cl"
+#include "team.cl"
 
 #ifndef ROWS
 #define ROWS 4 /* samples of a tile */
@@ -55,9 +58,13 @@ INLINE vec squash(const vec x)
     return (vec)1.0f - (vec)2.0f / (EXP(VEC(float), x + x) + (vec)1.0f);
 }
 
+/* Numbers of teams, `numbers` of them, are 0 before their first kernel. */
 __kernel LONE void pack_panels(__global const float *recurrent, __global float *panels,
-                               const int units, const int count)
+                               __global int *words, const int units, const int count,
+                               const int numbers)
 {
+    if (get_global_id(0) == 0)
+        for (int i = 0; i < numbers; ++i) words[i] = 0;
     const int d = get_global_id(0) / count, panel = get_global_id(0) % count;
     const int depth = BACK ? G * units : units;
     __global float *to = panels + (size_t)get_global_id(0) * depth * WIDE * W;
@@ -71,15 +78,34 @@ __kernel LONE void pack_panels(__global const float *recurrent, __global float *
             }
 }
 
-/* sums[r][w] += a[r][k] * panel[k][w] over all k. */
-#define MULTIPLY(depth)                                                                            \
-    for (int k = 0; k < (depth); ++k) {                                                            \
+/* Sums side by side of each element: with few of them, each waits for the one before. */
+#define CHAINS (ROWS * WIDE == 1 ? 4 : ROWS * WIDE < 4 ? 2 : 1)
+/* to[r][w] += a[r][k] * panel[k][w]. */
+#define ADD_PRODUCT(to, k)                                                                         \
+    {                                                                                              \
         vec b[WIDE];                                                                               \
         _Pragma("unroll") for (int w = 0; w < WIDE; ++w)                                           \
-            b[w] = *(__global const loose *)(panel + (k * WIDE + w) * W);                          \
+            b[w] = *(__global const loose *)(panel + ((k) * WIDE + w) * W);                        \
         _Pragma("unroll") for (int r = 0; r < ROWS; ++r) {                                         \
             const vec e = (vec)a[r][k];                                                            \
-            _Pragma("unroll") for (int w = 0; w < WIDE; ++w) sums[r][w] += e * b[w];               \
+            _Pragma("unroll") for (int w = 0; w < WIDE; ++w) to[r][w] += e * b[w];                 \
+        }                                                                                          \
+    }
+/* sums[r][w] = a[r][k] * panel[k][w] over all k. */
+#define MULTIPLY(depth)                                                                            \
+    {                                                                                              \
+        int k = 0;                                                                                 \
+        vec parts[CHAINS][ROWS][WIDE];                                                             \
+        _Pragma("unroll") for (int c = 0; c < CHAINS; ++c)                                         \
+            _Pragma("unroll") for (int r = 0; r < ROWS; ++r)                                       \
+                _Pragma("unroll") for (int w = 0; w < WIDE; ++w) parts[c][r][w] = 0;               \
+        for (; k + CHAINS <= (depth); k += CHAINS)                                                 \
+            _Pragma("unroll") for (int c = 0; c < CHAINS; ++c) ADD_PRODUCT(parts[c], k + c)        \
+        for (; k < (depth); ++k) ADD_PRODUCT(parts[0], k)                                          \
+        _Pragma("unroll") for (int r = 0; r < ROWS; ++r)                                           \
+            _Pragma("unroll") for (int w = 0; w < WIDE; ++w) {                                     \
+            sums[r][w] = parts[0][r][w];                                                           \
+            _Pragma("unroll") for (int c = 1; c < CHAINS; ++c) sums[r][w] += parts[c][r][w];       \
         }                                                                                          \
     }
 
@@ -88,17 +114,34 @@ __kernel LONE void panels_steps(
     __global const float *fed, __global const float *panels, __global const float *h0,
     __global const float *c0, __global const float *peepholes, __global const float *shift,
     __global const TL *lengths, __global float *y, __global float *h_last, __global float *c_last,
-    __global float *gates, __global float *kept, const int steps, const int batch,
-    const int directions, const int units, const int share)
+    __global float *gates, __global float *kept, __global int *words, const int steps,
+    const int batch, const int directions, const int units, const int share)
 {
-    const int blocks = (batch + share - 1) / share, task = get_global_id(0);
+    const int blocks = (batch + share - 1) / share, task = get_global_id(0) / TEAM;
     const int d = task / blocks, begin = task % blocks * share, end = min(begin + share, batch);
     const int count = (units + W - 1) / W;
     panels += (size_t)d * count * units * WIDE * W;
-    __global const float *h = h0 + ONE(0, d, 0);
+#if TEAM > 1
+    words += task * (2 + TEAM) * LINE;
+    const int rank = atomic_inc((counter)CAME(words));
+    int call = 0, together = 1;
+#else
+    const int rank = 0;
+#endif
     for (int s = 0; s < steps; ++s) {
-        const int t = TIME(s, d), starts = HAS_H0 ? 0 : s == 0;
-        for (int at = 0; at < count; ++at) {
+        int members = 1;
+#if TEAM > 1
+        if (rank == 0) {
+            if (together) members = call_up(words, s);
+        } else {
+            call = await_call(words, rank, call, steps);
+            members = call & 255, s = (call >> 8) - 1;
+            if (s >= steps) break;
+        }
+#endif
+        const int t = TIME(s, d), starts = HAS_H0 ? 0 : s == 0, last = count * (rank + 1) / members;
+        __global const float *h = s > 0 ? y + STATE(TIME(s - 1, d), 0, d, 0) : h0 + ONE(0, d, 0);
+        for (int at = count * rank / members; at < last; ++at) {
             __global const float *panel = panels + (size_t)at * units * WIDE * W;
             const int j = at * W, rest = units - j;
 #if CELL == 4
@@ -108,12 +151,8 @@ __kernel LONE void panels_steps(
                 __global const float *a[ROWS];
                 vec sums[ROWS][WIDE];
 #pragma unroll
-                for (int r = 0; r < ROWS; ++r) {
-                    a[r] = h + (size_t)min(n + r, end - 1) * units;
-#pragma unroll
-                    for (int w = 0; w < WIDE; ++w) sums[r][w] = 0;
-                }
-                if (!starts) MULTIPLY(units)
+                for (int r = 0; r < ROWS; ++r) a[r] = h + (size_t)min(n + r, end - 1) * units;
+                MULTIPLY(starts ? 0 : units)
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r) {
                     const int m = n + r;
@@ -158,8 +197,21 @@ __kernel LONE void panels_steps(
                 }
             }
         }
-        h = y + STATE(t, 0, d, 0);
+#if TEAM > 1
+        if (rank > 0) {
+            publish(DONE(words, rank), s + 1);
+        } else if (!gather_members(words, members, s)) {
+            together = 0;
+            dismiss(words, steps);
+        }
+#endif
     }
+#if TEAM > 1
+    if (rank == 0) dismiss(words, steps);
+    leave(words);
+    if (rank > 0) return;
+#endif
+    __global const float *h = y + STATE(TIME(steps - 1, d), 0, d, 0);
     for (int n = begin; n < end; ++n)
         for (int j = 0; j < units; ++j) h_last[ONE(n, d, j)] = h[(size_t)n * units + j];
 }
@@ -238,11 +290,8 @@ __kernel LONE void panels_grad(
                 __global const float *a[ROWS];
                 vec sums[ROWS][WIDE];
 #pragma unroll
-                for (int r = 0; r < ROWS; ++r) {
+                for (int r = 0; r < ROWS; ++r)
                     a[r] = d_products + GATE(t, min(n + r, end - 1), d, 0, 0);
-#pragma unroll
-                    for (int w = 0; w < WIDE; ++w) sums[r][w] = 0;
-                }
                 MULTIPLY(depth)
 #pragma unroll
                 for (int r = 0; r < ROWS; ++r)
