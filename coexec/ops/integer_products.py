@@ -102,6 +102,11 @@ def _example(*inputs: Sample | None, **attributes: Any) -> Example:
     return Example(inputs, attributes, gradient=False)
 
 
+def _known(shape: tuple[int, ...]) -> Sample:
+    """Weights that never change."""
+    return Sample(shape, I8, -128, 128, constant=True)
+
+
 U8, I8 = "uint8", "int8"
 EXTREME = Sample((3, 700), U8, 255, 256)
 """Rows whose sums of products leave the 24 bits that float32 counts in."""
@@ -125,6 +130,8 @@ OPS = (
             _example(_bytes((2, 5, 7)), _bytes((7, 33)), _bytes((5,))),
             _example(_bytes((2, 5, 7)), _bytes((2, 7, 3)), _bytes((2, 5, 1)), _bytes((2, 1, 3))),
             _example(_bytes((7,)), _bytes((7, 19), I8)),
+            _example(_bytes((1, 300)), _known((300, 75)), _bytes(()), _bytes((75,), I8)),
+            _example(_bytes((2, 5, 70)), _known((70, 130)), _bytes(()), _bytes((), I8)),
             _example(_bytes((5, 7)), _bytes((7,), I8), _bytes(()), _bytes((), I8)),
         ),
     ),

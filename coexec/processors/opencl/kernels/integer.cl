@@ -10,7 +10,9 @@
  *           point of x; geometry (rows of positions, depth, batch * groups).
  * products: from what centre made; geometry (panels of W * VECTORS columns, tiles of ROWS rows,
  *           batch), one work-item each. Products of bytes are exact in float, and so are sums of
- *           256 of them: (255 * 255) * 256 < 2^24. These are added up as integers. */
+ *           256 of them: (255 * 255) * 256 < 2^24. These are added up as integers. With PANELS, B
+ *           stands in panels (panels, depth, W * VECTORS), which are read from end to end.
+ * pack_panels: B in panels, one work-item each; columns that are not there are 0. */
 
 #ifndef TA
 #define TA uchar /* element type of A and of its zero points; of x for patches */
@@ -26,6 +28,9 @@
 #endif
 #ifndef EXACT
 #define EXACT 256 /* products whose sum is exact in float */
+#endif
+#ifndef PANELS
+#define PANELS 0 /* 1: B stands in panels */
 #endif
 /* ZERO_A, ZERO_B: defined where zero points are given. */
 
@@ -142,6 +147,19 @@ __kernel void patches(__global const TB *x, __global const TB *zb, __global TB *
     }
 }
 
+__kernel void pack_panels(__global const TB *b, __global TB *panels, const int columns,
+                          const int depth)
+{
+    const int n = (int)get_global_id(0) * (W * VECTORS);
+    if (n >= columns) return;
+    panels += (size_t)n * depth;
+    for (int k = 0; k < depth; ++k)
+        for (int i = 0; i < W * VECTORS; ++i)
+            panels[(size_t)k * (W * VECTORS) + i] =
+                n + i < columns ? b[(size_t)k * columns + n + i] : 0;
+}
+
+#define PITCH (PANELS ? W * VECTORS : columns) /* from one row of B to the next */
 /* ROWS x (COUNT vectors) of Y from column n on. */
 #define TILE(COUNT)                                                                          \
     {                                                                                        \
@@ -156,7 +174,7 @@ __kernel void patches(__global const TB *x, __global const TB *zb, __global TB *
             for (int k = start; k < end; ++k) {                                              \
                 float16 line[COUNT];                                                         \
                 _Pragma("unroll") for (int v = 0; v < COUNT; ++v) line[v] =                  \
-                    CONVERT(float, *(__global const TBV *)(b + k * columns + n + v * W));    \
+                    CONVERT(float, *(__global const TBV *)(b + k * PITCH + n + v * W));      \
                 _Pragma("unroll") for (int r = 0; r < ROWS; ++r)                             \
                     _Pragma("unroll") for (int v = 0; v < COUNT; ++v) part[r][v] =           \
                         fma((float16)row[r][k], line[v], part[r][v]);                        \
@@ -193,6 +211,7 @@ void products(__global const float *a, __global const int *sums, __global const 
     y += (batch * rows + m) * columns;
     __global const float *first = a;
     STEP(a, b)
+    if (PANELS) b += (size_t)n * depth - n;
     __global const float *row[ROWS];
     uint sum[ROWS];
     for (int r = 0; r < ROWS; ++r) {
@@ -207,7 +226,7 @@ void products(__global const float *a, __global const int *sums, __global const 
     for (; n < columns; ++n)
         for (int r = 0; r < ROWS && m + r < rows; ++r) {
             uint total = -sum[r] * FROM_B(n);
-            for (int k = 0; k < depth; ++k) total += (int)row[r][k] * (int)b[k * columns + n];
+            for (int k = 0; k < depth; ++k) total += (int)row[r][k] * (int)b[k * PITCH + n];
             y[r * columns + n] = (int)total;
         }
 }

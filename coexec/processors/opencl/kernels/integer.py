@@ -169,16 +169,48 @@ def lower_tiles(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
     zb, zb_count = _zeros(call, p.b)
     batches = y.size // (p.rows * p.columns)
     sizes = (p.rows, p.columns, p.depth, zb_count, *_levels(p))
-    panels = -(-p.columns // (WIDTH * params["VECTORS"]))
+    width = WIDTH * params["VECTORS"]
+    panels = -(-p.columns // width)
+    in_panels = facts.prepares and _known_matrix(call, p)
+    defines = {**defines, **params, "PANELS": int(in_panels)}
+    if in_panels:
+        matrix, source = source, scratch(len(blocks))
+        blocks.append(panels * width * p.depth)
+        calls.append(_pack(p, matrix, source, panels, defines))
     tiles = KernelCall(
         family="integer",
         entry="products",
         args=(scratch(0), scratch(1), source, zb, out(0), *map(i32, sizes)),
         global_size=(panels, -(-p.rows // params["ROWS"]), batches),
         local_size=(1, 1, 1),
-        defines={**defines, **params},
+        defines=defines,
     )
     return Lowering((*calls, tiles), tuple(blocks))
+
+
+def _known_matrix(call: OpCall, p: Problem) -> bool:
+    """Whether B is one matrix that never changes: panels of it are made once."""
+    return call.constant(p.b) is not None and not p.patched and not any(b for _, _, b in p.levels)
+
+
+def _pack(
+    p: Problem,
+    matrix: Operand,
+    panels: Operand,
+    count: int,
+    defines: Mapping[str, str | int | float],
+) -> KernelCall:
+    return KernelCall(
+        family="integer",
+        entry="pack_panels",
+        args=(matrix, panels, i32(p.columns), i32(p.depth)),
+        global_size=(count,),
+        local_size=(1,),
+        defines=defines,
+        bytes=2 * p.columns * p.depth,
+        layout=True,
+        prepares=True,
+    )
 
 
 def _groups(p: Problem) -> int:

@@ -5,7 +5,8 @@
  * quantize, dequantize:             one work-item per element.
  * quantize_lines, dequantize_lines: s_inner is 0 (one scale a line) or 1; geometry
  *          (inner / W, axis, outer), W elements of a line per work-item, the last one of a line
- *          does the rest one by one. */
+ *          does the rest one by one.
+ * span, quantize_alone:             one work-item in all. */
 
 #ifndef T
 #define T float /* element type of x */
@@ -141,16 +142,50 @@ __kernel HINT void dequantize_lines(__global const T *x, __global const S *scale
     }
 }
 
-/* Scale and zero point that map [min(low, 0), max(high, 0)] to 0 .. 255. One work-item. */
+/* The step and the zero point that map [min(low, 0), max(high, 0)] to 0 .. 255. */
+inline C span_of(const C low, const C high, __global uchar *zero)
+{
+    const C bottom = low < 0 ? low : (C)0;
+    const C top = high > 0 ? high : (C)0;
+    const C step = (top > bottom ? top - bottom : (C)1) / (C)255;
+    const C at = rint(-bottom / step);
+    zero[0] = (uchar)(at < 0 ? (C)0 : (at > 255 ? (C)255 : at));
+    return step;
+}
+
+/* One work-item. */
 __kernel void span(__global const C *low, __global const C *high, __global S *scale,
                    __global C *exact_scale, __global uchar *zero)
 {
     if (get_global_id(0) != 0) return;
-    const C bottom = low[0] < 0 ? low[0] : (C)0;
-    const C top = high[0] > 0 ? high[0] : (C)0;
-    const C step = (top > bottom ? top - bottom : (C)1) / (C)255;
-    const C at = rint(-bottom / step);
+    exact_scale[0] = span_of(low[0], high[0], zero);
+    scale[0] = (S)exact_scale[0];
+}
+
+/* All of a dynamic quantisation: extremes, scale and zero point, values. One work-item. */
+__kernel HINT void quantize_alone(__global const T *x, __global S *scale, __global uchar *zero,
+                                  __global U *y, const int size)
+{
+    if (get_global_id(0) != 0) return;
+    VEC(C) lows = 0, highs = 0;
+    int i = 0;
+    for (; i + W <= size; i += W) {
+        const VEC(C) v = CONVERT(C, *(__global const TV *)(x + i));
+        lows = fmin(lows, v), highs = fmax(highs, v);
+    }
+    C low = 0, high = 0;
+    for (int l = 0; l < W; ++l) low = fmin(low, ((C *)&lows)[l]), high = fmax(high, ((C *)&highs)[l]);
+    for (int j = i; j < size; ++j) low = fmin(low, (C)x[j]), high = fmax(high, (C)x[j]);
+    const C step = span_of(low, high, zero);
     scale[0] = (S)step;
-    exact_scale[0] = step;
-    zero[0] = (uchar)(at < 0 ? (C)0 : (at > 255 ? (C)255 : at));
+    const float middle = (float)zero[0];
+    for (i = 0; i + W <= size; i += W) {
+        const VEC(C) v = CONVERT(C, *(__global const TV *)(x + i));
+        const VEC(float) q = CONVERT(float, rint(v / (VEC(C))step)) + (VEC(float))middle;
+        *(__global UV *)(y + i) = CONVERT(U, LIMIT(VEC(float), q));
+    }
+    for (; i < size; ++i) {
+        const float q = (float)rint((C)x[i] / step) + middle;
+        y[i] = (U)LIMIT(float, q);
+    }
 }

@@ -29,6 +29,8 @@ from coexec.processors.opencl.kernels.reduce import formula_of
 from coexec.processors.opencl.kernels.reducing import Problem, accumulator, reduce_calls
 from coexec.processors.opencl.kernels.unary import WIDE_SPACE
 
+MOST_ALONE = 1 << 14
+"""Elements that one work-item quantises in about the time that a launch takes."""
 REDUCE_PARAMS: Mapping[str, int] = {"WIDTH": 16, "LOCAL": 16, "INTERLEAVE": 0}
 
 
@@ -152,6 +154,31 @@ def lower_dynamic(call: OpCall, params: Mapping[str, int]) -> Lowering:
     return Lowering((*calls, span, values), tuple(blocks))
 
 
+def applies_alone(call: OpCall, facts: DeviceFacts) -> str | None:
+    if call.op_type != "DynamicQuantizeLinear" or facts.unit_kind != "cpu":
+        return "lone work-items quantise dynamically, on processors with few of them"
+    if not 0 < call.input(0).size <= MOST_ALONE:
+        return f"more than {MOST_ALONE} elements: several work-items share them"
+    return applies(call, facts)
+
+
+def lower_alone(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One work-item: a launch takes longer than it does."""
+    x = call.input(0)
+    scale: Operand = out(1) if call.has_output(1) else scratch(0)
+    zero: Operand = out(2) if call.has_output(2) else scratch(1)
+    names = {"T": c_type(x.dtype), "S": c_type(x.dtype), "C": compute_type(x.dtype)}
+    kernel = KernelCall(
+        family="quantize",
+        entry="quantize_alone",
+        args=(inp(0), scale, zero, out(0), i32(x.size)),
+        global_size=(1,),
+        local_size=(1,),
+        defines={**names, "W": params["WIDTH"]},
+    )
+    return Lowering((kernel,), (accumulator(x.dtype).itemsize, 1))
+
+
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     if call.input(0).size == 0:
         return Lowering(())
@@ -165,6 +192,7 @@ FAMILY = KernelFamily(
     ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     (
         Variant("lines", lower_lines, applies_lines, space=WIDE_SPACE),
+        Variant("alone", lower_alone, applies_alone, space={"WIDTH": (16, 8, 4)}),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )
