@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from coexec.core.types import Region
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.attention import fuse_attention
 from coexec.processors.opencl.fusion.bias import fuse_bias
 from coexec.processors.opencl.fusion.compression import fuse_compression
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
@@ -18,6 +19,7 @@ Rewrite = Callable[[Region, DeviceFacts], Region]
 
 REWRITES: tuple[Rewrite, ...] = (
     pass_through,
+    fuse_attention,
     fuse_normalisation,
     fuse_compression,
     fuse_bias,
