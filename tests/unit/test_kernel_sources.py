@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_included_files_stand_in_their_places(name: str) -> None:
 def test_products_and_sums_of_products_share_gathering() -> None:
     for name in ("packed", "dots"):
         assert "inline void gather(" in kernel_source(name)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "(DECLARE)" in kernel_source(name)])
+def test_register_tiles_are_never_in_functions_of_their_own(name: str) -> None:
+    """LLVM may take vectors of half the size there, of which a tile has more than registers."""
+    before, *_ = kernel_source(name).partition("(DECLARE)\n")
+    *_, head = re.findall(r"^\w[^;{}#]*^\{$", before, re.MULTILINE)
+    assert "__kernel" in head or "always_inline" in head
 
 
 @pytest.mark.parametrize(("op", "example"), PRODUCTS)

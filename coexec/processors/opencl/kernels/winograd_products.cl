@@ -35,10 +35,12 @@
     const float e##i = left[i];                                                                    \
     VECTORS(MULTIPLY_ONE, i)
 
-/* Products of all points: [point][tile][NR] from [point][channel][pitch] and a panel of u. */
-inline void multiply(__global const float *patches, __global const float *u, __global float *m,
-                     const int count, const int pitch, const int tiles, const int channels,
-                     const int depth)
+/* Products of all points: [point][tile][NR] from [point][channel][pitch] and a panel of u. Always
+ * within the kernel: in a function that is passed no vectors, LLVM takes two vectors of 32 bytes for
+ * one of 64 where a CPU is said to prefer them, and the tile does not fit the registers. */
+static inline __attribute__((always_inline)) void
+multiply(__global const float *patches, __global const float *u, __global float *m,
+         const int count, const int pitch, const int tiles, const int channels, const int depth)
 {
     for (int point = 0; point < POINTS; ++point)
         for (int c = 0; c < channels; c += depth) {
