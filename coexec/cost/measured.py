@@ -18,6 +18,8 @@ ENOUGH_SECONDS = 0.05
 """A call is run until either this or ``MOST_RUNS`` is reached."""
 BATCH, BATCH_SECONDS = 8, 0.01
 """Runs that are handed over at once: at most so many, and no more than take about this long."""
+MOST_AT_ONCE = 64
+"""As many, where they only keep a processor busy."""
 PATTERN = 4096
 """Random elements that operands repeat."""
 
@@ -61,6 +63,23 @@ def prepare_call(processor: Processor, call: OpCall, seed: int = 0) -> Callable[
     """
     submit = _prepared(processor, call, seed)
     return lambda: processor.wait(submit())
+
+
+def prepare_busy(processor: Processor, call: OpCall, seed: int = 0) -> Callable[[], None]:
+    """As :func:`prepare_call`: a function that hands it over many times at once and waits.
+
+    For about :data:`BATCH_SECONDS` the processor computes, and the host does not: what it does
+    for one call after the other may take a core from who computes beside that.
+    """
+    submit = _prepared(processor, call, seed)
+    once = min(processor.wait(submit()).duration_ns for _ in range(WARM_UP)) / 1e9
+    count = max(1, min(MOST_AT_ONCE, round(BATCH_SECONDS / max(once, 1e-9))))
+
+    def keep_busy() -> None:
+        tickets = [submit() for _ in range(count)]
+        processor.wait(tickets[-1])
+
+    return keep_busy
 
 
 def _prepared(processor: Processor, call: OpCall, seed: int) -> Callable[[], Ticket]:

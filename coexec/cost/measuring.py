@@ -22,7 +22,7 @@ from coexec.core.types import OpCall
 from coexec.cost.contention import slowdown
 from coexec.cost.fitted import features
 from coexec.cost.key import call_key
-from coexec.cost.measured import measure_call, prepare_call
+from coexec.cost.measured import measure_call, prepare_busy, prepare_call
 from coexec.cost.model import (
     HANDOVER,
     LINKS,
@@ -255,6 +255,6 @@ def _measure_handover(source: ProcessorCosts, target: ProcessorCosts, refresh: b
 
 
 def _measure_slowdown(key: str, victim: Work, other: Work) -> None:
-    own, others = (prepare_call(costs.processor, call) for costs, call in (victim, other))
-    found = slowdown(lambda: own().duration_ns / 1e3, others)
+    own = prepare_call(victim[0].processor, victim[1])
+    found = slowdown(lambda: own().duration_ns / 1e3, prepare_busy(other[0].processor, other[1]))
     victim[0].store.put(key, Entry(found.time, "", (found.factor,)))

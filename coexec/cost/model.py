@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 MEASURED, FITTED, ROOFLINE, VIEW = "measured", "fitted", "roofline", "view"
 LINKS = ("#write past all caches", "#read past all caches")
 """Keys of the host's link among a processor's times; time per byte stands in the features."""
-SLOWDOWN = "#slowdown in turns"
+SLOWDOWN = "#slowdown beside many at once"
 """Key, with names behind it, of how another processor slows this one down: the only feature.
 It names the way of measuring, so that what was measured in another way is not taken for it."""
 HANDOVER = "#end to start by flags"

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from coexec.core.events import HOST, LAUNCH, LAYOUT, Event, Trace
 from coexec.core.plan import Plan
 from coexec.placement.build_problem import Planned
@@ -145,6 +147,7 @@ def by_regions(
     """``planned`` with tasks that take as long as the regions did in which they were.
 
     ``outcome`` is what was run, one of ``planned``; ``work`` and ``times_us`` are of its regions.
+    Processors were busy beside each other then: nothing makes tasks slower than that once more.
     """
     numbers = {unit.name: number for number, unit in enumerate(planned.problem.units)}
     tasks = {task.name: number for number, task in enumerate(planned.problem.tasks)}
@@ -157,7 +160,8 @@ def by_regions(
             factor = min(max(us / thought, LEAST), MOST)
             computed = (node for node, piece in each.nodes if not piece and node in tasks)
             factors.update({(tasks[node], unit): factor for node in computed})
-    return replace(planned, problem=_scaled(planned.problem, factors))
+    scaled = _scaled(planned.problem, factors)
+    return replace(planned, problem=replace(scaled, slowdown=np.ones_like(scaled.slowdown)))
 
 
 def _known_us(problem: Problem, outcome: Outcome) -> dict[Work, float]:

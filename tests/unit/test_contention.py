@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from coexec.core.events import Event
 from coexec.core.machine import Rates
-from coexec.core.processor import ProcessorSpec
+from coexec.core.processor import Buffer, Executable, ProcessorSpec, Ticket
 from coexec.cost.contention import _Busy, slowdown
+from coexec.cost.measured import MOST_AT_ONCE, prepare_busy
 from coexec.cost.measuring import measure
 from coexec.cost.model import ProcessorCosts
 from coexec.cost.silicon import shared
 from coexec.cost.store import CostStore
-from coexec.processors.reference.processor import ReferenceProcessor
+from coexec.processors.reference.processor import Done, ReferenceProcessor
 from tests.unit.test_cost import nothing, product
 
 RATES = Rates({"float32": 100.0}, 10.0, 5.0, 20.0)
+
+
+class Counting(ReferenceProcessor):
+    """The reference that counts what it is given and how often it is waited for."""
+
+    submitted, waited = 0, 0
+
+    def submit(
+        self, executable: Executable, buffers: Sequence[Buffer], after: Sequence[Ticket]
+    ) -> Done:
+        self.submitted += 1
+        return super().submit(executable, buffers, after)
+
+    def wait(self, ticket: Ticket) -> Event:
+        self.waited += 1
+        return super().wait(ticket)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -64,6 +82,16 @@ def test_what_goes_wrong_in_the_other_thread_is_raised() -> None:
 
     with pytest.raises(RuntimeError, match="broken"):
         slowdown(lambda: 1.0, fail)
+
+
+def test_who_keeps_a_processor_busy_waits_once_for_many_calls() -> None:
+    """The host's thread would take a core from who computes beside it, call by call."""
+    processor = Counting()
+    keep_busy = prepare_busy(processor, product(8, 8, 8))
+    processor.submitted = processor.waited = 0
+    keep_busy()
+    assert processor.submitted == MOST_AT_ONCE
+    assert processor.waited == 1
 
 
 def test_ctrl_c_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:

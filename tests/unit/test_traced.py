@@ -112,6 +112,27 @@ def test_tasks_take_as_long_as_their_regions(processors: dict[str, Processor]) -
     assert (found.time_us[1:] == whole.problem.time_us[1:]).all()
 
 
+def test_what_processors_take_from_each_other_is_in_the_times_of_regions(
+    processors: dict[str, Processor],
+) -> None:
+    planning = planned(processors)
+    problem = planning.whole.problem
+    slow = problem.slowdown.copy()
+    slow[0, 1] = 2.0
+    whole = replace(planning.whole, problem=replace(problem, slowdown=slow))
+    outcome, first = in_halves(planning), problem.tasks[0].name
+    division = problem.divisions[0][0]
+    work = [RegionWork(name, ((first, ""),)) for name in ("one", "two")]
+    times = [2 * division.time_us(0, 32), division.time_us(1, 32)]
+    found = by_regions(whole, outcome, work, times).problem
+    alone = Schedule((0,) * len(problem.tasks), tuple(range(len(problem.tasks))), {0: HALVES})
+    share_us = found.divisions[0][0].time_us(0, 32)
+    plain = outcome_of(found, "operator_split", alone)
+    place = next(i for i, t in enumerate(plain.plain.problem.tasks) if t.name == f"{first}/one")
+    timeline = plain.timeline
+    assert timeline.end_us[place] - timeline.start_us[place] == pytest.approx(share_us)
+
+
 def test_cuts_move_to_what_tasks_take_now() -> None:
     of = problem({"a": (90.0, 30.0), "b": (90.0, 30.0)}, [("a", "b")])
     curves = (((0.0, 0.0), (1.0, 90.0)), ((0.0, 0.0), (1.0, 30.0)))
