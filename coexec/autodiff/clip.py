@@ -1,4 +1,4 @@
-"""Clipping of gradients by their joint norm."""
+"""Clipping of gradients: by their joint norm, or each number by itself."""
 
 from __future__ import annotations
 
@@ -21,3 +21,15 @@ def clipped(
     # max(norm, limit) in the denominator: gradients below the limit are multiplied by exactly 1.
     scale = g.op("Div", [limit, g.op("Max", [norm, limit])])
     return {name: g.op("Mul", [value, scale]) for name, value in grads.items()}
+
+
+def clamped(
+    g: GraphBuilder, grads: Mapping[str, ir.Value], clip_value: float
+) -> dict[str, ir.Value]:
+    """Each number of all gradients, within ``clip_value`` of 0."""
+    dtypes = {name: type_of(value).dtype for name, value in grads.items()}
+    ends = {
+        dtype: [g.constant(-clip_value, dtype), g.constant(clip_value, dtype)]
+        for dtype in set(dtypes.values())
+    }
+    return {name: g.op("Clip", [value, *ends[dtypes[name]]]) for name, value in grads.items()}

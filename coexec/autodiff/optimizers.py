@@ -13,18 +13,20 @@ import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.schedules import Constant, Schedule
+from coexec.autodiff.state_bits import state_types
 from coexec.base.arguments import check_number, check_texts
 from coexec.base.errors import UsageError
 from coexec.core.types import TensorType
 from coexec.ops.builder import GraphBuilder
 from coexec.ops.node import type_of
 from coexec.ops.opdef import COEXEC, TRAINING
-from coexec.ops.optim_8bit import BLOCK, CODE, blocks_of
+from coexec.ops.optim_8bit import BLOCK, CODE
 
 Slot = Callable[[str], ir.Value]
 """``slot("momentum")`` is the graph input that holds this parameter's optimizer state."""
@@ -101,30 +103,7 @@ def matches(pattern: str, name: str, parameter: TensorType) -> bool:
     return parameter.rank < 2 if pattern == VECTORS else fnmatch.fnmatchcase(name, pattern)
 
 
-SMALLEST_IN_8_BITS = 4096
-"""Elements below which states keep the parameter's own type."""
-
-SINGLE = np.dtype(np.float32)
-
-
-def in_8_bits(parameter: TensorType, state_bits: int) -> bool:
-    """Whether an optimizer of so many bits keeps the states of this parameter in 8."""
-    large = parameter.size >= SMALLEST_IN_8_BITS
-    return state_bits == 8 and parameter.dtype == SINGLE and large
-
-
-def state_types(
-    names: Sequence[str], parameter: TensorType, state_bits: int
-) -> Mapping[str, TensorType]:
-    """Types of states by name: like the parameter, or codes with a scale for every block."""
-    if not in_8_bits(parameter, state_bits):
-        return dict.fromkeys(names, parameter)
-    codes = TensorType(parameter.shape, CODE)
-    scales = TensorType((blocks_of(parameter, BLOCK),), SINGLE)
-    return {key: kind for n in names for key, kind in ((n, codes), (f"{n}_scale", scales))}
-
-
-def _check(optimizer: SGD | Adam, *shares: str) -> None:
+def _check(optimizer: SGD | Adam | RMSprop | Adagrad, *shares: str) -> None:
     """Refuse numbers that no optimizer computes with; ``shares`` are fields that stay below 1.
 
     Raises:
@@ -139,7 +118,7 @@ def _check(optimizer: SGD | Adam, *shares: str) -> None:
         check_number(f"the rate of {name!r}", factor)
     for name in shares:
         check_number(name, getattr(optimizer, name), below=1)
-    if optimizer.state_bits not in (8, 32):
+    if isinstance(optimizer, (SGD, Adam)) and optimizer.state_bits not in (8, 32):
         raise UsageError(f"state_bits must be 8 or 32, not {optimizer.state_bits}")
 
 
@@ -211,10 +190,8 @@ class SGD(Optimizer):
     def _plain(
         self, g: GraphBuilder, parameter: ir.Value, gradient: ir.Value, rate: ir.Value
     ) -> ir.Value:
-        if self.weight_decay:
-            decay = g.constant(self.weight_decay, type_of(parameter).dtype)
-            gradient = g.op("Add", [gradient, g.op("Mul", [parameter, decay])])
-        return g.op("Sub", [parameter, g.op("Mul", [gradient, _like(g, rate, parameter)])])
+        gradient = _decaying(g, parameter, gradient, self.weight_decay)
+        return _moved(g, parameter, gradient, rate)
 
 
 @dataclass(frozen=True)
@@ -284,13 +261,120 @@ class AdamW(Adam):
         return Adam.update(plain, g, decayed, gradient, slot, rate, step)
 
 
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """Gradients over the root of the moving mean of their squares (Tieleman and Hinton, 2012).
+
+    As in PyTorch, not centred; ``weight_decay`` is added to the gradient.
+    """
+
+    learning_rate: float | Schedule = 0.01
+    alpha: float = 0.99
+    momentum: float = 0.0
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self, "alpha", "momentum")
+        check_number("epsilon", self.epsilon)
+
+    def without_decay(self) -> Optimizer:
+        return replace(self, weight_decay=0.0)
+
+    def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
+        names = ("square_mean", *(("momentum",) if self.momentum else ()))
+        return dict.fromkeys(names, parameter)
+
+    def update(
+        self,
+        g: GraphBuilder,
+        parameter: ir.Value,
+        gradient: ir.Value,
+        slot: Slot,
+        rate: ir.Value,
+        step: ir.Value,
+    ) -> Update:
+        dtype = type_of(parameter).dtype
+        gradient = _decaying(g, parameter, gradient, self.weight_decay)
+        square = g.op("Mul", [g.op("Mul", [gradient, gradient]), g.constant(1 - self.alpha, dtype)])
+        mean = g.op("Mul", [slot("square_mean"), g.constant(self.alpha, dtype)])
+        slots = {"square_mean": g.op("Add", [mean, square])}
+        root = g.op("Add", [g.op("Sqrt", [slots["square_mean"]]), g.constant(self.epsilon, dtype)])
+        change = g.op("Div", [gradient, root])
+        if self.momentum:
+            kept = g.op("Mul", [slot("momentum"), g.constant(self.momentum, dtype)])
+            change = slots["momentum"] = g.op("Add", [kept, change])
+        return Update(_moved(g, parameter, change, rate), slots)
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """Gradients over the root of the sum of their squares (Duchi, Hazan and Singer, 2011).
+
+    By ONNX's operator, as in PyTorch; ``rate_decay`` d divides the rate by 1 + d * step,
+    ``weight_decay`` is added to the gradient.
+    """
+
+    learning_rate: float | Schedule = 0.01
+    rate_decay: float = 0.0
+    epsilon: float = 1e-10
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+        check_number("rate_decay", self.rate_decay)
+        check_number("epsilon", self.epsilon)
+
+    def without_decay(self) -> Optimizer:
+        return replace(self, weight_decay=0.0)
+
+    def slots(self, parameter: TensorType) -> Mapping[str, TensorType]:
+        return {"square_sum": parameter}
+
+    def update(
+        self,
+        g: GraphBuilder,
+        parameter: ir.Value,
+        gradient: ir.Value,
+        slot: Slot,
+        rate: ir.Value,
+        step: ir.Value,
+    ) -> Update:
+        attributes: dict[str, float | str] = {
+            "decay_factor": self.rate_decay,
+            "epsilon": self.epsilon,
+            "norm_coefficient": self.weight_decay,
+        }
+        slots = {"square_sum": slot("square_sum")}
+        return _stepped(g, "Adagrad", [rate, step, parameter, gradient], attributes, slots)
+
+
+def _decaying(g: GraphBuilder, parameter: ir.Value, gradient: ir.Value, decay: float) -> ir.Value:
+    """``gradient + decay * parameter``."""
+    if not decay:
+        return gradient
+    share = g.op("Mul", [parameter, g.constant(decay, type_of(parameter).dtype)])
+    return g.op("Add", [gradient, share])
+
+
+def _moved(g: GraphBuilder, parameter: ir.Value, change: ir.Value, rate: ir.Value) -> ir.Value:
+    """``parameter - rate * change``."""
+    return g.op("Sub", [parameter, g.op("Mul", [change, _like(g, rate, parameter)])])
+
+
 def _like(g: GraphBuilder, scalar: ir.Value, parameter: ir.Value) -> ir.Value:
     """A float32 scalar in the parameter's element type."""
     same = type_of(scalar).dtype == type_of(parameter).dtype
     return scalar if same else g.op("CastLike", [scalar, parameter])
 
 
-OPTIMIZERS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, type[Any]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+}
 """Optimizers by their name on the command line."""
 
 RATE_TYPE = TensorType((), np.dtype(np.float32))

@@ -23,8 +23,7 @@ def lay_out(
     graph = builder.build(kind, pieces)
     programs.lay_out(kind, pieces, graph, setting.recompute)
     if kind == "accumulate":
-        update = builder.build_update(graph)
-        programs.lay_out("update", parts_key(setting.recipe.micro_batches), update)
+        programs.lay_out("update", {}, builder.build_update(graph))
 
 
 def part_of(recipe: Recipe, arrays: Mapping[str, Array]) -> tuple[Kind, dict[str, Array]]:
@@ -36,11 +35,6 @@ def part_of(recipe: Recipe, arrays: Mapping[str, Array]) -> tuple[Kind, dict[str
     count = recipe.micro_batches
     kind: Kind = "step" if count == 1 else "accumulate"
     return kind, {name: split(name, array, count)[0] for name, array in arrays.items()}
-
-
-def parts_key(count: int) -> dict[str, Array]:
-    """What tells updates apart: they divide by the number of parts."""
-    return {"#micro_batches": np.empty((count, 0))}
 
 
 def split(name: str, array: Array, count: int) -> list[Array]:

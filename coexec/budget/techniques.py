@@ -13,7 +13,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from coexec.autodiff.losses import Loss, ModelLoss, SoftmaxCrossEntropy
+from coexec.autodiff.losses import Loss, ModelLoss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.core.types import Array
 from coexec.memory.problem import StepProblem
@@ -278,13 +278,6 @@ def loss_refusal(loss: Loss) -> str:
     """Why the mean of a loss over parts need not be that over the batch; "" if it is."""
     if isinstance(loss, ModelLoss):
         return "the loss is the model's own, of a whole batch; --micro-batches takes that of parts"
-    if not isinstance(loss, SoftmaxCrossEntropy) or loss.soft_targets:
-        return ""
-    if loss.ignore_index is not None or loss.class_weights:
-        return (
-            "the loss is a mean over labels that count, of which some parts have more; "
-            "--micro-batches takes the mean of parts"
-        )
     return ""
 
 

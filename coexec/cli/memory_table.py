@@ -50,8 +50,9 @@ def show_forms(forms: Sequence[Mapping[str, Any]], to: Console) -> None:
     if not forms:
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("plan within the budget", "recomputed", "memory", "ms a step (predicted)", ""):
-        table.add_column(column, no_wrap=True, justify="left" if column[:1] == "p" else "right")
+    table.add_column("plan within the budget", overflow="fold")
+    for column in ("recomputed", "memory", "ms a step\n(predicted)", ""):
+        table.add_column(column, no_wrap=True, justify="right")
     for form in forms:
         taken = form["peak_bytes"]
         fate = "" if form["fits"] else "slower" if taken is None else "does not fit"
@@ -70,9 +71,11 @@ def show_memory(record: dict[str, Any] | None) -> None:
     console.print(f"budget    {budget}: {peak} planned, {plain} without it", highlight=False)
     if record["used"]:
         table = Table(box=None, pad_edge=False)
-        for column in ("technique", "", "", "saves", "costs (predicted)"):
-            right = column in ("saves", "costs (predicted)")
-            table.add_column(column, no_wrap=True, justify="right" if right else "left")
+        for column in ("technique", ""):
+            table.add_column(column, overflow="fold")
+        table.add_column(no_wrap=True)
+        for column in ("saves", "costs\n(predicted)"):
+            table.add_column(column, no_wrap=True, justify="right")
         whole = max(record["plain_predicted_ms"], 1e-9)
         for use in record["used"]:
             table.add_row(

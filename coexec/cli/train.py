@@ -31,12 +31,17 @@ from coexec.cli.output import (
 )
 from coexec.cli.train_parts import (
     ClassWeightsOption,
+    ClipNormOption,
+    ClipValueOption,
     EmaOption,
     IgnoreIndexOption,
     LastBatchOption,
     NoDecayOption,
     PosWeightOption,
     RateOfOption,
+    ScheduleOption,
+    check_above_0,
+    check_choice,
     groups_of,
     last_batch_of,
     loss_of,
@@ -103,7 +108,9 @@ def train(
     ] = None,
     optimizer: OptimizerOption = "sgd",
     learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.01,
-    momentum: Annotated[float, typer.Option(help="For sgd.")] = 0.9,
+    momentum: Annotated[
+        float | None, typer.Option(help="For sgd, by default 0.9, and rmsprop, by default 0.")
+    ] = None,
     weight_decay: Annotated[
         float | None, typer.Option(help="Default: the optimizer's own.")
     ] = None,
@@ -112,9 +119,10 @@ def train(
     optimizer_state: Annotated[
         str, typer.Option(help="float32, or 8bit: a quarter of the bytes, for large parameters.")
     ] = "float32",
-    schedule: Annotated[str, typer.Option(help="constant, step or cosine.")] = "constant",
+    schedule: ScheduleOption = "constant",
     warmup_steps: Annotated[int, typer.Option(min=0, help="Linear warm-up.")] = 0,
-    clip_norm: Annotated[float | None, typer.Option(help="Bound of the gradients' norm.")] = None,
+    clip_norm: ClipNormOption = None,
+    clip_value: ClipValueOption = None,
     ema: EmaOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 32,
     last_batch: LastBatchOption = "drop",
@@ -201,8 +209,7 @@ def train(
         ),
     )
     groups = groups_of(no_decay, rate_of)
-    if (patience or keep_best) and validation is None:
-        raise UsageError("--patience and --keep-best go by the loss on --validation FILE.npz")
+    check_choice(validation, validate_every, chooses=bool(patience or keep_best))
     train_data = load_npz(data, labelled=judged.labelled)
     held_out = None
     if validation is not None:
@@ -210,8 +217,8 @@ def train(
     last = last_batch_of(last_batch, one_size=bool(plan or processors or memory))
     steps = epochs * batch_count(len(train_data), batch_size, last)
     rate = schedule_of(schedule, learning_rate, steps, warmup_steps)
-    if clip_norm is not None and not clip_norm > 0:
-        raise UsageError(f"--clip-norm must be above 0, not {clip_norm}")
+    check_above_0("--clip-norm", clip_norm)
+    check_above_0("--clip-value", clip_value)
     if sum(map(bool, (plan, processors, processor))) > 1:
         raise UsageError("give one of --processor, --plan and --processors")
     if adapt and not processors:
@@ -231,6 +238,7 @@ def train(
             specs,
             trainable=items,
             clip_norm=clip_norm,
+            clip_value=clip_value,
             ema=ema,
             micro_batches=micro_batches,
             seed=seed,
@@ -250,7 +258,8 @@ def train(
     forms: list[dict[str, Any]] = []
     if specs:
         how = plan_options(policy, budget, specs)
-        trainer, tried, forms = planned(trainer, train_data, batch_size, how, adapt=adapt)
+        keep = (checkpoint, resume)
+        trainer, tried, forms = planned(trainer, train_data, batch_size, how, keep, adapt=adapt)
     events = Trace() if trace is not None else None
     options = FitOptions(
         *(epochs, batch_size, seed, checkpoint, checkpoint_every, resume),

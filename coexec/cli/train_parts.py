@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from coexec.autodiff.losses import LOSSES, Loss
 from coexec.autodiff.optimizers import OPTIMIZERS, Optimizer
-from coexec.autodiff.schedules import Constant, Cosine, Schedule, StepDecay, Warmup
+from coexec.autodiff.schedules import (
+    Constant,
+    Cosine,
+    Linear,
+    OneCycle,
+    Schedule,
+    StepDecay,
+    Warmup,
+)
 from coexec.base.errors import UsageError
 from coexec.cli.options import require_known
 from coexec.training.data import LastBatch
 
+MOMENTUM = 0.9
+"""Of SGD, where none is asked for."""
 STATE_BITS = {"float32": 32, "8bit": 8}
 
 FLAGS = {"delta": "--huber-delta", "output": "--loss-output"}
@@ -39,6 +50,13 @@ EmaOption = Annotated[
         help="Exponential moving average of parameters, as 0.999: evaluated, and saved in --out.",
     ),
 ]
+ClipNormOption = Annotated[
+    float | None, typer.Option(help="Bound of the norm of all gradients together.")
+]
+ClipValueOption = Annotated[
+    float | None, typer.Option(help="Bound of each number of the gradients, before --clip-norm.")
+]
+ScheduleOption = Annotated[str, typer.Option(help="constant, step, linear, cosine or one-cycle.")]
 LastBatchOption = Annotated[
     str,
     typer.Option(help="Samples that do not fill a batch: drop them from the epoch, or keep them."),
@@ -56,6 +74,20 @@ RateOfOption = Annotated[
         metavar="WHAT=FACTOR", help="Learning rate of these: 'backbone.*=0.1'; may be repeated."
     ),
 ]
+
+
+def check_choice(validation: Path | None, every: int, *, chooses: bool) -> None:
+    """Refuse ``--patience`` and ``--keep-best``, which choose, where there is nothing to choose.
+
+    Raises:
+        UsageError: there are no evaluations, or there is one at the end alone.
+    """
+    if chooses and validation is None:
+        raise UsageError("--patience and --keep-best go by the loss on --validation FILE.npz")
+    if chooses and not every:
+        raise UsageError(
+            "--patience and --keep-best compare evaluations: --validate-every 0 makes one alone"
+        )
 
 
 def last_batch_of(text: str, *, one_size: bool) -> LastBatch:
@@ -160,7 +192,7 @@ def groups_of(no_decay: list[str] | None, rate_of: list[str] | None) -> dict[str
 def optimizer_of(
     name: str,
     rate: Schedule,
-    momentum: float,
+    momentum: float | None,
     weight_decay: float | None,
     state: str,
     groups: Mapping[str, Any],
@@ -171,19 +203,41 @@ def optimizer_of(
         UsageError: there is none, or an option has no meaning.
     """
     require_known("--optimizer", name, OPTIMIZERS)
-    if not 0.0 <= momentum < 1.0:
+    if momentum is not None and not 0.0 <= momentum < 1.0:
         raise UsageError(f"--momentum must be in [0, 1), not {momentum}")
     if weight_decay is not None and not weight_decay >= 0:
         raise UsageError(f"--weight-decay must be at least 0, not {weight_decay}")
     require_known("--optimizer-state", state, STATE_BITS)
-    options = dict(groups)
-    if weight_decay is not None:
-        options["weight_decay"] = weight_decay
-    options["state_bits"] = STATE_BITS[state]
-    if name == "sgd":
-        options["momentum"] = momentum
-    chosen: Optimizer = OPTIMIZERS[name](rate, **options)
+    moved = MOMENTUM if name == "sgd" and momentum is None else momentum
+    bits = None if state == "float32" else STATE_BITS[state]
+    given = {"weight_decay": weight_decay, "momentum": moved, "state_bits": bits}
+    options = {option: value for option, value in given.items() if value is not None}
+    _require_taken(name, options)
+    chosen: Optimizer = OPTIMIZERS[name](rate, **options, **groups)
     return chosen
+
+
+def _require_taken(name: str, options: Mapping[str, float]) -> None:
+    """Refuse options that the optimizer of this name does not have.
+
+    Raises:
+        UsageError: with those that have them.
+    """
+    taken = {n: {field.name for field in fields(each)} for n, each in OPTIMIZERS.items()}
+    for option in options.keys() - taken[name]:
+        flag = "--optimizer-state 8bit" if option == "state_bits" else f"--{option}"
+        having = " or ".join(n for n in OPTIMIZERS if option in taken[n])
+        raise UsageError(f"{flag} is for --optimizer {having}, not {name}")
+
+
+def check_above_0(flag: str, given: float | None) -> None:
+    """Refuse what is there and no finite number above 0.
+
+    Raises:
+        UsageError: it is such.
+    """
+    if given is not None and not 0 < given < math.inf:
+        raise UsageError(f"{flag} must be finite and above 0, not {given}")
 
 
 def schedule_of(name: str, rate: float, steps: int, warmup_steps: int) -> Schedule:
@@ -197,7 +251,11 @@ def schedule_of(name: str, rate: float, steps: int, warmup_steps: int) -> Schedu
     known: dict[str, Schedule] = {
         "constant": Constant(rate),
         "step": StepDecay(rate, every=max(steps // 3, 1)),
+        "linear": Linear(rate, steps=max(steps - warmup_steps, 1)),
         "cosine": Cosine(rate, steps=max(steps - warmup_steps, 1)),
+        "one-cycle": OneCycle(rate, steps=max(steps, 1)),
     }
     require_known("--schedule", name, known)
+    if warmup_steps and name == "one-cycle":
+        raise UsageError("--schedule one-cycle rises by itself: leave out --warmup-steps")
     return Warmup(known[name], warmup_steps) if warmup_steps else known[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,16 @@ from coexec.cli.tune import parse_budget
 from coexec.cli.verified_plans import tried_steps
 from coexec.core.plan import Plan
 from coexec.placement.policies.table import AUTO
+from coexec.placement.save import load_plan, save_plan
 from coexec.planning.adaptive import adaptive
 from coexec.planning.planner import Planning, PlanOptions, plan_training
 from coexec.planning.replanning import training_planner
 from coexec.planning.turns import SECONDS
 from coexec.training.data import Dataset
 from coexec.training.trainer import Trainer
+
+PLAN = "plan.onnx"
+"""File, among the checkpoints of a training, of the plan that it follows."""
 
 
 def plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
@@ -31,10 +36,38 @@ def plan_options(policy: str, budget: str, specs: Sequence[str]) -> PlanOptions:
     return PlanOptions(policy, seconds, last_resort="" if LAST_RESORT in specs else LAST_RESORT)
 
 
+def kept_plan(trainer: Trainer, folder: Path | None) -> Trainer | None:
+    """``trainer`` again, with the plan that the training in a folder of checkpoints followed.
+
+    None if it kept none, or one on processors that are not to be used now. That is told on stderr:
+    which plan is the fastest is found by times, and another one would change last bits.
+    """
+    file = None if folder is None else folder / PLAN
+    if file is None or not file.exists():
+        return None
+    plan = load_plan(file)[1]
+    if missing := [name for name in plan.named if name not in trainer.processors]:
+        notes.print(
+            f"[yellow]the plan in {escape(str(file))} needs {escape(', '.join(missing))}[/]"
+        )
+        return None
+    notes.print(f"plan: {plan.policy}, that of the training so far ({escape(str(file))})")
+    return trainer.with_plan(plan)
+
+
 def planned(
-    plain: Trainer, data: Dataset, batch_size: int, how: PlanOptions, *, adapt: bool
+    plain: Trainer,
+    data: Dataset,
+    batch_size: int,
+    how: PlanOptions,
+    keep: tuple[Path | None, bool] = (None, False),
+    *,
+    adapt: bool,
 ) -> tuple[Trainer, dict[str, float], list[dict[str, Any]]]:
     """``plain`` again, with a plan of its step on the first batch; the plan is told on stderr.
+
+    Unless it will ``adapt``, it is kept in a folder of checkpoints, the first of ``keep``, and if
+    the training in there is resumed, the second, that of :func:`kept_plan` is followed.
 
     Also returns the milliseconds of a step by each plan that was run, if any was, and the forms of
     plans that were searched within a budget of memory, if there is one.
@@ -42,22 +75,28 @@ def planned(
     first = data.take(np.arange(batch_size) % len(data))
     tried: dict[str, float] = {}
     forms: list[dict[str, Any]] = []
+    folder, resumed = keep
+    if resumed and not adapt and (trainer := kept_plan(plain, folder)) is not None:
+        return trainer, tried, forms
     with notes.status("planning") as status:
         how = replace(how, observe=lambda _, text: status.update(f"planning: {escape(text)}"))
         if adapt:
             names = [name for name in plain.processors if name != how.last_resort]
             planner = training_planner(plain, first.inputs, how)
-            trainer: Trainer = adaptive(plain, planner, names)
+            trainer = adaptive(plain, planner, names)
         else:
             try:
                 planning = plan_training(plain, first.inputs, how)
             except MemoryBudgetError as error:
                 return _alone(plain, first, how, error), {}, []
-            plan, forms = planning.plan, forms_record(planning.tried)
+            forms = forms_record(planning.tried)
             if _runs_plans(plain, planning, how):
                 status.update("running steps by the best plans and on each processor alone")
-                plan, tried = _tried(plain, first, planning, min(SECONDS, how.seconds))
-            trainer = plain.with_plan(plan)
+                planning, tried = _tried(plain, first, planning, min(SECONDS, how.seconds))
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_plan(planning.model, planning.plan, folder / PLAN)
+            trainer = plain.with_plan(planning.plan)
     _tell(trainer, tried)
     show_forms(forms, notes)
     return trainer, tried, forms
@@ -89,11 +128,11 @@ def _runs_plans(plain: Trainer, planning: Planning, how: PlanOptions) -> bool:
 
 def _tried(
     plain: Trainer, first: Dataset, planning: Planning, seconds: float
-) -> tuple[Plan, dict[str, float]]:
+) -> tuple[Planning, dict[str, float]]:
     found = tried_steps(plain, first.inputs, first.labels, planning, seconds)
     if found is None:
-        return planning.plan, {}
-    return found.planning.plan, {name: us / 1e3 for name, us in found.measured_us.items()}
+        return planning, {}
+    return found.planning, {name: us / 1e3 for name, us in found.measured_us.items()}
 
 
 def _tell(trainer: Trainer, tried: Mapping[str, float]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from coexec.base.errors import UsageError
 from coexec.core.arena import ArenaBlock
 from coexec.core.events import Event
 from coexec.core.flag import Raised
@@ -118,6 +119,10 @@ class Executable:
         Empty where the processor plans no arena.
         """
         return ()
+
+    def computed(self) -> Mapping[str, str]:
+        """Its results or steps by name, with words that differ where last bits may."""
+        return dict.fromkeys(self.outputs, "")
 
     def halves(self, phase: str, results: Sequence[str]) -> tuple[Executable, Executable]:
         """The steps of a phase that come first, which make ``results``, and those behind them.
@@ -297,6 +302,21 @@ class Processor(Runner):
         coexec say it all.
         """
         return ""
+
+    def choices(self) -> str:
+        """What was found to be fast for it and decides on its code, as :meth:`choose_by` takes it.
+
+        Empty where nothing does but the processor itself.
+        """
+        return ""
+
+    def choose_by(self, choices: str) -> None:
+        """Compile from now on, for everybody, by the :meth:`choices` of an earlier process.
+
+        Raises:
+            UsageError: they are none of this processor.
+        """
+        raise UsageError(f"{type(self).__name__} has nothing to choose by")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from coexec.autodiff.average import average_name
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer, matches
+from coexec.autodiff.states import UpdateRule
 from coexec.autodiff.step import (
     StepGraph,
     build_accumulation,
@@ -60,10 +61,11 @@ class Recipe:
     """What a training step computes.
 
     ``trainable`` says what is trained (:mod:`coexec.autodiff.selection`; all if empty).
-    ``clip_norm`` bounds the joint norm of all gradients. ``ema`` is the decay of exponential moving
-    averages of all that is trained: predictions and saved models have those. ``micro_batches``
-    splits each batch along its first axis, adds up gradients and updates once. ``seed`` draws
-    dropout masks.
+    ``clip_value`` bounds each number of the gradients, ``clip_norm`` their joint norm. ``ema`` is
+    the decay of exponential moving averages of all that is trained: predictions and saved models
+    have those. ``micro_batches`` splits each batch along its first axis, adds up gradients and
+    updates once: by the loss of the whole batch, where parts may have more labels that count than
+    others. ``seed`` draws dropout masks.
 
     ``precision`` ``mixed`` computes products, convolutions and what is between them in float16,
     with float32 parameters and a dynamic loss scale; a step whose gradients overflow changes
@@ -87,6 +89,7 @@ class Recipe:
     optimizer: Optimizer
     trainable: tuple[str, ...] = ()
     clip_norm: float | None = None
+    clip_value: float | None = None
     ema: float | None = None
     micro_batches: int = 1
     seed: int = 0
@@ -98,8 +101,9 @@ class Recipe:
     divided: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.clip_norm is not None:
-            check_number("clip_norm", self.clip_norm)
+        for name in ("clip_norm", "clip_value"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
         if self.ema is not None:
             check_number("ema", self.ema, below=1)
         check_count("micro_batches", self.micro_batches)
@@ -113,6 +117,11 @@ class Recipe:
             raise UsageError(f"divided is a share of the widest, from 0 to 1: {self.divided}")
         if self.updates == "early" and (reason := self.looks_at_gradients):
             raise UsageError(f"updates cannot come early: {reason}")
+
+    @property
+    def rule(self) -> UpdateRule:
+        """What is done with gradients."""
+        return UpdateRule(self.optimizer, self.clip_norm, self.clip_value, self.ema)
 
     @property
     def looks_at_gradients(self) -> str:
@@ -175,8 +184,7 @@ class StepBuilder:
         if kind == "accumulate":
             graph = build_accumulation(model, recipe.loss, **how)
         else:
-            more = {"clip_norm": recipe.clip_norm, "ema": recipe.ema}
-            graph = build_step(model, recipe.loss, recipe.optimizer, **more, **how)
+            graph = build_step(model, recipe.loss, recipe.rule, **how)
         self._states = self._states or self._states_of(graph)
         full = kept_bytes(graph.model.graph)
         if recipe.divided:
@@ -197,15 +205,7 @@ class StepBuilder:
         recipe = self.recipe
         parameters = {name: accumulation.initial[name] for name in accumulation.trainable}
         opset = accumulation.model.graph.opset_imports.get("", 21)
-        return build_update(
-            parameters,
-            recipe.optimizer,
-            recipe.micro_batches,
-            recipe.clip_norm,
-            recipe.ema,
-            opset,
-            accumulation.channels,
-        )
+        return build_update(parameters, recipe.rule, opset, accumulation.channels)
 
     def _states_of(self, graph: StepGraph) -> dict[str, str]:
         """States that a prediction reads, by the initializers that they stand for."""

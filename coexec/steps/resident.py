@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,15 @@ class Compiled:
     graph: StepGraph
     plan: Plan
     executor: Executor
+
+    @cached_property
+    def computed(self) -> dict[str, str]:
+        """What each result is computed by, in words, by processor and name."""
+        return {
+            f"{name} on {each.processor}": how
+            for each in self.executor.program.executables
+            for name, how in each.computed().items()
+        }
 
 
 class Lowered(NamedTuple):
@@ -95,6 +105,15 @@ class ResidentPrograms:
         """The training step (or accumulation) that takes the most memory: of the largest batch."""
         found = [c for (kind, _), c in self._compiled.items() if kind in TRAINING]
         return max(found, key=lambda c: c.executor.program.peak_bytes, default=None)
+
+    @property
+    def computed(self) -> dict[str, Mapping[str, str]]:
+        """:attr:`Compiled.computed` of all programs that change states, by kind and inputs."""
+        return {
+            f"{kind} {_text(shapes)}".rstrip(): each.computed
+            for (kind, shapes), each in self._compiled.items()
+            if kind != "inference"
+        }
 
     @property
     def training_bytes(self) -> int:
@@ -353,6 +372,10 @@ def _wait_for(under_way: list[tuple[Processor, Ticket, Array]]) -> None:
         runner, ticket, array = under_way.pop()
         runner.wait(ticket)
         let_go(array)
+
+
+def _text(shapes: Shapes) -> str:
+    return " ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 def _shapes(arrays: Mapping[str, Array]) -> Shapes:

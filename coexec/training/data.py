@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -91,6 +91,18 @@ def labels_of(loss: Loss, graph: StepGraph, labels: Array | None) -> dict[str, A
     prediction = next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
     loss.check_labels(checked, type_of(prediction))
     return {graph.labels: checked}
+
+
+def part_shares(loss: Loss, parts: Sequence[Array | None]) -> list[float]:
+    """What the loss of each part of a batch is of the whole one's, by the labels of the parts.
+
+    Equal shares without labels, and where no label of any part counts. ``parts`` are labels that
+    :func:`labels_of` let pass.
+    """
+    weights = [1.0 if labels is None else loss.weight(labels) for labels in parts]
+    if not sum(weights):
+        weights = [1.0] * len(parts)
+    return [weight / sum(weights) for weight in weights]
 
 
 def load_npz(path: Path, *, labelled: bool = True) -> Dataset:

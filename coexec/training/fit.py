@@ -6,7 +6,7 @@ import hashlib
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +14,7 @@ from pathlib import Path
 from statistics import median
 from types import FrameType
 
-from coexec.autodiff.selection import copies, shared
-from coexec.base.errors import CheckpointError, DataError, NonFiniteLoss
+from coexec.base.errors import CheckpointError, DataError, NonFiniteLoss, UsageError
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_of
 from coexec.ops.node import type_of
@@ -28,14 +27,14 @@ from coexec.training.checkpoint import (
     require_new,
     save_checkpoint,
 )
+from coexec.training.computed import Earlier, choose_as_before, record_of
 from coexec.training.data import Dataset, LastBatch, batch_count, batches
 from coexec.training.evaluation import check_early, evaluate
 from coexec.training.last_batch import check_last_batch
+from coexec.training.tied import tell_copies, tell_shared
 from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-NAMED = 3
-"""Parameters that a warning names."""
 
 
 @dataclass
@@ -75,7 +74,7 @@ class FitOptions:
     resume: bool = False
     trace: Trace | None = None
     traced_steps: int = 10
-    validate_every: int = 0
+    validate_every: int = 1
     patience: int = 0
     keep_best: bool = False
     last_batch: LastBatch = "drop"
@@ -133,18 +132,16 @@ class _Fit:
             raise DataError(
                 f"--batch-size {how.batch_size} exceeds the {len(train)} samples of the data"
             )
-        if validation is not None:
-            check_early(trainer, validation, how.batch_size)
-        elif how.patience or how.keep_best:
-            raise DataError("patience and keep_best go by the loss on held-out data: give some")
+        _check_evaluations(trainer, validation, how)
         check_last_batch(trainer, len(train), how.batch_size, how.last_batch)
         self.trainer, self.train, self.validation = trainer, train, validation
         self.how, self.observer = how, observer
         self.per_epoch = batch_count(len(train), how.batch_size, how.last_batch)
         self.progress = Progress(total_steps=self.per_epoch * how.epochs)
         self.notes: list[str] = []
-        _tell_shared(trainer)
-        _tell_copies(trainer)
+        tell_shared(trainer)
+        tell_copies(trainer)
+        self.earlier = Earlier({})
         self.saved_at = -1
         self.whole = True
         self.best = BestSoFar(trainer, how.checkpoint if how.keep_best else None)
@@ -189,6 +186,7 @@ class _Fit:
             start = clock()
             loss = self._step(batch)
             self.progress.step_ms.append((clock() - start) * 1e3)
+            self._tell(self.earlier.differences(self.trainer))
             self.progress.losses.append(loss)
             self.progress.loss = loss
             self.progress.step = self.trainer.steps
@@ -219,6 +217,7 @@ class _Fit:
         if self.how.checkpoint is None or not steps or steps == self.saved_at:
             return
         progress = {"loss_first": self.progress.losses[:1], "validations": self.best.validations}
+        progress |= self.earlier.completed(record_of(self.trainer))
         checkpoint = Checkpoint(
             self.trainer.state(), self.trainer.steps, self._fingerprint(), progress
         )
@@ -235,11 +234,19 @@ class _Fit:
                 raise CheckpointError(f"no usable checkpoint in {folder}: {'; '.join(refused)}")
             self.notes.append(f"no checkpoint in {folder}: starting from the beginning")
             return
+        self._tell(choose_as_before(self.trainer, checkpoint.progress))
+        self.earlier = Earlier(checkpoint.progress)
         self.trainer.load_state(checkpoint.state, checkpoint.steps)
         self.progress.losses.extend(checkpoint.progress.get("loss_first", []))
         self.progress.step = checkpoint.steps
         self.best.resume(checkpoint.progress.get("validations", []), self._fingerprint())
         self.notes.append(f"resumed after step {checkpoint.steps}")
+
+    def _tell(self, notes: list[str]) -> None:
+        """Warn of something, and say it again in the end."""
+        self.notes.extend(notes)
+        for note in notes:
+            log.warning("%s", note)
 
     def _fingerprint(self) -> str:
         """What must be equal for a resumed run to be the same run."""
@@ -250,6 +257,8 @@ class _Fit:
         # Whether exact techniques are used makes no difference to a run.
         lossy = () if recipe.activations in EXACT else (recipe.activations,)
         more: list[object] = [] if recipe.ema is None else [recipe.ema]
+        if recipe.clip_value is not None:
+            more.append(("clip_value", recipe.clip_value))
         if recipe.batch_statistics == "frozen":
             more.append("frozen")
         if how.last_batch != "drop":
@@ -274,8 +283,6 @@ class _Fit:
     def _validate_epoch(self, epoch: int) -> bool:
         """Evaluate, if it is time; whether the parameters are the best so far and were kept."""
         how, every = self.how, self.how.validate_every
-        if how.patience or how.keep_best:
-            every = max(every, 1)
         ends = self.trainer.steps % self.per_epoch == 0
         due = every and (not (epoch + 1) % every or epoch + 1 == how.epochs)
         if self.validation is None or not due or not ends:
@@ -314,34 +321,23 @@ class _Fit:
         return self.best.validations[-1]
 
 
-def _tell_shared(trainer: Trainer) -> None:
-    """Warn of parameters that several nodes read: that may not be what was meant."""
-    names = shared(trainer.model, trainer.recipe.trainable)
-    if names:
-        log.warning(
-            "parameters that several nodes read are trained as one for them: %s. PyTorch's "
-            "exporter makes one of equal parameters, such as norms that are new; coexec.from_torch "
-            "keeps them apart",
-            _listed(names),
+def _check_evaluations(trainer: Trainer, validation: Dataset | None, how: FitOptions) -> None:
+    """Refuse held-out data that do not fit, and choices among evaluations that there are none of.
+
+    Raises:
+        DataError: there are no held-out data for them, or not such as the model takes.
+        UsageError: there would be one evaluation alone.
+    """
+    chooses = how.patience or how.keep_best
+    if validation is not None:
+        check_early(trainer, validation, how.batch_size)
+    elif chooses:
+        raise DataError("patience and keep_best go by the loss on held-out data: give some")
+    if chooses and not how.validate_every:
+        raise UsageError(
+            "patience and keep_best compare evaluations, and with validate_every 0 there is one, "
+            "at the end: set it to the epochs between them"
         )
-
-
-def _tell_copies(trainer: Trainer) -> None:
-    """Warn of parameters that are others transposed: they were one, and now go their own ways."""
-    pairs = copies(trainer.model, trainer.recipe.trainable)
-    if pairs:
-        log.warning(
-            "parameters with the same values, transposed, are trained apart: %s. Where they were "
-            "one weight, as tied embeddings are, export with do_constant_folding=False and "
-            "training=TrainingMode.TRAINING, or by coexec.from_torch",
-            _listed([f"{first} and {second}" for first, second in pairs]),
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """How many there are, and the first of them."""
-    more = ", ..." if len(names) > NAMED else ""
-    return f"{len(names)} ({', '.join(names[:NAMED])}{more})"
 
 
 @contextmanager

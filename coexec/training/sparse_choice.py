@@ -121,6 +121,7 @@ def measure_contributions(trainer: Trainer, data: Dataset, batch_size: int) -> d
         trainer.recipe,
         optimizer=SGD(0.0, momentum=0.9),
         clip_norm=None,
+        clip_value=None,
         ema=None,
         micro_batches=1,
         precision="float32",

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import onnx_ir as ir
 
 from coexec.autodiff.average import averaged, with_averages
@@ -18,7 +17,7 @@ from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.keeper import MemoryKeeper
 from coexec.budget.placed import PlacedSteps
 from coexec.budget.settings import MemoryPlan, Setting
-from coexec.budget.splitting import lay_out, part_of, parts_key, split
+from coexec.budget.splitting import lay_out, part_of, split
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -38,7 +37,7 @@ from coexec.steps.builder import (
 )
 from coexec.steps.gated import Outcome, run_gated
 from coexec.steps.resident import Compiled, ResidentPrograms
-from coexec.training.data import check_given, labels_of
+from coexec.training.data import check_given, labels_of, part_shares
 from coexec.training.held import check_held
 from coexec.training.trained import trained_copy
 
@@ -127,7 +126,9 @@ class Trainer:
             setting = self.memory.setting(arrays)
             if setting.recipe.micro_batches == 1:
                 compiled = self._get("step", arrays, setting)
-                outcome = self._run(compiled, arrays, labels, self.steps, watching)
+                truth = labels_of(self.loss, compiled.graph, labels)
+                feeds = {**arrays, **truth, **self._scalars(compiled.graph, self.steps)}
+                outcome = self._run(compiled, feeds, watching)
             else:
                 outcome = self._accumulated_step(setting, arrays, labels, watching)
         if setting.recipe.precision == "mixed":
@@ -250,6 +251,11 @@ class Trainer:
         return self._training().graph
 
     @property
+    def computed(self) -> dict[str, Mapping[str, str]]:
+        """Kernels by node and processor, in words, of each program of the training so far."""
+        return self._programs.computed
+
+    @property
     def peak_bytes(self) -> int:
         """Device memory of the training steps so far: buffers and constants."""
         return self._programs.training_bytes
@@ -276,18 +282,8 @@ class Trainer:
             raise DataError("nothing is compiled yet: make a step first")
         return found
 
-    def _run(
-        self,
-        compiled: Compiled,
-        arrays: Mapping[str, Array],
-        labels: Array | None,
-        counter: int,
-        trace: Trace | None,
-    ) -> Outcome:
+    def _run(self, compiled: Compiled, feeds: Mapping[str, Array], trace: Trace | None) -> Outcome:
         """Run a graph with a loss; the gate keeps bad numbers from reaching the parameters."""
-        graph = compiled.graph
-        truth = labels_of(self.loss, graph, labels)
-        feeds = {**arrays, **truth, **self._scalars(graph, counter)}
 
         def passed() -> None:
             self.updating = True
@@ -304,31 +300,34 @@ class Trainer:
         labels: Array | None,
         trace: Trace | None,
     ) -> Outcome:
+        """The step of a batch in parts; those in which no label counts are left out."""
         count = setting.recipe.micro_batches
-        pieces = {name: split(name, array, count) for name, array in arrays.items()}
-        label_pieces = [None] * count if labels is None else split("labels", labels, count)
-        outcomes = []
+        inputs = {name: split(name, array, count) for name, array in arrays.items()}
+        truths = [None] * count if labels is None else split("labels", labels, count)
+        parts = [{name: pieces[i] for name, pieces in inputs.items()} for i in range(count)]
+        compiled = self._get("accumulate", parts[0], setting)
+        checked = [labels_of(self.loss, compiled.graph, truth) for truth in truths]
+        shares = part_shares(self.loss, truths)
+        loss, overflowed = 0.0, False
         try:
-            for i in range(count):
-                piece = {name: parts[i] for name, parts in pieces.items()}
-                compiled = self._get("accumulate", piece, setting)
-                counter = self.steps * count + i
-                outcomes.append(self._run(compiled, piece, label_pieces[i], counter, trace))
+            for i in (i for i in range(count) if shares[i]):
+                scalars = self._scalars(compiled.graph, self.steps * count + i, shares[i])
+                outcome = self._run(compiled, {**parts[i], **checked[i], **scalars}, trace)
+                loss += shares[i] * outcome.loss
+                overflowed |= outcome.overflowed
         except NonFiniteLoss:
             self._programs.clear_accumulators()
             raise
-        loss = float(np.mean([outcome.loss for outcome in outcomes]))
-        if any(outcome.overflowed for outcome in outcomes):
+        if overflowed:
             self._programs.clear_accumulators()
             return Outcome(loss, overflowed=True)
-        # The update divides by the number of parts: there is one for each.
-        update = self._get("update", parts_key(count), setting)
+        update = self._get("update", {}, setting)
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
         return Outcome(loss)
 
-    def _scalars(self, graph: StepGraph, counter: int) -> dict[str, Array]:
+    def _scalars(self, graph: StepGraph, counter: int, share: float = 1.0) -> dict[str, Array]:
         rate = self.optimizer.schedule.at(self.steps)
-        return graph.scalars(rate, counter, self.loss_scale.value)
+        return graph.scalars(rate, counter, self.loss_scale.value, share)
 
     def _get(self, kind: Kind, arrays: Mapping[str, Array], setting: Setting) -> Compiled:
         found = self._programs.find(kind, arrays)

@@ -228,8 +228,7 @@ def training_graph(case: Case) -> StepGraph:
 
 def feeds_of(graph: StepGraph, case: Case) -> dict[str, Array]:
     feeds, labels = batch(case)
-    step = {graph.step: np.array(0)} if graph.step else {}
-    return {**feeds, **graph.initial, **step, graph.labels: labels}
+    return {**feeds, **graph.initial, **graph.scalars(0.0, 0, 1.0), graph.labels: labels}
 
 
 def central_difference(

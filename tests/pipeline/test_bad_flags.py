@@ -33,12 +33,31 @@ def data(tmp_path: Path) -> Path:
             ["--loss", "hinge"],
             "--loss 'hinge' is unknown; known: cross-entropy, mse, l1, huber, bce, model",
         ),
-        (["--optimizer", "rms"], "--optimizer 'rms' is unknown; known: sgd, adam, adamw"),
-        (["--schedule", "zigzag"], "--schedule 'zigzag' is unknown; known: constant, step, cosine"),
+        (
+            ["--optimizer", "rms"],
+            "--optimizer 'rms' is unknown; known: sgd, adam, adamw, rmsprop, adagrad",
+        ),
+        (
+            ["--schedule", "zigzag"],
+            "--schedule 'zigzag' is unknown; known: constant, step, linear, cosine, one-cycle",
+        ),
+        (
+            ["--schedule", "one-cycle", "--warmup-steps", "3"],
+            "--schedule one-cycle rises by itself: leave out --warmup-steps",
+        ),
+        (
+            ["--optimizer", "adam", "--momentum", "0.9"],
+            "--momentum is for --optimizer sgd or rmsprop, not adam",
+        ),
+        (
+            ["--optimizer", "adagrad", "--optimizer-state", "8bit"],
+            "--optimizer-state 8bit is for --optimizer sgd or adam or adamw, not adagrad",
+        ),
         (["--learning-rate", "0"], "--learning-rate must be above 0, not 0.0"),
         (["--learning-rate", "nan"], "--learning-rate must be above 0, not nan"),
         (["--label-smoothing", "1"], "--label-smoothing must be in [0, 1), not 1.0"),
-        (["--clip-norm", "0"], "--clip-norm must be above 0, not 0.0"),
+        (["--clip-norm", "0"], "--clip-norm must be finite and above 0, not 0.0"),
+        (["--clip-value", "inf"], "--clip-value must be finite and above 0, not inf"),
         (
             ["--class-weights", "1,x"],
             "--class-weights '1,x': numbers between commas are wanted",
@@ -57,6 +76,10 @@ def data(tmp_path: Path) -> Path:
         (
             ["--patience", "2"],
             "--patience and --keep-best go by the loss on --validation FILE.npz",
+        ),
+        (
+            ["--keep-best", "--validate-every", "0", "--validation", "data.npz"],
+            "--patience and --keep-best compare evaluations: --validate-every 0 makes one alone",
         ),
         (
             ["--loss-output", "z"],

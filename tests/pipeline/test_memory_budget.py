@@ -97,18 +97,6 @@ def test_a_refusal_lowers_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lowered) <= 12
 
 
-@pytest.mark.parametrize(
-    "loss", [SoftmaxCrossEntropy(ignore_index=0), SoftmaxCrossEntropy(class_weights=(1, 2, 1, 1))]
-)
-def test_a_loss_that_weighs_labels_is_of_the_whole_batch(loss: SoftmaxCrossEntropy) -> None:
-    """Parts have more and fewer labels that count: the mean of their means is another loss."""
-    model, how = coexec.load(zoo.build("sensor_cnn")), SGD(0.01, momentum=0.9)
-    where, options = [THOROUGH[0]], {"memory": "100KiB", "batch_statistics": "ghost"}
-    learner = coexec.Trainer(model, loss, how, where, **options)  # type: ignore[arg-type]
-    with pytest.raises(MemoryBudgetError, match="micro-batches cannot be used: the loss is a mean"):
-        learner.step(DATA, LABELS)
-
-
 def test_ghost_statistics_allow_micro_batches() -> None:
     learner = trainer("100KiB", batch_statistics="ghost")
     with pytest.raises(MemoryBudgetError) as caught:

@@ -7,18 +7,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 import coexec
 from coexec.autodiff.average import average_name
-from coexec.autodiff.losses import SoftmaxCrossEntropy
+from coexec.autodiff.losses import MeanSquaredError, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.ops.node import constant_of
 from coexec.training.data import Dataset
 from coexec.training.fit import FitOptions, fit
+from tests.graphs import parse
 from tests.pipeline.command import coexec as command
-from tests.pipeline.small import arrays, network, parameters, write_data, write_network
+from tests.pipeline.small import (
+    CLASSES,
+    FEATURES,
+    arrays,
+    network,
+    parameters,
+    write_data,
+    write_network,
+)
+from tests.pipeline.test_mixed_precision import ABLE as HALVES
 from tests.runtimes import DRIVERS, THOROUGH
 
 DECAY = 0.9
@@ -91,6 +102,55 @@ def test_channels_that_are_not_trained_keep_every_bit_of_their_average() -> None
     before = initial(learner)["fc1.weight"]
     np.testing.assert_array_equal(average[:, 8:], before[:, 8:])
     assert not np.any(average[:, :8] == before[:, :8])
+
+
+def half(processor: str, **options: Any) -> coexec.Trainer:
+    """A trainer of a layer in float16."""
+    net = parse("g (float16[N,12] x) => (float16[N,4] y) { y = MatMul(x, w) }")
+    weight = np.linspace(0.5, 1.5, FEATURES * CLASSES).reshape(FEATURES, CLASSES)
+    net.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float16), "w"))
+    how: dict[str, Any] = {"ema": 0.999, **options}
+    return coexec.Trainer(coexec.load(net), MeanSquaredError(), SGD(0.05), [processor], **how)
+
+
+@pytest.mark.parametrize("processor", HALVES)
+def test_averages_of_parameters_in_float16_follow_them_in_float32(processor: str) -> None:
+    """A thousandth of a difference is less than float16 can add to a number."""
+    learner = half(processor)
+    x, labels = DATA["x"][:BATCH].astype(np.float16), np.zeros((BATCH, 4), np.float16)
+    expected = initial(learner)["w"].astype(np.float64)
+    begin, state = expected.copy(), learner.state()
+    for _ in range(20):
+        learner.step({"x": x}, labels)
+        state = learner.state()
+        assert state["w"].dtype == np.float16
+        expected += 0.001 * (state["w"] - expected)
+    average = state[average_name("w")]
+    assert average.dtype == np.float32
+    np.testing.assert_allclose(average, expected, rtol=1e-6)
+    assert np.abs(average - begin).max() > 1e-3
+    saved = constant_of(learner.trained_model().graph.initializers["w"])
+    np.testing.assert_array_equal(saved, average.astype(np.float16))
+    y = learner.predict({"x": x})["y"]
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, x.astype(np.float64) @ saved, rtol=2e-2, atol=2e-2)
+
+
+def test_averages_of_parameters_in_float16_are_resumed_from_either_type() -> None:
+    first, second, third = half("reference"), half("reference"), half("reference", ema=None)
+    x, labels = DATA["x"][:BATCH].astype(np.float16), np.zeros((BATCH, 4), np.float16)
+    for each in (first, third):
+        each.step({"x": x}, labels)
+    state = first.state()
+    second.load_state(state, 1)
+    np.testing.assert_array_equal(second.state()[average_name("w")], state[average_name("w")])
+    second.load_state(third.state(), 1)  # without: it begins at the parameter
+    assert second.state()[average_name("w")].dtype == np.float32
+    for _ in range(2):
+        second.step({"x": x}, labels)
+    narrow = state[average_name("w")].astype(np.float16)
+    second.load_state({**state, average_name("w"): narrow}, 1)
+    np.testing.assert_array_equal(second.state()[average_name("w")], narrow.astype(np.float32))
 
 
 def test_averages_begin_at_parameters_that_are_loaded_without() -> None:

@@ -13,7 +13,7 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import DeviceMemoryError
 from coexec.cli import verified_plans
-from coexec.cli.train_plan import plan_record, plan_text, planned
+from coexec.cli.train_plan import kept_plan, plan_record, plan_text, planned
 from coexec.core.machine import Rates
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.planning.planner import PlanOptions
@@ -56,6 +56,32 @@ def test_the_command_line_plans_and_trains(tmp_path: Path) -> None:
     assert "give one of" in refused.error["error"]
 
 
+def test_a_resumed_training_follows_the_plan_that_it_began_with(tmp_path: Path) -> None:
+    """Bit by bit, though by now another one may be thought to be faster."""
+    model, data = write_network(tmp_path / "m.onnx"), write_data(tmp_path / "d.npz")
+    how: list[str | Path] = [
+        "train",
+        model,
+        "--data",
+        data,
+        "--batch-size",
+        str(BATCH),
+        "--json",
+        "--budget",
+        "0",
+    ]
+    several, whole, halves = ("--processors", "opencl,reference"), *map(tmp_path.joinpath, "wh")
+    command(*how, *several, "--policy", "heft", "--epochs", "2", "--out", whole)
+    kept: list[str | Path] = ["--checkpoint", tmp_path / "c", "--out", halves]
+    command(*how, *several, *kept, "--policy", "heft", "--epochs", "1")
+    more = [*kept, "--resume", "--epochs", "2"]
+    resumed = command(*how, *several, *more, "--policy", "batch_parallel")
+    assert resumed.record["plan"]["policy"] == "heft"
+    assert resumed.record["notes"] == ["resumed after step 6"]
+    assert "plan: heft, that of the training so far" in resumed.err
+    assert parameters(halves) == parameters(whole)
+
+
 class OnCore(ReferenceProcessor):
     """The reference under another name, on silicon of its own."""
 
@@ -75,6 +101,20 @@ def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
     processors: dict[str, Processor] = {name: OnCore(name) for name in known}
     model = zoo.build("mlp", batch=6, sizes=(8, 4), classes=3)
     return Trainer(model, Recipe(SoftmaxCrossEntropy(), SGD(0.1)), processors)
+
+
+def test_a_plan_is_kept_for_the_processors_that_it_names(trainer: Trainer, tmp_path: Path) -> None:
+    divided = PlanOptions("batch_parallel", 0.0)
+    taken = planned(trainer, DATA, 6, divided, (tmp_path, False), adapt=False)[0]
+    assert taken.followed is not None
+    assert taken.followed.batch.keys() == {"one", "two"}
+    again = planned(trainer, DATA, 6, AT_ONCE, (tmp_path, True), adapt=False)[0]
+    assert again.followed is not None
+    assert again.followed.batch == taken.followed.batch
+    one = {"one": trainer.processors["one"]}
+    assert kept_plan(Trainer(trainer.model, trainer.recipe, one), tmp_path) is None
+    assert kept_plan(trainer, tmp_path / "elsewhere") is None
+    assert kept_plan(trainer, None) is None
 
 
 DATA = Dataset({"x": np.ones((9, 8), np.float32)}, np.arange(9) % 3)

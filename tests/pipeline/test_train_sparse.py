@@ -49,4 +49,4 @@ def test_parameters_are_chosen_to_fit(files: tuple[Path, Path]) -> None:
 def test_unknown_states_are_refused(files: tuple[Path, Path]) -> None:
     model, data = files
     text = failed(coexec("train", model, "--data", data, "--optimizer-state", "4bit"), 2)
-    assert text.startswith("--optimizer-state '4bit' is unknown; known: float32, 8bit")
+    assert text.startswith("--optimizer-state '4bit' is unknown; did you mean '8bit'?")

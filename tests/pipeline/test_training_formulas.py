@@ -23,8 +23,8 @@ from coexec.autodiff.losses import (
     MeanSquaredError,
     SoftmaxCrossEntropy,
 )
-from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
-from coexec.autodiff.schedules import Cosine, StepDecay, Warmup
+from coexec.autodiff.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from coexec.autodiff.schedules import Cosine, Linear, OneCycle, StepDecay, Warmup
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from tests.pipeline.small import network
@@ -161,7 +161,37 @@ class NumpyAdam:
         return np.asarray(p - rate * m / (np.sqrt(v) + 1e-8))
 
 
-Numpy = NumpySGD | NumpyAdam
+class NumpyRMSprop:
+    """torch.optim.RMSprop, not centred."""
+
+    def __init__(self, momentum: float, weight_decay: float) -> None:
+        self.momentum, self.decay = momentum, weight_decay
+        self.mean: Array | float = 0.0
+        self.buffer: Array | float = 0.0
+
+    def step(self, p: Array, g: Array, rate: float) -> Array:
+        g = g + self.decay * p
+        self.mean = 0.9 * self.mean + 0.1 * g * g
+        self.buffer = self.momentum * self.buffer + g / (np.sqrt(self.mean) + 1e-8)
+        return np.asarray(p - rate * self.buffer)
+
+
+class NumpyAdagrad:
+    """torch.optim.Adagrad; a rate decay of 0.1."""
+
+    def __init__(self, weight_decay: float) -> None:
+        self.decay, self.count = weight_decay, 0
+        self.total: Array | float = 0.0
+
+    def step(self, p: Array, g: Array, rate: float) -> Array:
+        self.count += 1
+        g = g + self.decay * p
+        self.total = self.total + g * g
+        rate = rate / (1 + (self.count - 1) * 0.1)
+        return np.asarray(p - rate * g / (np.sqrt(self.total) + 1e-10))
+
+
+Numpy = NumpySGD | NumpyAdam | NumpyRMSprop | NumpyAdagrad
 RATE = Warmup(StepDecay(0.1, every=4, factor=0.3), steps=3)
 
 OPTIMIZERS: list[tuple[Optimizer, Callable[[], Numpy]]] = [
@@ -173,6 +203,10 @@ OPTIMIZERS: list[tuple[Optimizer, Callable[[], Numpy]]] = [
     (Adam(RATE, weight_decay=0.1), lambda: NumpyAdam(0.1, False)),
     (AdamW(RATE, weight_decay=0.3), lambda: NumpyAdam(0.3, True)),
     (AdamW(Cosine(0.1, steps=8, final=0.01)), lambda: NumpyAdam(0.01, True)),
+    (RMSprop(RATE, alpha=0.9), lambda: NumpyRMSprop(0.0, 0.0)),
+    (RMSprop(RATE, 0.9, momentum=0.8, weight_decay=0.1), lambda: NumpyRMSprop(0.8, 0.1)),
+    (Adagrad(OneCycle(0.1, steps=12), rate_decay=0.1), lambda: NumpyAdagrad(0.0)),
+    (Adagrad(Linear(0.1, 9), rate_decay=0.1, weight_decay=0.1), lambda: NumpyAdagrad(0.1)),
 ]
 
 
@@ -246,6 +280,26 @@ def test_clipping_bounds_the_joint_norm(
         assert (scale < 1) == (limit < 1e6)
         trainer.step({"x": x}, labels)
         w, b = weights.step(w, gw * scale, 0.1), biases.step(b, gb * scale, 0.1)
+    assert_parameters(trainer, w, b)
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batches": 3}, {"updates": "early"}], ids=str)
+@pytest.mark.parametrize("runtime", THOROUGH)
+def test_clipping_bounds_each_number(
+    runtime: str, options: dict[str, Any], rng: np.random.Generator
+) -> None:
+    """torch.nn.utils.clip_grad_value_, on the gradients of the whole batch."""
+    optimizer = SGD(0.1, 0.9)
+    trainer = layer_trainer(MeanSquaredError(), optimizer, runtime, clip_value=0.1, **options)
+    x, labels = values_of_input(rng), values(rng)
+    w, b = layer(trainer.model)
+    weights, biases = NumpySGD(0.9, False, 0.0), NumpySGD(0.9, False, 0.0)
+    for _ in range(5):
+        _, slope = squared(x @ w.T + b, labels)
+        gw, gb = slope.T @ x, slope.sum(0)
+        assert np.abs(gw).max() > 0.1 > np.abs(gw).min()
+        trainer.step({"x": x}, labels)
+        w, b = weights.step(w, gw.clip(-0.1, 0.1), 0.1), biases.step(b, gb.clip(-0.1, 0.1), 0.1)
     assert_parameters(trainer, w, b)
 
 

@@ -11,7 +11,7 @@ import pytest
 import coexec
 from coexec.autodiff.losses import MeanSquaredError, SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
-from coexec.base.errors import CheckpointError, DataError
+from coexec.base.errors import CheckpointError, DataError, UsageError
 from coexec.core.types import Array
 from coexec.training.data import Dataset
 from coexec.training.evaluation import evaluate
@@ -75,7 +75,7 @@ def test_held_out_data_are_evaluated_every_so_many_epochs(every: int, steps: lis
 def test_evaluations_change_nothing() -> None:
     often, never = trainer(), trainer()
     train(often, data(21), validate_every=1)
-    train(never, data(21))
+    train(never, data(21), validate_every=0)
     for name, value in never.state().items():
         np.testing.assert_array_equal(often.state()[name], value)
 
@@ -134,3 +134,9 @@ def test_a_new_training_leaves_the_checkpoints_of_another_one_alone(tmp_path: Pa
 def test_without_held_out_data_there_is_no_best(options: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="go by the loss on held-out data"):
         fit(trainer(), data(20), None, FitOptions(1, BATCH, **options))
+
+
+@pytest.mark.parametrize("options", [{"patience": 1}, {"keep_best": True}])
+def test_one_evaluation_at_the_end_is_nothing_to_choose_from(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="with validate_every 0 there is one, at the end"):
+        train(trainer(), data(21), validate_every=0, **options)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from coexec.autodiff.optimizers import SGD, Adam, AdamW, Optimizer
+from coexec.autodiff.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from coexec.base.errors import UsageError
 from coexec.core.types import Array, TensorType
 from coexec.ops.builder import GraphBuilder
@@ -163,6 +163,8 @@ def test_adam_without_gradient_does_not_move() -> None:
         *((SGD, name) for name in ("learning_rate", "momentum", "weight_decay")),
         *((Adam, name) for name in ("learning_rate", "beta1", "beta2", "epsilon")),
         *((AdamW, name) for name in ("learning_rate", "weight_decay")),
+        *((RMSprop, name) for name in ("learning_rate", "alpha", "momentum", "epsilon")),
+        *((Adagrad, name) for name in ("learning_rate", "rate_decay", "epsilon")),
     ],
 )
 def test_numbers_that_make_no_sense_are_named(
@@ -173,7 +175,8 @@ def test_numbers_that_make_no_sense_are_named(
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "name"), [(SGD, "momentum"), (Adam, "beta1"), (AdamW, "beta2")]
+    ("optimizer", "name"),
+    [(SGD, "momentum"), (Adam, "beta1"), (AdamW, "beta2"), (RMSprop, "alpha")],
 )
 def test_averages_that_forget_nothing_are_refused(
     optimizer: Callable[..., Optimizer], name: str

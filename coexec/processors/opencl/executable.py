@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from coexec.base.sources import text_digest
 from coexec.core.processor import Executable
 from coexec.core.types import Array
 from coexec.processors.opencl.family import Scalar
@@ -134,6 +135,22 @@ class OpenCLExecutable(Executable):
     def constant_bytes(self) -> int:
         """Resident constants and what is prepared from the others."""
         return self.prepared_bytes + sum(self.constants[name].nbytes for name in self.resident)
+
+    def computed(self) -> Mapping[str, str]:
+        """Kernels by their nodes, numbered where a node has several: variant, values, digest."""
+        texts = [text_digest(program.text) for program in self.programs]
+        found: dict[str, str] = {}
+        for step in self.steps:
+            if not isinstance(step, KernelStep):
+                continue
+            scalars = [arg for arg in step.args if isinstance(arg, Scalar)]
+            told = (texts[step.program], step.entry, scalars, step.global_size, step.local_size)
+            name, number = step.label.name, 1
+            while name in found:
+                number += 1
+                name = f"{step.label.name} {number}"
+            found[name] = f"{step.label.choice or step.entry} ({text_digest(repr(told))[:8]})"
+        return found
 
     def halves(
         self, phase: str, results: Sequence[str]

@@ -19,7 +19,7 @@ from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
 from coexec.processors.opencl.together import together
-from coexec.processors.opencl.tuning.lookup import load_tuned
+from coexec.processors.opencl.tuning.lookup import TunedChooser, chooser_of_text, load_tuned
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         self, name: str, device: cl.Device, options: DeviceOptions = DEFAULT_OPTIONS
     ) -> None:
         super().__init__(name, device, options)
-        self.choose = chooser_of(options, self.facts)
+        self.choose: Chooser = chooser_of(options, self.facts)
 
     def supports(self, call: OpCall) -> Support:
         op = OPERATORS.get(call.identifier)
@@ -49,6 +49,12 @@ class OpenCLProcessor(OpenCLDevice, Processor):
 
     def code_of(self, call: OpCall) -> str:
         return code_digest(call, self.facts, self.choose, self._fusing)
+
+    def choices(self) -> str:
+        return self.choose.text if isinstance(self.choose, TunedChooser) else ""
+
+    def choose_by(self, choices: str) -> None:
+        self.choose = chooser_of_text(choices, self.name) if choices else by_default
 
     @property
     def _fusing(self) -> bool:

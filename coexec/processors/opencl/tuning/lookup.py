@@ -24,6 +24,8 @@ from coexec.processors.opencl.tuning.store import (
     DeviceId,
     Entry,
     TunedFile,
+    entries_text,
+    parse_entries,
     parse_tuned,
     read_tuned,
 )
@@ -45,11 +47,17 @@ class TunedChooser:
     """
 
     def __init__(self, levels: Sequence[Iterable[Entry]]) -> None:
-        self._levels = [_by_kind(entries) for entries in levels]
+        self._entries = [tuple(entries) for entries in levels]
+        self._levels = [_by_kind(entries) for entries in self._entries]
         self._refused: set[str] = set()
 
     def __call__(self, family: KernelFamily, call: OpCall, facts: DeviceFacts) -> Choice:
         return self.tuned(family, call, facts) or by_default(family, call, facts)
+
+    @property
+    def text(self) -> str:
+        """All entries, as :func:`chooser_of_text` reads them; empty if there are none."""
+        return entries_text(self._entries) if any(self._entries) else ""
 
     def tuned(self, family: KernelFamily, call: OpCall, facts: DeviceFacts) -> Choice | None:
         """The tuned choice, or ``None`` where the default stands."""
@@ -125,10 +133,20 @@ def load_tuned(facts: DeviceFacts) -> TunedChooser:
             log.warning("tuned values are not used: %s", error)
             continue
         if file.device == device:
-            own += _current(file, name)
+            own += _current(file.entries, name)
         elif file.device.is_kin(device):
-            kin += _current(file, name)
+            kin += _current(file.entries, name)
     return TunedChooser((own, kin))
+
+
+def chooser_of_text(text: str, name: str) -> TunedChooser:
+    """The chooser that :attr:`TunedChooser.text` is of; entries that hold no more are reported.
+
+    Raises:
+        UsageError: it is none; the message names ``name``.
+    """
+    levels = parse_entries(text, f"what {name} chooses by")
+    return TunedChooser([_current(entries, f"{name}, as it was tuned then") for entries in levels])
 
 
 def package_folder() -> Traversable:
@@ -144,15 +162,15 @@ def _packaged() -> list[tuple[str, Callable[[], TunedFile]]]:
     return [(name, partial(parse_tuned, texts[name], name)) for name in sorted(texts)]
 
 
-def _current(file: TunedFile, name: str) -> tuple[Entry, ...]:
+def _current(entries: Sequence[Entry], name: str) -> tuple[Entry, ...]:
     """The entries that still hold; the others are reported."""
-    stale = stale_entries(file)
+    stale = stale_entries(entries)
     if stale:
         log.warning(
             "%s: %d of %d tuned values are ignored (%s); run coexec tune again",
-            *(name, len(stale), len(file.entries), "; ".join(counted(stale.values()))),
+            *(name, len(stale), len(entries), "; ".join(counted(stale.values()))),
         )
-    return tuple(entry for entry in file.entries if entry.key not in stale)
+    return tuple(entry for entry in entries if entry.key not in stale)
 
 
 def counted(reasons: Iterable[str]) -> list[str]:
@@ -163,7 +181,7 @@ def counted(reasons: Iterable[str]) -> list[str]:
     ]
 
 
-def stale_entries(file: TunedFile) -> dict[CallKey, str]:
+def stale_entries(entries: Iterable[Entry]) -> dict[CallKey, str]:
     """Entries that no longer hold, with the reason."""
-    reasons = {entry.key: entry.stale(KERNELS.get(entry.key.operator)) for entry in file.entries}
+    reasons = {entry.key: entry.stale(KERNELS.get(entry.key.operator)) for entry in entries}
     return {key: reason for key, reason in reasons.items() if reason is not None}

@@ -46,7 +46,7 @@ class Record:
         except UsageError as error:
             log.warning("starting anew: %s", error)
             return cls(path, empty, save)
-        stale = stale_entries(file)
+        stale = stale_entries(file.entries)
         current = tuple(entry for entry in file.entries if entry.key not in stale)
         return cls(path, TunedFile(file.device, current), save, Counter(stale.values()))
 

@@ -188,6 +188,26 @@ def parse_tuned(text: str, name: str) -> TunedFile:
     return TunedFile(found, tuple(map(_entry, entries)))
 
 
+def entries_text(levels: Sequence[Iterable[Entry]]) -> str:
+    """Entries of several levels as a line of JSON."""
+    return json.dumps([[_to_json(entry) for entry in entries] for entries in levels])
+
+
+def parse_entries(text: str, name: str) -> list[tuple[Entry, ...]]:
+    """What :func:`entries_text` wrote.
+
+    Raises:
+        UsageError: not such a text, or entries with keys that are missing or of the wrong type.
+    """
+    try:
+        levels = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is no list of tuned values: {error}") from error
+    if not isinstance(levels, list) or not all(isinstance(level, list) for level in levels):
+        raise UsageError(f"{name} is no list of tuned values")
+    return [tuple(_entry(_Record(each, "", name)) for each in level) for level in levels]
+
+
 def _entry(record: _Record) -> Entry:
     sizes = record.items("sizes")
     values, sources = record.record("values"), record.record("sources")
