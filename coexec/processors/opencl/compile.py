@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -52,6 +53,7 @@ def compile_region(
     the device ``beside`` kernels, or by kernels ``between`` them.
     """
     fusing = fusing and not isinstance(choose, str)
+    facts = replace(facts, prepares=region.prepares)
     if fusing:
         region = fuse(region, facts)
     lowerings = [

@@ -21,7 +21,8 @@ class DeviceFacts:
 
     ``vector_bytes`` is the width of the device's own vector registers (4: it computes on scalars,
     as most GPUs do), ``unit_kind`` what a compute unit is: ``cpu`` (a core with caches and few
-    registers) or ``gpu`` (many work-items at once, local memory of its own).
+    registers) or ``gpu`` (many work-items at once, local memory of its own). ``prepares``: what
+    kernels make of constants is kept from run to run.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DeviceFacts:
     alignment: int
     vector_bytes: int = 64
     unit_kind: Literal["cpu", "gpu"] = "cpu"
+    prepares: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class KernelCall:
     ``global_size`` must be a multiple of ``local_size`` where that is given (OpenCL 1.2).
     ``flop`` and ``bytes`` are this kernel's own work; where all kernels of a lowering leave them at
     0, the operator's work goes to the last one. ``prepares`` marks a kernel that writes blocks of
-    scratch which later kernels only read, ``layout`` one of those that only rearranges data
-    (packing).
+    scratch which later kernels only read, or leave as they found them; ``layout`` one of those that
+    only rearranges data (packing).
     ``finishes`` says what of fused elementwise operators the kernel applies to each result before
     it stores it (``epilogue.cl``): functions of the value, or also of tensors like the result.
     ``meets``: it waits for kernels of other processors.

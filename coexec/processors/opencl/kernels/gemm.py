@@ -21,7 +21,7 @@ from coexec.processors.opencl.family import (
     out,
 )
 from coexec.processors.opencl.fusion.biased import BIASED
-from coexec.processors.opencl.kernels import dots, few_rows, outer
+from coexec.processors.opencl.kernels import dots, few_rows, known, outer
 from coexec.processors.opencl.kernels.packed import (
     ONES,
     SPACE,
@@ -219,6 +219,7 @@ def left_batches(outer: Level, inner: Level) -> tuple[int, int, tuple[int, int]]
 
 
 VARIANTS = (
+    Variant("known", known.lower, known.refuse, known.SPACE, known.suited),
     Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer),
     Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots),
     Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE),
