@@ -81,7 +81,8 @@ def run(
     if trace is not None:
         events = Trace()
         session.run(feeds, trace=events)
-        write_perfetto(events, trace, session.program)
+        (program,) = session.programs if len(session.programs) == 1 else (None,)
+        write_perfetto(events, trace, program)
     record = {
         "model": model,
         "processor": next(iter(session.processors)),
@@ -90,7 +91,7 @@ def run(
         "min_ms": min(times),
         "repeat": repeat,
         "peak_bytes": session.peak_bytes,
-        "naive_bytes": session.program.naive_bytes,
+        "naive_bytes": sum(program.naive_bytes for program in session.programs),
         "outputs": {
             name: {"shape": list(array.shape), "dtype": array.dtype.name}
             for name, array in outputs.items()

@@ -44,17 +44,28 @@ class Folder:
     def value(self, value: ir.Value) -> Array | None:
         """Value of ``value`` because a shape hangs on it, from weights too; ``None`` if unknown."""
         found = _known(value)
+        if found is not None or value.producer() is None or _reads_unknown(value):
+            return found
+        return self._computed(value, {})
+
+    def _computed(self, value: ir.Value, seen: dict[ir.Value, Array | None]) -> Array | None:
+        """As :meth:`value`; each of what ``value`` is computed from is looked at once."""
+        found = _known(value)
         producer = value.producer()
         if found is not None or producer is None:
             return found
+        if value in seen:
+            return seen[value]
+        seen[value] = None
         call = call_of(producer)
         op = opdef(call)
         if op.random or not call.outputs or not _affordable(op, call):
             return None
-        operands = [None if v is None else self.value(v) for v in producer.inputs]
+        operands = [None if v is None else self._computed(v, seen) for v in producer.inputs]
         if any(v is not None and a is None for v, a in zip(producer.inputs, operands, strict=True)):
             return None
-        return _evaluate(producer, op, call, operands).get(value)
+        seen |= _evaluate(producer, op, call, operands)
+        return seen[value]
 
     def replace(self, node: ir.Node, results: Mapping[ir.Value, Array]) -> None:
         """Let initializers take the place of a node's outputs; the node goes when all are gone.
@@ -90,6 +101,21 @@ class Folder:
 
 def _known(value: ir.Value | None) -> Array | None:
     return None if value is None else constant_of(value)
+
+
+def _reads_unknown(value: ir.Value) -> bool:
+    """Whether ``value`` is computed from anything that is neither computed nor known."""
+    seen, stack = {value}, [value]
+    while stack:
+        current = stack.pop()
+        producer = current.producer()
+        if producer is None and _known(current) is None:
+            return True
+        if producer is not None and _known(current) is None:
+            new = [v for v in producer.inputs if v is not None and v not in seen]
+            seen.update(new)
+            stack += new
+    return False
 
 
 def _generates_weight(node: ir.Node, call: OpCall) -> bool:

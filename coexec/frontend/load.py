@@ -14,7 +14,7 @@ from coexec.frontend.functions import expand_definitions, inline_functions
 from coexec.frontend.modernise import modernise
 from coexec.frontend.parameters import tell_by_exporter
 from coexec.frontend.read import ModelSource, model_errors, read_model
-from coexec.frontend.specialise import ValuesNeeded, specialise
+from coexec.frontend.specialise import DecidedByData, ValuesNeeded, specialise
 from coexec.frontend.standardise import standardise
 from coexec.frontend.unsupported import check_supported
 
@@ -26,7 +26,7 @@ def load(source: ModelSource, shapes: Mapping[str, Shape] | None = None) -> ir.M
     ``source`` is a path, the bytes of a file, or a model in memory; ``shapes`` maps graph inputs
     to shapes. Every operator of the result is in modern (opset 21+) form and in coexec's table.
     Its types are static if the shapes of all inputs are declared or given and no shape hangs on
-    an input's value; otherwise what is open stays open, to be bound by ``specialise`` later.
+    the values of data; otherwise what is open stays open, to be bound by ``specialise`` later.
 
     ``ModelError`` says what is wrong with the file, ``UnsupportedOperators`` lists what coexec
     lacks, ``ShapeError`` names inputs or nodes whose shapes do not fit.
@@ -49,5 +49,5 @@ def _specialised(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
     declare_shapes(model.graph, shapes)
     try:
         return specialise(model) if bound else model
-    except ValuesNeeded:
+    except (DecidedByData, ValuesNeeded):
         return model

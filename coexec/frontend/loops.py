@@ -1,7 +1,7 @@
 """``Loop`` and ``Scan`` of a known number of steps: their steps stand in their place.
 
-A Loop's number of steps is its trip count; a condition that its body computes is not followed. A
-Scan has as many as its operands have elements on the axis that it walks.
+A Loop's number of steps is its trip count, or what its condition makes of it where no data enter
+that. A Scan has as many as its operands have elements on the axis that it walks.
 """
 
 from __future__ import annotations
@@ -29,17 +29,21 @@ def is_loop(node: ir.Node) -> bool:
 
 
 def conditional(node: ir.Node) -> bool:
-    """Whether the body of a ``Loop`` decides when it ends."""
+    """Whether the body of a ``Loop`` computes when it ends."""
     given, result = _conditions(node.attributes["body"].as_graph())
     return result is not given and constant_of(result) is None
 
 
-def unroll_loop(node: ir.Node, trips: int, condition: bool) -> None:
-    """Put the steps of a ``Loop`` where it stands, whose condition is ``condition`` at first."""
+def ends_at_once(node: ir.Node) -> bool:
+    """Whether the body of a ``Loop`` says after its first step that this was the last one."""
+    given, result = _conditions(node.attributes["body"].as_graph())
+    constant = None if result is given else constant_of(result)
+    return constant is not None and not np.all(constant)
+
+
+def unroll_loop(node: ir.Node, trips: int) -> None:
+    """Put so many steps of a ``Loop`` where it stands."""
     body = node.attributes["body"].as_graph()
-    given, result = _conditions(body)
-    known = condition if result is given else bool(np.all(constant_of(result)))
-    trips = trips if condition and known else min(trips, int(condition))
     count = len(node.inputs) - 2
     steps = _Steps(node, body, trips)
     states = list(node.inputs[2:])

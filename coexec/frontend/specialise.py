@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,12 +15,14 @@ from coexec.frontend.bind import Shape, bind_inputs
 from coexec.frontend.branches import inline_branch, is_if
 from coexec.frontend.clean import clean
 from coexec.frontend.declared import check_outputs
+from coexec.frontend.division import Cut, Division, divide, is_search
 from coexec.frontend.fold import MAX_FLOP, Folder
-from coexec.frontend.loops import conditional, is_loop, unroll_loop, unroll_scan
+from coexec.frontend.loops import conditional, ends_at_once, is_loop, unroll_loop, unroll_scan
 from coexec.frontend.rewrite import replace_value
 from coexec.frontend.schema import check_node, check_types, label
 from coexec.frontend.sequences import Sequences, is_of_sequences
 from coexec.frontend.tensors import MAX_TENSOR_BYTES
+from coexec.frontend.trip_counts import count_steps
 from coexec.frontend.unsupported import check_supported, identifier
 from coexec.ops.node import call_of, constant_of, present_outputs, set_type, type_of
 from coexec.ops.opdef import OpDef
@@ -27,6 +30,10 @@ from coexec.ops.table import OPERATORS, opdef
 
 SAME_WHEN_TYPE_IS = frozenset({"Cast", "CastLike", "Expand"})
 """Besides views: operators that only copy where result and operand have the same type."""
+
+
+DECIDING_FLOP = 10**6
+"""What takes less, and reads whole numbers alone, is a shape rather than a network."""
 
 
 class ValuesNeeded(ModelError):
@@ -38,6 +45,10 @@ class ValuesNeeded(ModelError):
     def __init__(self, names: Sequence[str], reason: str) -> None:
         super().__init__(f"{reason}; it depends on the values of {', '.join(map(repr, names))}")
         self.names = tuple(names)
+
+
+class DecidedByData(ModelError):
+    """Shapes in the model depend on what the model computes: it has to be divided there."""
 
 
 def specialise(
@@ -60,30 +71,72 @@ def specialise(
     values are missing, ``UnsupportedOperators`` what has no operator, ``ModelError`` an output of
     another element type than it is declared to have; of another shape, a ``ModelWarning``.
     """
+    folder = Folder(fold_parameters)
+    result, _ = _walked(model, shapes or {}, values or {}, folder, None)
+    return result
+
+
+def specialise_parts(
+    model: ir.Model, shapes: Mapping[str, Shape], values: Mapping[str, Array]
+) -> ir.Model | Division:
+    """As :func:`specialise` for inference; a model in which data decide shapes in its parts.
+
+    Inputs of the model that shapes hang on by few and whole numbers are asked for
+    (``ValuesNeeded``), as a program for each of their values is worth while.
+    """
+    cut = Cut()
+    result, walker = _walked(model, shapes, values, Folder(True), cut)
+    if not cut.unknown:
+        return result
+    division = divide(result, cut)
+    if division.head is not None:
+        clean(division.head)
+        walker.finish(division.head.graph)
+    return division
+
+
+def _walked(
+    model: ir.Model,
+    shapes: Mapping[str, Shape],
+    values: Mapping[str, Array],
+    folder: Folder,
+    cut: Cut | None,
+) -> tuple[ir.Model, _Walker]:
+    """A copy whose nodes were visited in order, clean and checked unless it is cut."""
     result = model.clone()
     common.RemoveInitializersFromInputsPass()(result)
-    bind_inputs(result.graph, shapes or {}, values or {})
-    walker = _Walker(result, Folder(fold_parameters))
+    bind_inputs(result.graph, shapes, values)
+    walker = _Walker(result, folder, cut)
     for node in result.graph:  # onnx_ir visits nodes inserted behind the current one
         walker.visit(node)
-    clean(result)
-    walker.finish()
-    check_outputs(model.graph, result.graph)
-    return result
+    if cut is None or not cut.unknown:
+        clean(result)
+        walker.finish(result.graph)
+        check_outputs(model.graph, result.graph)
+    return result, walker
 
 
 class _Walker:
     """One pass over the nodes in execution order."""
 
-    def __init__(self, model: ir.Model, folder: Folder) -> None:
+    def __init__(self, model: ir.Model, folder: Folder, cut: Cut | None) -> None:
         self.graph = model.graph
         self.folder = folder
+        self.cut = cut
         self.sequences = Sequences(self._value)
 
     def visit(self, node: ir.Node) -> None:
-        """Type, fold or splice one node whose operands are typed."""
-        if not _used(node):
+        """Type, fold or splice one node; with a cut, unless what it reads is not known yet."""
+        if (self.cut is not None and self.cut.hangs(node)) or not _used(node):
             return
+        try:
+            self._visit(node)
+        except DecidedByData:
+            if self.cut is None:
+                raise
+            self.cut.at(node)
+
+    def _visit(self, node: ir.Node) -> None:
         if is_if(node):
             self._branch(node)
             return
@@ -118,15 +171,24 @@ class _Walker:
         if node.op_type == "Scan":
             unroll_scan(node)
             return
-        if node.inputs[0] is None or conditional(node):
-            check_supported(self.graph, branches=True)  # which names it and all others
-        trips = int(self._value(node, 0).reshape(()))
         condition = node.inputs[1] is None or bool(self._value(node, 1).reshape(()))
-        unroll_loop(node, max(trips, 0), condition)
+        unroll_loop(node, self._steps(node) if condition else 0)
 
-    def finish(self) -> None:
+    def _steps(self, node: ir.Node) -> int:
+        """Steps of a ``Loop`` that begins: its trip count, or fewer if its condition says so."""
+        counted = node.inputs[0] is not None
+        most = max(int(self._value(node, 0).reshape(())), 0) if counted else sys.maxsize
+        if ends_at_once(node):
+            return min(most, 1)
+        steps = count_steps(node, most, self.folder.value) if conditional(node) else most
+        if steps is None or not (counted or conditional(node)):
+            check_supported(self.graph, branches=True)  # which names it and all others
+            raise ModelError(f"{label(node)}: it has no end")
+        return steps
+
+    def finish(self, graph: ir.Graph) -> None:
         """Types of the copies that cleaning put in front of graph outputs."""
-        for node in self.graph:
+        for node in graph:
             if node.op_type == "Identity" and node.inputs[0] is not None:
                 set_type(node.outputs[0], type_of(node.inputs[0]))
 
@@ -148,7 +210,7 @@ class _Walker:
         assert operand is not None
         array = self.folder.value(operand)
         if array is None:
-            raise _missing_value(node, index, operand)
+            raise _missing_value(node, index, operand, self.cut is not None)
         producer = operand.producer()
         if producer is not None:
             self.folder.replace(producer, {operand: array})
@@ -206,19 +268,36 @@ def _only_copies(op: OpDef, call: OpCall) -> bool:
     return copies and len(call.outputs) == 1 and call.outputs[0] == call.input(0)
 
 
-def _missing_value(node: ir.Node, index: int, operand: ir.Value) -> ModelError:
+def _missing_value(node: ir.Node, index: int, operand: ir.Value, divisible: bool) -> ModelError:
     where = f"{label(node)}: the value of input {index} ({operand.name!r}) must be known"
-    names = sorted(value.name or "" for value in _ancestor_inputs(operand))
+    inputs = _ancestor_inputs(operand)
+    names = sorted(value.name or "" for value in inputs)
     if not names:
         return ModelError(f"{where}, but it is random or too large to compute ahead")
     nodes = _ancestors(operand)
-    if sum(opdef(call_of(each)).work(call_of(each)).flop for each in nodes) > MAX_FLOP:
-        return ModelError(
+    if _worth_dividing(node, operand, inputs, nodes, divisible):
+        return DecidedByData(
             f"{where}, and {len(nodes)} nodes compute it from {', '.join(map(repr, names))}: "
             "code is made for fixed shapes. Cut the model in front of it "
             "(onnx.utils.extract_model) and run what is behind it as a model of its own"
         )
     return ValuesNeeded(names, where)
+
+
+def _worth_dividing(
+    node: ir.Node,
+    operand: ir.Value,
+    inputs: Sequence[ir.Value],
+    nodes: Sequence[ir.Node],
+    divisible: bool,
+) -> bool:
+    """Whether a program for each value of ``inputs`` would be used once and never again."""
+    if divisible and operand.producer() is None and not is_search(node):
+        return False
+    if divisible and any(type_of(value).dtype.kind == "f" for value in inputs):
+        return True
+    flop = sum(opdef(call).work(call).flop for call in map(call_of, nodes))
+    return flop > (DECIDING_FLOP if divisible else MAX_FLOP)
 
 
 def _ancestors(value: ir.Value) -> list[ir.Node]:

@@ -1,7 +1,8 @@
 """Operators whose result is as large as data say: NonZero, Compress, Unique, NonMaxSuppression.
 
 Code is made for fixed shapes, so what decides about them must be known before running: constants,
-shapes, or the values of a model's inputs, to which it is bound then.
+shapes, or the values of a model's inputs, to which it is bound then. Where it is not, a session
+divides the model.
 """
 
 from __future__ import annotations
@@ -101,31 +102,36 @@ def corners(boxes: Array, centred: bool) -> Array:
     return np.concatenate([low, high], -1)
 
 
-def overlaps(box: Array, others: Array) -> Array:
-    """Intersection over union of a box with others; 0 where one has no area."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    common = np.prod(np.maximum(sides, 0), axis=-1)
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=-1)
-    area = np.prod(box[2:] - box[:2])
-    union = area + areas - common
-    sound = (area > 0) & (areas > 0) & (union > 0)
-    return np.where(sound, common / np.where(union > 0, union, 1), 0)
-
-
 def suppressed(boxes: Array, scores: Array, most: int, limit: float) -> list[int]:
-    """Boxes by falling score (the first of equal ones first) that no chosen one overlaps."""
-    left = np.argsort(-scores, kind="stable")
+    """Boxes by falling score (the first of equal ones first) that no chosen one overlaps.
+
+    Overlap is intersection over union, 0 where a box has no area; ``boxes`` as by :func:`corners`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    top, left, bottom, right = np.ascontiguousarray(boxes[order].T)
+    areas = (bottom - top) * (right - left)
+    alive = np.ones(len(order), np.bool_)
     found: list[int] = []
-    while left.size and len(found) < most:
-        best, left = int(left[0]), left[1:]
-        found.append(best)
-        left = left[overlaps(boxes[best], boxes[left]) <= limit]
+    at = 0
+    while at < len(order) and len(found) < most:
+        found.append(int(order[at]))
+        rest = slice(at + 1, None)
+        tall = np.minimum(bottom[at], bottom[rest]) - np.maximum(top[at], top[rest])
+        wide = np.minimum(right[at], right[rest]) - np.maximum(left[at], left[rest])
+        common = np.maximum(tall, 0) * np.maximum(wide, 0)
+        union = areas[at] + areas[rest] - common
+        sound = (areas[at] > 0) & (areas[rest] > 0) & (union > 0)
+        overlap = np.divide(common, union, out=np.zeros_like(common), where=sound)
+        alive[rest] &= overlap <= limit
+        step = int(np.argmax(alive[rest])) if alive[rest].any() else len(order)
+        at += 1 + step
     return found
 
 
 def selected(call: OpCall, operands: Sequence[Any]) -> Array:
     """NonMaxSuppression: image, class and box of each that is chosen, int64 (count, 3)."""
     boxes, scores = np.asarray(operands[0]), np.asarray(operands[1])
+    _check_boxes(call.input(0), call.input(1))
     most, limit, least = (_number(operands, index) for index in (2, 3, 4))
     wide = corners(boxes, bool(call.attribute("center_point_box", 0)))
     rows: list[tuple[int, int, int]] = []
@@ -137,6 +143,12 @@ def selected(call: OpCall, operands: Sequence[Any]) -> Array:
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
+def _check_boxes(boxes: TensorType, scores: TensorType) -> None:
+    fits = boxes.rank == 3 and scores.rank == 3 and boxes.shape[2] == 4
+    if not fits or (boxes.shape[0], boxes.shape[1]) != (scores.shape[0], scores.shape[2]):
+        raise ValueError(f"NonMaxSuppression of {boxes} by {scores}")
+
+
 def _number(operands: Sequence[Any], index: int) -> float | None:
     """An operand of one element, or ``None`` where it is absent or empty."""
     value = operands[index] if index < len(operands) else None
@@ -144,11 +156,6 @@ def _number(operands: Sequence[Any], index: int) -> float | None:
 
 
 def infer_suppression(call: OpCall) -> Sequence[TensorType]:
-    boxes, scores = call.input(0), call.input(1)
-    if boxes.rank != 3 or scores.rank != 3 or boxes.shape[2] != 4:
-        raise ValueError(f"NonMaxSuppression of {boxes} by {scores}")
-    if (boxes.shape[0], boxes.shape[1]) != (scores.shape[0], scores.shape[2]):
-        raise ValueError(f"NonMaxSuppression of {boxes} by {scores}")
     operands = [
         known(call, index, "operands") if call.has_input(index) else None
         for index in range(len(call.inputs))

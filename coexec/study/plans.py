@@ -34,12 +34,13 @@ from coexec.planning.planner import Planning, PlanOptions, plan_static
 from coexec.planning.static_model import static_model
 from coexec.planning.turns import choose
 from coexec.planning.verification import candidates, timed
+from coexec.prepared import Prepared
 from coexec.processors.simulated.options import SimulatedOptions
 from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor
 from coexec.runtime.executor import Executor
 from coexec.runtime.mode import DEFAULT
-from coexec.session import Prepared, model_inputs, prepare
+from coexec.session import model_inputs, prepare
 from coexec.simulation.condition import IDLE, condition_named
 from coexec.study.definition import PROCESSORS
 

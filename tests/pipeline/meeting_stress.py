@@ -31,6 +31,7 @@ from coexec.ops.node import call_of
 from coexec.ops.split import CannotSplit
 from coexec.ops.split_rules import way
 from coexec.passes.fold_for_inference import fold_for_inference
+from coexec.prepared import Prepared
 from coexec.runtime.lanes import Lanes
 from coexec.runtime.script import Script
 from coexec.session import Session, legalise
@@ -126,7 +127,8 @@ def _plan(dice: random.Random, model: ir.Model, on: Named, names: list[str]) -> 
 
 def _failing(dice: random.Random, session: Session, feeds: Mapping[str, Array]) -> bool:
     """One call of the runs that are repeated by calls fails; whether there were such."""
-    lanes = session._last.executor._lanes if session._last is not None else None
+    last = session._last
+    lanes = last.executor._lanes if isinstance(last, Prepared) else None
     known = lanes._scripts if isinstance(lanes, Lanes) else {}
     found = [(wanted, each) for wanted, each in known.items() if each is not None]
     for wanted, script in found:

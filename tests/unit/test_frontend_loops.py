@@ -112,3 +112,46 @@ def test_a_scan_walks_axes_both_ways(rng: np.random.Generator) -> None:
     theirs, ours = both(model, feeds)
     for expected, found in zip(theirs, ours, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+COUNTED = "Less(real, most)"
+WHILE = """
+graph (float[2] x{inputs}) => (float[2] last, int32 steps, float[A, 2] all) {{
+    go = Constant <value = bool {{1}}> ()
+    zero = Constant <value = int32 {{0}}> ()
+    size = Constant <value = int32 {{4}}> ()
+    last, steps, all = Loop <body = step (int64 number, bool given, float[2] old, int32 before)
+        => (bool kept, float[2] new, int32 after, float[2] row) {{
+        one = Constant <value = int32 {{1}}> ()
+        after = Add (before, one)
+        new = Add (old, x)
+        row = Identity (new)
+        real = Cast <to = 1> (after)
+        most = Cast <to = 1> (size)
+        kept = {kept}
+    }}> ({trips}, go, x, zero)
+}}
+"""
+
+
+@pytest.mark.parametrize("trips", ["", "trips"])
+def test_a_condition_that_only_counts_is_followed(trips: str) -> None:
+    """As tf2onnx writes the loops of Keras' GRU and ConvLSTM2D."""
+    inputs = ", int64 trips" if trips else ""
+    model = parser.parse_model(HEAD + WHILE.format(inputs=inputs, trips=trips, kept=COUNTED))
+    for most in (3, 9) if trips else (0,):
+        feeds = {"x": np.array([3, 4], np.float32)}
+        theirs, ours = both(model, feeds | ({"trips": np.array(most)} if trips else {}))
+        assert np.asarray(theirs[2]).shape == (min(most, 4) if trips else 4, 2)
+        for expected, found in zip(theirs, ours, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kept", ["Equal(given, given)", "Less(real, total)"])
+def test_a_loop_whose_end_is_not_known_is_refused(kept: str) -> None:
+    """One that never ends, and one that ends by what it computes from data."""
+    text = WHILE.format(inputs="", trips="", kept=kept).replace(
+        "real =", "axis = Constant <value = int64 {0}> () total = Gather(new, axis) real ="
+    )
+    with pytest.raises(UnsupportedOperators, match=r"Loop.*decides when it ends"):
+        coexec.load(parser.parse_model(HEAD + text))

@@ -299,3 +299,11 @@ def test_if_on_data_is_unsupported() -> None:
     condition = "m = ReduceMax(x) z = Constant<value_float = 0.0>() c = Greater(m, z)"
     with pytest.raises(UnsupportedOperators, match="control flow: its condition is computed"):
         load(parse(BRANCH.format(more="", condition=condition)), {"x": (2,)})
+
+
+def test_what_hangs_on_data_is_found_in_a_deep_graph_of_sums() -> None:
+    """Each node reads the one before it twice: as many paths as 2 to the power of their number."""
+    chain = " ".join(f"x{i + 1} = Add(x{i}, x{i})" for i in range(60))
+    model = parse(f"g (float[4] x0) => (int64[1,N] y) {{ {chain} y = NonZero(x60) }}")
+    with pytest.raises(ValuesNeeded, match="x0"):
+        specialise(load(model))

@@ -1,4 +1,4 @@
-"""Results as large as data say: known ahead, by the values of inputs, or refused."""
+"""Results as large as data say: known ahead, found while a session runs, or refused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import onnx
 import pytest
 
 import coexec
+from coexec.autodiff.losses import MeanSquaredError
+from coexec.autodiff.optimizers import SGD
 from coexec.base.errors import ModelError
 from coexec.core.types import Array
 from coexec.frontend import load
@@ -53,6 +55,9 @@ def network(channels: int) -> onnx.ModelProto:
     return model
 
 
-def test_what_a_network_computes_is_refused() -> None:
+def test_a_training_refuses_shapes_that_the_network_decides() -> None:
+    model = load(network(2048))
     with pytest.raises(ModelError, match=r"2 nodes compute it from 'x0'.*extract_model"):
-        load(network(2048))
+        coexec.Trainer(model, MeanSquaredError(), SGD(0.1), ["reference"]).step(
+            {"x0": np.ones((1, 3, 64, 64), np.float32)}, np.zeros(4, np.float32)
+        )
