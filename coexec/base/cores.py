@@ -59,3 +59,9 @@ def resources_of(cores: Sequence[int] | None = None) -> tuple[str, ...]:
     """
     numbers = range(len(physical_cores())) if cores is None else cores
     return tuple(f"cpu:{number}" for number in numbers) or ("cpu",)
+
+
+def cores_of(resources: Sequence[str]) -> tuple[Core, ...]:
+    """The physical cores that :func:`resources_of` gives these names; none if it gave not all."""
+    known = dict(zip(resources_of(), physical_cores(), strict=False))
+    return tuple(known[name] for name in resources) if known.keys() >= set(resources) else ()

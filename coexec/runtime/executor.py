@@ -28,6 +28,7 @@ from coexec.runtime.lanes import Lanes, divides
 from coexec.runtime.meeting_places import places_of
 from coexec.runtime.run import Binding, Gate, Recorder, Run
 from coexec.runtime.sharing import common_memory, input_memory
+from coexec.runtime.small_outputs import output_memory
 from coexec.runtime.virtual_lanes import VirtualLanes
 
 SHARED = (STATE, SCRATCH, PAGES)
@@ -60,7 +61,8 @@ class Executor:
         self.processor_of = {spec.name: spec.processor for spec in program.buffers}
         self.buffers: dict[str, Buffer] = {}
         common = common_memory(program, runners, shared or {})
-        memory = {**input_memory(program, runners), **common}
+        outputs = output_memory(program, runners)
+        memory = {**input_memory(program, runners), **outputs, **common}
         for spec in program.buffers:
             known = (shared or {}).get(spec.name) if spec.role in SHARED else None
             if spec.name in memory:
@@ -71,7 +73,9 @@ class Executor:
             self.buffers[spec.name] = known
         timeline = _common_timeline(program, runners)
         now = time.perf_counter_ns if timeline is None else timeline.now_ns
-        self._binding = Binding(program, runners, self.buffers, self.processor_of, now, memory)
+        self._binding = Binding(
+            program, runners, self.buffers, self.processor_of, now, memory, frozenset(outputs)
+        )
         if next(places_of(program, memory), None) is not None:
             self._bind_all()
         self._timeline = timeline

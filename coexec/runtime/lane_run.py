@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+from coexec.base.array_parts import part_of
 from coexec.core.here import Here
 from coexec.core.processor import Runner, Ticket
 from coexec.core.program import Instruction, Launch, Read, Wait, Write
@@ -17,6 +18,8 @@ from coexec.runtime.run import Binding, Recorder, Run
 
 PAIR = 2
 NOTHING = np.empty(0)
+LEFT = Ticket()
+"""Of outputs that the host copies in the end: no processor is asked for them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Sides:
 
     ``seeing`` are shown nothing that lies in memory of the host. ``here`` works on the caller's
     thread, if one does; ``apart`` compute on other cores than that. ``quiet``: nobody but ``here``
-    follows the others.
+    follows the others. ``disjoint``: no two of them compute on one core.
     """
 
     all: tuple[Runner, ...]
@@ -33,6 +36,7 @@ class Sides:
     here: Here | None
     apart: frozenset[Runner]
     quiet: bool
+    disjoint: bool
 
 
 def sides_of(runners: Collection[Runner]) -> Sides:
@@ -45,7 +49,13 @@ def sides_of(runners: Collection[Runner]) -> Sides:
         here,
         frozenset(each for each in runners if silicon.isdisjoint(each.describe().resources)),
         here is not None and len(runners) == PAIR,
+        _disjoint([each.describe().resources for each in runners]),
     )
+
+
+def _disjoint(silicon: Sequence[Sequence[str]]) -> bool:
+    """Whether no two processors have a resource in common; who has none, all of the machine."""
+    return all(silicon) and len(set().union(*silicon)) == sum(map(len, silicon))
 
 
 class LaneRun(Run):
@@ -79,6 +89,10 @@ class LaneRun(Run):
         self.told: Arrival | None = None
         # Work of the caller's before this turn.
         self.behind: Ticket | None = None
+        # Whether the caller waits awake: it has a core that has nothing else to do.
+        self.awake = sides.here is not None
+        # Outputs that the caller copies once the processor has ended: to where, from where.
+        self.left: list[tuple[str, Array, Array]] = []
 
     def turn(self, steps: Iterable[Instruction]) -> None:
         """Follow instructions between which no other lane has its turn."""
@@ -167,12 +181,22 @@ class LaneRun(Run):
 
     def over(self, runner: Runner, ticket: Ticket) -> None:
         """Wait for a ticket; awake where that takes nothing from who works on it."""
-        if self.sides.here is not None and runner in self.sides.apart:
+        if self.awake and runner in self.sides.apart:
             runner.watch(ticket)
         else:
             runner.finish(ticket)
 
+    def finish(self) -> None:
+        super().finish()
+        for name, target, source in self.left:
+            start = self.binding.now()
+            np.copyto(target, source)
+            if self.recorder is not None:
+                self.recorder.copied(name, target.nbytes, start)
+
     def read(self, step: Read) -> tuple[Runner, Ticket]:
+        if step.buffer in self.binding.left:
+            return self._read_in_the_end(step)
         if self._is_common(step):
             told = self.told = self.told or self._told(step)
             array = self.binding.in_place(step.tensor, step.buffer)
@@ -189,6 +213,17 @@ class LaneRun(Run):
         if self.meeting.tape is not None:
             self.meeting.tape.by_hand(self.name, runner, step)
         return runner, ticket
+
+    def _read_in_the_end(self, step: Read) -> tuple[Runner, Ticket]:
+        """Have the caller copy an output once the processor has ended."""
+        room = self.host[step.tensor] = self._room(step)
+        target = part_of(room, step.part)
+        source = self.binding.whole(step.buffer, target)
+        self.left.append((f"read {step.tensor}", target, source))
+        self.meeting.announce(step.tensor, Arrival(room, self.runner, LEFT))
+        if self.meeting.tape is not None:
+            self.meeting.tape.by_hand(self.name, self.runner, step)
+        return self.runner, LEFT
 
     def _told(self, step: Read) -> Arrival:
         """What tells others of all launches so far; the caller, the last of them if there is."""

@@ -24,12 +24,14 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
+from coexec.base.cores import pinned
 from coexec.base.errors import ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.here import here_of
 from coexec.core.program import Free, Instruction, Launch, Program, Read, Wait, Write
 from coexec.core.repeats import Submission
 from coexec.core.types import Array
+from coexec.runtime.home import home_of
 from coexec.runtime.lane_run import LaneRun, sides_of
 from coexec.runtime.meeting import Meeting
 from coexec.runtime.meeting_places import abandoned
@@ -111,7 +113,7 @@ class Lanes:
         self.binding = _by_caller(binding, self.steps) if chained else binding
         runners = {name: self.binding.runners[name] for name in self.steps}
         self._sides = sides_of(runners.values())
-        self._order = sorted(self.steps, key=lambda name: runners[name] is not self._sides.here)
+        self._home = home_of(binding.program, runners, self._sides)
         # Kernels are bound in the first run, which may wait for what was handed over.
         self._bound = False
         # Whether kernels may wait for others that were not handed over, also between two turns.
@@ -188,7 +190,8 @@ class Lanes:
                     return None
                 launch[move.number] = calls
         names = {self.binding.runners[name]: name for name in self.steps}
-        return Script(tape, launch, names) if tape.whole else None
+        late = self.binding.runners[self._home.order[0]] if self._home.cores_of_run else None
+        return Script(tape, launch, names, late) if tape.whole else None
 
     def _leave_out(self, meeting: Meeting) -> None:
         """From the next run on, follow only the instructions with which this one had to do."""
@@ -206,7 +209,7 @@ class Lanes:
         """
         here, self._short = self._sides.here, False
         try:
-            with nullcontext() if here is None else here.occupied():
+            with pinned(self._home.cores_of_run) if here is None else here.occupied():
                 self._hand_over(runs, meeting, turns)
         except BaseException:
             let_go = abandoned(self.binding.program, self.binding.memory)
@@ -233,15 +236,21 @@ class Lanes:
                 meeting.ask()
                 self._short = True
         self._short = False
-        self._settle(runs)
+        self._end(runs)
         if meeting.tape is not None:
             meeting.tape.done()
-        for run in runs.values():
-            run.finish()
+
+    def _end(self, runs: Mapping[str, LaneRun]) -> None:
+        """Wait for all work: asleep for whose cores these are, then awake, as they are free."""
+        with pinned(self._home.cores):
+            for number, name in enumerate(self._home.order):
+                runs[name].awake |= number > 0 and bool(self._home.cores)
+                runs[name].settle(launches=False)
+                runs[name].finish()
 
     def _settle(self, runs: Mapping[str, LaneRun]) -> None:
         """Wait for all reads so far, first of all for what only the caller can do."""
-        for name in self._order:
+        for name in self._home.order:
             runs[name].settle(launches=False)
 
     def _go_at_once(self, runs: Mapping[str, LaneRun], meeting: Meeting) -> None:

@@ -118,8 +118,11 @@ def met(moves: Sequence[Move], caller: Runner | None) -> list[Move]:
     return found
 
 
-def begun(moves: Sequence[Move], caller: Runner | None) -> list[Move]:
-    """Moves in which all processors but the ``caller`` begin before the first is given the rest."""
+def begun(moves: Sequence[Move], caller: Runner | None, late: Runner | None = None) -> list[Move]:
+    """Moves in which all processors but the ``caller`` begin before the first is given the rest.
+
+    The one that is ``late``, if one is, after all others.
+    """
     first: list[Move] = []
     rest: list[Move] = []
     waiting, busy = set[Runner](), set[Runner]()
@@ -134,4 +137,5 @@ def begun(moves: Sequence[Move], caller: Runner | None) -> list[Move]:
             rest.append(GoOn(move))
         else:
             first.append(move)
+    first.sort(key=lambda move: move.runner is late)
     return [*first, *rest] if len(busy) > 1 else [*moves]

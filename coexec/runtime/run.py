@@ -25,7 +25,8 @@ class Binding:
     """A program with the processors and the memory that it runs on.
 
     ``now`` is their clock in nanoseconds: the host's, or that of a simulation. ``memory`` is that
-    of the host (bytes) which buffers of several processors lie over, ``results`` that of outputs.
+    of the host (bytes) which buffers of several processors lie over, ``left`` are those of outputs
+    that stay there until all have ended; ``results`` is the memory of outputs.
     """
 
     program: Program
@@ -34,6 +35,7 @@ class Binding:
     processor_of: Mapping[str, str]
     now: Callable[[], int] = time.perf_counter_ns
     memory: Mapping[str, Array] = field(default_factory=dict)
+    left: frozenset[str] = frozenset()
     results: Results = field(default_factory=Results)
     _views: dict[tuple[str, str], Array] = field(default_factory=dict)
     _again: dict[int, tuple[Runner, Submit]] = field(init=False, default_factory=dict)
@@ -72,6 +74,10 @@ class Binding:
             self._views[key] = memory.view(kind.dtype).reshape(kind.shape)
         return self._views[key]
 
+    def whole(self, buffer: str, like: Array) -> Array:
+        """All that a buffer in memory of the host has of a tensor, of the shape of ``like``."""
+        return self.memory[buffer][: like.nbytes].view(like.dtype).reshape(like.shape)
+
     def placed(
         self, feeds: Mapping[str, Array], recorder: Recorder | None = None
     ) -> dict[str, Array]:
@@ -86,7 +92,7 @@ class Binding:
             if not step.part:
                 found[step.tensor] = place
             if recorder is not None:
-                recorder.copied(step.tensor, place.nbytes, start)
+                recorder.copied(f"write {step.tensor}", place.nbytes, start)
         return found
 
     def has_part(self, step: Write) -> bool:
@@ -139,9 +145,9 @@ class Recorder:
         """The thread was blocked from ``start`` until now."""
         self._note("wait", SYNC, start)
 
-    def copied(self, tensor: str, nbytes: int, start: int) -> None:
+    def copied(self, name: str, nbytes: int, start: int) -> None:
         """The thread copied a tensor from ``start`` until now."""
-        event = Event(f"write {tensor}", COPY, HOST, start, self.now(), bytes=nbytes)
+        event = Event(name, COPY, HOST, start, self.now(), bytes=nbytes)
         self.events.append(event)
 
     def freed(self, buffer: str, processor: str) -> None:

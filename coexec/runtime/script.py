@@ -121,12 +121,18 @@ class Tape:
 class Script:
     """The calls of a run; ``launch`` has the submission of each region.
 
+    A processor that is ``late`` is given its work after the others.
+
     Raises:
         ValueError: a region cannot be submitted by calls.
     """
 
     def __init__(
-        self, tape: Tape, launch: Mapping[int, Submission], names: Mapping[Runner, str]
+        self,
+        tape: Tape,
+        launch: Mapping[int, Submission],
+        names: Mapping[Runner, str],
+        late: Runner | None = None,
     ) -> None:
         self._repeats = tape.repeats
         self._here = tape.here
@@ -141,7 +147,7 @@ class Script:
         self._launch = launch
         self._calls: list[tuple[Call, int]] = []
         self._failed = False
-        for move in begun(met(heard(tape.moves), tape.here), tape.here):
+        for move in begun(met(heard(tape.moves), tape.here), tape.here, late):
             self._add(move)
 
     def holds(self) -> bool:

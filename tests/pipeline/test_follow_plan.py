@@ -115,11 +115,12 @@ def test_no_processor_cuts_inputs_or_joins_outputs(alone: Session) -> None:
         read = [step for step in session.program.instructions if isinstance(step, Read)]
         assert [step.part for step in read] == [(axis, 0, one), (axis, one, one + two)]
         # Both read the channels of one array; of rows and images, each has its own. The caller
-        # copies to memory that it shares with a processor, others do so themselves.
+        # copies to and from memory that it shares with a processor, others do so themselves.
         shared = [spec for spec in session.program.buffers if spec.shares]
         assert len(shared) == (axis == 1)
         by_host = [e.name for e in trace.events if (e.track, e.kind) == (HOST, COPY)]
-        assert by_host == ["write x"] * (axis == 1 or opened.sees_host_memory())
+        sees = opened.sees_host_memory()
+        assert by_host == ["write x"] * (axis == 1 or sees) + ["read a"] * sees
         other = {name: -array for name, array in feeds.items()}
         kept = found.copy()
         assert not np.array_equal(session.run(other)["a"], kept)

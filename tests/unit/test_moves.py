@@ -75,6 +75,12 @@ def test_all_processors_begin_before_the_first_is_given_the_rest() -> None:
     ]
 
 
+def test_who_is_late_begins_after_all_others() -> None:
+    cut = ByHand(ONE, "", Write("x", "x"))
+    moves: list[Move] = [cut, A, B]
+    assert begun(moves, None, ONE) == [Begin(B), cut, Begin(A), GoOn(A), GoOn(B)]
+
+
 def test_who_waits_for_others_begins_behind_them() -> None:
     moves: list[Move] = [A, ONE_TOLD, Follow(TWO, ONE_TOLD), B]
     assert begun(moves, None) == moves
