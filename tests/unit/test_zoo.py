@@ -208,8 +208,8 @@ def test_dropout_stands_where_the_paper_has_it_or_nowhere(ratio: float, nodes: i
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lenet", {}, "no model 'lenet' in the zoo; known: mlp, digits_cnn, lenet5,"),
-        ("mlp", {"depth": 3}, "mlp has no option depth; known: sizes, activation, seed"),
+        ("lenet", {}, "no model 'lenet' in the zoo; did you mean 'lenet5'? known: mlp, digits_cnn,"),
+        ("mlp", {"depth": 3}, "mlp has no option 'depth'; known: sizes, activation, seed"),
         ("mlp", {"batch": 0}, "batch must be at least 1, not 0"),
         ("mlp", {"classes": -1}, "classes must be at least 1, not -1"),
         ("mlp", {"sizes": ()}, "sizes must be positive, not ()"),
