@@ -208,7 +208,11 @@ def test_dropout_stands_where_the_paper_has_it_or_nowhere(ratio: float, nodes: i
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("lenet", {}, "no model 'lenet' in the zoo; did you mean 'lenet5'? known: mlp, digits_cnn,"),
+        (
+            "lenet",
+            {},
+            "no model 'lenet' in the zoo; did you mean 'lenet5'? known: mlp, digits_cnn,",
+        ),
         ("mlp", {"depth": 3}, "mlp has no option 'depth'; known: sizes, activation, seed"),
         ("mlp", {"batch": 0}, "batch must be at least 1, not 0"),
         ("mlp", {"classes": -1}, "classes must be at least 1, not -1"),
