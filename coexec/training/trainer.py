@@ -12,7 +12,7 @@ from coexec.autodiff.average import averaged, with_averages
 from coexec.autodiff.loss_scale import LOSS_SCALE, LossScale, without_scale
 from coexec.autodiff.selection import select
 from coexec.autodiff.step import StepGraph
-from coexec.base.errors import DataError, NonFiniteLoss
+from coexec.base.errors import CheckpointError, DataError, NonFiniteLoss
 from coexec.budget.budgeted import BudgetedSteps
 from coexec.budget.keeper import MemoryKeeper
 from coexec.budget.placed import PlacedSteps
@@ -62,7 +62,8 @@ class Trainer:
     ``ghost`` or ``frozen`` may it divide batches that are normalised as a whole. ``auto`` also
     shrinks while the machine is short of memory (:attr:`memory`: what changed, and when).
 
-    While :attr:`updating` is false, a step that broke off has left all states as they were.
+    While :attr:`updating` is false, a step that broke off has left all states as they were. While
+    it is true, they are neither the old nor the new ones: nothing but :meth:`load_state` goes on.
 
     With ``plan``, a plan of this training's step (of
     :func:`coexec.planning.planner.plan_training`, or from a file), nodes, shares of nodes and of
@@ -118,7 +119,9 @@ class Trainer:
         Raises:
             DataError: data or labels that do not fit, or none, or labels that the loss takes none.
             NonFiniteLoss: the loss is NaN or infinite; parameters are as before the step.
+            CheckpointError: the step before broke off while states changed.
         """
+        self._check_whole()
         arrays = check_feeds(self.model, feeds)
         check_given(self.loss, arrays, labels)
         self._programs = self.memory.turn(self.steps, arrays, self._programs)
@@ -134,10 +137,12 @@ class Trainer:
         if setting.recipe.precision == "mixed":
             self.loss_scale = self.loss_scale.after(outcome.overflowed)
         self.steps += 1
+        self.updating = False
         return outcome.loss
 
     def predict(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of the model in inference form with the current parameters, or averages."""
+        self._check_whole()
         arrays = check_feeds(self.model, feeds)
         compiled = self._get("inference", arrays, Setting(self.recipe))
         return compiled.executor.run(_wanted(compiled, arrays))
@@ -146,8 +151,19 @@ class Trainer:
         """Parameters, statistics and optimizer state by name, read from the device.
 
         What was loaded and no program has asked for yet is part of it, from the host.
+
+        Raises:
+            CheckpointError: a step broke off while states changed.
         """
+        self._check_whole()
         return self._with_scale(self._programs.read())
+
+    def _check_whole(self) -> None:
+        if self.updating:
+            raise CheckpointError(
+                f"step {self.steps} broke off while parameters changed: not all are new. "
+                "Load a state that was kept (Trainer.load_state, coexec train --resume)"
+            )
 
     def _with_scale(self, states: Mapping[str, Array]) -> dict[str, Array]:
         scaled = self.recipe.precision == "mixed" or self.loss_scale != LossScale()
@@ -166,6 +182,8 @@ class Trainer:
             trained = select(self.model, self.recipe.trainable)
             state = with_averages(state, [each.name for each in trained])
         self._programs.write(without_scale(state))
+        self._programs.clear_accumulators()
+        self.updating = False
         if LOSS_SCALE in state:
             self.loss_scale = LossScale.from_array(state[LOSS_SCALE])
         self.steps = steps
@@ -288,10 +306,7 @@ class Trainer:
         def passed() -> None:
             self.updating = True
 
-        self.updating = False
-        outcome = run_gated(compiled, _wanted(compiled, feeds), self.steps, passed, trace)
-        self.updating = False
-        return outcome
+        return run_gated(compiled, _wanted(compiled, feeds), self.steps, passed, trace)
 
     def _accumulated_step(
         self,
@@ -317,11 +332,13 @@ class Trainer:
                 overflowed |= outcome.overflowed
         except NonFiniteLoss:
             self._programs.clear_accumulators()
+            self.updating = False
             raise
         if overflowed:
             self._programs.clear_accumulators()
             return Outcome(loss, overflowed=True)
         update = self._get("update", {}, setting)
+        self.updating = True
         update.executor.run(self._scalars(update.graph, self.steps), (), trace=trace)
         return Outcome(loss)
 

@@ -114,9 +114,11 @@ def interrupted(self, steps):
     if left == 0:
         raise KeyboardInterrupt
 
+kept = made.state()
 LaneRun.turn, turns = interrupted, 0
 while left <= 0:
     turns += 1
+    made.load_state(kept, 0)
     left, start = turns, time.perf_counter()
     try:
         made.step({"x": x}, labels)
