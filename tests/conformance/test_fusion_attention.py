@@ -76,6 +76,13 @@ def test_few_queries_become_one_operator(
         assert_close(array, expected[name], 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("mask", [(), (1,), (2, 1, 1, 1)], ids=str)
+def test_what_is_added_to_all_keys_alike_is_no_mask(mask: tuple[int, ...]) -> None:
+    """A mask of Attention that is shorter than the keys leaves the others out."""
+    region = AttentionDice(1, 37).written("Mul", mask)
+    assert "Attention" not in operators(region, RUNTIMES[0])
+
+
 @pytest.mark.parametrize(("rows", "read_twice"), [(20, False), (1, True)])
 def test_products_stay_where_queries_are_many_or_weights_are_read(
     rows: int, read_twice: bool

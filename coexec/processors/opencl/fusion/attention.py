@@ -154,7 +154,10 @@ class _Patterns:
 
 
 def _fits(mask: TensorType, query: TensorType, key: TensorType) -> bool:
-    """Whether a mask is added to scores as it is, to none of them by broadcasting scores."""
+    """Whether a mask is added to scores as it is, to none of them by broadcasting scores.
+
+    A number for all keys is none: masks of Attention that are short leave keys out.
+    """
     scores = (*query.shape[:3], key.shape[2])
-    alike = mask.dtype == query.dtype and mask.rank <= RANK
+    alike = mask.dtype == query.dtype and mask.shape[-1:] == scores[-1:] and mask.rank <= RANK
     return alike and np.broadcast_shapes(mask.shape, scores) == scores
