@@ -178,7 +178,7 @@ def _show_track(record: ProfileRecord, track: str) -> None:
 
 
 def show_rows(title: str, rows: list[RowRecord]) -> None:
-    """A table of rows: in a narrow terminal names give way first, then rates."""
+    """A table of rows; a narrow terminal has no room for rates, and names are folded there."""
     shown = rows[:ROWS]
     cells = [_cells(row, narrow=False) for row in shown]
     narrow = console.width - _width(cells) < NAME
@@ -186,7 +186,9 @@ def show_rows(title: str, rows: list[RowRecord]) -> None:
         cells = [_cells(row, narrow=True) for row in shown]
     room = max(NAME, min(LONG_NAME, console.width - _width(cells)))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", no_wrap=True, overflow="ellipsis", max_width=room)
+    table.add_column(
+        "", no_wrap=not narrow, overflow="fold" if narrow else "ellipsis", max_width=room
+    )
     for column in cells[0] if cells else ():
         table.add_column(column, justify="left" if column == BOUND else "right", no_wrap=True)
     for row, figures in zip(rows, cells, strict=False):
@@ -204,7 +206,7 @@ def _width(rows: Sequence[Mapping[str, str]]) -> int:
 
 
 def _cells(row: RowRecord, *, narrow: bool) -> dict[str, str]:
-    """What a row says behind its name, by column; a narrow terminal has no room for its rates."""
+    """What a row says behind its name, by column; without its rates if ``narrow``."""
     times = {"ms": f"{row['ms']:.3f}", "share": f"{row['share']:.1%}"}
     rates = {
         "runs": str(row["launches"]),

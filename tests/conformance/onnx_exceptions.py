@@ -17,7 +17,8 @@ GRAPHS = "operators that take a graph as an attribute are not supported"
 NUMPY_RANDOM = "the expected values are those of NumPy's own random generator"
 
 EVERYWHERE: Mapping[str, str] = {
-    "ai_onnx_ml_*": CLASSICAL,
+    "ai_onnx_ml_label_encoder_*": CLASSICAL,
+    "ai_onnx_ml_tree_ensemble_*": CLASSICAL,
     "tfidfvectorizer_*": CLASSICAL,
     "strnormalizer_*": STRINGS,
     "string_*": STRINGS,

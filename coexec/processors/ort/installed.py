@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from coexec.base.cores import physical_cores
 from coexec.base.errors import ProcessorError
-from coexec.base.names import known_names
 from coexec.core.machine import Rates
 from coexec.core.processor import Candidate, Processor
 from coexec.processors.ort.measure import measure as measure_processor
@@ -51,7 +50,7 @@ def _open(name: str, options: Mapping[str, str]) -> OrtProcessor:
 def _provider(name: str) -> Provider:
     provider = PROVIDERS.get(DEFAULT if name == "ort" else name)
     if provider is None:
-        raise ProcessorError(f"unknown processor {name!r}; {known_names(name, PROVIDERS)}")
+        raise ProcessorError(f"unknown processor {name!r}; known: {', '.join(PROVIDERS)}")
     reason = provider.absent()
     if reason:
         raise ProcessorError(f"processor {name!r} is not available: {reason}")
