@@ -24,7 +24,7 @@ from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
-from coexec.base.cores import pinned
+from coexec.base.cores import Core, pinned
 from coexec.base.errors import ProcessorError
 from coexec.core.events import HOST, RUN, Event, Trace
 from coexec.core.here import here_of
@@ -209,7 +209,7 @@ class Lanes:
         """
         here, self._short = self._sides.here, False
         try:
-            with pinned(self._home.cores_of_run) if here is None else here.occupied():
+            with pinned(self._tied(self._home.cores_of_run)) if here is None else here.occupied():
                 self._hand_over(runs, meeting, turns)
         except BaseException:
             let_go = abandoned(self.binding.program, self.binding.memory)
@@ -242,11 +242,16 @@ class Lanes:
 
     def _end(self, runs: Mapping[str, LaneRun]) -> None:
         """Wait for all work: asleep for whose cores these are, then awake, as they are free."""
-        with pinned(self._home.cores):
+        cores = self._tied(self._home.cores)
+        with pinned(cores):
             for number, name in enumerate(self._home.order):
-                runs[name].awake |= number > 0 and bool(self._home.cores)
+                runs[name].awake |= number > 0 and bool(cores)
                 runs[name].settle(launches=False)
                 runs[name].finish()
+
+    def _tied(self, cores: tuple[Core, ...]) -> tuple[Core, ...]:
+        """None in the first run: threads that drivers make in it would have these cores alone."""
+        return cores if self._bound else ()
 
     def _settle(self, runs: Mapping[str, LaneRun]) -> None:
         """Wait for all reads so far, first of all for what only the caller can do."""
