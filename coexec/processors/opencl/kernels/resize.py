@@ -1,4 +1,4 @@
-"""Resize and its gradient: one resampling kernel per resized axis; doubling in one pass."""
+"""Resize and its gradient: one resampling kernel per resized axis; on CPUs two axes in one pass."""
 
 from __future__ import annotations
 
@@ -27,12 +27,10 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.kernels import resize_lines
+from coexec.processors.opencl.kernels.resize_lines import FRACTION, MODES
 from coexec.processors.opencl.kernels.resize_twice import SPACE, lower_twice, refuse_twice
 
-FRACTION = 42
-"""Fractional bits of places: 21 bits remain for the position itself."""
-
-MODES = ("nearest", "linear", "cubic")
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -49,6 +47,10 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 
 def applies_twice(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies(call, facts) or refuse_twice(call, facts)
+
+
+def applies_lines(call: OpCall, facts: DeviceFacts) -> str | None:
+    return applies(call, facts) or resize_lines.refuse_lines(call, facts)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -165,6 +167,7 @@ FAMILY = KernelFamily(
     ("Resize", "coexec::ResizeGrad"),
     (
         Variant("twice", lower_twice, applies_twice, space=SPACE),
+        Variant("lines", resize_lines.lower_lines, applies_lines, space=resize_lines.SPACE),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )
