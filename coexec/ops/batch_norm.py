@@ -23,6 +23,7 @@ from coexec.ops.precision import widened
 
 EPSILON, MOMENTUM = 1e-5, 0.9
 """What ONNX takes where a node says nothing."""
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def _channels(call: OpCall) -> int:
@@ -118,16 +119,32 @@ def _inference_gradient(s: GradientScope) -> Sequence[ir.Value | None]:
     dx = s.op("Mul", [dy, wide]) if s.wanted[0] else None
     if not any(s.wanted[1:]):
         return dx, None, None, None, None
-    axes = s.constant(np.array([0, *range(2, rank)], np.int64), "int64")
-    total = _cast(s, s.op("ReduceSum", [dy, axes], {"keepdims": 0}), kind.dtype)
-    moment = s.op("ReduceSum", [s.op("Mul", [dy, x]), axes], {"keepdims": 0})
-    centred = s.op("Sub", [_cast(s, moment, kind.dtype), s.op("Mul", [mean, total])])
+    centred, total = _inference_sums(s, x, mean, dy)
     dscale = s.op("Mul", [centred, inverse])
     dmean = s.op("Neg", [s.op("Mul", [factor, total])]) if s.wanted[3] else None
     slope = s.op("Mul", [factor, s.op("Mul", [inverse, s.constant(-0.5, kind.dtype)])])
     dvariance = s.op("Mul", [dscale, slope]) if s.wanted[4] else None
     parameter = s.type_of(scale).dtype
     return dx, _cast(s, dscale, parameter), _cast(s, total, parameter), dmean, dvariance
+
+
+def _inference_sums(
+    s: GradientScope, x: ir.Value, mean: ir.Value, dy: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Sums of dy (x - mean) and of dy per channel, in the type of the mean.
+
+    One pass over x and dy where both are wanted and all is of one type; else sums on their own,
+    of which the one that nobody reads falls away.
+    """
+    kinds = {s.type_of(value).dtype for value in (x, mean, dy)}
+    if s.wanted[1] and s.wanted[2] and len(kinds) == 1 and kinds <= {_SINGLE, _DOUBLE}:
+        along, total = s.ops("BatchNormalizationSums", [x, mean, dy], outputs=2, domain=COEXEC)
+        return along, total
+    dtype = s.type_of(mean).dtype
+    axes = s.constant(np.array([0, *range(2, s.type_of(x).rank)], np.int64), "int64")
+    total = _cast(s, s.op("ReduceSum", [dy, axes], {"keepdims": 0}), dtype)
+    moment = s.op("ReduceSum", [s.op("Mul", [dy, x]), axes], {"keepdims": 0})
+    return s.op("Sub", [_cast(s, moment, dtype), s.op("Mul", [mean, total])]), total
 
 
 def _cast(s: GradientScope, value: ir.Value, dtype: np.dtype[Any]) -> ir.Value:

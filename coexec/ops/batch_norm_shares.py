@@ -3,7 +3,8 @@
 Forward: statistics of a share, those of the batch from those of all shares; the result is then an
 inference ``BatchNormalization``. Backward: sums over a share, then the gradient from those of all
 shares. Between the steps processors exchange a few values per channel. Each step reads large
-tensors once and writes none that a later one could do without.
+tensors once and writes none that a later one could do without. The sums are also those of the
+gradient by stored statistics.
 
 Joint statistics after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
 computing sample variances" (1979); the gradient is that of Ioffe and Szegedy, "Batch Normalization"
@@ -296,7 +297,7 @@ OPS = (
         infer_sums,
         sums,
         domain=COEXEC,
-        not_differentiable=MADE_LATE,
+        not_differentiable="second derivatives of batch normalisation are not provided",
         work=_reading_work(4),
         body=sums_body,
         examples=tuple(

@@ -16,7 +16,10 @@ Contraction = Mapping[int, int]
 
 
 def contractions(call: OpCall) -> Iterator[Contraction]:
-    """The ways in which a typed call is the sum of calls on shares of its operands."""
+    """The ways in which a typed call is the sum of calls on shares of its operands.
+
+    Of a call with several results each is such a sum.
+    """
     match call.identifier:
         case "coexec::ConvWeightGrad":
             yield {0: 0, 1: 0}
@@ -29,6 +32,8 @@ def contractions(call: OpCall) -> Iterator[Contraction]:
             }
         case "MatMul" if call.input(0).rank > 1 and call.input(1).rank > 1:
             yield {0: call.input(0).rank - 1, 1: call.input(1).rank - 2}
+        case "coexec::BatchNormalizationSums":
+            yield {0: 0, 2: 0}
         case "ReduceSum":
             for axis in reduce_axes(call):
                 yield {0: axis}

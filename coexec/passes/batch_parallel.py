@@ -11,7 +11,7 @@ what the graph computes, whatever the first axis of an input means.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from coexec.ops.batch_norm import is_training
 from coexec.ops.builder import PHASE, ROLE, SOURCE, STATE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split_rules import way
-from coexec.passes.batch_ways import Divided, Way, find_way, is_reduction
+from coexec.passes.batch_ways import Divided, Way, find_way, is_reduction, results_of
 from coexec.passes.channel_shares import CHANNELS, find_channel_way, readings
 from coexec.passes.rematerialise import FORWARD, SUFFIX
 from coexec.passes.synchronised_norm import Norms, Statistics
@@ -34,7 +34,12 @@ CHEAP = frozenset({"coexec::BernoulliMask", "coexec::RandomNumbers"})
 
 SHARE = "coexec.share"
 """Property of nodes that are made for each processor, of as much as that has of the batch."""
-NORMS = frozenset({"BatchNormalization", "coexec::BatchNormalizationGrad"})
+NORMS: Mapping[str, Collection[int]] = {
+    "BatchNormalization": {0},
+    "coexec::BatchNormalizationGrad": {0, 2},
+    "coexec::BatchNormalizationSums": {0, 2},
+}
+"""Operands with samples and channels; the others have one value per channel."""
 
 
 def divide_batch(graph: ir.Graph, plan: Plan) -> Plan:
@@ -180,8 +185,8 @@ class _Divider:
     def _normalise_channels(self, node: ir.Node, known: Divided) -> bool:
         """The same where each processor has all samples of its channels: nothing is sent."""
         call = call_of(node)
-        wide = {0} if call.identifier == "BatchNormalization" else {0, 2}
-        if call.identifier not in NORMS or (wide == {0} and not is_training(call)):
+        wide = NORMS.get(call.identifier, ())
+        if not wide or (call.identifier == "BatchNormalization" and not is_training(call)):
             return False
         made: dict[str, tuple[ir.Value, ...]] = {}
         for place, bounds in known.bounds.items():
@@ -194,7 +199,8 @@ class _Divider:
             _mark_share(made[place][0])
         for i, value in enumerate(node.outputs):
             shares = {place: results[i] for place, results in made.items()}
-            self.divided[value] = Divided(0 if i else CHANNELS, known.bounds, shares)
+            axis = CHANNELS if type_of(value).rank > 1 else 0
+            self.divided[value] = Divided(axis, known.bounds, shares)
         return True
 
     def _share(self, node: ir.Node) -> bool:
@@ -202,7 +208,8 @@ class _Divider:
         how = self._way(node)
         if how is None:
             return False
-        made: dict[str, ir.Value] = {}
+        made: dict[str, tuple[ir.Value, ...]] = {}
+        results = results_of(node)
         for place in self.rows:
             inputs: list[ir.Value | None] = []
             for index, value in enumerate(node.inputs):
@@ -214,20 +221,25 @@ class _Divider:
                 else:
                     inputs.append(self._part(value, axis, *how.bounds[place], place))
             inputs, attributes = self._resized(node, how, place, inputs)
-            call = (place, node.op_type, inputs, attributes)
-            (made[place],) = self._emit(*call, domain=node.domain, version=node.version)
-            _mark_share(made[place])
-        if how.axis is None:
-            self.sums[node.outputs[0]] = made
-            if how.operands.get(0) != 0 and self._has_samples(node.outputs[0]):
-                # A sum over channels is one of samples, to be cut once it is added up.
-                self.divided[node.outputs[0]] = self.samples
-        else:
-            axis = how.axis
+            call = (place, node.op_type, inputs, attributes, len(results))
+            made[place] = self._emit(*call, domain=node.domain, version=node.version)
+            _mark_share(made[place][0])
+        for index, value in enumerate(results):
+            self._know(value, how, {place: values[index] for place, values in made.items()})
+        return True
+
+    def _know(self, value: ir.Value, how: Way, made: Mapping[str, ir.Value]) -> None:
+        """What each processor has made of a value: a summand of it, or its share."""
+        axis = how.axis
+        if axis is not None:
             ends = np.cumsum([0, *(type_of(made[p]).shape[axis] for p in self.rows)]).tolist()
             bounds = dict(zip(self.rows, itertools.pairwise(ends), strict=True))
-            self.divided[node.outputs[0]] = Divided(axis, bounds, made)
-        return True
+            self.divided[value] = Divided(axis, bounds, made)
+            return
+        self.sums[value] = made
+        if how.operands.get(0) != 0 and self._has_samples(value):
+            # A sum over channels is one of samples, to be cut once it is added up.
+            self.divided[value] = self.samples
 
     def _resized(
         self, node: ir.Node, how: Way, place: str, inputs: list[ir.Value | None]

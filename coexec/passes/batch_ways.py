@@ -26,7 +26,10 @@ class Divided:
 
 @dataclass(frozen=True)
 class Way:
-    """How a node is divided: the axis of each operand that is, and its result's (None: a sum)."""
+    """How a node is divided: the axis of each operand that is, and its result's.
+
+    None: each share has a summand of the result, or of each result if there are several.
+    """
 
     operands: Mapping[int, int]
     axis: int | None
@@ -35,10 +38,16 @@ class Way:
 
 def find_way(call: OpCall, divided: Mapping[int, Divided]) -> Way | None:
     """How a call with these divided operands (one at least) is divided, if a rule does it."""
-    used = [kind for kind in call.outputs if kind is not None]
-    if len(used) != 1 or not call.has_output(0):
+    if not call.has_output(0):
         return None
-    return _along(call, divided) or _summed(call, divided)
+    used = [kind for kind in call.outputs if kind is not None]
+    along = _along(call, divided) if len(used) == 1 else None
+    return along or _summed(call, divided)
+
+
+def results_of(node: ir.Node) -> list[ir.Value]:
+    """The results of a node that has a way: the first, or all of which it makes summands."""
+    return [value for value in node.outputs if value.name]
 
 
 def is_reduction(call: OpCall) -> bool:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from coexec.ops.builder import SOURCE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, type_of
 from coexec.ops.split_rules import way
-from coexec.passes.batch_ways import is_reduction
+from coexec.passes.batch_ways import is_reduction, results_of
 from coexec.passes.divided_norm import DividedNorms, is_gradient, is_normalisation
 from coexec.passes.kept import FORWARD, phase_of
 from coexec.passes.rematerialise import RECOMPUTE
@@ -90,7 +90,8 @@ class _Division:
             levels[node.outputs[0]] = level
         else:
             self.rounds.setdefault(level, []).append(node)
-            levels[node.outputs[0]] = level + 1
+            made = node.outputs[:1] if is_gradient(node) else node.outputs
+            levels.update(dict.fromkeys(made, level + 1))
 
     def _needed(self, nodes: Sequence[ir.Node]) -> set[ir.Node]:
         """These nodes, and those that are made again in parts for them."""
@@ -116,7 +117,7 @@ class _Division:
                 if is_gradient(node) and level < self.levels[node.outputs[1]]:
                     found = self.norms.sums(node, values.of(node, 0), values.of(node, 2))
                 elif not is_gradient(node) and self.layers.ways[node].axis is None:
-                    found = (values.made(node),)
+                    found = values.made(node)
                 else:
                     joined.setdefault(node, []).append(values.result(node))
                     continue
@@ -134,7 +135,8 @@ class _Division:
                 for old, new in zip(node.outputs[1:], made, strict=False):
                     _replace(old, new)
             else:
-                _replace(node.outputs[0], sums[node, 0])
+                for index, old in enumerate(results_of(node)):
+                    _replace(old, sums[node, index])
         self._place_new(max(self.place[node][0] for node in nodes))
 
     def _add(self, total: ir.Value, more: ir.Value) -> ir.Value:
@@ -204,10 +206,10 @@ class _Part:
             x = self.of(node, 0)
             self.division._mark(node)
             return norms.normalised(node, x)
-        return self.made(node)
+        return self.made(node)[0]
 
-    def made(self, node: ir.Node) -> ir.Value:
-        """A node's result of parts of its operands: a part of it, or one of its summands."""
+    def made(self, node: ir.Node) -> tuple[ir.Value, ...]:
+        """A node's results of parts of its operands: a part of one, or summands of all."""
         how = self.layers.ways[node]
         inputs = [
             self.of(node, index, how.operands[index]) if index in how.operands else value
@@ -222,8 +224,9 @@ class _Part:
             attributes["allowzero"] = 0
         elif how.axis is not None and not is_reduction(call):
             attributes |= way(call, how.axis).changes(*self._bounds(call.output(0).shape[0]))
-        made = builder.op(node.op_type, inputs, attributes, domain=node.domain)
-        _producer(made).version = node.version
+        outputs = len(results_of(node))
+        made = builder.ops(node.op_type, inputs, attributes, outputs=outputs, domain=node.domain)
+        _producer(made[0]).version = node.version
         return made
 
     def _cut(self, node: ir.Node, value: ir.Value, axis: int) -> ir.Value:

@@ -88,6 +88,14 @@ def test_stored_statistics_are_not_exchanged() -> None:
     norms = [node for node in model.graph if node.op_type == "BatchNormalization"]
     assert len(norms) == 2 * 4
     assert not any(node.op_type == "BatchStatistics" for node in model.graph)
+    sums = [node for node in model.graph if node.op_type == "BatchNormalizationSums"]
+    assert sorted(type_of(n.inputs[0]).shape[0] for n in sums if n.inputs[0]) == [2] * 4 + [3] * 4
+    # Activations are added up over the samples where they are: none is joined for that.
+    assert not any(v is not None and v in _joined(model) for n in sums for v in n.inputs)
+
+
+def _joined(model: ir.Model) -> set[ir.Value]:
+    return {node.outputs[0] for node in model.graph if node.op_type == "Concat"}
 
 
 @pytest.mark.parametrize(("name", "batch"), [("lenet5", 5), ("sensor_cnn", 3)])

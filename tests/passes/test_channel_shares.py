@@ -56,6 +56,15 @@ def test_no_processor_computes_a_whole_gradient_of_large_filters() -> None:
     assert sum(n.op_type == "BatchNormalizationGrad" for n in model.graph) == 2
 
 
+def test_sums_by_stored_statistics_are_those_of_each_processors_channels() -> None:
+    model, feeds = step_graph(wide(4), 4, batch_statistics="frozen")
+    agrees(model, feeds, {"a": 2, "b": 2})
+    sums = [n for n in model.graph if n.op_type == "BatchNormalizationSums"]
+    shapes = [type_of(n.inputs[0]).shape[:2] for n in sums if n.inputs[0]]
+    assert shapes.count((4, MANY // 2)) == 2
+    assert all(shape[0] == 2 for shape in shapes if shape != (4, MANY // 2))
+
+
 def test_gradients_of_filters_between_layers_by_channels_are_divided_alike() -> None:
     """Both operands are in the same shares of channels: one of them is read whole."""
     net = Net("deep", (4, 3, 8, 8), seed=0)

@@ -53,6 +53,7 @@ BIASED = """
     }
 """
 """Of the first product, the gradient of the bias is asked for before that of the weights."""
+SUMS = "BatchNormalizationSums"
 X = np.random.default_rng(2).standard_normal((4, 3, 8, 8)).astype(np.float32)
 LABELS = np.array([0, 3, 1, 2])
 
@@ -101,6 +102,18 @@ def test_a_wide_layer_with_statistics_of_the_batch_is_never_there_as_a_whole() -
     # Sums over the batch come first, then gradients: two rounds make the layer again.
     again = [n for n in behind if n.op_type == "BatchNormalization"]
     assert len(again) == 8
+
+
+def test_a_wide_layer_with_stored_statistics_goes_back_in_one_round() -> None:
+    """Both sums of a normalisation grow from part to part; no gradient of it waits for them."""
+    model, feeds = step_graph(coexec.load(weighted(WIDENED)), 4, batch_statistics="frozen")
+    widest = 4 * 16 * 8 * 8
+    assert divided_agrees(model, feeds, 0.8)
+    behind = [n for n in model.graph if phase_of(n) != FORWARD]
+    used = {v for n in behind for v in (*n.inputs, *n.outputs) if v is not None and v.name}
+    assert max(type_of(value).size for value in used) == widest // 4
+    sizes = [type_of(v).size for n in behind if n.op_type == SUMS for v in n.inputs[:1] if v]
+    assert sizes.count(widest // 4) == 4
 
 
 def test_what_reads_a_sum_over_parts_does_not_draw_them_apart() -> None:

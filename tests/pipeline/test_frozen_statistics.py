@@ -71,6 +71,18 @@ def test_scale_and_bias_follow_their_gradients_by_stored_statistics(
             assert state[name][i] == pytest.approx(value[i] - RATE * slope, rel=2e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("trainable", "once"), [(("s", "b"), True), (("b",), False), (("s",), False)], ids=str
+)
+def test_one_pass_makes_both_sums_where_both_are_wanted(
+    trainable: tuple[str, ...], *, once: bool
+) -> None:
+    trainer = frozen(parse(NORM), "reference", trainable=trainable)
+    graph = trainer.build_step({"x": np.ones((5, 3, 4), np.float32)}).model.graph
+    kinds = [node.op_type for node in graph]
+    assert kinds.count("BatchNormalizationSums") == once
+
+
 @pytest.mark.parametrize("form", ["inference", "training"])
 def test_models_of_both_forms_train_as_they_predict_and_keep_their_statistics(
     form: str, tmp_path: Path, rng: np.random.Generator
@@ -114,6 +126,23 @@ def test_a_budget_divides_the_batch() -> None:
     assert within.memory_plan.setting.recipe.micro_batches > 1
     for name, array in plain.state().items():
         np.testing.assert_allclose(within.state()[name], array, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", THOROUGH)
+@pytest.mark.parametrize("activations", ["bits", "int8"])
+def test_activations_may_be_kept_in_fewer_bytes(
+    runtime: str, activations: str, rng: np.random.Generator
+) -> None:
+    """Images large enough for codes that a kernel of batch statistics would write itself."""
+    model = coexec.load(zoo.build("digits_cnn", classes=3))
+    x = {"x": rng.standard_normal((64, 1, 8, 8), np.float32)}
+    labels = np.arange(64) % 3
+    how = {"loss": SoftmaxCrossEntropy()}
+    whole = frozen(model, runtime, **how)
+    less = frozen(model, runtime, activations=activations, **how)
+    assert less.step(x, labels) == pytest.approx(whole.step(x, labels), rel=1e-5)
+    for name, value in whole.state().items():
+        np.testing.assert_allclose(less.state()[name], value, rtol=0.02, atol=0.02, err_msg=name)
 
 
 def test_a_model_that_reads_new_statistics_is_refused() -> None:

@@ -183,6 +183,8 @@ def refuse_codes(call: OpCall, facts: DeviceFacts) -> str | None:
     kind = call.input(0)
     if kind.dtype != np.float32:
         return f"codes of {kind.dtype.name} have kernels of their own"
+    if call.identifier == "BatchNormalization" and not is_training(call):
+        return "codes are kept beside statistics of the batch"
     if kind.shape[1] % granule_of(call):
         return "a block belongs to two images"
     if granule_of(call) > 1 and not _is_flat(call):
