@@ -30,6 +30,7 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.norm_batch import lower_batch, lower_batch_fused, small_slices
+from coexec.processors.opencl.kernels.norm_groups import lower_groups, refuse_groups
 from coexec.processors.opencl.kernels.norm_lrn import lower_lrn, refuse_lrn
 from coexec.processors.opencl.kernels.norm_planes import lower_planes, refuse_planes
 from coexec.processors.opencl.kernels.norm_rows import lower_rows, refuse_rows
@@ -64,6 +65,10 @@ def applies_fused(call: OpCall, facts: DeviceFacts) -> str | None:
 
 def applies_planes(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies(call, facts) or refuse_planes(call, facts)
+
+
+def applies_groups(call: OpCall, facts: DeviceFacts) -> str | None:
+    return applies(call, facts) or refuse_groups(call, facts)
 
 
 def applies_rows(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -249,6 +254,7 @@ FAMILY = KernelFamily(
     (
         Variant("planes", lower_planes, applies_planes, space={"ITEMS": (8, 4, 32)}),
         Variant("rows", lower_rows, applies_rows, space={"ITEMS": (4, 2, 16)}),
+        Variant("groups", lower_groups, applies_groups, space={"ITEMS": (4, 2, 16)}),
         Variant("lrn", lower_lrn, refuse_lrn, space={"ITEMS": (8, 4, 32)}),
         Variant("fused", lower_batch_fused, applies_fused, space=_SPACE),
         Variant("naive", lower, applies, space=_SPACE),
