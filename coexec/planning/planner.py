@@ -162,8 +162,7 @@ def plan_static(
     model: ir.Model, processors: Mapping[str, Processor], how: PlanOptions = PlanOptions()
 ) -> Planning:
     """Plan runs of a :func:`static_model`, which is rewritten for these processors."""
-    known = legalise(model, processors, fold_parameters=True)
-    return _plan(known, processors, NO_STATES, how)
+    return _plan(legalise(model, processors, fold_parameters=True), processors, NO_STATES, how)
 
 
 def plan_training(
