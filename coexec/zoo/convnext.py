@@ -29,6 +29,24 @@ def convnext_base(
     return _network("convnext_base", BASE, batch, classes, image_size, seed)
 
 
+def convnext(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    width: int = 96,
+    depth: int = 27,
+    seed: int = 0,
+) -> ir.Model:
+    """First ``width`` channels wide, with ``depth`` blocks in the third stage.
+
+    (N, 3, size, size) -> (N, classes).
+    """
+    blocks = (3, 3, depth, 3)
+    stages = tuple((count, width << place) for place, count in enumerate(blocks))
+    return _network("convnext", stages, batch, classes, image_size, seed)
+
+
 def _network(
     name: str,
     stages: tuple[tuple[int, int], ...],

@@ -15,7 +15,7 @@ from math import ceil
 import onnx_ir as ir
 
 from coexec.zoo.builder import require
-from coexec.zoo.layers import NONE, RELU, SILU, Layers, Map, divisible
+from coexec.zoo.layers import NONE, RELU, RELU6, SILU, Layers, Map, divisible
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,24 @@ V2_S = (
     Stage(4, 3, 2, 128, 6),
     Stage(6, 3, 1, 160, 9),
     Stage(6, 3, 2, 256, 15),
+)
+V2_M = (
+    Stage(1, 3, 1, 24, 3, excited=False, fused=True),
+    Stage(4, 3, 2, 48, 5, excited=False, fused=True),
+    Stage(4, 3, 2, 80, 5, excited=False, fused=True),
+    Stage(4, 3, 2, 160, 7),
+    Stage(6, 3, 1, 176, 14),
+    Stage(6, 3, 2, 304, 18),
+    Stage(6, 3, 1, 512, 5),
+)
+V2_L = (
+    Stage(1, 3, 1, 32, 4, excited=False, fused=True),
+    Stage(4, 3, 2, 64, 7, excited=False, fused=True),
+    Stage(4, 3, 2, 96, 7, excited=False, fused=True),
+    Stage(4, 3, 2, 192, 10),
+    Stage(6, 3, 1, 224, 19),
+    Stage(6, 3, 2, 384, 25),
+    Stage(6, 3, 1, 640, 7),
 )
 V2_B0 = (
     Stage(1, 3, 1, 16, 1, excited=False, fused=True),
@@ -112,6 +130,8 @@ SCALES = (
     (2.2, 3.6),
 )
 """Channels and blocks of EfficientNet-B0 to B8, in times those of B0."""
+V2_SIZES = 4
+"""EfficientNetV2-B0 to B3 are scaled like the first version's."""
 
 
 def efficientnet(
@@ -120,18 +140,47 @@ def efficientnet(
     *,
     image_size: int = 224,
     number: int = 0,
+    lite: bool = False,
     seed: int = 0,
 ) -> ir.Model:
     """EfficientNet-B``number``: (N, 3, size, size) -> (N, classes).
+
+    ``lite``: without excitation, with ReLU6; what comes first and last is that of number 0.
 
     Raises:
         UsageError: no such network.
     """
     known = len(SCALES) - 1
     require(0 <= number <= known, f"EfficientNets are B0 to B{known}, not B{number}")
-    layers = Layers("efficientnet", batch, (3, image_size, image_size), seed, SILU)
+    act = RELU6 if lite else SILU
+    layers = Layers("efficientnet", batch, (3, image_size, image_size), seed, act)
     width, depth = SCALES[number]
+    if lite:
+        inner = tuple(replace(stage.scaled(width, depth), excited=False) for stage in B0)
+        ends = (replace(inner[place], blocks=B0[place].blocks) for place in (0, -1))
+        first, last = ends
+        return _network(layers, 32, (first, *inner[1:-1], last), 1280, classes, 0.2)
     stages = tuple(stage.scaled(width, depth) for stage in B0)
+    return _network(layers, divisible(32 * width), stages, divisible(1280 * width), classes, 0.2)
+
+
+def efficientnet_v2(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    number: int = 0,
+    seed: int = 0,
+) -> ir.Model:
+    """EfficientNetV2-B``number``: (N, 3, size, size) -> (N, classes).
+
+    Raises:
+        UsageError: no such network.
+    """
+    require(0 <= number < V2_SIZES, f"EfficientNetV2 is B0 to B{V2_SIZES - 1}, not B{number}")
+    layers = Layers("efficientnet_v2", batch, (3, image_size, image_size), seed, SILU)
+    width, depth = SCALES[number]
+    stages = tuple(stage.scaled(width, depth) for stage in V2_B0)
     return _network(layers, divisible(32 * width), stages, divisible(1280 * width), classes, 0.2)
 
 
@@ -174,6 +223,22 @@ def efficientnet_v2_s(
     """(N, 3, size, size) -> (N, classes)."""
     layers = Layers("efficientnet_v2_s", batch, (3, image_size, image_size), seed, SILU)
     return _network(layers, 24, V2_S, 1280, classes, 0.2)
+
+
+def efficientnet_v2_m(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 480, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("efficientnet_v2_m", batch, (3, image_size, image_size), seed, SILU)
+    return _network(layers, 24, V2_M, 1280, classes, 0.3)
+
+
+def efficientnet_v2_l(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 480, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("efficientnet_v2_l", batch, (3, image_size, image_size), seed, SILU)
+    return _network(layers, 32, V2_L, 1280, classes, 0.4)
 
 
 def efficientnet_v2_b0(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coexec.zoo import (
     alexnet,
+    convnext,
     darknet,
     densenet,
     dpn,
@@ -11,8 +12,10 @@ from coexec.zoo import (
     ghostnet,
     hardnet,
     igcv3,
+    image_transformer,
     menet,
     mixnet,
+    mobilenet_v4,
     peleenet,
     regnet,
     residual,
@@ -21,6 +24,7 @@ from coexec.zoo import (
     shufflenet,
     squeezenext,
     vgg,
+    xception,
 )
 from coexec.zoo.entry import ZooEntry
 
@@ -33,7 +37,28 @@ FAMILIES: dict[str, ZooEntry] = {
         residual.residual_network,
     ),
     "regnet": ZooEntry("RegNetX or RegNetY of any size", IMAGE, regnet.regnet),
-    "efficientnet": ZooEntry("EfficientNet-B0 to B8", IMAGE, efficientnet.efficientnet),
+    "efficientnet": ZooEntry(
+        "EfficientNet-B0 to B8, Lite 0 to 4", IMAGE, efficientnet.efficientnet
+    ),
+    "efficientnet_v2": ZooEntry("EfficientNetV2-B0 to B3", IMAGE, efficientnet.efficientnet_v2),
+    "efficientnet_v2_m": ZooEntry(
+        "EfficientNetV2, medium", (3, 480, 480), efficientnet.efficientnet_v2_m
+    ),
+    "efficientnet_v2_l": ZooEntry(
+        "EfficientNetV2, large", (3, 480, 480), efficientnet.efficientnet_v2_l
+    ),
+    "mobilenet_v4_small": ZooEntry(
+        "MobileNetV4, convolutions, small", IMAGE, mobilenet_v4.mobilenet_v4_small
+    ),
+    "mobilenet_v4_medium": ZooEntry(
+        "MobileNetV4, convolutions, medium", (3, 256, 256), mobilenet_v4.mobilenet_v4_medium
+    ),
+    "mobilenet_edgetpu": ZooEntry("MobileNetEdgeTPU", IMAGE, mobilenet_v4.mobilenet_edgetpu),
+    "xception": ZooEntry("Xception", (3, 299, 299), xception.xception),
+    "convnext": ZooEntry("ConvNeXt of any size", IMAGE, convnext.convnext),
+    "vision_transformer": ZooEntry(
+        "ViT or DeiT of any size", IMAGE, image_transformer.vision_transformer
+    ),
     "mnasnet_a1": ZooEntry("MnasNet-A1", IMAGE, efficientnet.mnasnet_a1),
     "mnasnet_small": ZooEntry("MnasNet, small", IMAGE, efficientnet.mnasnet_small),
     "densenet": ZooEntry("DenseNet of any depth", IMAGE, densenet.densenet),

@@ -16,7 +16,7 @@ from coexec.zoo.layers import NONE, RELU, Layers, Map
 from coexec.zoo.transformer import Width, layer_norm, project
 
 DEPTH = 12
-"""Blocks of all networks here."""
+"""Blocks of all networks here but of those that may have any number."""
 DECODED = (48, 96, 192, 384)
 """Depth Anything: channels of the four maps that the decoder starts from."""
 FUSED = 64
@@ -38,6 +38,27 @@ def vit_b32(
     layers = Layers("vit_b32", batch, (3, image_size, image_size), seed, NONE)
     x, tokens = embed_patches(layers, 32, 768)
     return _classify(layers.net, x, Form(Width(tokens, 768, 12), 3072), classes)
+
+
+def vision_transformer(
+    batch: int | None = None,
+    classes: int = 1000,
+    *,
+    image_size: int = 224,
+    patch: int = 16,
+    features: int = 192,
+    depth: int = DEPTH,
+    scaled: bool = False,
+    seed: int = 0,
+) -> ir.Model:
+    """ViT or DeiT of any size, each head of 64 features: (N, 3, size, size) -> (N, classes).
+
+    ``scaled``: each half of a block has a learned scale, as in DINOv2.
+    """
+    layers = Layers("vision_transformer", batch, (3, image_size, image_size), seed, NONE)
+    x, tokens = embed_patches(layers, patch, features)
+    form = Form(Width(tokens, features, features // 64), 4 * features, scaled=scaled)
+    return _classify(layers.net, x, form, classes, depth)
 
 
 def beit(
@@ -113,8 +134,8 @@ def depth_anything(
     return layers.finish(depth)
 
 
-def _classify(net: Net, x: ir.Value, form: Form, classes: int) -> ir.Model:
-    for block in range(DEPTH):
+def _classify(net: Net, x: ir.Value, form: Form, classes: int, depth: int = DEPTH) -> ir.Model:
+    for block in range(depth):
         x = encode(net, x, f"blocks.{block}", form)
     x = pick(net, layer_norm(net, x, "norm", form.width.features), "class")
     return net.finish(linear(net, x, "head", (form.width.features, classes)), classes)

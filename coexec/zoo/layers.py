@@ -61,6 +61,13 @@ class Layers:
         self.x = Map(self.net.x, *shape)
         self._counts: Counter[str] = Counter()
 
+    @classmethod
+    def behind(cls, net: Net, x: Map, act: str = RELU) -> Layers:
+        """Layers of a network whose input is no image, which go on from ``x``."""
+        layers = cls.__new__(cls)
+        layers.net, layers.act, layers.x, layers._counts = net, act, x, Counter()
+        return layers
+
     def name(self, kind: str) -> str:
         """The next name of a kind: ``conv1``, ``conv2``."""
         self._counts[kind] += 1

@@ -191,9 +191,18 @@ def _network(
 
 
 def _bneck(layers: Layers, x: Map, block: Bneck) -> Map:
-    h = x
-    if block.inside != x.channels:
-        h = layers.conv(h, block.inside, act=block.act)
+    return narrowed(layers, widened(layers, x, block), x, block)
+
+
+def widened(layers: Layers, x: Map, block: Bneck) -> Map:
+    """What the depthwise convolution of a block is given."""
+    if block.inside == x.channels:
+        return x
+    return layers.conv(x, block.inside, act=block.act)
+
+
+def narrowed(layers: Layers, h: Map, x: Map, block: Bneck) -> Map:
+    """The rest of a block on ``x``, whose widened channels are ``h``."""
     h = layers.depthwise(h, block.kernel, stride=block.stride, act=block.act)
     if block.excited:
         h = layers.excite(h, divisible(block.inside / 4), gate=HARDSIGMOID)

@@ -1,4 +1,4 @@
-"""NASNet-A, large: cells that a search has found, each on the results of the two before it.
+"""NASNet-A, large and mobile: cells that a search has found, on the results of the two before.
 
 Source: Zoph et al., "Learning transferable architectures for scalable image recognition", 2018, as
 in timm.
@@ -6,12 +6,23 @@ in timm.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import onnx_ir as ir
 
 from coexec.zoo.layers import NONE, RELU, Layers, Map
 
-CHANNELS, STEM, CELLS = 168, 96, 6
-"""Channels of a cell's branches in the first stage, those of the stem, cells of a stage."""
+
+@dataclass(frozen=True)
+class Sizes:
+    """Channels of a cell's branches in the first stage, those of the stem, cells of a stage."""
+
+    channels: int
+    stem: int
+    cells: int
+
+
+LARGE, MOBILE = Sizes(168, 96, 6), Sizes(44, 32, 4)
 
 
 def nasnet_large(
@@ -19,20 +30,36 @@ def nasnet_large(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, classes)."""
     layers = Layers("nasnet_large", batch, (3, image_size, image_size), seed)
-    start, few = layers.conv(layers.x, STEM, 3, stride=2, pad=0, act=NONE), CHANNELS // 4
+    return layers.logits(_features(layers, LARGE), classes)
+
+
+def nasnet_mobile(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    layers = Layers("nasnet_mobile", batch, (3, image_size, image_size), seed)
+    return layers.logits(_features(layers, MOBILE), classes)
+
+
+def _features(layers: Layers, sizes: Sizes) -> Map:
+    """What the last cell results in, activated."""
+    start = layers.conv(layers.x, sizes.stem, 3, stride=2, pad=0, act=NONE)
+    few = sizes.channels // 4
     before = _reduced(layers, start, _fitted(layers, start, few), few)
     left = _halved(layers, start, 2 * few)
     x = _reduced(layers, left, _fitted(layers, before, 2 * few), 2 * few)
     for stage in range(3):
-        width = CHANNELS << stage
-        for cell in range(CELLS):
+        width = sizes.channels << stage
+        for cell in range(sizes.cells):
             # The result before the first cell of a stage is still twice as large.
             left = (_fitted if cell else _halved)(layers, before, width)
             before, x = x, _normal(layers, left, _fitted(layers, x, width))
         if stage < 2:
             left = _fitted(layers, before, 2 * width)
+            # In the mobile network the next cell is given what this one is, not the one before.
+            before = before if sizes is LARGE else x
             x = _reduced(layers, left, _fitted(layers, x, 2 * width), 2 * width)
-    return layers.logits(layers.activate(x, RELU), classes)
+    return layers.activate(x, RELU)
 
 
 def _normal(layers: Layers, left: Map, right: Map) -> Map:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from coexec.zoo import (
     bgnet,
     blaze,
+    cavaface,
     clip,
     conv_transformer,
     convnext,
@@ -16,6 +17,7 @@ from coexec.zoo import (
     efficientvit,
     faces,
     googlenet,
+    gpunet,
     hrnet,
     image_transformer,
     inception_v4,
@@ -25,6 +27,7 @@ from coexec.zoo import (
     mobile_transformer,
     mobilebert,
     mobilenet_v3,
+    motion,
     nasnet,
     nomic,
     persons,
@@ -33,6 +36,7 @@ from coexec.zoo import (
     residual,
     salsanext,
     sam_decoder,
+    sam_vit,
     segment_anything,
     segmentation,
     shufflenet,
@@ -55,8 +59,10 @@ from coexec.zoo import (
     yolo_variants,
 )
 from coexec.zoo.entry import ZooEntry
+from coexec.zoo.published_detectors import DETECTORS
 
 PUBLISHED: dict[str, ZooEntry] = {
+    **DETECTORS,
     "resnet34": ZooEntry("ResNet-34, ImageNet", (3, 224, 224), residual.resnet34),
     "resnet101": ZooEntry("ResNet-101, ImageNet", (3, 224, 224), residual.resnet101),
     "resnext50": ZooEntry("ResNeXt-50, 32 x 4", (3, 224, 224), residual.resnext50),
@@ -248,6 +254,7 @@ PUBLISHED: dict[str, ZooEntry] = {
     "sinet": ZooEntry("SINet, persons in portraits", (3, 224, 224), sinet.sinet),
     "dla102x": ZooEntry("DLA-X-102", (3, 224, 224), dla.dla102x),
     "nasnet_large": ZooEntry("NASNet-A, large", (3, 331, 331), nasnet.nasnet_large),
+    "nasnet_mobile": ZooEntry("NASNet-A, mobile", (3, 224, 224), nasnet.nasnet_mobile),
     "yolor_p6": ZooEntry("YOLOR-P6", (3, 640, 640), yolo_csp.yolor_p6),
     "yolov6n": ZooEntry("YOLOv6 3.0, nano", (3, 640, 640), yolo_rep.yolov6n),
     "hrnet_w18_face": ZooEntry("HRNetV2-W18 for faces", (3, 256, 256), hrnet.hrnet_w18_face),
@@ -303,5 +310,22 @@ PUBLISHED: dict[str, ZooEntry] = {
     "sam2_decoder": ZooEntry("decoder of SAM 2", (256, 16387, 1), sam_decoder.sam2_decoder),
     "pose_landmarks": ZooEntry("31 points of a body", (3, 256, 256), blaze.pose_landmarks),
     "litehrnet_18": ZooEntry("Lite-HRNet-18 for poses", (3, 256, 192), litehrnet.litehrnet_18),
+    "bert_encoder": ZooEntry("BERT of any size", (384,), text_transformer.bert_encoder),
+    "ir_se_100": ZooEntry("IR-SE-100, features of a face", (3, 112, 112), cavaface.ir_se_100),
+    "motion_key_points": ZooEntry("key points of a face", (3, 256, 256), motion.motion_key_points),
+    "motion_generator": ZooEntry("a face, moved", (196_728,), motion.motion_generator),
+    "gpunet_0": ZooEntry("GPUNet-0", (3, 224, 224), gpunet.gpunet_0),
+    "sam_vit_encoder": ZooEntry(
+        "encoder of SAM on ViT-Base", (3, 1024, 1024), sam_vit.sam_vit_encoder
+    ),
+    "whisper_large_encoder": ZooEntry(
+        "encoder of Whisper, large", (80, 3000), speech.whisper_large_encoder
+    ),
+    "whisper_large_v3_encoder": ZooEntry(
+        "encoder of Whisper, large v3", (128, 3000), speech.whisper_large_v3_encoder
+    ),
+    "whisper_large_decoder": ZooEntry(
+        "a step of the decoder of Whisper, large", (108801, 1280), speech.whisper_large_decoder
+    ),
     "bgnet": ZooEntry("BGNet, what is camouflaged", (3, 416, 416), bgnet.bgnet),
 }

@@ -85,8 +85,15 @@ def regnet_y_800mf(
     batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
 ) -> ir.Model:
     """torchvision's, with wider stages than the paper's: (N, 3, size, size) -> (N, classes)."""
-    layers = Layers("regnet_y_800mf", batch, (3, image_size, image_size), seed)
-    return _network(layers, replace(Y[800], halves_up=True), classes, excited=True)
+    return regnet(
+        batch,
+        classes,
+        image_size=image_size,
+        millions=800,
+        excited=True,
+        halves_up=True,
+        seed=seed,
+    )
 
 
 def regnet_x_3_2gf(
@@ -103,11 +110,13 @@ def regnet(
     image_size: int = 224,
     millions: int = 200,
     excited: bool = False,
+    halves_up: bool = False,
     seed: int = 0,
 ) -> ir.Model:
     """RegNetX, ``excited``: RegNetY, of ``millions`` of multiply-adds.
 
-    (N, 3, size, size) -> (N, classes).
+    (N, 3, size, size) -> (N, classes). With ``halves_up`` some stages are wider than the paper's,
+    as in torchvision.
 
     Raises:
         UsageError: no network of this size was published.
@@ -116,7 +125,8 @@ def regnet(
     known = ", ".join(map(str, lines))
     require(millions in lines, f"RegNets have {known} million multiply-adds, not {millions}")
     layers = Layers("regnet", batch, (3, image_size, image_size), seed)
-    return _network(layers, lines[millions], classes, excited=excited)
+    line = replace(lines[millions], halves_up=halves_up)
+    return _network(layers, line, classes, excited=excited)
 
 
 def _network(layers: Layers, line: Line, classes: int, *, excited: bool) -> ir.Model:

@@ -55,11 +55,13 @@ def shufflenet_v2_of_width(
     *,
     image_size: int = 224,
     width: float = 1.0,
+    stepped: bool = False,
     seed: int = 0,
 ) -> ir.Model:
     """At one of the paper's widths, as in the pytorchcv collection.
 
-    (N, 3, size, size) -> (N, classes). The last convolution grows with what is wider than 1.
+    (N, 3, size, size) -> (N, classes). The last convolution grows with what is wider than 1; with
+    ``stepped`` it doubles at width 2 alone, as in the paper and in torchvision.
 
     Raises:
         UsageError: another width.
@@ -70,7 +72,8 @@ def shufflenet_v2_of_width(
     for stage, units in enumerate(UNITS):
         for unit in range(units):
             x = _unit(layers, x, 2 * HALVES[width] << stage, strided=unit == 0)
-    head = int(HEAD * max(HALVES[width] / HALVES[1.0], 1.0))
+    growth = max(1.0, width // 1 if stepped else HALVES[width] / HALVES[1.0])
+    head = int(HEAD * growth)
     return layers.logits(layers.conv(x, head), classes)
 
 
@@ -79,11 +82,17 @@ def shufflenet_v2(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, classes)."""
     layers = Layers("shufflenet_v2", batch, (3, image_size, image_size), seed)
-    x = layers.max_pool(layers.conv(layers.x, 24, 3, stride=2), 3, 2, 1)
+    return layers.logits(layers.conv(stages_v2(layers)[-1], HEAD), classes)
+
+
+def stages_v2(layers: Layers) -> list[Map]:
+    """What each of the three stages results in, at full width."""
+    x, found = layers.max_pool(layers.conv(layers.x, STEM, 3, stride=2), 3, 2, 1), []
     for units, out in STAGES:
         for unit in range(units):
             x = _unit(layers, x, out, strided=unit == 0)
-    return layers.logits(layers.conv(x, 1024), classes)
+        found.append(x)
+    return found
 
 
 def _unit(layers: Layers, x: Map, out: int, *, strided: bool) -> Map:

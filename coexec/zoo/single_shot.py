@@ -79,7 +79,7 @@ def mobilenetv2_yolov3(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, boxes, classes + 5)."""
     layers = Layers("mobilenetv2_yolov3", batch, (3, image_size, image_size), seed)
-    x, middle = _v2_features(layers)
+    x, middle = v2_features(layers)
     deep = layers.conv(layers.depthwise(x, 3), 576)
     up = _enlarged(layers, deep, 576, 2)
     fine = layers.conv(layers.depthwise(middle, 3), 576)
@@ -90,7 +90,7 @@ def mobilenetv2_yolov3(
     return layers.anchors(heads, each)
 
 
-def _v2_features(layers: Layers) -> tuple[Map, Map]:
+def v2_features(layers: Layers) -> tuple[Map, Map]:
     """What the head's 1 x 1 convolution gives, and the widened channels at twice the size."""
     x = layers.conv(layers.x, 32, 3, stride=2)
     middle, number = x, 0

@@ -38,6 +38,7 @@ class Size:
 
 TINY, BASE, SMALL = Size(384, 4, 4), Size(512, 6, 6), Size(768, 12, 12)
 MEDIUM, TURBO = Size(1024, 24, 24), Size(1280, 32, 4, 128)
+LARGE, LARGE_V3 = Size(1280, 32, 32), Size(1280, 32, 32, 128)
 
 
 def whisper_tiny_encoder(
@@ -75,6 +76,20 @@ def whisper_turbo_encoder(
     return _encoder("whisper_turbo_encoder", TURBO, batch, classes, frames, seed)
 
 
+def whisper_large_encoder(
+    batch: int | None = None, classes: int = 1280, *, frames: int = FRAMES, seed: int = 0
+) -> ir.Model:
+    """(N, 80, frames) -> keys and values for each block of the decoder, of ``classes`` each."""
+    return _encoder("whisper_large_encoder", LARGE, batch, classes, frames, seed)
+
+
+def whisper_large_v3_encoder(
+    batch: int | None = None, classes: int = 1280, *, frames: int = FRAMES, seed: int = 0
+) -> ir.Model:
+    """(N, 128, frames) -> keys and values for each block of the decoder, of ``classes`` each."""
+    return _encoder("whisper_large_v3_encoder", LARGE_V3, batch, classes, frames, seed)
+
+
 def whisper_tiny_decoder(
     batch: int | None = None, classes: int = VOCABULARY, *, seed: int = 0
 ) -> ir.Model:
@@ -108,6 +123,13 @@ def whisper_turbo_decoder(
 ) -> ir.Model:
     """A token's features, then keys and values, block by block -> (N, 1, classes)."""
     return _decoder("whisper_turbo_decoder", TURBO, batch, classes, seed)
+
+
+def whisper_large_decoder(
+    batch: int | None = None, classes: int = VOCABULARY, *, seed: int = 0
+) -> ir.Model:
+    """A token's features, then keys and values, block by block -> (N, 1, classes)."""
+    return _decoder("whisper_large_decoder", LARGE, batch, classes, seed)
 
 
 def yamnet(

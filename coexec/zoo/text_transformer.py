@@ -31,6 +31,28 @@ def bert(
     return _masked("bert", 12, batch, classes, tokens, seed, types=True)
 
 
+def bert_encoder(
+    batch: int | None = None,
+    classes: int = 2,
+    *,
+    tokens: int = 384,
+    depth: int = 12,
+    features: int = 768,
+    heads: int = 12,
+    seed: int = 0,
+) -> ir.Model:
+    """BERT of any size with a score or two of each token, as answers to questions have.
+
+    Token ids (N, tokens) -> (N, tokens, classes).
+    """
+    net = Net("bert_encoder", (batch, tokens), seed=seed, dtype=ir.DataType.INT64)
+    x, _ = _embedded(net, VOCABULARY, tokens, features, types=True)
+    form = Form(Width(tokens, features, heads), 4 * features, before=False)
+    for block in range(depth):
+        x = encode(net, x, f"blocks.{block}", form)
+    return net.finish(project(net, x, "scores", (features, classes)), tokens, classes)
+
+
 def distilbert(
     batch: int | None = None, classes: int = VOCABULARY, *, tokens: int = 384, seed: int = 0
 ) -> ir.Model:

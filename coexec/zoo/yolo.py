@@ -8,6 +8,7 @@ each place and size.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import onnx_ir as ir
 
@@ -40,6 +41,7 @@ class Sizes:
 V8_NANO = Sizes((16, 32, 64, 128, 256))
 V8_SMALL = Sizes((32, 64, 128, 256, 512))
 V8_EXTRA = Sizes((80, 160, 320, 640, 640), (3, 6, 6, 3), 3)
+V11_NANO = Sizes((16, 32, 64, 128, 256), (1, 1, 1, 1))
 
 
 def yolov3_tiny(
@@ -71,24 +73,43 @@ def yolov5m(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, boxes, classes + 5)."""
     layers = Layers("yolov5m", batch, (3, image_size, image_size), seed, SILU)
-    depths, widths = (2, 4, 6, 2), (96, 192, 384, 768)
-    x = layers.conv(layers.x, 48, 6, stride=2, pad=2)
+    return _anchored(layers, _v5_maps(layers, 2 / 3, 0.75), classes)
+
+
+def yolov5(
+    batch: int | None = None,
+    classes: int = 80,
+    *,
+    image_size: int = 640,
+    depth: float = 1.0,
+    width: float = 1.0,
+    seed: int = 0,
+) -> ir.Model:
+    """Large, or times ``depth`` and ``width``: (N, 3, size, size) -> (N, boxes, classes + 5)."""
+    layers = Layers("yolov5", batch, (3, image_size, image_size), seed, SILU)
+    return _anchored(layers, _v5_maps(layers, depth, width), classes)
+
+
+def _v5_maps(layers: Layers, depth: float, width: float) -> list[Map]:
+    """Three maps, fine ones first."""
+    stem, *widths = scaled((64, 128, 256, 512, 1024), width)
+    x = layers.conv(layers.x, stem, 6, stride=2, pad=2)
     found = []
-    for depth, out in zip(depths, widths, strict=True):
-        x = c3(layers, layers.conv(x, out, 3, stride=2), out, depth)
+    for blocks, out in zip((3, 6, 9, 3), widths, strict=True):
+        x = c3(layers, layers.conv(x, out, 3, stride=2), out, max(1, round(blocks * depth)))
         found.append(x)
-    found[-1] = sppf(layers, x, 768)
+    found[-1], neck = sppf(layers, x, widths[-1]), max(1, round(3 * depth))
     tops = []
     x = found[-1]
-    for beside, out in ((found[2], 384), (found[1], 192)):
+    for beside, out in ((found[2], widths[2]), (found[1], widths[1])):
         x = layers.conv(x, out)
         tops.append(x)
-        x = c3(layers, layers.concat(layers.resize(x, 2), beside), out, 2, added=False)
+        x = c3(layers, layers.concat(layers.resize(x, 2), beside), out, neck, added=False)
     maps = [x]
-    for beside, out in ((tops[1], 384), (tops[0], 768)):
+    for beside, out in ((tops[1], widths[2]), (tops[0], widths[3])):
         down = layers.conv(maps[-1], maps[-1].channels, 3, stride=2)
-        maps.append(c3(layers, layers.concat(down, beside), out, 2, added=False))
-    return _anchored(layers, maps, classes)
+        maps.append(c3(layers, layers.concat(down, beside), out, neck, added=False))
+    return maps
 
 
 def yolov7_tiny(
@@ -123,6 +144,49 @@ def yolov8n(
     return layers.anchors(heads, classes + 4)
 
 
+def yolov8(
+    batch: int | None = None,
+    classes: int = 80,
+    *,
+    image_size: int = 640,
+    depth: float = 1.0,
+    width: float = 1.0,
+    widest: int = 512,
+    seed: int = 0,
+) -> ir.Model:
+    """Large, or times ``depth`` and ``width``, of at most ``widest`` channels before that.
+
+    (N, 3, size, size) -> (N, boxes, classes + 4).
+    """
+    layers = Layers("yolov8", batch, (3, image_size, image_size), seed, SILU)
+    few, many = (max(1, round(count * depth)) for count in (3, 6))
+    widths = scaled((64, 128, 256, 512, min(1024, widest)), width)
+    sizes = Sizes(widths, (few, many, many, few), few)
+    heads = heads_free(layers, v8_maps(layers, sizes), classes, light=False)
+    return layers.anchors(heads, classes + 4)
+
+
+def yolo11(
+    batch: int | None = None,
+    classes: int = 80,
+    *,
+    image_size: int = 640,
+    depth: int = 2,
+    width: float = 1.0,
+    widest: int = 512,
+    seed: int = 0,
+) -> ir.Model:
+    """Large, or with one block where it has two (``depth``); ``width`` as :func:`yolov8`.
+
+    (N, 3, size, size) -> (N, boxes, classes + 4).
+    """
+    layers = Layers("yolo11", batch, (3, image_size, image_size), seed, SILU)
+    widths = scaled((64, 128, 256, 512, min(1024, widest)), width)
+    # From the medium size on, all blocks hold blocks of their own.
+    maps = v11_maps(layers, Sizes(widths, (depth,) * 4, depth), nested=widest == 512)
+    return layers.anchors(heads_free(layers, maps, classes, light=True), classes + 4)
+
+
 def yolo11n(
     batch: int | None = None, classes: int = 80, *, image_size: int = 640, seed: int = 0
 ) -> ir.Model:
@@ -130,6 +194,14 @@ def yolo11n(
     layers = Layers("yolo11n", batch, (3, image_size, image_size), seed, SILU)
     heads = heads_free(layers, v11_maps(layers), classes, light=True)
     return layers.anchors(heads, classes + 4)
+
+
+def scaled(
+    channels: tuple[int, int, int, int, int], width: float
+) -> tuple[int, int, int, int, int]:
+    """So many times the channels, in whole eights."""
+    first, second, third, fourth, fifth = (ceil(each * width / 8) * 8 for each in channels)
+    return first, second, third, fourth, fifth
 
 
 def v8_maps(layers: Layers, sizes: Sizes) -> list[Map]:
@@ -152,21 +224,27 @@ def v8_maps(layers: Layers, sizes: Sizes) -> list[Map]:
     return [fine, middle, c2f(layers, down, deep_width, neck, added=False)]
 
 
-def v11_maps(layers: Layers) -> list[Map]:
-    """YOLO11 nano's three maps, fine ones first."""
-    x = layers.conv(layers.conv(layers.x, 16, 3, stride=2), 32, 3, stride=2)
-    x = c3k2(layers, x, 64, 0.25)
+def v11_maps(layers: Layers, sizes: Sizes = V11_NANO, *, nested: bool = False) -> list[Map]:
+    """YOLO11's three maps, fine ones first; ``nested``: all blocks hold blocks of their own."""
+    first, second, third, fourth, fifth = sizes.widths
+    depth = sizes.neck
+    x = layers.conv(layers.conv(layers.x, first, 3, stride=2), second, 3, stride=2)
+    x = c3k2(layers, x, third, 0.25, nested=nested, depth=depth)
     found = []
-    for width, out, ratio in ((64, 128, 0.25), (128, 128, 0.5), (256, 256, 0.5)):
-        x = c3k2(layers, layers.conv(x, width, 3, stride=2), out, ratio, nested=ratio == 0.5)
+    for width, out, ratio in ((third, fourth, 0.25), (fourth, fourth, 0.5), (fifth, fifth, 0.5)):
+        inner = nested or ratio == 0.5
+        x = layers.conv(x, width, 3, stride=2)
+        x = c3k2(layers, x, out, ratio, nested=inner, depth=depth)
         found.append(x)
-    deep = attention_stage(layers, sppf(layers, x, 256))
-    middle = c3k2(layers, layers.concat(layers.resize(deep, 2), found[1]), 128, 0.5)
-    fine = c3k2(layers, layers.concat(layers.resize(middle, 2), found[0]), 64, 0.5)
-    down = layers.concat(layers.conv(fine, 64, 3, stride=2), middle)
-    middle = c3k2(layers, down, 128, 0.5)
-    down = layers.concat(layers.conv(middle, 128, 3, stride=2), deep)
-    return [fine, middle, c3k2(layers, down, 256, 0.5, nested=True)]
+    deep = attention_stage(layers, sppf(layers, x, fifth), depth)
+    up = layers.concat(layers.resize(deep, 2), found[1])
+    middle = c3k2(layers, up, fourth, 0.5, nested=nested, depth=depth)
+    up = layers.concat(layers.resize(middle, 2), found[0])
+    fine = c3k2(layers, up, third, 0.5, nested=nested, depth=depth)
+    down = layers.concat(layers.conv(fine, third, 3, stride=2), middle)
+    middle = c3k2(layers, down, fourth, 0.5, nested=nested, depth=depth)
+    down = layers.concat(layers.conv(middle, fourth, 3, stride=2), deep)
+    return [fine, middle, c3k2(layers, down, fifth, 0.5, nested=True, depth=depth)]
 
 
 def _anchored(layers: Layers, maps: list[Map], classes: int) -> ir.Model:

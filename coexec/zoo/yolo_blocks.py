@@ -29,20 +29,28 @@ def c2f(layers: Layers, x: Map, out: int, depth: int, *, added: bool = True) -> 
     return layers.conv(layers.concat(*parts), out)
 
 
-def c3k2(layers: Layers, x: Map, out: int, ratio: float, *, nested: bool = False) -> Map:
-    """One bottleneck, or two in a block of their own (``nested``), on ``ratio`` of the channels."""
+def c3k2(
+    layers: Layers, x: Map, out: int, ratio: float, *, nested: bool = False, depth: int = 1
+) -> Map:
+    """``depth`` bottlenecks, or blocks of two (``nested``), on ``ratio`` of the channels."""
     inside = int(out * ratio)
     parts = layers.split(layers.conv(x, 2 * inside), inside, inside)
-    h, last = parts[-1], parts[-1]
-    if nested:
-        half = inside // 2
-        h = layers.conv(last, half)
-        for _ in range(2):
-            h = layers.add(layers.conv(layers.conv(h, half, 3), half, 3), h)
-        h = layers.conv(layers.concat(h, layers.conv(last, half)), inside)
-    else:
-        h = layers.add(layers.conv(layers.conv(h, inside // 2, 3), inside, 3), last)
-    return layers.conv(layers.concat(*parts, h), out)
+    for _ in range(depth):
+        parts.append((_nested if nested else _bottleneck)(layers, parts[-1], inside))
+    return layers.conv(layers.concat(*parts), out)
+
+
+def _bottleneck(layers: Layers, x: Map, out: int) -> Map:
+    return layers.add(layers.conv(layers.conv(x, out // 2, 3), out, 3), x)
+
+
+def _nested(layers: Layers, x: Map, out: int) -> Map:
+    """Two residual blocks on half of the channels beside a 1 x 1 convolution."""
+    half = out // 2
+    h = layers.conv(x, half)
+    for _ in range(2):
+        h = layers.add(layers.conv(layers.conv(h, half, 3), half, 3), h)
+    return layers.conv(layers.concat(h, layers.conv(x, half)), out)
 
 
 def sppf(layers: Layers, x: Map, out: int) -> Map:
@@ -68,13 +76,14 @@ def sppcsp_tiny(layers: Layers, x: Map, out: int) -> Map:
     return layers.conv(layers.concat(h, beside), out)
 
 
-def attention_stage(layers: Layers, x: Map) -> Map:
-    """Attention between the pixels of half of the channels (YOLO11)."""
+def attention_stage(layers: Layers, x: Map, depth: int = 1) -> Map:
+    """Attention between the pixels of half of the channels, ``depth`` times (YOLO11)."""
     half = x.channels // 2
     kept, h = layers.split(layers.conv(x, x.channels), half, half)
-    h = layers.add(h, _attention(layers, h))
-    inner = layers.conv(layers.conv(h, 2 * half), half, act=NONE)
-    return layers.conv(layers.concat(kept, layers.add(h, inner)), x.channels)
+    for _ in range(depth):
+        h = layers.add(h, _attention(layers, h))
+        h = layers.add(h, layers.conv(layers.conv(h, 2 * half), half, act=NONE))
+    return layers.conv(layers.concat(kept, h), x.channels)
 
 
 def _attention(layers: Layers, x: Map) -> Map:

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
-from coexec.core.types import Array
 from coexec.cost.calibration.zoo_networks import zoo_layers
-from coexec.cost.soc.workload import CONV, DENSE, DEPTHWISE, GROUPED, INPUT, OUTPUT
+from coexec.cost.soc.workload import INPUT, OUTPUT
 from coexec.zoo import build
 from coexec.zoo.published import PUBLISHED
+from tests.published_networks import assert_runs_image_by_image, multiply_adds, parameters
 
 TORCHVISION = {
     "resnet34": 21_797_672,
@@ -83,8 +82,9 @@ AUTHORS = {
     "efficientvit_b2": 24_330_712,  # Cai et al., 2023, with efficientvit_l2
     "efficientvit_l2": 63_707_016,
     "sinet": 86_900,  # Park et al., 2020
-    "dla102x": 26_309_272,  # timm, with nasnet_large
+    "dla102x": 26_309_272,  # timm, with nasnet_large and nasnet_mobile
     "nasnet_large": 88_753_150,
+    "nasnet_mobile": 5_289_978,
     "yolor_p6": 37_200_000,  # Wang et al., 2021
     "pidnet_s": 7_600_000,  # Xu et al., 2023
     "rtmpose_m": 17_900_000,  # Jiang et al., 2023
@@ -95,6 +95,10 @@ AUTHORS = {
     # less those, and without places of tokens
     "whisper_medium_decoder": 456_641_536 - 24 * (2 * 1024 + 1) * 1024 - 448 * 1024,
     "whisper_turbo_decoder": 171_909_120 - 4 * (2 * 1280 + 1) * 1280 - 448 * 1280,
+    "whisper_large_v3_encoder": 636_968_960 + 32 * (2 * 1280 + 1) * 1280,
+    "whisper_large_decoder": (1_543_304_960 - 636_784_640)
+    - 32 * (2 * 1280 + 1) * 1280
+    - 448 * 1280,
     "clip_vit_b16": 149_620_737 - 49_408 * 512,  # Hugging Face, without the table of words
     "nomic_embed": 137_000_000,  # Nussbaum et al., 2024
     "mobilebert": 36_596_538 - 128 * 512,  # Hugging Face, with wavlm_base_plus; fewer positions
@@ -218,6 +222,7 @@ TINY: dict[str, dict[str, Any]] = {
     "sinet": {"image_size": 64},
     "dla102x": {"image_size": 64},
     "nasnet_large": {"image_size": 64},
+    "nasnet_mobile": {"image_size": 64},
     "yolor_p6": {"image_size": 64},
     "yolov6n": {"image_size": 64},
     "hrnet_w18_face": {"image_size": 64},
@@ -246,16 +251,6 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def parameters(name: str) -> int:
-    """Learned values of a network, counted without making them."""
-    graph = PUBLISHED[name].builder(1).graph
-    return sum(
-        value.const_value.size
-        for key, value in graph.initializers.items()
-        if value.const_value is not None and ".running_" not in key
-    )
-
-
 @pytest.mark.parametrize(("name", "count"), {**TORCHVISION, **AUTHORS, **AI_HUB}.items())
 def test_parameter_count_is_the_published_one(name: str, count: int) -> None:
     assert parameters(name) == pytest.approx(count, rel=0.01)
@@ -282,6 +277,7 @@ MACS = {
     "sinet": 64e6,  # Park et al., 2020
     "dla102x": 5.89e9,  # timm, with nasnet_large
     "nasnet_large": 23.9e9,
+    "nasnet_mobile": 564e6,  # Zoph et al., 2018
     "yolor_p6": 163e9 / 4,  # Wang et al., 2021, at twice the height and width
     "yolov6n": 5.7e9,  # Li et al., 2023
     "pidnet_s": 47.6e9,  # Xu et al., 2023
@@ -289,6 +285,8 @@ MACS = {
     "rtmpose_m": 2.22e9,  # Jiang et al., 2023
     "efficientvit_l2_seg": 396e9,  # Cai et al., 2023
     "litehrnet_18": 205e6,  # Yu et al., 2021
+    "sam_vit_encoder": 486e9,  # Kirillov et al., 2023
+    "gpunet_0": 3.25e9 * (224 / 320) ** 2,  # Wang et al., 2022, at 320 x 320
     "bgnet": 58.45e9,  # Sun et al., 2022
 }
 """Multiply-adds of products for one image, where they are published."""
@@ -296,9 +294,7 @@ MACS = {
 
 @pytest.mark.parametrize(("name", "macs"), MACS.items())
 def test_arithmetic_is_the_published_one(name: str, macs: float) -> None:
-    products = {CONV, GROUPED, DEPTHWISE, DENSE}
-    found = sum(layer.flop for layer in zoo_layers(name) if layer.family in products) / 2
-    assert found == pytest.approx(macs, rel=0.06)
+    assert multiply_adds(name) == pytest.approx(macs, rel=0.06)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -338,17 +334,4 @@ def test_declared_shapes_are_those_of_the_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_network_runs_in_onnxruntime_image_by_image(name: str, rng: np.random.Generator) -> None:
-    options = dict(TINY[name])
-    model = build(name, None, options.pop("classes", None), **options)
-    source, result = model.graph.inputs[0], model.graph.outputs[0]
-    shape = (2, *(side for side in (source.shape or ()) if isinstance(side, int)))
-    words = source.dtype == ir.DataType.INT64
-    x: Array = rng.integers(0, 100, shape) if words else rng.standard_normal(shape, np.float32)
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    y = np.asarray(session.run(["y"], {"x": x})[0])
-    assert y.shape == (2, *(result.shape or ())[1:])
-    assert np.isfinite(y).all()
-    again = np.asarray(session.run(["y"], {"x": x[1:]})[0])
-    np.testing.assert_allclose(again, y[1:], rtol=1e-3, atol=1e-3 * max(1.0, np.abs(y).max()))
+    assert_runs_image_by_image(name, TINY[name], rng)

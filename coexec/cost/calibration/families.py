@@ -11,8 +11,8 @@ import re
 
 FAMILIES = {
     "transformers of text": "albert|.*bert|electra|nomic|opus|trocr_decoder|whisper|gpt|wavlm",
-    "transformers of images": "beit|vit|depth_any|swin|trocr_enc|video_mae|clip|levit|mobilevit"
-    "|efficientvit|efficientformer",
+    "transformers of images": "beit|vi(t|sion_tr)|depth_any|swin|trocr_enc|video_mae|clip|levit"
+    "|mobilevit|efficientvit|efficientformer",
     "DETR": ".*detr",
     "Segment Anything": "(mobile_)?sam",
     "MediaPipe": "blazeface|face_landmarks|palm|hand_|pose_|selfie",
@@ -20,8 +20,8 @@ FAMILIES = {
     "resolution and style": "aot|lama|.*esrgan|quicksr|xlsr|sesr|faststyle",
     "MobileNet": "(fd)?mobilenet(b?_w|_ssd|_yolo|_v1)",
     "inverted residuals": "mobilenet_?v[234]|mnasnet|proxyless|spnasnet|fbnet|mixnet|igcv3|ghostnet"
-    "|efficientnet",
-    "YOLO": "yolo|gear_guard",
+    "|efficientnet|ssdlite",
+    "YOLO": "yolo|gear_guard|nanodet|fastest_det",
     "RegNet": "regnet",
     "SqueezeNet": "squeeze|sqnxt",
     "ShuffleNet": "shufflenet|menet",

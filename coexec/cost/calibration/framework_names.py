@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from coexec.cost.calibration.collection import collection_layers
+from coexec.cost.calibration.zoo_names import plain_name, zoo_network
 from coexec.cost.calibration.zoo_networks import Options, fused_layers, product_layers
 from coexec.cost.soc.workload import Workload
 
@@ -66,6 +67,12 @@ NETWORKS = {
     "inceptionv4": "inception_v4",
     "inceptionresnetv2": "inception_resnet_v2",
     "densenet121": "densenet121",
+    "nanodetm": "nanodet_m",
+    "yolofastest11": "yolo_fastest",
+    "yolofastestv2": "yolo_fastest_v2",
+    "fastestdet": "fastest_det",
+    "ssdmobilenetv3large": "ssdlite_mobilenet_v3_large",
+    "nasnetmobile": "nasnet_mobile",
 }
 """By letters and digits alone, without what an element type adds to a name.
 
@@ -100,7 +107,8 @@ def network_of(name: str, framework: str) -> str:
     while (shorter := ENDINGS.sub("", plain)) != plain:
         plain = shorter
     found = TFLITE.get(plain) if framework.startswith("TFLite") else None
-    return found or NETWORKS.get(plain, "")
+    found = found or NETWORKS.get(plain)
+    return found or (plain_name(name) if zoo_network(name) else "")
 
 
 def layers_of_network(network: str, shapes: Shapes) -> tuple[Workload, ...]:
@@ -126,7 +134,10 @@ def _named(network: str) -> tuple[Workload, ...]:
         return product_layers(*PRODUCTS[network])
     if network in BUILT:
         return fused_layers(*BUILT[network])
-    return fused_layers(network) if network in NETWORKS.values() else ()
+    if network in NETWORKS.values():
+        return fused_layers(network)
+    known = zoo_network(network)
+    return fused_layers(*known) if known else ()
 
 
 def _flop(layers: tuple[Workload, ...]) -> float:

@@ -9,6 +9,7 @@ from coexec.cost.calibration.left_out import NO_CHIP, NO_LAYERS, NO_TIME, LeftOu
 from coexec.cost.calibration.npu_names import ENDINGS, PARTS, WHOLE
 from coexec.cost.calibration.sample import PRECISIONS, Sample
 from coexec.cost.calibration.table import Row, read_rows
+from coexec.cost.calibration.zoo_names import at_224, zoo_network
 from coexec.cost.calibration.zoo_networks import Options, zoo_layers
 
 DATASET = "npu_hexagon"
@@ -51,4 +52,7 @@ def _sample(row: Row) -> Sample | LeftOut:
 def _network(row: Row) -> tuple[str, Options] | None:
     """The network of the zoo and its options; ``None`` if the row's is not there."""
     model = ENDINGS.sub("", row.text("model_id").lower().replace("-", "_"))
-    return PARTS.get((model, row.text("component"))) or WHOLE.get(model)
+    found = PARTS.get((model, row.text("component"))) or WHOLE.get(model)
+    if found is None and (known := zoo_network(model)):
+        found = at_224(known)
+    return found

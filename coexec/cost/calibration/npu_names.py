@@ -22,6 +22,7 @@ WHOLE: dict[str, Network] = {
     "bert_base_uncased_hf": ("bert", ()),
     "bgnet": ("bgnet", ()),
     "bisenet": ("bisenet", ()),
+    "cavaface": ("ir_se_100", ()),
     "conditional_detr_resnet50": ("conditional_detr_resnet50", ()),
     "convnext_base": ("convnext_base", ()),
     "convnext_tiny": ("convnext_tiny", ()),
@@ -61,6 +62,7 @@ WHOLE: dict[str, Network] = {
     "foot_track_net": ("foot_track", ()),
     "gear_guard_net": ("gear_guard", ()),
     "googlenet": ("googlenet", ()),
+    "gpunet": ("gpunet_0", ()),
     "hrnet_face": ("hrnet_w18_face", ()),
     "hrnet_pose": ("hrnet_w32_pose", ()),
     "hrnet_w48_ocr": ("hrnet_w48_ocr", ()),
@@ -107,6 +109,7 @@ WHOLE: dict[str, Network] = {
     "sesr_m5": ("sesr_m5", ()),
     "shufflenet_v2": ("shufflenet_v2", ()),
     "sinet": ("sinet", ()),
+    "squeezenet1_0": ("squeezenet_v1_0", ()),
     "squeezenet1_1": ("squeezenet", ()),
     "swin_base": ("swin_base", ()),
     "swin_small": ("swin_small", ()),
@@ -135,6 +138,8 @@ PARTS: dict[tuple[str, str], Network] = {
     ("deepbox", "Yolo2DDetection"): ("yolov3_tiny", (("height", 224), ("width", 640))),
     ("deepbox", "VGG3DDetection"): ("box3d_vgg19", ()),
     ("easyocr", "EasyOCRDetector"): ("craft", ()),
+    ("fomm", "FOMMDetector"): ("motion_key_points", ()),
+    ("fomm", "FOMMGenerator"): ("motion_generator", ()),
     ("mediapipe_face", "FaceDetector"): ("blazeface", ()),
     ("mediapipe_face", "FaceLandmarkDetector"): ("face_landmarks", ()),
     ("mediapipe_hand", "PalmDetector"): ("palm_detector", ()),
@@ -147,6 +152,14 @@ PARTS: dict[tuple[str, str], Network] = {
     ("mobilesam", "MobileSAMDecoder"): ("sam_decoder", ()),
     ("mobilesam", "MobileSAMEncoder"): ("mobile_sam_encoder", ()),
     ("sam", "SAMDecoder"): ("sam_decoder", ()),
+    ("sam", "SAMEncoder"): ("sam_vit_encoder", ()),
+    **{
+        ("sam", f"SAMEncoderPart{part + 1}"): (
+            "sam_vit_encoder",
+            (("first", 2 * part), ("last", 2 * part + 2)),
+        )
+        for part in range(6)
+    },
     ("sam2", "SAM2Decoder"): ("sam2_decoder", ()),
     ("sam2", "SAM2Encoder"): ("sam2_encoder", ()),
     ("trocr", "TrOCRDecoder"): ("trocr_decoder", ()),
@@ -160,6 +173,8 @@ PARTS: dict[tuple[str, str], Network] = {
         for part in ("Encoder", "Decoder")
         for of, ending in (("HfWhisper", ""), ("Whisper", "Inf"), ("Whisper", ""))
     },
+    ("whisper_large_v3", "HfWhisperEncoder"): ("whisper_large_v3_encoder", ()),
+    ("whisper_large_v3", "HfWhisperDecoder"): ("whisper_large_decoder", ()),
     ("whisper_large_v3_turbo", "HfWhisperEncoder"): ("whisper_turbo_encoder", ()),
     ("whisper_large_v3_turbo", "HfWhisperDecoder"): ("whisper_turbo_decoder", ()),
 }
