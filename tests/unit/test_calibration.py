@@ -197,6 +197,16 @@ def test_factors_are_exact_positive_and_keep_what_no_sample_tells() -> None:
     assert (bounded >= least).all()
 
 
+def test_stiff_factors_stay_where_they_were_expected_and_others_take_what_is_left() -> None:
+    """Two terms that no sample tells apart, one of which is known beforehand."""
+    one = np.linspace(1, 9, 30)
+    rows, prior = np.stack([one, one], axis=1), np.array([1.0, 1.0])
+    stiff = fit_factors(rows, 5 * one, prior, 1.0, stiffness=np.array([1.0, 1e6]))
+    np.testing.assert_allclose(stiff, [4, 1], rtol=0.05)
+    alike = fit_factors(rows, 5 * one, prior, 1.0)
+    np.testing.assert_allclose(alike, [2.5, 2.5], rtol=0.05)
+
+
 def test_ranking_counts_pairs_of_processors_in_order(samples: tuple[Sample, ...]) -> None:
     network = [s for s in samples if s.whole and s.model == "net0" and "855" in s.soc.name]
     times = np.array([s.measured_us for s in network])

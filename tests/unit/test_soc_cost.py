@@ -150,6 +150,14 @@ def test_operators_that_do_little_with_what_they_load_are_charged_by_bytes() -> 
         assert other.compute_us < 10 * add.compute_us
 
 
+def test_a_product_of_one_row_takes_as_long_as_one_core_reads_its_weights() -> None:
+    soc, row = find_soc("snapdragon-865"), call("MatMul", (1, 2048), (2048, 4096))
+    reading_us = 2048 * 4096 * FLOAT.itemsize / limits_of(soc, "cpu:1prime", "float32").core_gbps
+    one, four = (predict(soc, name, row).compute_us for name in ("cpu:1prime", "cpu:1prime+3big"))
+    assert 1 <= one / (reading_us / 1e3) < 1.5
+    assert four == pytest.approx(one, rel=0.05)
+
+
 def test_npus_refuse_with_a_reason() -> None:
     soc = find_soc("snapdragon-865")
     assert supports(soc, "npu", CALLS[0], "int8").yes

@@ -24,7 +24,7 @@ LINES = {
     "apple": ("a10", "a12", "a14"),
 }
 """Chips of one maker and class, by year."""
-NOISE = 1.15
+NOISE = 1.2
 """How much longer than on the chip before a network may take: no two generations are measured."""
 LEAST_W, MOST_W = 0.05, 12.0
 """What one little core and what a phone as a whole can draw."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from coexec.base.errors import UsageError
-from coexec.cost.calibration.converted import converted_layers
+from coexec.cost.calibration.converted import converted_layers, converted_operators
 from coexec.cost.calibration.zoo_networks import Options
 from coexec.cost.soc.workload import Workload
 from coexec.zoo.catalog import CATALOG
@@ -58,6 +58,16 @@ def member(name: str) -> Member | None:
 @cache
 def collection_layers(name: str) -> tuple[Workload, ...]:
     """Layers for one image of 224 x 224; none if no family has the name, or not this member."""
+    return _converted(name, converted_layers)
+
+
+@cache
+def collection_operators(name: str) -> tuple[Workload, ...]:
+    """The same one operator after the other, as CPUs run them."""
+    return _converted(name, converted_operators)
+
+
+def _converted(name: str, convert: Callable[..., tuple[Workload, ...]]) -> tuple[Workload, ...]:
     found = member(name)
     if found is None:
         return ()
@@ -66,7 +76,7 @@ def collection_layers(name: str) -> tuple[Workload, ...]:
         model = entry.builder(1, entry.classes, **dict(found.options))
     except UsageError:
         return ()  # a size or depth that the family does not come in
-    return converted_layers(model, padded=found.padded, pooled=found.pooled)
+    return convert(model, padded=found.padded, pooled=found.pooled)
 
 
 def _width(match: re.Match[str]) -> tuple[str, float]:

@@ -2,7 +2,8 @@
 
 Rows of ``gpu_ops_tflite.csv`` of one network are these layers one by one. They list convolutions,
 products, pools, means and joined channels; what else a network has is part of their time. Where the
-converter leaves the zeros around a map as an operator of its own, the map counts with them.
+converter leaves the zeros around a map as an operator of its own, the map counts with them. On a
+CPU sums, products and zeros are operators of their own (:func:`converted_operators`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ import onnx_ir as ir
 from coexec.core.types import OpCall
 from coexec.cost.calibration.single_layers import dense
 from coexec.cost.calibration.zoo_networks import typed
-from coexec.cost.soc.workload import DENSE, DEPTHWISE, MOVE, POOL, REDUCE, Workload, workload
+from coexec.cost.soc.workload import (
+    DENSE,
+    DEPTHWISE,
+    ELEMENTWISE,
+    MOVE,
+    POOL,
+    REDUCE,
+    Workload,
+    workload,
+)
 from coexec.ops.conv_geometry import ConvGeometry
 from coexec.ops.node import type_of
 
@@ -44,6 +54,56 @@ def converted_layers(
             joined = _joins(node, places)
             found.append(replace(layer, others=layer.out_elements) if joined else layer)
     return tuple(_pooled(found) if pooled else found)
+
+
+def converted_operators(
+    model: ir.Model, *, padded: bool = False, pooled: bool = False
+) -> tuple[Workload, ...]:
+    """The same as a CPU runs them, one operator after the other.
+
+    Sums and products of maps, normalisation that stands behind no convolution, and zeros around
+    maps are operators beside the layers; activations count as parts of what is in front of them.
+    """
+    found: list[Workload] = []
+    for node in model.graph:
+        call = typed(node)
+        layer = _layer(call, padded)
+        if layer is None:
+            found += _elementwise(node, call)
+        else:
+            found += [*_zeros(call, layer), layer]
+    return tuple(_pooled(found) if pooled else found)
+
+
+def _elementwise(node: ir.Node, call: OpCall) -> list[Workload]:
+    """Sums and products, of two maps or with constants; none for all else."""
+    if call.op_type in JOINING:
+        return [_summed(call, sum(kind.size for kind in call.inputs if kind is not None))]
+    if call.op_type in WITH_CONSTANTS and not _folded(node):
+        return [_summed(call, call.input(0).size)] * 2
+    return []
+
+
+def _summed(call: OpCall, elements: int) -> Workload:
+    out = call.output(0).size
+    return Workload(ELEMENTWISE, out, elements, out, out_pixels=out)
+
+
+def _folded(node: ir.Node) -> bool:
+    """Whether this is normalisation that becomes a part of a convolution's weights."""
+    value = node.inputs[0]
+    if value is None or node.op_type != "BatchNormalization" or len(value.uses()) > 1:
+        return False
+    source = value.producer()
+    return source is not None and source.op_type == "Conv"
+
+
+def _zeros(call: OpCall, layer: Workload) -> list[Workload]:
+    """What surrounds a map by zeros in front of a convolution, if anything does."""
+    plain = call.input(0).size
+    if call.op_type != "Conv" or layer.in_elements <= plain:
+        return []
+    return [Workload(MOVE, 0.0, plain, layer.in_elements, out_pixels=layer.in_elements)]
 
 
 def _layer(call: OpCall, padded: bool) -> Workload | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coexec.cost.calibration.families import OTHERS, family_of
 from coexec.cost.calibration.libraries import library
 from coexec.cost.calibration.sample import Sample
 from coexec.cost.soc.engine_mix import KINDS, WIDTH, mix_levels, mix_of
@@ -32,7 +33,7 @@ STIFF = {DENSE: 10.0}
 """Kinds that are drawn so many times as strongly. A product of one row reads its weights once in
 any engine, and in most networks takes too little to tell its multiple from chance."""
 PARTS = 4
-"""Parts of the networks, each held out once, to choose by."""
+"""Parts of the networks, each held out once, to choose by: relatives are in one."""
 FREE = 1e-4
 """The same for an engine's speed as a whole, of which nothing is known beforehand."""
 
@@ -60,9 +61,10 @@ def fit_mixes(samples: Sequence[Sample], row_of: Callable[[Sample], Numbers]) ->
 
 
 def best_shapes(samples: Sequence[Sample], table: Numbers) -> dict[str, float]:
-    """By engine, the one of :data:`SHAPES` with the least error on networks that no fit saw."""
-    part_of = {model: n % PARTS for n, model in enumerate(sorted({s.model for s in samples}))}
-    parts = np.array([part_of[sample.model] for sample in samples])
+    """By engine, the one of :data:`SHAPES` with the least error on families that no fit saw."""
+    families = [_relatives(sample.model) for sample in samples]
+    part_of = {family: n % PARTS for n, family in enumerate(sorted(set(families)))}
+    parts = np.array([part_of[family] for family in families])
     errors: dict[str, dict[float, float]] = defaultdict(lambda: dict.fromkeys(SHAPES, 0.0))
     for part in range(PARTS):
         inside = np.flatnonzero(parts != part).tolist()
@@ -75,6 +77,12 @@ def best_shapes(samples: Sequence[Sample], table: Numbers) -> dict[str, float]:
                 guess = sample.measured_us if mix is None else table[place] @ mix
                 errors[sample.engine][shape] += abs(guess / sample.measured_us - 1)
     return {engine: min(SHAPES, key=found.__getitem__) for engine, found in errors.items()}
+
+
+def _relatives(model: str) -> str:
+    """Its family; a network of none is alone."""
+    family = family_of(model)
+    return model if family == OTHERS else family
 
 
 def _names(sample: Sample) -> tuple[str, ...]:

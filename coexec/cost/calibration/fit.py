@@ -21,7 +21,15 @@ from coexec.cost.soc.coefficients import SPEEDS, Coefficients, levels
 from coexec.cost.soc.estimate import LIKE, RUN, calls_us, mixable, network_us
 from coexec.cost.soc.features import gpu_roofline_us, shape_features
 from coexec.cost.soc.limits import limits_of
-from coexec.cost.soc.terms import LEAST, PRIOR, TIED, run_terms, terms
+from coexec.cost.soc.terms import (
+    DENSE_WEIGHTS,
+    LEAST,
+    PRIOR,
+    TERMS,
+    TIED,
+    run_terms,
+    terms,
+)
 from coexec.cost.soc.trees import Trees
 
 Numbers = NDArray[np.float64]
@@ -31,6 +39,11 @@ TREES = "tflite gpu"
 """Group of the only kernels that were measured one by one."""
 STRENGTHS = (1.0, 0.5, 0.5, 0.5, 0.5)
 """How many samples the prior is worth at each level: the limits, then the level above."""
+FIRST = 64.0
+"""How many times as much the limits are worth where at least :data:`ENOUGH` were measured."""
+STIFFNESS = np.where(np.array(TERMS) == DENSE_WEIGHTS, 1000.0, 1.0)
+"""How many times as strongly factors are drawn. In most networks products of one row take too
+little to tell their factor from what other terms lack; that of memory's rate is known."""
 GENERAL_TREES = {
     "n_estimators": 60,
     "learning_rate": 0.15,
@@ -137,7 +150,7 @@ def _fit_terms(members: Sequence[Sample], kin: Sequence[Sample], memory: Memory)
     """
     table = np.array([memory.terms_of(sample) for sample in members])
     if len(members) >= ENOUGH:
-        return _fit_levels(members, table, PRIOR, LEAST)
+        return _fit_levels(members, table, PRIOR, LEAST, [FIRST * STIFFNESS, STIFFNESS])
     whole = np.array([memory.terms_of(sample) for sample in kin]) @ TIED
     times = np.array([sample.measured_us for sample in kin])
     limits = np.ones(TIED.shape[1]) * float(np.median(times / whole.sum(axis=1)))
@@ -196,23 +209,35 @@ def _run_row(fitted: Coefficients, sample: Sample) -> Numbers:
 
 
 def _fit_levels(
-    members: Sequence[Sample], table: Numbers, prior: Numbers, least: Numbers | None = None
+    members: Sequence[Sample],
+    table: Numbers,
+    prior: Numbers,
+    least: Numbers | None = None,
+    stiffness: Sequence[Numbers | None] = (None,),
 ) -> Levels:
-    """Factors of each level, each drawn towards those of the level above it."""
+    """Factors of each level, each drawn towards those of the level above it.
+
+    ``stiffness`` of levels beyond its end is the last one.
+    """
     times = np.array([sample.measured_us for sample in members])
     # What is known beforehand are proportions: an engine is some times slower than the limits.
     start = prior * float(np.median(times / (table @ prior)))
     found: Levels = {}
     chains = [levels(sample.soc, sample.processor, sample.precision) for sample in members]
     for depth, strength in enumerate(STRENGTHS):
+        stiff = stiffness[min(depth, len(stiffness) - 1)]
         places = defaultdict(list)
         for place, chain in enumerate(chains):
             if depth < len(chain):
                 places[chain[: depth + 1]].append(place)
         for chain, picked in places.items():
             above = found[chain[-2]] if depth else start
-            fitting = _fit_speed if chain[-1] in SPEEDS else fit_factors
-            found[chain[-1]] = fitting(table[picked], times[picked], above, strength, least)
+            rows, measured = table[picked], times[picked]
+            found[chain[-1]] = (
+                _fit_speed(rows, measured, above, strength, least)
+                if chain[-1] in SPEEDS
+                else fit_factors(rows, measured, above, strength, least, stiff)
+            )
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from coexec.base.errors import ProcessorError
 from coexec.core.soc import Soc
 from coexec.core.soc_file import soc_in
+from coexec.cost.calibration.collection import collection_operators
 from coexec.cost.calibration.framework_names import layers_of_network
 from coexec.cost.calibration.kernels import read_shapes
 from coexec.cost.calibration.left_out import (
@@ -56,6 +57,9 @@ def read_networks(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
 def _sample(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample | LeftOut:
     model, time = row.text("model"), row.time("mean_us")
     calls, soc = layers_of_network(model, shapes), soc_in(row.text("soc"))
+    if row.text("proc").lower() == "cpu":
+        # Kernels of GPUs do what CPUs do in operators of their own.
+        calls = collection_operators(model) or calls
     element = PRECISIONS.get(row.text("precision").lower())
     if not calls or _lacks_layers(row, calls):
         return row.left_out(NO_LAYERS, model)

@@ -2,7 +2,8 @@
 
 They are multiples that stay positive, of any element type first, then of one drawn towards those,
 then times a number for each chip. Relative errors count, large ones less than by their square: a
-few networks take several times what any sum of such terms can explain.
+few networks take several times what any sum of such terms can explain. Distances from what factors
+are drawn to count by their squares.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from coexec.cost.soc.npu_terms import NPU_PRIOR, npu_rows
 
 Numbers = NDArray[np.float64]
 
-PRIOR_STRENGTH, KIN_STRENGTH = 0.7, 0.7
+PRIOR_STRENGTH, KIN_STRENGTH = 0.5, 0.35
 """How far logarithms of factors are drawn, to the prior and to those of any element type."""
-LARGE = 0.2
-"""Relative error from which on errors count linearly."""
-CHIP_PRIOR = 3.0
-"""How many networks of a chip its own number is worth none."""
+LARGE = 0.05
+"""Relative error from which on errors count linearly: nearly all do."""
+CHIP_PRIOR = 30.0
+"""How many networks off by nothing a chip's own number is drawn by."""
+SPEED_PRIOR = 1.0
+"""The same for the speed of an element type."""
 
 
 def npu_row(sample: Sample) -> Numbers:
@@ -43,16 +46,24 @@ def fit_npu(
 
     ``rows`` and ``kin_rows`` are those of :func:`npu_row`, shape (samples, terms).
     """
+    times = _times(members)
     shared = _positive(kin_rows, _times(kin), NPU_PRIOR, PRIOR_STRENGTH)
-    general = _positive(rows, _times(members), shared, KIN_STRENGTH)
+    # What element types share are proportions: each has a speed of its own.
+    shared *= _believed(times / (rows @ shared), SPEED_PRIOR)
+    general = _positive(rows, times, shared, KIN_STRENGTH)
     found = {GENERAL: general}
     ratios: dict[str, list[float]] = defaultdict(list)
     for sample, guess in zip(members, rows @ general, strict=True):
         ratios[levels(sample.soc, "npu", sample.precision)[-1]].append(sample.measured_us / guess)
     for level, each in ratios.items():
-        believed = len(each) / (len(each) + CHIP_PRIOR)
-        found[level] = general * float(np.median(each)) ** believed
+        found[level] = general * _believed(np.array(each), CHIP_PRIOR)
     return found
+
+
+def _believed(ratios: Numbers, worth: float) -> float:
+    """The median of measured over predicted, drawn to 1 as if by ``worth`` networks."""
+    drawn: float = float(np.median(ratios)) ** (len(ratios) / (len(ratios) + worth))
+    return drawn
 
 
 def _times(samples: Sequence[Sample]) -> Numbers:
@@ -69,6 +80,15 @@ def _positive(rows: Numbers, measured: Numbers, prior: Numbers, strength: float)
     def slopes(x: Numbers) -> Numbers:
         return np.vstack([relative * np.exp(x), strength * np.eye(len(x))])
 
+    def loss(squares: Numbers) -> Numbers:
+        """Of squared errors and distances, with two derivatives; shape (3, squares)."""
+        found = np.stack([squares, np.ones(len(squares)), np.zeros(len(squares))])
+        excess = 1 + squares[: len(rows)] / LARGE**2
+        found[0, : len(rows)] = 2 * LARGE**2 * (np.sqrt(excess) - 1)
+        found[1, : len(rows)] = excess**-0.5
+        found[2, : len(rows)] = -0.5 * excess**-1.5 / LARGE**2
+        return found
+
     solve = library("scipy.optimize").least_squares
-    found: Numbers = solve(errors, start, jac=slopes, loss="soft_l1", f_scale=LARGE, max_nfev=200).x
+    found: Numbers = solve(errors, start, jac=slopes, loss=loss, max_nfev=200).x
     return np.exp(found)

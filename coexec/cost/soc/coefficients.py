@@ -32,7 +32,7 @@ WAITING, NOT_WAITING = "cores in order", "cores out of order"
 SPEEDS = frozenset({WAITING, NOT_WAITING})
 """Levels that are one multiple of the level above: too few chips tell more than a speed of them."""
 SHIPPED = files("coexec.cost.soc") / "coefficients.json"
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ PRIOR_BY_TERM = {
     "moves": 0.3,
     "parts of blocks": 2.0,
     "streams": 0.05,
-    "calls": 0.4,
-    "runs": 0.5,
+    "calls": 0.2,
+    "runs": 0.25,
     "input": 1.5,
     "output": 0.5,
 }

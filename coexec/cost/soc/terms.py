@@ -24,15 +24,18 @@ from coexec.cost.soc.workload import (
 )
 
 POINTWISE, WIDE = "conv-1x1", "conv-kxk"
-ARITHMETIC = (POINTWISE, WIDE, GROUPED, "conv-depthwise-3x3", "conv-depthwise-5x5", DENSE)
+ARITHMETIC = (POINTWISE, WIDE, GROUPED, "conv-depthwise-3x3", "conv-depthwise-5x5")
 """Kinds of operators whose arithmetic counts."""
+DENSE_WEIGHTS = "dense: weights, one core"
+"""A product of one row reads a weight for each multiply-add, and one core does that alone."""
 STREAMS = (POOL, REDUCE, ELEMENTWISE, MOVE)
 """Kinds that do a few operations on what they load: they are charged by bytes alone."""
 TERMS = (
     *(f"{kind}: arithmetic, all cores" for kind in ARITHMETIC),
     *(f"{kind}: arithmetic, one core" for kind in ARITHMETIC),
-    *(f"{kind}: traffic" for kind in (*ARITHMETIC, *STREAMS)),
+    *(f"{kind}: traffic" for kind in (*ARITHMETIC, DENSE, *STREAMS)),
     *(f"{kind}: traffic, one core" for kind in STREAMS),
+    DENSE_WEIGHTS,
     "weights: traffic",
     "fused operands: traffic",
     "patches of a kxk convolution: traffic",
@@ -43,7 +46,10 @@ TERMS = (
 )
 PRIOR = np.array(
     [
-        float(name == "calls" or name.endswith((": arithmetic, all cores", ": traffic")))
+        float(
+            name in {"calls", DENSE_WEIGHTS}
+            or name.endswith((": arithmetic, all cores", ": traffic"))
+        )
         for name in TERMS
     ]
 )
@@ -53,7 +59,8 @@ LEAST = np.array([float(name == "calls") for name in TERMS])
 ENDINGS = (": arithmetic, all cores", ": traffic", "calls")
 TIED = np.array([[float(n.endswith(e)) for e in ENDINGS] for n in TERMS])
 TIED[TERMS.index("weights: traffic")] = 0
-TIED = np.hstack([TIED, (np.array(TERMS) == "weights: traffic").astype(float)[:, None]])
+_WEIGHTS = np.isin(TERMS, ("weights: traffic", DENSE_WEIGHTS))
+TIED = np.hstack([TIED, _WEIGHTS.astype(float)[:, None]])
 """Terms whose factors are one number where few networks were measured, shape (terms, numbers)."""
 _PLACE = {name: place for place, name in enumerate(TERMS)}
 CALLS = _PLACE["calls"]
@@ -83,11 +90,14 @@ def terms(work: Workload, limits: Limits, precision: str) -> NDArray[np.float64]
 
     if kind in STREAMS:
         row[_PLACE[f"{kind}: traffic, one core"]] = streamed * itemsize / limits.core_gbps / 1e3
+    elif kind == DENSE:
+        row[_PLACE[DENSE_WEIGHTS]] = work.flop / 2 * itemsize / limits.core_gbps / 1e3
     else:
         row[_PLACE[f"{kind}: arithmetic, all cores"]] = all_us
         row[_PLACE[f"{kind}: arithmetic, one core"]] = work.flop / limits.core_gflops / 1e3
     traffic(f"{kind}: traffic", streamed)
-    traffic("weights: traffic", work.weights)
+    if kind != DENSE:
+        traffic("weights: traffic", work.weights)
     traffic("fused operands: traffic", work.others)
     if kind == WIDE:
         patches = work.kernel**2 * work.in_channels * work.out_pixels
