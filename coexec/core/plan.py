@@ -30,12 +30,13 @@ class Split:
     """A node divided among processors: so many elements of ``axis`` of its result on each.
 
     ``sizes`` stand in the order in which the shares lie along the axis. Each share also computes
-    the ``overlap`` next elements of its neighbours, which then need not come from there.
+    the ``overlap`` next elements of its neighbours (before its own, behind them), which then need
+    not come from there.
     """
 
     axis: int
     sizes: Mapping[str, int]
-    overlap: int = 0
+    overlap: tuple[int, int] = (0, 0)
 
     @property
     def shares(self) -> Iterator[tuple[str, int, int]]:

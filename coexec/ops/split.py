@@ -61,10 +61,10 @@ class Way:
             raise CannotSplit(f"no elements {start} to {stop} of {self.count * self.quantum}")
         return start // self.quantum, stop // self.quantum
 
-    def overlapping(self, start: int, stop: int, overlap: int) -> tuple[int, int]:
-        """Units ``start`` to ``stop`` with the ``overlap`` elements that lie on either side."""
-        more = overlap // self.quantum
-        return max(start - more, 0), min(stop + more, self.count)
+    def overlapping(self, start: int, stop: int, overlap: tuple[int, int]) -> tuple[int, int]:
+        """Units ``start`` to ``stop`` with so many elements before them and behind them."""
+        before, behind = (elements // self.quantum for elements in overlap)
+        return max(start - before, 0), min(stop + behind, self.count)
 
     def span(self, operand: int, start: int, stop: int) -> tuple[Window, int, int] | None:
         """What units ``start`` to ``stop`` read of an operand; ``None``: all of it."""

@@ -116,8 +116,9 @@ class _Splitter:
             shares = [(name, *how.units(start, stop)) for name, start, stop in split.shares]
             if not shares or shares[-1][2] != how.count:
                 raise CannotSplit(f"shares end before {how.count * how.quantum}")
-            if split.overlap < 0 or split.overlap % how.quantum:
-                raise CannotSplit(f"an overlap of {split.overlap} is no multiple of {how.quantum}")
+            for more in split.overlap:
+                if more < 0 or more % how.quantum:
+                    raise CannotSplit(f"an overlap of {more} is no multiple of {how.quantum}")
         except CannotSplit as error:
             raise ModelError(f"node {node.name!r} cannot be divided: {error}") from error
         # What others wait for comes first: cuts of all operands, then joins and shares.

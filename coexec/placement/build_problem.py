@@ -111,7 +111,8 @@ class Planned:
         division = self.problem.divisions[task][shares.division]
         names = [unit.name for unit in self.problem.units]
         sizes = {names[unit]: count * division.quantum for unit, count in shares.units}
-        return Split(division.axis, sizes, shares.overlap * division.quantum)
+        before, behind = (units * division.quantum for units in shares.overlap)
+        return Split(division.axis, sizes, (before, behind))
 
 
 def _slowed(division: Division, factors: Sequence[float]) -> Division:

@@ -16,7 +16,7 @@ tested on machines that do not exist. What the model says, and what it does not:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from coexec.base.window import Window
 
 Matrix = NDArray[np.float64]
+NO_OVERLAP = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ class Shares:
     """A divided task: a choice among its divisions, and how many units each processor has.
 
     ``units`` are pairs (processor, units) in the order in which they lie along the axis. Each share
-    also computes the ``overlap`` next units of its neighbours.
+    also computes the ``overlap`` next units of its neighbours: before its own, and behind them.
     """
 
     division: int
     units: tuple[tuple[int, int], ...]
-    overlap: int = 0
+    overlap: tuple[int, int] = NO_OVERLAP
 
     @property
     def bounds(self) -> list[tuple[int, int, int]]:
@@ -149,8 +150,9 @@ class Shares:
     def computed(self) -> list[tuple[int, int, int]]:
         """:attr:`bounds` with what is computed twice."""
         count = sum(units for _, units in self.units)
+        before, behind = self.overlap
         return [
-            (unit, max(start - self.overlap, 0), min(stop + self.overlap, count))
+            (unit, max(start - before, 0), min(stop + behind, count))
             for unit, start, stop in self.bounds
         ]
 
@@ -304,6 +306,11 @@ class Schedule:
     order: tuple[int, ...]
     shares: Mapping[int, Shares] = field(default_factory=dict)
 
+    def without_overlaps(self) -> Schedule:
+        """The same with shares that compute their own units only."""
+        bare = {task: replace(each, overlap=NO_OVERLAP) for task, each in self.shares.items()}
+        return replace(self, shares=bare)
+
     def check(self, problem: Problem) -> None:
         """Every task once, after what it reads, on a processor that executes it.
 
@@ -338,7 +345,7 @@ def _check_shares(problem: Problem, index: int, shares: Shares) -> None:
         min(units.values()) > 0 and sum(units.values()) == division.count,
         f"shares of task {name!r} are not {division.count} units",
     )
-    _require(shares.overlap >= 0, f"shares of task {name!r} overlap by {shares.overlap}")
+    _require(min(shares.overlap) >= 0, f"shares of task {name!r} overlap by {shares.overlap}")
     finite = all(np.isfinite(division.time_us(unit, n)) for unit, n in units.items())
     _require(finite, f"a share of task {name!r} is on a processor that refuses it")
 

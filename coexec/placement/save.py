@@ -74,8 +74,8 @@ def write_plan(model: ir.Model, plan: Plan) -> ir.Model:
 def _divided(node: ir.Node, split: Split, names: Sequence[str]) -> ir.ShardingSpec:
     """The specification of a divided node's result; its sizes go to the node's metadata."""
     node.metadata_props[SHARES] = ",".join(map(str, split.sizes.values()))
-    if split.overlap:
-        node.metadata_props[OVERLAP] = str(split.overlap)
+    if any(split.overlap):
+        node.metadata_props[OVERLAP] = ",".join(map(str, split.overlap))
     value = node.outputs[0]
     dimension = ir.SimpleShardedDim(type_of(value).shape[split.axis], len(split.sizes))
     device = tuple(names.index(name) for name in split.sizes)
@@ -90,13 +90,14 @@ def _read_split(node: ir.Node, devices: Sequence[str], axis: int) -> Split:
     even = [total * (i + 1) // count - total * i // count for i in range(count)]
     try:
         sizes = even if text is None else [int(size) for size in text.split(",")]
-        overlap = int(node.metadata_props.get(OVERLAP, "0"))
+        before, behind = map(int, node.metadata_props.get(OVERLAP, "0,0").split(","))
     except ValueError:
-        sizes, overlap = [], -1
-    if len(sizes) != count or min(sizes) < 1 or sum(sizes) != total or overlap < 0:
+        sizes, before, behind = [], 0, 0
+    bad = len(sizes) != count or min(sizes) < 1 or sum(sizes) != total
+    if bad or min(before, behind) < 0:
         found = f"{SHARES} {text!r} and {OVERLAP} {node.metadata_props.get(OVERLAP)!r}"
         raise ModelError(f"node {node.name!r} has {found} on {count} of {total} elements")
-    return Split(axis, dict(zip(devices, sizes, strict=True)), overlap)
+    return Split(axis, dict(zip(devices, sizes, strict=True)), (before, behind))
 
 
 def save_plan(model: ir.Model, plan: Plan, path: Path) -> None:

@@ -23,7 +23,7 @@ from coexec.placement.build_problem import build_problem
 from coexec.placement.divide import divide
 from coexec.placement.policies.operator_split import operator_split
 from coexec.placement.policies.table import rank
-from coexec.placement.save import SHARES, load_plan, read_plan, save_plan, write_plan
+from coexec.placement.save import OVERLAP, SHARES, load_plan, read_plan, save_plan, write_plan
 from coexec.placement.timeline import simulate
 from tests.graphs import parse
 from tests.placement.test_build_problem import costs_of, measured
@@ -43,7 +43,7 @@ def model() -> ir.Model:
 
 @pytest.fixture
 def shared_plan(model: ir.Model) -> Plan:
-    split = Split(2, {"b": 5, "a": 4}, overlap=1)
+    split = Split(2, {"b": 5, "a": 4}, overlap=(1, 0))
     processors = {str(node.name): "b" for node in model.graph}
     return Plan(processors, order=("conv", "act"), splits={"conv": split, "act": split})
 
@@ -148,5 +148,10 @@ def test_shares_of_other_tools_are_equal_and_damaged_ones_refused(
     assert read_plan(marked).splits["conv"].sizes == {"b": 4, "a": 5}
     for text in ("4", "4,4", "9,0", "many"):
         conv.metadata_props[SHARES] = text
+        with pytest.raises(ModelError, match="conv"):
+            read_plan(marked)
+    del conv.metadata_props[SHARES]
+    for text in ("1", "-1,0", "1,0,0", "some"):
+        conv.metadata_props[OVERLAP] = text
         with pytest.raises(ModelError, match="conv"):
             read_plan(marked)

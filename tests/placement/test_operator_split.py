@@ -175,7 +175,7 @@ def test_a_halo_is_computed_twice_where_fetching_it_takes_longer(
     half = Shares(0, ((0, 32), (1, 32)))
     divided = Schedule((0, 0, 0), (0, 1, 2), dict.fromkeys(range(3), half))
     found = overlap(of, divided)
-    assert [found.shares[task].overlap for task in range(3)] == overlaps
+    assert [found.shares[task].overlap for task in range(3)] == [(n, n) for n in overlaps]
     assert makespan(of, found) <= makespan(of, divided)
 
 
@@ -187,7 +187,24 @@ def test_what_is_fused_with_a_task_overlaps_with_it() -> None:
     of = replace(of, divisions={**of.divisions, 1: (replace(ways, windows=(POINTWISE,)),)})
     half = Shares(0, ((0, 32), (1, 32)))
     divided = Schedule((0, 0, 0), (0, 1, 2), dict.fromkeys(range(3), half))
-    assert [overlap(of, divided).shares[task].overlap for task in range(3)] == [1, 1, 0]
+    found = [overlap(of, divided).shares[task].overlap for task in range(3)]
+    assert found == [(1, 1), (1, 1), (0, 0)]
+
+
+def test_shares_overlap_only_on_the_side_on_which_windows_reach_over_the_cut() -> None:
+    # With a stride of two, windows around the middle reach one row back, and none ahead.
+    strided = Window(1, 64, 2, 1, 3)
+    of = divisible({"a": (40, 40), "b": (20, 20)}, CHAIN[:1], window=strided, latency=9.0)
+    (reads,) = of.divisions[1]
+    curves = tuple(((0.0, 0.0), (1.0, 20.0)) for _ in range(2))
+    halved = replace(reads, count=32, curves=curves)
+    of = replace(of, divisions={**of.divisions, 1: (halved,)})
+    shares = {0: Shares(0, ((0, 32), (1, 32))), 1: Shares(0, ((0, 16), (1, 16)))}
+    found = overlap(of, Schedule((0, 0), (0, 1), shares))
+    assert found.shares[0].overlap == (1, 0)
+    plain = divide(of, found)
+    # Each reads what it made, as it is.
+    assert {task.operator for task in plain.problem.tasks} == {"Op"}
 
 
 def test_a_dear_halo_ends_a_chain_of_shares() -> None:

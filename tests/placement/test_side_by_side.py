@@ -62,7 +62,7 @@ def test_the_policy_finds_schedules_with_both() -> None:
 
 def test_overlaps_that_only_shares_needed_are_dropped() -> None:
     of = network(25.0, latency=3.0)
-    wide = replace(HALVES, overlap=2)
+    wide = replace(HALVES, overlap=(2, 2))
     schedule = Schedule((0,) * 4, tuple(range(4)), dict.fromkeys(range(4), wide))
     mixed = side_by_side(of, timed(of, schedule))
-    assert all(not shares.overlap for shares in mixed.schedule.shares.values())
+    assert all(shares.overlap == (0, 0) for shares in mixed.schedule.shares.values())

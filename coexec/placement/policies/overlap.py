@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from coexec.base.window import Window
-from coexec.placement.problem import Division, Problem, Schedule
+from coexec.placement.problem import NO_OVERLAP, Division, Problem, Schedule
+
+Overlap = tuple[int, int]
+"""Units before those of a share, and behind them."""
 
 
 def overlap(problem: Problem, schedule: Schedule) -> Schedule:
@@ -47,25 +50,28 @@ class _Overlapper:
 
     def _decide(self, task: int) -> None:
         wanted = self._wanted(task)
-        if wanted == 0:
+        if not any(wanted):
             return
         if task in self.bound or self._again_us(task, wanted) < self._exchange_us(task, wanted):
             self.shares[task] = replace(self.shares[task], overlap=wanted)
             self.bound.update(self._fused(task))
 
-    def _wanted(self, task: int) -> int:
-        """Units beyond its own that any share would need for what reads this task."""
+    def _wanted(self, task: int) -> Overlap:
+        """Units beyond its own that any share would need for what reads this task.
+
+        Windows with strides may reach over a cut on one side only.
+        """
         division = self._division(task)
-        most = 0
+        before = behind = 0
         for reader in self._readers(task):
             own = {unit: (start, stop) for unit, start, stop in self.shares[task].bounds}
             for unit, start, stop in self.shares[reader.task].computed:
                 first, last = reader.window.span(start, stop)
                 if unit not in own:
-                    return 0
+                    return NO_OVERLAP
                 low, high = (bound * division.quantum for bound in own[unit])
-                most = max(most, low - first, last - high)
-        return -(-most // division.quantum)
+                before, behind = max(before, low - first), max(behind, last - high)
+        return -(-before // division.quantum), -(-behind // division.quantum)
 
     def _readers(self, task: int) -> Iterator[_Reader]:
         """Readers of the task that are divided along the same axis."""
@@ -81,7 +87,7 @@ class _Overlapper:
     def _division(self, task: int) -> Division:
         return self.problem.divisions[task][self.shares[task].division]
 
-    def _again_us(self, task: int, units: int) -> float:
+    def _again_us(self, task: int, units: Overlap) -> float:
         """What computing so much twice takes, with the tasks before that are bound by it."""
         division = self._division(task)
         more = replace(self.shares[task], overlap=units)
@@ -100,19 +106,19 @@ class _Overlapper:
             if before is not None and before in self.shares and alone and pointwise:
                 yield before
 
-    def _exchange_us(self, task: int, units: int) -> float:
+    def _exchange_us(self, task: int, units: Overlap) -> float:
         """What fetching as much takes: cut, moved, and joined to what a share has."""
         shares, division = self.shares[task], self._division(task)
         tensors = (self.problem.tensors[each] for each in self.problem.tasks[task].outputs)
         each = max(tensor.nbytes for tensor in tensors) / division.count
         places = [unit for unit, _ in shares.units]
         moved = max(
-            self.problem.latencies[p][q] + units * each * self.problem.byte_times[p][q]
+            self.problem.latencies[p][q] + max(units) * each * self.problem.byte_times[p][q]
             for p in places
             for q in places
         )
         copied = max(
-            self._copy_us(unit, (count + 2 * units) * each) for unit, count in shares.units
+            self._copy_us(unit, (count + sum(units)) * each) for unit, count in shares.units
         )
         return moved + copied
 

@@ -60,8 +60,7 @@ def shift_again(problem: Problem, schedule: Schedule) -> Schedule:
 
     Cuts of tasks move together that have as many units along an axis, and in the same ratio.
     """
-    bare = {task: replace(shares, overlap=0) for task, shares in schedule.shares.items()}
-    search = _Shifting(problem, replace(schedule, shares=bare), AGAIN)
+    search = _Shifting(problem, schedule.without_overlaps(), AGAIN)
     for ratio, tasks in _divided_alike(problem, schedule):
         search.run({ratio: tasks})
     return search.best.schedule

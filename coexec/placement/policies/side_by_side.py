@@ -27,8 +27,7 @@ def side_by_side(problem: Problem, divided: Timed) -> Timed:
     A part lies between two tasks on which alone all later ones depend. One after the other is
     placed so if the timeline gets shorter.
     """
-    bare = {task: replace(shares, overlap=0) for task, shares in divided.schedule.shares.items()}
-    base, best = replace(divided.schedule, shares=bare), divided
+    base, best = divided.schedule.without_overlaps(), divided
     placed = [branch_parallel(problem), heft(problem)]
     for part in _between_cuts(problem):
         for units in dict.fromkeys(tuple(each.units[task] for task in part) for each in placed):
