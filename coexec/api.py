@@ -74,23 +74,28 @@ def compile(
     processors: Sequence[str] = (),
     mode: ExecutionMode = DEFAULT,
     plan: Plan | str | Path | None = None,
+    carried: Mapping[str, str] | None = None,
 ) -> Session:
     """Compile a model for inference on the named processors, in order of preference.
 
     With a ``plan`` of this model, or a file that ``coexec plan --save`` wrote of it, nodes and
     shares of nodes go where that says; no ``processors`` then means those of the plan.
 
+    Outputs that are ``carried`` to inputs, ``{"present.0.key": "past_key_values.0.key"}``, stay on
+    the processors from run to run (:meth:`coexec.session.Session.reset`).
+
     Raises:
-        UsageError: ``model``, ``processors``, ``mode`` or ``plan`` is none.
-        ModelError: the plan is not of this model.
+        UsageError: ``model``, ``processors``, ``mode``, ``plan`` or ``carried`` is none.
+        ModelError: the plan is not of this model, or a carried output does not fit its input.
         ProcessorError: a processor is not there, or does not support its part of the plan.
     """
     _require_model(model)
     _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
+    _require("carried", carried or {}, Mapping, "{'state_out': 'state_in'}")
     if plan is None:
-        return Session(model, open_all(processors), mode)
+        return Session(model, open_all(processors), mode, carried=carried)
     followed, specs = _followed(plan, processors)
-    return Session(model, open_all(specs), mode, followed)
+    return Session(model, open_all(specs), mode, followed, carried=carried)
 
 
 def _followed(plan: Plan | str | Path, processors: Sequence[str]) -> tuple[Plan, Sequence[str]]:

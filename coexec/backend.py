@@ -13,7 +13,8 @@ from coexec.api import LAST_RESORT, load
 from coexec.api import compile as compile_model
 from coexec.base.errors import CoexecError
 from coexec.core.types import Array
-from coexec.session import Session, model_inputs
+from coexec.inputs import model_inputs
+from coexec.session import Session
 
 
 class CoexecRep(BackendRep):

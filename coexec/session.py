@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from coexec.base.arguments import check_texts
 from coexec.base.collection import collection_paused
 from coexec.base.errors import DataError, FallbackWarning, ModelError, ProcessorError
+from coexec.carried import Carried, Memory
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
@@ -20,14 +19,18 @@ from coexec.core.program import Program
 from coexec.core.types import Array, OpCall
 from coexec.frontend.division import Division
 from coexec.frontend.specialise import ValuesNeeded, specialise, specialise_parts
+from coexec.inputs import Inputs, model_inputs
 from coexec.ops.node import call_of, known_type
 from coexec.passes.batch_parallel import divide_batch
+from coexec.passes.carry import carry
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
 from coexec.passes.fold_for_inference import fold_for_inference
 from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
+from coexec.passes.share_constants import share_constants
 from coexec.passes.split_operator import split_operators
+from coexec.passes.view_transposes import view_transposes
 from coexec.placement.policies.first_that_can import place
 from coexec.prepared import Prepared, Stages, is_light
 from coexec.report.lines import watched
@@ -52,6 +55,9 @@ class Session:
     model (of :func:`coexec.planning.planner.plan_inference`, or from a file), nodes go where that
     says. ``light`` processors take models whose work is next to nothing.
 
+    ``carried`` maps outputs to the inputs that they are in the next run: these tensors stay where
+    they are, zeros at first. A run gives them as outputs only where it is asked for them.
+
     A model in which data decide shapes runs in parts (:class:`coexec.prepared.Stages`), if no plan
     is followed: the part behind what data decide has a session of its own.
     """
@@ -63,13 +69,17 @@ class Session:
         mode: ExecutionMode = DEFAULT,
         follow: Plan | None = None,
         light: Mapping[str, Processor] | None = None,
+        carried: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
+        self._carried = Carried(model, carried or {})
+        # A plan is one of the model as it is.
+        self._source = self._carried.source(model) if follow is None else model
         self.follow = follow
         self.light = light
         self.processors = processors
         self.mode = mode
-        self._inputs = Inputs(model)
+        self._inputs = Inputs(model, self._carried.inputs)
         self._outputs = tuple(str(value.name) for value in model.graph.outputs)
         self._prepared: dict[Key, Prepared | Stages] = {}
         self._values: tuple[str, ...] = ()
@@ -83,27 +93,54 @@ class Session:
         outputs: Sequence[str] | None = None,
         trace: Trace | None = None,
     ) -> dict[str, Array]:
-        """Outputs by name (all, or those asked for) for inputs by name.
+        """Outputs by name (those not carried, or those asked for) for inputs by name.
+
+        An input that is carried may be left out: it is what the last run made of it.
 
         Raises:
             DataError: missing or unknown names, or data of another shape or type.
             UsageError: ``outputs`` is no list.
         """
-        arrays = self._inputs.check(feeds)
-        known = self._outputs
+        arrays = self._carried.take(self._inputs.check(feeds))
+        known, carried = self._outputs, self._carried.pairs
         if outputs is not None:
             check_texts("outputs", outputs, str([*known]))
         unknown = [name for name in outputs or () if name not in known]
         if unknown:
             raise DataError(f"unknown outputs {unknown}; the model has {[*known]}")
+        if outputs is None:
+            outputs = [name for name in known if name not in carried] if carried else known
         with watched(trace) as watching:
-            return self.results(arrays, known if outputs is None else outputs, watching)
+            if not carried:
+                return self.results(arrays, outputs, watching)
+            read = [name for name in outputs if name not in carried]
+            found = self.results(arrays, read, watching)
+        return {n: found[n] if n in found else self._carried.value(n) for n in outputs}
 
     def results(
         self, arrays: Mapping[str, Array], names: Sequence[str], trace: Trace | None
     ) -> dict[str, Array]:
         """The outputs ``names`` for arrays that are known to be inputs of the model."""
-        return self._prepare(arrays).results(arrays, names, trace)
+        prepared = self._prepare(arrays)
+        if self._carried.pairs and isinstance(prepared, Prepared):
+            self._carried.states.begin(prepared.executor)
+        return prepared.results(arrays, names, trace)
+
+    def reset(self, values: Mapping[str, Array] | None = None) -> None:
+        """Let the next run begin with zeros in carried inputs, or with ``values`` by their names.
+
+        Raises:
+            DataError: a name is none of a carried input, or a value does not fit it.
+        """
+        self._carried.reset(values or {})
+
+    def carried(self) -> dict[str, Array]:
+        """Carried inputs by name, as the last run left them; :meth:`reset` takes the same.
+
+        Raises:
+            DataError: there was no run.
+        """
+        return self._carried.values()
 
     @property
     def plan(self) -> Plan:
@@ -150,7 +187,8 @@ class Session:
         except ValuesNeeded as needed:
             self._values = tuple(needed.names)
             return
-        kinds = {str(v.name): known_type(v) for v in model_inputs(self.model)}
+        fed = [v for v in model_inputs(self.model) if v.name not in self._carried.inputs]
+        kinds = {str(value.name): known_type(value) for value in fed}
         key = tuple((name, kind.shape, b"") for name, kind in kinds.items() if kind is not None)
         self._prepared[key] = self._last
 
@@ -170,6 +208,7 @@ class Session:
             (name, array.shape, array.tobytes() if name in self._values else b"")
             for name, array in arrays.items()
         )
+        key += tuple((name, shape, b"") for name, shape in self._carried.shapes.items())
         found = self._prepared.pop(key, None)
         self._last = self._prepared[key] = found or self._compile(arrays)
         if len(self._prepared) > PROGRAMS_KEPT:
@@ -178,20 +217,32 @@ class Session:
 
     @collection_paused()
     def _compile(self, arrays: Mapping[str, Array]) -> Prepared | Stages:
-        shapes = {name: array.shape for name, array in arrays.items()}
+        shapes = {name: array.shape for name, array in arrays.items()} | self._carried.shapes
         values = {name: arrays[name] for name in self._values if name in arrays}
         if self.follow is not None:
-            return self._prepared_for(specialise(self.model, shapes, values, fold_parameters=True))
-        found = specialise_parts(self.model, shapes, values)
+            return self._prepared_for(
+                specialise(self._source, shapes, values, fold_parameters=True)
+            )
+        found = specialise_parts(self._source, shapes, values)
         return self._staged(found) if isinstance(found, Division) else self._prepared_for(found)
 
     def _prepared_for(self, model: ir.Model) -> Prepared:
         fold_for_inference(model)
         processors = self.light if self.light and is_light(model) else self.processors
-        return prepare(model, processors, self.mode, self.follow)
+        memory = self._carried.memory(model)
+        return prepare(model, processors, self.mode, self.follow, self._carried.pairs, memory)
 
     def _staged(self, division: Division) -> Stages:
-        """The parts of a model, of which the last one may have to be divided again."""
+        """The parts of a model, of which the last one may have to be divided again.
+
+        Raises:
+            ModelError: tensors are carried, which is for one program.
+        """
+        if self._carried.pairs:
+            raise ModelError(
+                f"{', '.join(self._carried.pairs)}: nothing can be carried in a model in which "
+                "data decide shapes, as it runs in parts"
+            )
         head, tail = division.head, division.tail
         last = list(self.processors)[-1]
         return Stages(
@@ -208,8 +259,12 @@ def prepare(
     processors: Mapping[str, Processor],
     mode: ExecutionMode,
     follow: Plan | None = None,
+    carried: Mapping[str, str] | None = None,
+    memory: Memory | None = None,
 ) -> Prepared:
     """Optimise, place (as the plan to follow says, if there is one) and lower a specialised model.
+
+    Outputs that are ``carried`` to inputs of the next run stay there, in ``memory``.
 
     Raises:
         ModelError: the plan to follow is none of this model, or divides a node as it cannot be.
@@ -223,10 +278,19 @@ def prepare(
         warn_of_fallbacks(plan)
     else:
         plan = apply_plan(model.graph, follow, processors)
-        work = region_work(model.graph, plan)
-    program = lower(model.graph, Lowering(plan, processors, mode=mode))
     outputs = tuple(str(value.name) for value in model.graph.outputs)
-    return Prepared(plan, program, Executor(program, processors), names, outputs, work)
+    made, memory = dict(zip(names, outputs, strict=True)), memory or Memory()
+    state = {made[output]: name for output, name in (carried or {}).items()}
+    if state:
+        plan = carry(model.graph, state, plan, processors)
+    if follow is not None:
+        work = region_work(model.graph, plan)
+    inputs = frozenset(state.values())
+    how = Lowering(plan, processors, state, inputs, homes=memory.homes, mode=mode)
+    program = lower(model.graph, how)
+    executor = Executor(program, processors, memory.buffers)
+    memory.adopt(executor)
+    return Prepared(plan, program, executor, names, outputs, work)
 
 
 def warn_of_fallbacks(plan: Plan) -> None:
@@ -290,109 +354,10 @@ def legalise(
     # A body may use operators with bodies of their own; each round goes one level deeper.
     while expand(model, unwanted):
         model = specialise(model, {}, {}, fold_parameters=fold_parameters)
+    if fold_parameters:  # bodies bring constants and transposes of their own
+        share_constants(model.graph)
+        view_transposes(model.graph)
     clean(model)
     produce_outputs(model.graph)
     schedule(model.graph)
     return model
-
-
-def model_inputs(model: ir.Model) -> list[ir.Value]:
-    """Graph inputs that are data: not the initializers that old models list there too."""
-    initializers = model.graph.initializers
-    return [value for value in model.graph.inputs if value.name not in initializers]
-
-
-class Inputs:
-    """What a model wants as inputs, looked up once for all that it is fed with.
-
-    Its inputs must not change from then on.
-    """
-
-    def __init__(self, model: ir.Model) -> None:
-        self.model = model
-        self._types = {str(value.name): _dtype_and_dims(value) for value in model_inputs(model)}
-
-    def check(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """As :func:`check_feeds`, which is asked only where arrays have to be converted or refused.
-
-        Raises what that raises.
-        """
-        fast = isinstance(feeds, dict) and feeds.keys() == self._types.keys()
-        if fast and all(_fits(feeds[name], *wanted) for name, wanted in self._types.items()):
-            return {name: feeds[name] for name in self._types}
-        return check_feeds(self.model, feeds)
-
-
-def _dtype_and_dims(value: ir.Value) -> tuple[np.dtype[Any] | None, tuple[int | None, ...] | None]:
-    """Element type and dimensions of an input; none where the model leaves them open."""
-    dtype = None if value.dtype is None else np.dtype(value.dtype.numpy())
-    if value.shape is None:
-        return dtype, None
-    return dtype, tuple(dim if isinstance(dim, int) else None for dim in value.shape.dims)
-
-
-def _fits(array: Array, dtype: np.dtype[Any] | None, dims: tuple[int | None, ...] | None) -> bool:
-    """Whether an input can be taken as it is; where types are open, not all that can be are."""
-    return (
-        type(array) is np.ndarray
-        and array.dtype == dtype
-        and not array.dtype.hasobject  # strings are refused, with their name
-        and array.flags.c_contiguous
-        and dims is not None
-        and array.ndim == len(dims)
-        and all(dim is None or dim == size for dim, size in zip(dims, array.shape, strict=True))
-    )
-
-
-def check_feeds(model: ir.Model, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """``feeds`` as contiguous arrays of the model's element types, in the model's input order."""
-    inputs = {str(value.name): value for value in model_inputs(model)}
-    if not isinstance(feeds, Mapping):
-        raise DataError(
-            f"inputs are arrays by name, not {type(feeds).__name__}; "
-            f"the model's inputs are {list(inputs)}"
-        )
-    unknown = [name for name in feeds if name not in inputs]
-    missing = [name for name in inputs if name not in feeds]
-    if unknown or missing:
-        raise DataError(
-            f"inputs do not fit the model: missing {missing}, unknown {unknown}; "
-            f"the model's inputs are {list(inputs)}"
-        )
-    return {name: check_array(value, feeds[name]) for name, value in inputs.items()}
-
-
-def check_array(value: ir.Value, data: Array) -> Array:
-    """``data`` in the input's element type; refuses conversions that would lose information."""
-    try:
-        array = np.asarray(data)
-    except ValueError as error:
-        raise DataError(f"input {value.name!r} is no array: {error}") from error
-    dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else array.dtype
-    if value.dtype == ir.DataType.STRING:
-        raise DataError(f"input {value.name!r} wants strings; coexec computes on numbers")
-    if array.dtype.kind in "OSU":
-        raise DataError(f"input {value.name!r} is {array.dtype.name}; coexec computes on numbers")
-    if array.dtype != dtype:
-        allowed = array.dtype.kind == dtype.kind == "f" or np.can_cast(array.dtype, dtype, "safe")
-        if not allowed:
-            raise DataError(
-                f"input {value.name!r} wants {dtype.name}, not {array.dtype.name}; convert it first"
-            )
-        array = array.astype(dtype)
-    if value.shape is not None:
-        _check_shape(value, array)
-    return np.ascontiguousarray(array).reshape(array.shape)
-
-
-def _check_shape(value: ir.Value, array: Array) -> None:
-    assert value.shape is not None
-    expected = tuple(value.shape.dims)
-    fits = len(expected) == array.ndim and all(
-        not isinstance(dim, int) or dim == size
-        for dim, size in zip(expected, array.shape, strict=False)
-    )
-    if not fits:
-        text = "x".join(str(dim if isinstance(dim, int) else dim.value or "?") for dim in expected)
-        given = "x".join(map(str, array.shape))
-        raise DataError(f"input {value.name!r} wants shape {text}, the data has {given}")

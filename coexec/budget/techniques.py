@@ -16,10 +16,10 @@ import onnx_ir as ir
 from coexec.autodiff.losses import Loss, ModelLoss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.core.types import Array
+from coexec.inputs import model_inputs
 from coexec.memory.problem import StepProblem
 from coexec.passes.batch_statistics import nodes_with_batch_statistics
 from coexec.passes.compress_activations import Activations
-from coexec.session import model_inputs
 from coexec.steps.builder import Recipe
 from coexec.steps.pager import Pager
 

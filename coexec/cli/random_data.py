@@ -8,8 +8,8 @@ import onnx_ir as ir
 from coexec.autodiff.losses import Loss, SoftmaxCrossEntropy
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
+from coexec.inputs import model_inputs
 from coexec.ops.node import type_of
-from coexec.session import model_inputs
 
 
 def random_array(value: ir.Value, rng: np.random.Generator) -> Array:

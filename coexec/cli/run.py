@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -32,9 +32,10 @@ from coexec.cli.random_data import random_array
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_name, clock_of
 from coexec.core.types import Array
+from coexec.inputs import model_inputs
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.wording import counted
-from coexec.session import Session, model_inputs
+from coexec.session import Session
 
 SEED = 0
 
@@ -59,6 +60,14 @@ def run(
         Path | None,
         typer.Option(metavar="PLAN.onnx", help="Follow a plan of this model (coexec plan --save)."),
     ] = None,
+    carry: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OUTPUT=INPUT",
+            help="This output is that input of the next run, and stays on the device; zeros at "
+            "first. May be repeated.",
+        ),
+    ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Timed runs, after one warm-up.")] = 1,
     save_outputs: Annotated[Path | None, typer.Option(help="Write outputs to this .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of one run.")] = None,
@@ -70,9 +79,11 @@ def run(
     shapes = parse_shapes(shape)
     arrays = _read_arrays(parse_pairs(inputs, "--input"))
     loaded = load(model, {**{name: a.shape for name, a in arrays.items()}, **shapes})
-    feeds, made_up = _feeds(loaded, arrays, shapes)
-    session = compile_model(loaded, processor or (), plan=plan)
+    carried = parse_pairs(carry, "--carry")
+    feeds, made_up = _feeds(loaded, arrays, shapes, carried.values())
+    session = compile_model(loaded, processor or (), plan=plan, carried=carried)
     outputs = session.run(feeds)
+    feeds = {name: array for name, array in feeds.items() if name not in carried.values()}
     clock = clock_of(session.processors.values())
     times = [_timed(session, feeds, clock) for _ in range(repeat)]
     if save_outputs is not None:
@@ -96,6 +107,7 @@ def run(
             name: {"shape": list(array.shape), "dtype": array.dtype.name}
             for name, array in outputs.items()
         },
+        "carried": carried,
         "random_inputs": made_up,
         "fallbacks": session.fallbacks.splitlines(),
     }
@@ -119,6 +131,8 @@ def _show(record: dict[str, Any]) -> None:
     )
     table.add_row("fastest run", f"{record['min_ms']:.3f} ms")
     table.add_row("device memory", bytes_text(record["peak_bytes"]))
+    for output, name in record["carried"].items():
+        table.add_row("carried", escape(f"{output} to {name}"))
     for name, kind in record["outputs"].items():
         shape = "x".join(map(str, kind["shape"]))
         table.add_row(escape(f"output {name}"), escape(f"{kind['dtype']}[{shape}]"))
@@ -143,17 +157,21 @@ def _read_arrays(files: dict[str, str]) -> dict[str, Array]:
 
 
 def _feeds(
-    model: ir.Model, arrays: dict[str, Array], shapes: dict[str, tuple[int, ...]]
+    model: ir.Model,
+    arrays: dict[str, Array],
+    shapes: dict[str, tuple[int, ...]],
+    carried: Collection[str],
 ) -> tuple[dict[str, Array], list[str]]:
-    """Data for every input: from files, or seeded random data where none is given."""
+    """Data for every input: from files, or seeded random data where none is given or carried."""
     rng = np.random.default_rng(SEED)
     names = [str(value.name) for value in model_inputs(model)]
     unknown = [name for name in (*arrays, *shapes) if name not in names]
     if unknown:
         raise UsageError(f"the model has no input {unknown}; its inputs are {names}")
-    made_up = [name for name in names if name not in arrays]
+    made_up = [name for name in names if name not in arrays and name not in carried]
     feeds = {
         str(v.name): arrays[str(v.name)] if v.name in arrays else random_array(v, rng)
         for v in model_inputs(model)
+        if v.name in arrays or v.name in made_up
     }
     return feeds, made_up

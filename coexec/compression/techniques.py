@@ -17,10 +17,10 @@ from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 from coexec.base.errors import DataError, UsageError
 from coexec.core.types import Array
 from coexec.frontend.read import read_model
+from coexec.inputs import check_feeds, model_inputs
 from coexec.passes.low_rank import Factorised, RankRule, by_cost, by_energy, factorise
 from coexec.passes.prune_channels import PrunedGroup, prune_channels
 from coexec.processors.find import quantise
-from coexec.session import check_feeds, model_inputs
 
 BATCH = 32
 """Samples at a time, where the model leaves that open."""

@@ -6,6 +6,9 @@ import onnx_ir as ir
 
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.fold_scale import fold_scale
+from coexec.passes.share_constants import share_constants
+from coexec.passes.turned_scatters import write_in_place
+from coexec.passes.view_transposes import view_transposes
 
 
 def fold_for_inference(model: ir.Model) -> int:
@@ -15,4 +18,7 @@ def fold_for_inference(model: ir.Model) -> int:
     compressed models go through this list, so that all three have the same nodes. Returns how many
     nodes were folded. Results differ by rounding only.
     """
+    share_constants(model.graph)
+    write_in_place(model.graph)
+    view_transposes(model.graph)
     return fold_batch_norm(model) + fold_scale(model)

@@ -19,6 +19,7 @@ from coexec.cost.measuring import measure, measure_doubted
 from coexec.cost.model import Observer, ProcessorCosts
 from coexec.cost.predicted import PredictedCosts
 from coexec.cost.whole import INFERENCE, STEP, Program
+from coexec.inputs import check_feeds
 from coexec.ops.node import call_of
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.rematerialise import rematerialise
@@ -43,15 +44,14 @@ from coexec.planning.exchanges import measure_exchanges
 from coexec.planning.shares import agree, calls_at, merged, points_of, shares_of
 from coexec.planning.static_model import static_model
 from coexec.processor_costs import processor_costs
-from coexec.session import check_feeds, legalise
+from coexec.session import legalise
 from coexec.training.trainer import Trainer
 
 MEASURING_SECONDS = 30.0
 AXES = 3
 """Nodes may be divided along so many first axes: batch, channels or rows, columns or rows."""
 DIVIDING = ("operator_split", ALL)
-"""Policies for which shares are measured, as they are for ``auto`` in inference; others take them
-from the whole."""
+"""Policies for which shares are measured, as for ``auto`` in inference; others take the whole's."""
 SHARPENINGS = 3
 """How often shares that the best plan takes are measured, to plan again."""
 

@@ -141,6 +141,11 @@ class Executor:
         runner.wait(runner.copy(result, self.buffers[name], ()))
         return result
 
+    def write_state(self, name: str, value: Array) -> None:
+        """Set a state tensor to a value of its type."""
+        runner = self.runners[self.processor_of[name]]
+        runner.wait(runner.copy(self.buffers[name], np.ascontiguousarray(value), ()))
+
 
 def _allocated(program: Program, runner: Runner, spec: BufferSpec) -> Buffer:
     """Memory for a buffer; states of several processors outlive who has them, if they can.

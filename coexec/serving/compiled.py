@@ -16,6 +16,7 @@ from coexec.core.plan import Plan
 from coexec.core.timeline import clock_name, clock_of, timeline_of
 from coexec.core.types import Array
 from coexec.cost.silicon import shared
+from coexec.inputs import model_inputs
 from coexec.placement.policies.table import PIPELINE
 from coexec.placement.save import load_plan
 from coexec.serving.request import Choice, Option, Service
@@ -23,7 +24,7 @@ from coexec.serving.stages import compile_stages
 from coexec.serving.threads import Cores, own_cores
 from coexec.serving.timing import time_ms
 from coexec.serving.workload import Asked, Workload
-from coexec.session import Session, model_inputs
+from coexec.session import Session
 from coexec.zoo.catalog import build
 
 Tensors = Mapping[str, Array]

@@ -19,6 +19,7 @@ from coexec.core.processor import Processor
 from coexec.core.program import Launch, Program, Read, Write
 from coexec.core.soc import Soc
 from coexec.core.types import Array
+from coexec.inputs import model_inputs
 from coexec.placement.policies.exact import exact
 from coexec.placement.policies.pipeline import pipeline
 from coexec.placement.policies.table import (
@@ -40,7 +41,7 @@ from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor
 from coexec.runtime.executor import Executor
 from coexec.runtime.mode import DEFAULT
-from coexec.session import model_inputs, prepare
+from coexec.session import prepare
 from coexec.simulation.condition import IDLE, condition_named
 from coexec.study.definition import PROCESSORS
 

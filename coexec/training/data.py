@@ -14,8 +14,8 @@ from coexec.autodiff.step import StepGraph
 from coexec.base.errors import DataError
 from coexec.base.npz import read_npz
 from coexec.core.types import Array
+from coexec.inputs import check_array
 from coexec.ops.node import type_of
-from coexec.session import check_array
 
 
 @dataclass(frozen=True)

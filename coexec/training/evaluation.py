@@ -12,7 +12,7 @@ from coexec.autodiff.loss_value import loss_value
 from coexec.autodiff.losses import Loss
 from coexec.base.errors import DataError
 from coexec.core.types import Array, TensorType
-from coexec.session import check_feeds, model_inputs
+from coexec.inputs import check_feeds, model_inputs
 from coexec.training.data import Dataset
 from coexec.training.trainer import Trainer
 

@@ -24,10 +24,10 @@ from coexec.core.processor import Processor
 from coexec.core.program import Program
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
+from coexec.inputs import check_feeds
 from coexec.passes.kept import kept_bytes
 from coexec.report.lines import watched
 from coexec.runtime.mode import DEFAULT, ExecutionMode
-from coexec.session import check_feeds
 from coexec.steps.builder import (
     Kind,
     Recipe,

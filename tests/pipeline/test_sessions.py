@@ -14,10 +14,11 @@ from coexec.base.errors import DataError, FallbackWarning
 from coexec.core.events import Trace
 from coexec.core.program import Launch, Program
 from coexec.core.types import Array
+from coexec.inputs import Inputs
 from coexec.processors.find import open_processor
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.reference.processor import ReferenceProcessor
-from coexec.session import Inputs, Session
+from coexec.session import Session
 from coexec.zoo.catalog import build
 from tests.graphs import parse
 from tests.pipeline.small import CLASSES, FEATURES, arrays, network

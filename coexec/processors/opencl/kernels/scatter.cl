@@ -2,6 +2,7 @@
  * (ScatterElements), tensor_scatter (TensorScatter).
  * Where an index occurs twice, updates apply in index order without atomics: every work-item owns
  * a segment of the targets, looks at all indices and applies those that fall into its segment.
+ * Where the result is the first operand itself, nothing but updates is written.
  * An index out of range is left out (a kernel cannot raise).
  * Layout: contiguous tensors, collapsed as each kernel says. Geometry: see each kernel. */
 
@@ -68,9 +69,10 @@ __kernel void scatter_rows(__global const T *data, __global const int *rows,
     if (column >= inner || first >= n) return;
     __global T *to = y + outer * n * inner + column;
     __global const T *from = updates + outer * count * inner + column;
-    for (int r = first; r < last; ++r)
-        for (int k = 0; k < width; ++k)
-            to[r * inner + k] = FROM_ZERO ? (T)0 : data[(outer * n + r) * inner + column + k];
+    if (FROM_ZERO || data != y)
+        for (int r = first; r < last; ++r)
+            for (int k = 0; k < width; ++k)
+                to[r * inner + k] = FROM_ZERO ? (T)0 : data[(outer * n + r) * inner + column + k];
     for (int i = 0; i < count; ++i) {
         const int r = rows[i];
         if (r < first || r >= last) continue;
@@ -117,9 +119,10 @@ __kernel void scatter_lanes(__global const T *data, __global const I *indices,
     bool inside = true;
     STEP(5) STEP(4) STEP(3) STEP(2) STEP(1) STEP(0)
     const int width = min(WIDTH, lanes - column);
-    for (int r = first; r < last; ++r)
-        for (int k = 0; k < width; ++k)
-            y[to + r * step + k * lane_step] = data[to + r * step + k * lane_step];
+    if (data != y)
+        for (int r = first; r < last; ++r)
+            for (int k = 0; k < width; ++k)
+                y[to + r * step + k * lane_step] = data[to + r * step + k * lane_step];
     const int within = inside ? min(WIDTH, lanes_within - column) : 0;
     for (int i = 0; i < count; ++i)
         for (int k = 0; k < within; ++k) {
@@ -132,7 +135,7 @@ __kernel void scatter_lanes(__global const T *data, __global const I *indices,
 }
 
 /* y, cache (batch, heads, n, inner); update (batch, heads, count, inner); starts (batch), if any.
- * Geometry: one work-item per element of y. */
+ * Geometry: (inner / span, segments of n, batch * heads). */
 #ifndef STARTS
 #define STARTS 1 /* tensor_scatter: whether there are starts (else all are zero) */
 #endif
@@ -140,16 +143,28 @@ __kernel void scatter_lanes(__global const T *data, __global const I *indices,
 #define CIRCULAR 0 /* tensor_scatter: whether positions wrap around */
 #endif
 __kernel void tensor_scatter(__global const T *cache, __global const T *update,
-                             __global const I *starts, __global T *y, const int size,
-                             const int heads, const int n, const int count, const int inner)
+                             __global const I *starts, __global T *y, const int inner,
+                             const int heads, const int n, const int count, const int segment,
+                             const int span)
 {
-    const int i = get_global_id(0);
-    if (i >= size) return;
-    const int row = i / inner, lane = row / n;
-    int at = row % n - (STARTS ? (int)starts[lane / heads] : 0);
-    if (CIRCULAR) {
-        at %= n;
-        at = at < 0 ? at + n : at;
+    const int column = get_global_id(0) * span, width = min(span, inner - column);
+    const int first = get_global_id(1) * segment, last = min(first + segment, n);
+    const int lane = get_global_id(2);
+    if (column >= inner || first >= n) return;
+    __global const T *from = cache + lane * n * inner + column;
+    __global const T *fresh = update + lane * count * inner + column;
+    __global T *to = y + lane * n * inner + column;
+    if (from != to)
+        for (int r = first; r < last; ++r)
+            for (int k = 0; k < width; ++k) to[r * inner + k] = from[r * inner + k];
+    const int start = STARTS ? (int)starts[lane / heads] : 0;
+    for (int i = 0; i < count; ++i) {
+        int r = start + i;
+        if (CIRCULAR) {
+            r %= n;
+            r = r < 0 ? r + n : r;
+        }
+        if (r < first || r >= last) continue;
+        for (int k = 0; k < width; ++k) to[r * inner + k] = fresh[i * inner + k];
     }
-    y[i] = at >= 0 && at < count ? update[(lane * count + at) * inner + i % inner] : cache[i];
 }

@@ -231,17 +231,20 @@ def lower_scatter_elements(call: OpCall, facts: DeviceFacts, params: Mapping[str
 
 
 def lower_tensor_scatter(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    local = 64
     cache, update, axis = call.input(0), call.input(1), tensor_scatter_axis(call)
     starts = call.has_input(2)
     heads, n, count = prod(cache.shape[1:axis]), cache.shape[axis], update.shape[axis]
-    scalars = (cache.size, heads, n, count, prod(cache.shape[axis + 1 :]))
+    inner, lanes, span = prod(cache.shape[axis + 1 :]), prod(cache.shape[:axis]), params["SPAN"]
+    columns = -(-inner // span)
+    segment = segments(n, columns * lanes, facts, params["PER_UNIT"])
+    local = min(params["LOCAL"], 1 << max(columns - 1, 0).bit_length())
+    scalars = (inner, heads, n, count, segment, span)
     kernel = KernelCall(
         "scatter",
         "tensor_scatter",
         (inp(0), inp(1), inp(2) if starts else inp(0), out(0), *map(i32, scalars)),
-        (ceil_to(cache.size, local),),
-        (local,),
+        (ceil_to(columns, local), -(-n // segment), lanes),
+        (local, 1, 1),
         {
             "T": WORDS[cache.dtype.itemsize],
             "I": c_type(call.input(2).dtype) if starts else "int",
