@@ -144,7 +144,7 @@ def test_a_driver_that_does_not_build_them_gets_each_by_itself(
 ) -> None:
     def broken(executable: OpenCLExecutable) -> OpenCLExecutable:
         wrong = ProgramSource(FAMILY, "__kernel void run() { nothing; }")
-        return replace(executable, programs=(wrong,))
+        return replace(executable, programs=(wrong,) * len(executable.programs))
 
     monkeypatch.setattr(ProgramCache, "keeps_much", True)
     monkeypatch.setattr(module, "together", broken)

@@ -78,6 +78,13 @@ class DeviceConstants:
             self._blocks[slot] = self.prepared.memory.get_sub_region(slot.offset, nbytes)
         return self._blocks[slot]
 
+    def block(self, slot: Slot) -> cl.Buffer:
+        """The whole memory that a constant or prepared slot is in."""
+        if slot.kind != PREPARED:
+            return self.memory(slot)
+        assert self.prepared is not None
+        return self.prepared.memory
+
     def release(self) -> None:
         """Give the memory of the sources back; kernels that were started may still read it."""
         self.sources.clear()

@@ -49,6 +49,7 @@ from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.regions import BoundRegions
 from coexec.processors.opencl.repeated import OpenCLRepeats, repeated
+from coexec.processors.opencl.sequences import SequencePlans
 from coexec.processors.opencl.ticket import OpenCLTicket, event_of, parts_of
 from coexec.processors.opencl.transfers import can_map, enqueue_copy
 from coexec.processors.opencl.waiting import Block, wait_awake, way_to_wait
@@ -82,7 +83,8 @@ class OpenCLDevice(Runner, Repeating):
         self.programs = ProgramCache(self.context, device)
         self.memory = DeviceMemory(name, limit_of(name, options.memory))
         self._adopted: weakref.WeakSet[OpenCLBuffer] = weakref.WeakSet()
-        self._regions = BoundRegions(self.queue, self.programs)
+        joins = options.launch == "together" and device.platform.name != "Oclgrind"
+        self._regions = BoundRegions(self.queue, self.programs, SequencePlans(self.facts, joins))
         offset = clock_offset(self.queue, self.block)
         self.clock = HOST_CLOCK if offset is None else DEVICE_CLOCK
         self._clock_offset = offset or 0
@@ -235,9 +237,9 @@ class OpenCLDevice(Runner, Repeating):
         assert isinstance(executable, OpenCLExecutable)
         self._common.went_on()
         take_back(self.queue, buffers[len(executable.inputs) :])
-        region = self._regions.known(executable, buffers)
+        region = self._regions.known(executable, buffers, self.detailed)
         if region is None:
-            region = self._regions.bind(executable, buffers, self.alloc, lambda: self._transfers)
+            region = self._bind(executable, buffers, self.detailed)
         elif self.options.bind == "each":
             region.set_arguments()
         preparation = self._regions.preparation(executable)
@@ -267,11 +269,19 @@ class OpenCLDevice(Runner, Repeating):
     def bind(self, executable: Executable, buffers: Sequence[Buffer]) -> None:
         assert isinstance(executable, OpenCLExecutable)
         if self._regions.known(executable, buffers) is None:
-            self._regions.bind(executable, buffers, self.alloc, lambda: self._transfers)
+            self._bind(executable, buffers, each=False)
+
+    def _bind(
+        self, executable: OpenCLExecutable, buffers: Sequence[Buffer], each: bool
+    ) -> BoundRegion:
+        return self._regions.bind(executable, buffers, self.alloc, lambda: self._transfers, each)
 
     def bound(self, executable: Executable, buffers: Sequence[Buffer]) -> BoundRegion | None:
         """A region whose steps can be enqueued as they are, once it ran; there are some."""
         region = self._regions.known(executable, buffers)
+        if region is None and self._regions.known(executable, buffers, each=True):
+            assert isinstance(executable, OpenCLExecutable)
+            region = self._bind(executable, buffers, each=False)
         if region is None or not region.steps or region.in_place or self.options.bind == "each":
             return None
         shares = any(buffer.over is not None for buffer in buffers)
@@ -290,7 +300,7 @@ class OpenCLDevice(Runner, Repeating):
         if not events:
             marker = cl.enqueue_marker(self.queue)
             return OpenCLTicket("empty region", LAUNCH, [marker], (Label("empty region"),))
-        return OpenCLTicket(f"{len(region.steps)} kernels", LAUNCH, events, region.labels)
+        return OpenCLTicket(f"{len(region.labels)} kernels", LAUNCH, events, region.labels)
 
     def _enqueue(self, steps: Sequence[Bound]) -> list[cl.Event]:
         """Start steps; their events, of which only details need more than the first and the last.
@@ -372,7 +382,7 @@ class OpenCLDevice(Runner, Repeating):
 
     def prepare(self, executable: OpenCLExecutable) -> None:
         """Build the programs of an executable ahead of its first launch."""
-        self.programs.build(executable.programs)
+        self._regions.build(executable)
 
 
 def _events(tickets: Sequence[Ticket]) -> list[cl.Event]:

@@ -16,6 +16,7 @@ KNOWN = {
     "kernels": ("best", "naive"),
     "transfer": ("best", "copy", "map"),
     "bind": ("once", "each"),
+    "launch": ("together", "each"),
     "tuned": ("on", "off"),
     "follow": ("flag", "event"),
     "pages": ("best", "beside"),
@@ -32,7 +33,8 @@ class DeviceOptions:
     ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
     by the driver (``best``: small tensors by the host itself, where the device computes on its
     memory), or goes through mapped memory. ``bind``: kernels get their arguments once per
-    set of buffers, or at every launch. ``tuned``: values that ``coexec tune`` found are used, or
+    set of buffers, or at every launch. ``launch``: on CPUs, kernels one behind another are one
+    launch, or each is one. ``tuned``: values that ``coexec tune`` found are used, or
     every kernel takes its defaults. ``follow``: other processors are waited for by a kernel that
     reads a number in common memory, where that can be, or always by an event. ``pages``: tensors
     leave a CPU by kernels and other devices beside them, or always beside them. ``cores``: how many
@@ -44,6 +46,7 @@ class DeviceOptions:
     kernels: str = "best"
     transfer: str = "best"
     bind: str = "once"
+    launch: str = "together"
     tuned: str = "on"
     follow: str = "flag"
     pages: str = "best"

@@ -109,7 +109,7 @@ def repeated(
     starters = region.starters(queue)
     first, middle, last = starters[0], starters[1:-1], starters[-1]
     alone = len(starters) == 1
-    name, labels, flush = f"{len(starters)} kernels", region.labels, queue.flush
+    name, labels, flush = f"{len(region.labels)} kernels", region.labels, queue.flush
 
     def submit() -> OpenCLTicket:
         went_on()
