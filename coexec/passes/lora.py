@@ -50,8 +50,10 @@ def add_adapters(
 ) -> list[str]:
     """Put adapters beside the weights of Gemm and MatMul that match a shell pattern; in place.
 
-    ``scale`` is s (the paper's alpha / rank); A is normal with deviation 1 / sqrt(in). Weights that
-    other operators read too are left out: no W would do for both. Returns the adapted weights.
+    ``scale`` is s (the paper's alpha / rank); A is normal with deviation 1 / sqrt(in). A weight may
+    be transposed before its product, as PyTorch's exporters write linear layers in training form.
+    Weights that other operators read too are left out: no W would do for both. Returns the adapted
+    weights.
 
     Raises:
         UsageError: no weight matches (the known ones are listed).
@@ -64,10 +66,10 @@ def add_adapters(
         raise UsageError(f"--lora: {pattern!r} matches no weight of Gemm or MatMul; {known}")
     rng = np.random.default_rng(seed)
     for name in chosen:
-        nodes = weights[name]
-        pair = _new_pair(graph, graph.initializers[name], nodes[0], rank, rng)
-        for node in nodes:
-            _adapt(node, pair, scale)
+        found = weights[name]
+        pair = _new_pair(graph, graph.initializers[name], found[0].transposed, rank, rng)
+        for product in found:
+            _adapt(product.node, name, pair, scale)
     return chosen
 
 
@@ -87,39 +89,66 @@ def merge_adapters(model: ir.Model) -> int:
     return len(merged)
 
 
-def _weights(graph: ir.Graph) -> dict[str, list[ir.Node]]:
+@dataclass(frozen=True)
+class _Product:
+    """A Gemm or MatMul of a weight, which is (out, in) if it is ``transposed``, else (in, out)."""
+
+    node: ir.Node
+    transposed: bool
+
+
+def _weights(graph: ir.Graph) -> dict[str, list[_Product]]:
     """Matrices that nothing but Gemm and MatMul read, always the same way round, and by which."""
-    found: dict[str, list[ir.Node]] = {}
+    found: dict[str, list[_Product]] = {}
     for value in graph.initializers.values():
-        uses = list(value.uses())
-        if not is_parameter(value) or type_of(value).rank != 2 or not uses:
+        if not is_parameter(value) or type_of(value).rank != 2:
             continue
-        if value.is_graph_output() or not all(_is_product(node, at) for node, at in uses):
-            continue
-        if len({_transposed(node) for node, _ in uses}) == 1:
-            found[str(value.name)] = [node for node, _ in uses]
+        products = _products(value)
+        if products and len({each.transposed for each in products}) == 1:
+            found[str(value.name)] = products
+    return found
+
+
+def _products(matrix: ir.Value) -> list[_Product] | None:
+    """All that read a matrix, transposed or not; none if something else does, too."""
+    if matrix.is_graph_output():
+        return None
+    found: list[_Product] = []
+    for node, position in matrix.uses():
+        if _is_product(node, position):
+            found.append(_Product(node, _is_set(node, "transB")))
+        elif node.op_type == "Transpose" and not node.domain:
+            turned = _products(node.outputs[0])
+            if turned is None:
+                return None
+            swaps = _swaps(node)
+            found += [_Product(each.node, each.transposed != swaps) for each in turned]
+        else:
+            return None
     return found
 
 
 def _is_product(node: ir.Node, position: int) -> bool:
     known = node.op_type in ("Gemm", "MatMul") and not node.domain
-    return known and position == 1 and not _integer(node, "transA")
+    return known and position == 1 and not _is_set(node, "transA")
 
 
-def _transposed(node: ir.Node) -> bool:
-    return bool(_integer(node, "transB"))
+def _swaps(transpose: ir.Node) -> bool:
+    """Whether a Transpose of a matrix swaps its axes."""
+    order = transpose.attributes.get("perm")
+    return order is None or list(order.as_ints()) == [1, 0]
 
 
-def _integer(node: ir.Node, name: str) -> int:
+def _is_set(node: ir.Node, name: str) -> bool:
     attribute = node.attributes.get(name)
-    return 0 if attribute is None else attribute.as_int()
+    return attribute is not None and bool(attribute.as_int())
 
 
 def _new_pair(
-    graph: ir.Graph, weight: ir.Value, node: ir.Node, rank: int, rng: np.random.Generator
+    graph: ir.Graph, weight: ir.Value, transposed: bool, rank: int, rng: np.random.Generator
 ) -> _Pair:
     kind = type_of(weight)
-    inner, outer = kind.shape[::-1] if _transposed(node) else kind.shape
+    inner, outer = kind.shape[::-1] if transposed else kind.shape
     start = rng.standard_normal((inner, rank)) / np.sqrt(inner)
     a = _initializer(graph, f"{weight.name}#lora_a", start.astype(kind.dtype))
     b = _initializer(graph, f"{weight.name}#lora_b", np.zeros((rank, outer), kind.dtype))
@@ -133,11 +162,10 @@ def _initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
-def _adapt(node: ir.Node, pair: _Pair, scale: float) -> None:
+def _adapt(node: ir.Node, weight: str, pair: _Pair, scale: float) -> None:
     """y = the node's own result + s (x A) B, under the name of the node's result."""
-    old, x, weight = node.outputs[0], node.inputs[0], node.inputs[1]
+    old, x = node.outputs[0], node.inputs[0]
     assert x is not None
-    assert weight is not None
     down = _node("MatMul", [x, pair.a], f"{node.name}/lora_a")
     if node.op_type == "Gemm":
         attribute = node.attributes.get("alpha")
@@ -148,12 +176,12 @@ def _adapt(node: ir.Node, pair: _Pair, scale: float) -> None:
         nodes = [down, join]
     else:
         up = _node("MatMul", [down.outputs[0], pair.b], f"{node.name}/lora_b")
-        array = np.array(scale, type_of(weight).dtype)
+        array = np.array(scale, type_of(pair.b).dtype)
         factor_node = _node("Constant", [], f"{node.name}/lora_scale", {"value": ir.tensor(array)})
         scaled = _node("Mul", [up.outputs[0], factor_node.outputs[0]], f"{node.name}/lora_scaled")
         join = _node("Add", [old, scaled.outputs[0]], f"{node.name}/lora_join")
         nodes = [down, up, factor_node, scaled, join]
-    join.metadata_props[WEIGHT] = str(weight.name)
+    join.metadata_props[WEIGHT] = weight
     join.metadata_props[SCALE] = repr(scale)
     new = join.outputs[0]
     new.shape, new.type = old.shape, old.type
@@ -190,7 +218,9 @@ def _merge(graph: ir.Graph, join: ir.Node) -> None:
     a, b = (np.asarray(array, np.float64) for array in arrays)
     assert own is not None
     change = scale * (a @ b)
-    if _transposed(next(node for node, _ in weight.uses())):
+    products = _products(weight)
+    assert products
+    if products[0].transposed:
         change = change.T
     merged = (own.astype(np.float64) + change).astype(own.dtype)
     weight.const_value = ir.tensor(merged, name=name)

@@ -11,11 +11,12 @@ import pytest
 
 import coexec
 from coexec import zoo
-from coexec.autodiff.losses import SoftmaxCrossEntropy
-from coexec.autodiff.optimizers import Adam
+from coexec.autodiff.losses import MeanSquaredError, SoftmaxCrossEntropy
+from coexec.autodiff.optimizers import SGD, Adam
 from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.passes.lora import ADAPTERS, add_adapters, merge_adapters, parse_lora
+from tests.graphs import parse
 from tests.runtimes import THOROUGH
 
 SMALL = {"image_size": 16, "features": 24, "depth": 1}
@@ -129,6 +130,58 @@ def test_a_weight_that_something_else_reads_is_left_out() -> None:
     assert weight is not None
     tied.graph.append(ir.node("Identity", [weight], name="other"))
     assert str(weight.name) not in add_adapters(tied, 2)
+
+
+LINEAR_LAYERS = """
+    g (float[4, 3] x) => (float[4, 2] y)
+    <float[5, 3] first = {FIRST}, float[2, 5] second = {SECOND}>
+    {
+        turned = Transpose<perm = [1, 0]>(first)
+        h = MatMul(x, turned)
+        again = Transpose(second)
+        y = Gemm(h, again)
+    }
+"""
+"""Linear layers as PyTorch's exporters write them in training form: weights are (out, in)."""
+
+
+def linear_layers(rng: np.random.Generator) -> ir.Model:
+    text = LINEAR_LAYERS
+    for name in ("FIRST", "SECOND"):
+        size = 15 if name == "FIRST" else 10
+        text = text.replace(name, ", ".join(map(str, rng.standard_normal(size).round(3))))
+    return coexec.load(parse(text))
+
+
+def test_weights_that_are_transposed_before_their_products_are_adapted(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    model = linear_layers(rng)
+    assert add_adapters(model, 2, scale=2.0) == ["first", "second"]
+    made = coexec.Trainer(model, MeanSquaredError(), SGD(0.1), ["reference"], trainable=(ADAPTERS,))
+    x, labels = rng.standard_normal((4, 3), np.float32), rng.standard_normal((4, 2), np.float32)
+    losses = [made.step({"x": x}, labels) for _ in range(6)]
+    assert losses[-1] < 0.8 * losses[0]
+    state = made.state()
+    assert state["first#lora_a"].shape == (3, 2)
+    assert state["second#lora_b"].shape == (2, 2)
+    made.save(tmp_path / "merged.onnx")
+    merged = coexec.load(tmp_path / "merged.onnx")
+    for name, value in weights(model).items():
+        if "#" not in name:
+            added = 2.0 * state[f"{name}#lora_a"] @ state[f"{name}#lora_b"]
+            np.testing.assert_allclose(weights(merged)[name], value + added.T, rtol=1e-5, atol=1e-6)
+    ours, theirs = made.predict({"x": x})["y"], coexec.compile(merged, ["reference"]).run({"x": x})
+    np.testing.assert_allclose(theirs["y"], ours, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_whose_transpose_something_else_reads_is_left_out(
+    rng: np.random.Generator,
+) -> None:
+    model = linear_layers(rng)
+    turned = next(node for node in model.graph if node.op_type == "Transpose").outputs[0]
+    model.graph.append(ir.node("Identity", [turned], name="other"))
+    assert add_adapters(model, 2) == ["second"]
 
 
 def test_a_pattern_without_a_weight_is_refused() -> None:
