@@ -73,7 +73,26 @@ def infer_softmax_grad(call: OpCall) -> Sequence[TensorType]:
 def softmax_gradient(g: GradientScope) -> Sequence[ir.Value | None]:
     operator = f"{g.call.op_type}Grad"
     axis = {"axis": softmax_axis(g.call)}
-    return (g.op(operator, [g.grad(), g.outputs[0]], axis, domain=COEXEC),)
+    return (g.op(operator, [g.grad(), _cleaned(g.outputs[0])], axis, domain=COEXEC),)
+
+
+def _cleaned(y: ir.Value) -> ir.Value:
+    """``y`` as the model goes on with it, if that replaces NaN: rows of which all is masked.
+
+    PyTorch's exporters write attention so. Of such rows the gradient is 0; of NaN it would be NaN.
+    """
+    for node, _ in y.uses():
+        if node.op_type == "Where" and not node.domain and node.inputs[2] is y:
+            condition = node.inputs[0]
+            test = None if condition is None else condition.producer()
+            found = node.outputs[0]
+            if test is not None and _is_nan_of(test, y) and found.shape == y.shape:
+                return found
+    return y
+
+
+def _is_nan_of(node: ir.Node, y: ir.Value) -> bool:
+    return node.op_type == "IsNaN" and not node.domain and node.inputs[0] is y
 
 
 def softmax_grad_body(call: OpCall) -> ir.Function:

@@ -15,6 +15,7 @@ from coexec.autodiff.optimizers import SGD
 from coexec.core.types import Array
 from tests.graphs import parse
 from tests.pipeline.small import CLASSES, FEATURES, network
+from tests.runtimes import THOROUGH
 
 INITIAL_STATES = {
     "of a computed shape": "n = Shape(x) h = ConstantOfShape<value = float[1] {0}>(n)",
@@ -72,3 +73,25 @@ def test_models_in_training_form_predict_and_are_saved_in_inference_form(
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     single = exported.predict({"x": x[:1]})["y"]
     np.testing.assert_allclose(single, expected[:1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", ["reference", *THOROUGH])
+def test_rows_of_scores_that_are_all_masked_are_trained_as_if_absent(runtime: str) -> None:
+    """PyTorch's exporter replaces what the softmax of such rows is: NaN."""
+    graph = """
+        g (float[N, 3] x, float[N, 3] mask) => (float[N, 3] y)
+        <float[3, 3] w = {0.1, 0.2, 0.3, -0.4, 0.5, 0.6, 0.7, -0.8, 0.9}, float zero = {0}>
+        { h = MatMul(x, w) scores = Add(h, mask) p = Softmax(scores)
+          undefined = IsNaN(p) y = Where(undefined, zero, p) }
+    """
+    x = np.array([[1, -2, 3], [4, 5, -6]], np.float32)
+    mask = np.array([[0, -np.inf, 0], [-np.inf, -np.inf, -np.inf]], np.float32)
+    whole, row = (
+        coexec.Trainer(coexec.load(parse(graph)), MeanSquaredError(), SGD(rate, 0.0), [runtime])
+        for rate in (0.1, 0.05)
+    )
+    labels = np.array([[1, 0, 0], [0, 0, 0]], np.float32)
+    whole.step({"x": x, "mask": mask}, labels)
+    row.step({"x": x[:1], "mask": mask[:1]}, labels[:1])
+    assert np.isfinite(whole.state()["w"]).all()
+    np.testing.assert_allclose(whole.state()["w"], row.state()["w"], rtol=1e-6)
