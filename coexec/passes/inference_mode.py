@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from coexec.passes.keep_paths import keep_paths
+
 TRAINING_MODE = 2
 """Which operand of Dropout says that it drops."""
 
@@ -14,9 +16,10 @@ def inference_mode(model: ir.Model) -> None:
     """Switch ``model`` to inference form in place, whichever form it was exported in.
 
     BatchNormalization normalises by its stored statistics (:func:`stored_statistics`), Dropout
-    keeps everything.
+    keeps everything, and so does stochastic depth (:mod:`coexec.passes.keep_paths`).
     """
     stored_statistics(model)
+    keep_paths(model.graph)
     for node in model.graph:
         if node.op_type == "Dropout" and not node.domain and len(node.inputs) > TRAINING_MODE:
             _drop_operand(model.graph, node)
