@@ -14,7 +14,9 @@ from coexec.base.errors import SaveError
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through a temporary neighbour: write, fsync, rename.
 
-    ``write`` receives the open binary file. On any failure the old file is left as it was.
+    ``write`` receives the open binary file. On any failure the old file is left as it was. A
+    symbolic link stays one: what it points to is written. What is no file but a device or a pipe
+    (``/dev/null``) is written to, and not replaced.
 
     Raises:
         SaveError: the folder or the disk refused (full, read-only, missing).
@@ -22,6 +24,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path = Path(path)
     temporary = ""
     try:
+        if is_special(path):
+            with open(path, "wb") as device:
+                write(device)
+            return
+        path = path.resolve()
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -38,6 +45,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def is_special(path: Path) -> bool:
+    """Whether something other than a file or folder is there."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _umask() -> int:

@@ -27,7 +27,7 @@ from coexec.cli import (
     zoo,
 )
 from coexec.cli.interrupted import INTERRUPTED, tell_interrupted
-from coexec.cli.output import fail, notes
+from coexec.cli.output import fail, notes, replace_unprintable
 
 app = typer.Typer(
     name="coexec",
@@ -62,6 +62,7 @@ def main() -> None:
     Raises:
         SystemExit: 1 error, 2 usage, 130 Ctrl-C.
     """
+    replace_unprintable()
     try:
         with warnings.catch_warnings():
             # Commands print fallbacks themselves, in the form that was asked for.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from coexec.base.disk import is_special
 from coexec.base.errors import CoexecError, UsageError
 
 console = Console()
@@ -21,6 +24,13 @@ notes = Console(stderr=True)
 def print_json(record: Mapping[str, Any]) -> None:
     """One JSON object on stdout; NaN and infinity, which JSON lacks, become null."""
     sys.stdout.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+
+
+def replace_unprintable() -> None:
+    """Have what a terminal or file of another encoding cannot show printed as question marks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def fail(error: CoexecError) -> int:
@@ -65,9 +75,11 @@ def require_writable(path: Path | None, flag: str) -> None:
     """Fail before a long run, not after it, when an output's folder takes no file."""
     if path is None:
         return
-    folder = path.absolute().parent
     if path.is_dir():
         raise UsageError(f"{flag} {path} is a folder; name a file")
+    if is_special(path) and os.access(path, os.W_OK):
+        return
+    folder = (path.resolve() if path.is_symlink() else path.absolute()).parent
     if not folder.is_dir():
         raise UsageError(f"{flag} {path}: the folder {folder} does not exist")
     _try_file(folder, f"{flag} {path}")

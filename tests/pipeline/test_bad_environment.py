@@ -245,6 +245,18 @@ def test_training_onto_a_disk_that_fills_up(model: Path, data: Path, tmp_path: P
     assert sorted(tmp_path.iterdir()) == sorted([model, data, out])
 
 
+def test_a_terminal_of_another_encoding_shows_what_it_can(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Curves and names that it lacks are question marks, not the end of the training."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    flags = ("--data", data, "--epochs", "1", "--batch-size", "8", "-p", "reference")
+    done = finish(start("train", model, *flags))
+    assert (done.status, "Traceback" in done.err) == (0, False)
+    assert done.out.startswith("loss      ?")
+
+
 def test_a_process_of_its_own_exits_with_the_status(tmp_path: Path) -> None:
     """No traceback on a terminal either, and none of the interpreter's own exit codes."""
     done = finish(start("run", tmp_path / "none.onnx"))
