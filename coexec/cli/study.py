@@ -12,7 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from coexec.cli.options import JsonFlag
 from coexec.cli.output import console, notes, print_json, require_folder
+from coexec.report.wording import counted
 from coexec.study.definition import read_definition
+from coexec.study.measure import Row
 from coexec.study.run import Results, run_study, summary
 from coexec.study.spread import Spread
 from coexec.study.table import write_table
@@ -74,7 +76,7 @@ def run(
         **summary(results),
         "seconds": seconds,
         "table": table,
-        "errors": [row["error"] for row in results.failed[:SHOWN]],
+        "errors": list(_errors(results))[:SHOWN],
     }
     print_json(record) if as_json else _show(results, seconds, table)
     if results.failed:
@@ -93,5 +95,16 @@ def _show(results: Results, seconds: float, table: Path) -> None:
     console.print(f"written {escape(str(table))}")
     if counts["left"]:
         notes.print(f"{counts['left']:,} cells are left: run the command again")
-    for row in results.failed[:SHOWN]:
-        notes.print(f"[red]failed:[/] {escape(row['error'])}")
+    for error, rows in list(_errors(results).items())[:SHOWN]:
+        notes.print(
+            f"[red]failed:[/] {counted(len(rows), 'cell')} of {escape(rows[0]['model'])} and "
+            f"{escape(rows[0]['machine'])}: {escape(error)}"
+        )
+
+
+def _errors(results: Results) -> dict[str, list[Row]]:
+    """Cells that failed, by what went wrong."""
+    errors: dict[str, list[Row]] = {}
+    for row in results.failed:
+        errors.setdefault(row["error"], []).append(row)
+    return errors

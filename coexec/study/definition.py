@@ -40,6 +40,7 @@ from typing import Any
 from coexec.base.names import known_names
 from coexec.core.soc_file import soc_names
 from coexec.core.toml_table import TomlTable
+from coexec.frontend.read import read_model
 from coexec.placement.policies.table import AUTO, EXACT, PIPELINE, POLICIES
 from coexec.processors.simulated.options import CHOICES, FINISH, ON
 from coexec.simulation.condition import CONDITIONS
@@ -213,6 +214,8 @@ def _model(table: TomlTable) -> ModelSource:
         if not path.is_file():
             raise table.error("onnx", f"is {table.text('onnx')!r}; there is no file {path}")
         table.nothing_else()
+        if found := _open_inputs(path):
+            raise table.error("onnx", f"has {found}: studies need fixed shapes")
         return ModelSource(str(path))
     name = table.text("zoo")
     if name not in CATALOG:
@@ -220,6 +223,21 @@ def _model(table: TomlTable) -> ModelSource:
     options = dict(table.table("options").values) if _has(table, "options") else {}
     table.nothing_else()
     return ModelSource(name, options)
+
+
+def _open_inputs(path: Path) -> str:
+    """The inputs of a model whose shapes are open, in words.
+
+    Raises:
+        ModelError: no model can be read from the file.
+    """
+    graph = read_model(path).graph
+    fed = (value for value in graph.inputs if value.name not in graph.initializers)
+    return ", ".join(
+        f"input {value.name!r} of shape {value.shape}"
+        for value in fed
+        if value.shape is None or not value.shape.is_static()
+    )
 
 
 def _machine(table: TomlTable) -> MachineVariant:

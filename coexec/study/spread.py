@@ -60,7 +60,8 @@ class Spread:
                     distributed.LocalCluster(
                         n_workers=self.workers,
                         threads_per_worker=1,
-                        dashboard_address=None,
+                        dashboard_address=":0",  # any port: another study may run here
+                        scheduler_kwargs={"dashboard": False},
                         silence_logs=logging.CRITICAL,  # rows say what failed
                     )
                 )

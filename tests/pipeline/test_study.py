@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import signal
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from coexec.study import measure
 from coexec.study.parts import read_parts
 from tests.pipeline.command import coexec, failed, python
+from tests.pipeline.small import write_network
 
 GRID = {
     "model": ["mlp", "sensor"],
@@ -144,8 +146,42 @@ def test_a_cell_that_fails_is_told_and_tried_again(
     assert done.status == 1
     record = done.json_object()
     assert (record["failed"], record["left"], record["refused"]) == (2, CELLS - 1, 1)
-    assert record["errors"][0] == "ZeroDivisionError: no such luck"
+    assert record["errors"] == ["ZeroDivisionError: no such luck"]
     assert coexec("study", "run", study, *options).record["failed"] == 0
+
+
+def test_the_same_error_is_told_once_with_a_cell(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr(measure, "serve", broken)
+    told = coexec("study", "run", study, "--limit", "3", "--out", tmp_path).err.replace("\n", " ")
+    assert "failed: 2 cells of mlp and helio-p35: ZeroDivisionError: no such luck" in told
+    assert told.count("no such luck") == 1
+
+
+def test_a_model_with_open_shapes_is_refused_before_anything_is_simulated(tmp_path: Path) -> None:
+    words = WORDS.replace('zoo = "sensor_cnn"\noptions = { }', 'onnx = "small.onnx"')
+    folder = write_study(tmp_path / "study", words, GRID)
+    write_network(folder / "small.onnx")
+    message = failed(coexec("study", "run", folder, "--out", tmp_path), 2)
+    assert message.endswith(
+        "models.sensor.onnx has input 'x' of shape [N,12]: studies need fixed shapes"
+    )
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("distributed"), reason="needs the extra study")
+def test_a_study_with_processes_beside_another_one(
+    study: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with socket.create_server(("", 8787), reuse_port=False):
+        done = coexec(
+            "study", "run", study, "--limit", "1", "--workers", "1", "--out", tmp_path, "--json"
+        )
+    assert done.record["done"] == 1
+    assert not [str(each.message) for each in recwarn if "Port" in str(each.message)]
 
 
 def test_csv_where_pyarrow_is_missing(
