@@ -275,7 +275,7 @@ def train(
     if trace is not None and events is not None:
         write_perfetto(events, trace, trainer.program if events.events else None)
     record = training_record(trainer, result, out) | {
-        "plan": plan_record(trainer.followed, tried, forms),
+        "plan": plan_record(trainer.followed, tried, forms, batch_size),
         "choice": choice_record(choice),
     }
     print_json(record) if as_json else show_training(record, losses)

@@ -147,15 +147,20 @@ def _tell(trainer: Trainer, tried: Mapping[str, float]) -> None:
 
 
 def plan_record(
-    plan: Plan | None, tried: Mapping[str, float], forms: Sequence[Mapping[str, Any]] = ()
+    plan: Plan | None,
+    tried: Mapping[str, float],
+    forms: Sequence[Mapping[str, Any]] = (),
+    batch_size: int = 0,
 ) -> dict[str, Any] | None:
     """A plan that is followed, for JSON; ``tried`` are milliseconds of a step by plans that ran.
 
-    ``forms`` of plans were searched within a budget of memory.
+    ``forms`` of plans were searched within a budget of memory. A plan that divides batches of
+    another size than ``batch_size`` (0: it is the same) says for which it was made.
     """
     if plan is None:
         return None
     predicted = None if plan.predicted_us is None else plan.predicted_us / 1e3
+    samples = sum(plan.batch.values())
     return {
         "policy": plan.policy,
         "predicted_ms": predicted,
@@ -163,6 +168,7 @@ def plan_record(
         "within": list(forms),
         "processors": list(plan.named),
         "batch": dict(plan.batch),
+        "planned_for": None if samples in (0, batch_size) or not batch_size else samples,
     }
 
 
@@ -173,4 +179,6 @@ def plan_text(plan: dict[str, Any]) -> str:
     time = "" if predicted is None else f", {predicted:.2f} ms a step predicted"
     if measured is not None:
         time = f", {measured:.2f} ms a step when it was tried"
+    if plan["planned_for"]:
+        time += f", planned for batches of {plan['planned_for']}"
     return f"{plan['policy'] or 'by hand'}: {shares or ', '.join(plan['processors'])}{time}"

@@ -128,6 +128,10 @@ def tune(
             save,
         )
     print_json(_record(report)) if as_json else _show(report)
+    if save is not None and save not in report.files:
+        notes.print(
+            f"not written: {escape(str(save))}, as no call was tuned: give a larger --budget"
+        )
     if report.interrupted:
         raise KeyboardInterrupt
 

@@ -15,6 +15,7 @@ from coexec.base.errors import DeviceMemoryError
 from coexec.cli import verified_plans
 from coexec.cli.train_plan import kept_plan, plan_record, plan_text, planned
 from coexec.core.machine import Rates
+from coexec.core.plan import Plan
 from coexec.core.processor import Processor, ProcessorSpec
 from coexec.planning.planner import PlanOptions
 from coexec.processors.reference.processor import ReferenceProcessor
@@ -131,6 +132,17 @@ def test_auto_runs_steps_on_each_processor_before_it_takes_a_plan(trainer: Train
     assert record["policy"] in tried == record["tried_ms"]
     assert "ms a step when it was tried" in plan_text(record)
     assert (taken.steps, trainer.steps) == (0, 0)
+
+
+def test_a_plan_of_other_batches_says_for_which_it_was_made() -> None:
+    plan = Plan({"n": "one"}, policy="batch_parallel", predicted_us=600, batch={"one": 4, "two": 2})
+    other, same = plan_record(plan, {}, (), 3), plan_record(plan, {}, (), 6)
+    assert other is not None
+    assert same is not None
+    assert (other["planned_for"], same["planned_for"]) == (6, None)
+    text = "batch_parallel: 4 samples on one, 2 samples on two, 0.60 ms a step predicted"
+    assert plan_text(same) == text
+    assert plan_text(other) == f"{text}, planned for batches of 6"
 
 
 def test_plans_that_cannot_be_tried_are_followed_and_it_is_said(

@@ -82,6 +82,16 @@ def test_tuning_searches_checks_and_keeps_what_it_finds(
     assert len(read_tuned(path).entries) == len(tuned)
 
 
+def test_it_says_that_a_file_is_not_written_where_time_was_too_short(
+    model: Path, cache: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "found.json"
+    flags = ("--batch-size", "4", "-p", DRIVERS[0], "--save", saved, "--budget", "0.001s")
+    told = command("tune", model, *flags).err.replace("\n", " ")
+    assert "found.json, as no call was tuned: give a larger --budget" in told
+    assert not saved.exists()
+
+
 def test_tuned_values_are_used_until_their_kernels_change(
     model: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
