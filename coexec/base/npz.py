@@ -64,4 +64,8 @@ def _text(error: Exception) -> str:
         return error.strerror
     if isinstance(error, TypeError) and "context manager" in str(error):
         return "it holds one bare array"
+    if str(error).startswith("Object arrays"):
+        return "it holds Python objects (dtype object); save arrays of numbers"
+    if "allow_pickle" in str(error):
+        return "it is no NumPy file (or a pickle, which may run code when read)"
     return str(error) or type(error).__name__

@@ -12,14 +12,30 @@ from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of
 from coexec.ops.table import OPERATORS
 
+SMALLER = "Try a smaller learning rate, or clip gradients"
 
-def first_offender(graph: ir.Graph, feeds: Mapping[str, Array]) -> str:
-    """The first input, parameter or forward node whose value is not finite, in words."""
-    values: dict[str, Array] = {}
-    for name, array in feeds.items():
-        if not _finite(array):
-            return f"input or parameter {name!r} is not finite"
-        values[name] = array
+
+def explain(
+    graph: ir.Graph, feeds: Mapping[str, Array], states: Mapping[str, Array], loss: float, step: int
+) -> str:
+    """Why the loss of a step that changed nothing is not finite, and what to do about it."""
+    offender = f"the loss is {loss} at step {step}: "
+    kept = "; parameters are as before this step. "
+    if bad := _first_bad(feeds):
+        return f"{offender}input {bad!r} is not finite{kept}Look for NaN and infinity in the data"
+    if bad := _first_bad(states):
+        advice = SMALLER if step else "They were so at the beginning: look at the model's file"
+        return f"{offender}parameter {bad!r} is not finite{kept}{advice}"
+    return f"{offender}{_first_node(graph, {**feeds, **states})}{kept}{SMALLER}"
+
+
+def _first_bad(arrays: Mapping[str, Array]) -> str | None:
+    return next((name for name, array in arrays.items() if not _finite(array)), None)
+
+
+def _first_node(graph: ir.Graph, feeds: Mapping[str, Array]) -> str:
+    """The first forward node whose value is not finite, in words."""
+    values = dict(feeds)
     for value in graph.initializers.values():
         constant = constant_of(value)
         if constant is not None:

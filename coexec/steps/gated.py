@@ -10,7 +10,7 @@ import numpy as np
 from coexec.base.errors import NonFiniteLoss
 from coexec.core.events import Trace
 from coexec.core.types import Array
-from coexec.steps.diagnosis import first_offender
+from coexec.steps.diagnosis import explain
 from coexec.steps.resident import Compiled
 
 
@@ -65,8 +65,4 @@ def run_gated(
 
 def _explain(compiled: Compiled, feeds: Mapping[str, Array], loss: float, step: int) -> str:
     states = {n: compiled.executor.read_state(n) for n in compiled.executor.program.state}
-    offender = first_offender(compiled.graph.model.graph, {**feeds, **states})
-    return (
-        f"the loss is {loss} at step {step}: {offender}; parameters are as before this "
-        "step. Try a smaller learning rate, or clip gradients"
-    )
+    return explain(compiled.graph.model.graph, feeds, states, loss, step)

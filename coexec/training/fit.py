@@ -30,7 +30,9 @@ from coexec.training.checkpoint import (
 from coexec.training.computed import Earlier, choose_as_before, record_of
 from coexec.training.data import Dataset, LastBatch, batch_count, batches
 from coexec.training.evaluation import check_early, evaluate
+from coexec.training.indices import check_indices
 from coexec.training.last_batch import check_last_batch
+from coexec.training.probabilities import tell_probabilities
 from coexec.training.tied import tell_copies, tell_shared
 from coexec.training.trainer import Trainer
 
@@ -132,6 +134,9 @@ class _Fit:
             raise DataError(
                 f"--batch-size {how.batch_size} exceeds the {len(train)} samples of the data"
             )
+        check_indices(trainer.model, train.inputs, "training data")
+        if validation is not None:
+            check_indices(trainer.model, validation.inputs, "held-out data")
         _check_evaluations(trainer, validation, how)
         check_last_batch(trainer, len(train), how.batch_size, how.last_batch)
         self.trainer, self.train, self.validation = trainer, train, validation
@@ -141,6 +146,7 @@ class _Fit:
         self.notes: list[str] = []
         tell_shared(trainer)
         tell_copies(trainer)
+        tell_probabilities(trainer)
         self.earlier = Earlier({})
         self.saved_at = -1
         self.whole = True

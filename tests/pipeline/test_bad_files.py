@@ -47,7 +47,7 @@ def rows(*shape: int) -> np.ndarray[Any, Any]:
         ({"labels": np.full(48, 9)}, "labels range from 9 to 9, but the model has 4 classes"),
         ({"labels": np.zeros((48, 2), int)}, "input 'labels' wants shape 32, the data has 32x2"),
         ({"x": rows(0, FEATURES), "labels": np.zeros(0, int)}, "the data has no samples"),
-        ({"x": np.array([None] * 48)}, "Object arrays cannot be loaded"),
+        ({"x": np.array([None] * 48)}, "it holds Python objects"),
     ],
 )
 def test_training_data_that_does_not_fit(
