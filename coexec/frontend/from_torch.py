@@ -69,8 +69,9 @@ def _export(module: Any, arguments: tuple[Any, ...], **options: Any) -> Any:
     except ImportError as error:
         raise ModelError(f"PyTorch's ONNX exporter lacks {error.name}: {INSTALL}") from error
     except Exception as error:  # the exporter raises its own and torch.export's many classes
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"PyTorch cannot export the module to ONNX: {first}") from error
+        cause = error.__cause__ or error  # the outer one says at which of its steps it failed
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise ModelError(f"PyTorch cannot export the module to ONNX: {reason}") from error
 
 
 def _own(value: ir.Value) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,17 @@ def test_torch_module_that_cannot_be_exported() -> None:
 
     with pytest.raises(ModelError, match="PyTorch cannot export the module to ONNX"):
         from_torch(Branching(), torch.ones(2))
+
+
+def test_the_reason_is_told_for_which_a_module_cannot_be_exported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch's exporter raises an error of its own, with advice, from the one that says it."""
+
+    def export(*_arguments: Any, **_options: Any) -> None:
+        raise RuntimeError("Failed to decompose. Next steps:") from ValueError("Cannot view\nat")
+
+    onnx_module = types.SimpleNamespace(export=export)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(onnx=onnx_module))
+    with pytest.raises(ModelError, match=r"to ONNX: Cannot view$"):
+        from_torch(object(), (np.ones(2),))
