@@ -21,7 +21,7 @@ from tests.graphs import parse
 @pytest.fixture(scope="module")
 def desk() -> Desk:
     options = SimulatedOptions(numerics=NONE)
-    return Desk(load(build("vit_tiny", 1)), find_soc("snapdragon-865"), options)
+    return Desk(load(build("vit_tiny", 1)), find_soc("snapdragon-835"), options)
 
 
 @pytest.mark.parametrize("strategy", ["single_best", "chain"])
