@@ -29,7 +29,13 @@ from coexec.processors.opencl.executable import (
 from coexec.processors.opencl.family import Scalar
 from coexec.processors.opencl.programs import OPTIONS
 from coexec.processors.opencl.sequence import as_functions, calls_of, may_join
-from coexec.processors.opencl.sequences import MOST, MOST_FLOP, sequences_of
+from coexec.processors.opencl.sequences import (
+    MEAN_FLOP,
+    MOST,
+    MOST_FLOP,
+    sequences_of,
+    worth_joining,
+)
 from coexec.processors.opencl.sources import kernel_source
 from coexec.zoo.catalog import build
 from tests.runtimes import DRIVERS, SLOW_TO_BUILD, THOROUGH, open_opencl
@@ -176,6 +182,32 @@ def test_long_kernels_are_launched_alone_where_cores_wait_for_each_other() -> No
     found = sequences_of(executable, TWO)
     assert [(each.first, each.count) for each in found.launches] == [(0, 2), (3, 2)]
     assert found.alone == {1}
+
+
+def test_networks_of_long_kernels_get_no_programs_of_their_own() -> None:
+    assert worth_joining(executable_of([step_of(0, flop=MEAN_FLOP), step_of(1, flop=MEAN_FLOP)], 2))
+    longer = [step_of(0, flop=2 * MEAN_FLOP), step_of(1, flop=MEAN_FLOP)]
+    assert not worth_joining(executable_of(longer, 2))
+
+
+@pytest.mark.parametrize("processor", THOROUGH[:1])
+def test_training_steps_launch_each_kernel_as_networks_do_not(
+    processor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided: list[bool] = []
+
+    def decide(executable: OpenCLExecutable) -> bool:
+        decided.append(worth_joining(executable))
+        return decided[-1]
+
+    monkeypatch.setattr(choosing, "worth_joining", decide)
+    model = build("digits_cnn", batch=2)
+    coexec.compile(model, [processor]).run({"x": np.zeros((2, 1, 8, 8), np.float32)})
+    assert decided == [True]
+    loss, optimizer = coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(learning_rate=0.1)
+    trainer = coexec.Trainer(model, loss=loss, optimizer=optimizer, processors=[processor])
+    trainer.step({"x": np.zeros((2, 1, 8, 8), np.float32)}, np.zeros(2, np.int64))
+    assert decided == [True, False, False]
 
 
 def test_a_kernel_between_others_that_cannot_join_stays_alone() -> None:

@@ -34,6 +34,8 @@ ENOUGH = 8
 """Kernels of a launch that are worth no further program."""
 MOST_FLOP, MOST_BYTES = 2_000_000, 1_000_000
 """Of a share of a kernel: a core computes it within 200 us, and others wait for it so long."""
+MEAN_FLOP = 8_000_000
+"""Of a kernel: one core takes some 100 us for it, of which a launch is a tenth or less."""
 MOST_CORES = 8
 """Cores that go through a sequence together: each waits for all others between two kernels."""
 
@@ -86,7 +88,8 @@ class SequencePlans:
         self._keep(executable, apart(executable))
 
     def _made(self, executable: OpenCLExecutable) -> Sequences:
-        return sequences_of(executable, self._facts) if self._joins else apart(executable)
+        pays = self._joins and worth_joining(executable)
+        return sequences_of(executable, self._facts) if pays else apart(executable)
 
     def _keep(self, executable: OpenCLExecutable, sequences: Sequences) -> None:
         if id(executable) not in self._known:
@@ -106,6 +109,16 @@ class _Cut:
 def apart(executable: OpenCLExecutable) -> Sequences:
     """Every kernel launched by itself."""
     return Sequences((), (), frozenset(range(len(executable.programs))))
+
+
+def worth_joining(executable: OpenCLExecutable) -> bool:
+    """Whether launches are a part of its time that pays for programs of its own.
+
+    Training steps, which are in phases, took as long with sequences (LeNet, the sensor net).
+    """
+    kernels = sum(isinstance(step, KernelStep) for step in executable.steps)
+    trains = any(step.label.phase for step in executable.steps)
+    return not trains and sum(_flop_of_nodes(executable).values()) <= kernels * MEAN_FLOP
 
 
 def sequences_of(executable: OpenCLExecutable, facts: DeviceFacts) -> Sequences:
@@ -144,9 +157,7 @@ def _stretches(
     executable: OpenCLExecutable, cores: int
 ) -> Iterator[tuple[int, Sequence[KernelStep]]]:
     """Kernels one behind another that may be one launch, with the number of the first."""
-    flop: dict[str, int] = {}
-    for step in executable.steps:
-        flop[step.label.name] = max(flop.get(step.label.name, 0), step.label.flop)
+    flop = _flop_of_nodes(executable)
 
     def joins(step: Step) -> bool:
         return (
@@ -162,6 +173,14 @@ def _stretches(
         if together and len(steps) > 1:
             yield place, [step for step in steps if isinstance(step, KernelStep)]
         place += len(steps)
+
+
+def _flop_of_nodes(executable: OpenCLExecutable) -> dict[str, int]:
+    """Operations of each node, which several kernels may share."""
+    flop: dict[str, int] = {}
+    for step in executable.steps:
+        flop[step.label.name] = max(flop.get(step.label.name, 0), step.label.flop)
+    return flop
 
 
 def _is_short(step: KernelStep, flop: int, cores: int) -> bool:
