@@ -69,6 +69,22 @@ def attend(
     return mix(net, (q, k, v), tokens, name, width, bias)
 
 
+def attend_unbiased(
+    net: Net, x: ir.Value, memory: tuple[ir.Value, int, int], name: str, width: Width
+) -> ir.Value:
+    """Attention to ``memory`` of so many tokens and features, by products without biases."""
+    value, tokens, features = memory
+    parts = []
+    for part, source, count in (
+        ("q", x, width.features),
+        ("k", value, features),
+        ("v", value, features),
+    ):
+        weight = net.normal(f"{name}.{part}.weight", (count, width.features), count**-0.5)
+        parts.append(net.op("MatMul", f"{name}.{part}", [source, weight]))
+    return mix(net, (parts[0], parts[1], parts[2]), tokens, name, width)
+
+
 def mix(
     net: Net,
     projected: tuple[ir.Value, ir.Value, ir.Value],

@@ -8,20 +8,27 @@ from coexec.zoo import (
     darknet,
     densenet,
     dpn,
+    edgenext,
+    efficientformer_v2,
     efficientnet,
+    fastvit,
     ghostnet,
     hardnet,
     igcv3,
     image_transformer,
+    lcnet,
     menet,
     mixnet,
+    mobile_transformer,
     mobilenet_v4,
     peleenet,
     regnet,
+    reparameterized,
     residual,
     searched,
     senet,
     shufflenet,
+    small_faces,
     squeezenext,
     vgg,
     xception,
@@ -83,6 +90,30 @@ FAMILIES: dict[str, ZooEntry] = {
     "menet": ZooEntry("MENet of any size", IMAGE, menet.menet),
     "mixnet": ZooEntry("MixNet-S, M or L by width", IMAGE, mixnet.mixnet),
     "hardnet": ZooEntry("HarDNet of any depth, plain or separable", IMAGE, hardnet.hardnet),
+    "mobile_one": ZooEntry("MobileOne-S0 to S4", IMAGE, reparameterized.mobile_one),
+    "rep_vgg": ZooEntry("RepVGG of any size", IMAGE, reparameterized.rep_vgg),
+    "lcnet": ZooEntry("PP-LCNet of any width", IMAGE, lcnet.lcnet),
+    "efficientformer_v2": ZooEntry(
+        "EfficientFormerV2-S0, S1, S2 or L", IMAGE, efficientformer_v2.efficientformer_v2
+    ),
+    "edgenext": ZooEntry("EdgeNeXt of any size", (3, 256, 256), edgenext.edgenext),
+    "mobilevit_xs": ZooEntry(
+        "MobileViT, extra small", (3, 256, 256), mobile_transformer.mobilevit_xs
+    ),
+    "mobilevit_xxs": ZooEntry(
+        "MobileViT, extra extra small", (3, 256, 256), mobile_transformer.mobilevit_xxs
+    ),
+    "efficientformer_l3": ZooEntry(
+        "EfficientFormer-L3", IMAGE, mobile_transformer.efficientformer_l3
+    ),
+    "efficientformer_l7": ZooEntry(
+        "EfficientFormer-L7", IMAGE, mobile_transformer.efficientformer_l7
+    ),
+    "fastvit": ZooEntry("FastViT of any size", (3, 256, 256), fastvit.fastvit),
+    "mobile_face_net": ZooEntry(
+        "MobileFaceNet, features of a face", (3, 112, 112), small_faces.mobile_face_net
+    ),
+    "ultra_face": ZooEntry("faces in small images", (3, 240, 320), small_faces.ultra_face),
     "senet": ZooEntry("SENet of any depth", IMAGE, senet.senet),
     "dpn": ZooEntry("dual path network of any depth", IMAGE, dpn.dpn),
 }

@@ -1,4 +1,4 @@
-"""Transformers made for phones: SegFormer-B0, MobileViT-S, EfficientFormer-L1.
+"""Transformers made for phones: SegFormer-B0, MobileViT, EfficientFormer.
 
 Sources: Xie et al., "SegFormer: Simple and efficient design for semantic segmentation with
 transformers", 2021; Mehta, Rastegari, "MobileViT: Light-weight, general-purpose, and
@@ -32,10 +32,36 @@ class Stage:
 
 B0 = (Stage(32, 1, 8, 7, 4), Stage(64, 2, 4, 3, 2), Stage(160, 5, 2, 3, 2), Stage(256, 8, 1, 3, 2))
 DECODED = 256
-MOBILE = ((96, 144, 2), (128, 192, 4), (160, 240, 3))
-"""MobileViT's channels, features inside and blocks of each of its last three stages."""
-FORMER = ((48, 3), (96, 2), (224, 6), (448, 3))
-"""EfficientFormer's channels and pooling blocks of each stage; attention follows the last one."""
+MOBILE_DEPTHS = (2, 4, 3)
+"""MobileViT's transformer blocks of each of its last three stages."""
+
+
+@dataclass(frozen=True)
+class Mobile:
+    """MobileViT's expansion, channels of its five stages, features inside the last three, head."""
+
+    expansion: int
+    channels: tuple[int, int, int, int, int]
+    features: tuple[int, int, int]
+    head: int
+
+
+MOBILE_S = Mobile(4, (32, 64, 96, 128, 160), (144, 192, 240), 640)
+MOBILE_XS = Mobile(4, (32, 48, 64, 80, 96), (96, 120, 144), 384)
+MOBILE_XXS = Mobile(2, (16, 24, 48, 64, 80), (64, 80, 96), 320)
+
+
+@dataclass(frozen=True)
+class Former:
+    """EfficientFormer's channels and pooling blocks of each stage, and blocks with attention."""
+
+    stages: tuple[tuple[int, int], ...]
+    attended: int
+
+
+FORMER_L1 = Former(((48, 3), (96, 2), (224, 6), (448, 3)), 1)
+FORMER_L3 = Former(((64, 4), (128, 4), (320, 12), (512, 2)), 4)
+FORMER_L7 = Former(((96, 6), (192, 6), (384, 18), (768, 0)), 8)
 
 
 def segformer_b0(
@@ -66,30 +92,74 @@ def mobilevit_s(
     batch: int | None = None, classes: int = 1000, *, image_size: int = 256, seed: int = 0
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, classes)."""
-    layers = Layers("mobilevit_s", batch, (3, image_size, image_size), seed, SILU)
-    x = layers.conv(layers.x, 16, 3, stride=2)
-    for out, stride in ((32, 1), (64, 2), (64, 1), (64, 1)):
-        x = _inverted(layers, x, out, stride)
-    for out, features, depth in MOBILE:
-        x = _mixed(layers, _inverted(layers, x, out, 2), features, depth)
-    return layers.logits(layers.conv(x, 640), classes, drop=0.1)
+    return _mobilevit("mobilevit_s", MOBILE_S, batch, classes, image_size, seed)
+
+
+def mobilevit_xs(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 256, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _mobilevit("mobilevit_xs", MOBILE_XS, batch, classes, image_size, seed)
+
+
+def mobilevit_xxs(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 256, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _mobilevit("mobilevit_xxs", MOBILE_XXS, batch, classes, image_size, seed)
 
 
 def efficientformer_l1(
     batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
 ) -> ir.Model:
-    """Both of its classifiers, of which the mean counts: (N, 3, size, size) -> (N, classes)."""
-    layers = Layers("efficientformer_l1", batch, (3, image_size, image_size), seed, RELU)
-    net = layers.net
-    x = layers.conv(layers.x, 24, 3, stride=2, bias=True)
-    x = layers.conv(x, FORMER[0][0], 3, stride=2, bias=True)
-    for channels, blocks in FORMER:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _efficientformer("efficientformer_l1", FORMER_L1, batch, classes, image_size, seed)
+
+
+def efficientformer_l3(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _efficientformer("efficientformer_l3", FORMER_L3, batch, classes, image_size, seed)
+
+
+def efficientformer_l7(
+    batch: int | None = None, classes: int = 1000, *, image_size: int = 224, seed: int = 0
+) -> ir.Model:
+    """(N, 3, size, size) -> (N, classes)."""
+    return _efficientformer("efficientformer_l7", FORMER_L7, batch, classes, image_size, seed)
+
+
+def _mobilevit(
+    name: str, form: Mobile, batch: int | None, classes: int, image_size: int, seed: int
+) -> ir.Model:
+    layers = Layers(name, batch, (3, image_size, image_size), seed, SILU)
+    x = layers.conv(layers.x, 16, 3, stride=2)
+    first, second = form.channels[:2]
+    for out, stride in ((first, 1), (second, 2), (second, 1), (second, 1)):
+        x = _inverted(layers, x, out, stride, form.expansion)
+    for out, features, depth in zip(form.channels[2:], form.features, MOBILE_DEPTHS, strict=True):
+        x = _mixed(layers, _inverted(layers, x, out, 2, form.expansion), features, depth)
+    return layers.logits(layers.conv(x, form.head), classes, drop=0.1)
+
+
+def _efficientformer(
+    name: str, form: Former, batch: int | None, classes: int, image_size: int, seed: int
+) -> ir.Model:
+    """The mean of both of its classifiers."""
+    layers = Layers(name, batch, (3, image_size, image_size), seed, RELU)
+    net, first = layers.net, form.stages[0][0]
+    x = layers.conv(layers.x, first // 2, 3, stride=2, bias=True)
+    x = layers.conv(x, first, 3, stride=2, bias=True)
+    for channels, blocks in form.stages:
         if channels != x.channels:
             x = layers.conv(x, channels, 3, stride=2, bias=True, act=NONE)
         for _ in range(blocks):
             x = _pooling_block(layers, x)
     features, tokens = x.channels, x.height * x.width
-    value = _wide_block(net, rows(layers, x), Width(tokens, features, 8), "attention")
+    value = rows(layers, x)
+    for _ in range(form.attended):
+        value = _wide_block(net, value, Width(tokens, features, 8), layers.name("attention"))
     value = layer_norm(net, value, "norm", features)
     axes = net.constant("pool.axes", (1,), "int64")
     mean = net.op("ReduceMean", "pool", [value, axes], {"keepdims": 0})
@@ -119,8 +189,8 @@ def _segformer_block(layers: Layers, x: ir.Value, size: Map, name: str, stage: S
     return net.op("Add", f"{name}.add2", [x, h])
 
 
-def _inverted(layers: Layers, x: Map, out: int, stride: int) -> Map:
-    h = layers.depthwise(layers.conv(x, 4 * x.channels), 3, stride=stride)
+def _inverted(layers: Layers, x: Map, out: int, stride: int, expansion: int) -> Map:
+    h = layers.depthwise(layers.conv(x, expansion * x.channels), 3, stride=stride)
     h = layers.conv(h, out, act=NONE)
     return layers.add(h, x) if stride == 1 and out == x.channels else h
 

@@ -57,12 +57,15 @@ from coexec.zoo import (
     yolo_rep,
     yolo_segments,
     yolo_variants,
+    yolox,
 )
 from coexec.zoo.entry import ZooEntry
 from coexec.zoo.published_detectors import DETECTORS
+from coexec.zoo.published_generators import GENERATORS
 
 PUBLISHED: dict[str, ZooEntry] = {
     **DETECTORS,
+    **GENERATORS,
     "resnet34": ZooEntry("ResNet-34, ImageNet", (3, 224, 224), residual.resnet34),
     "resnet101": ZooEntry("ResNet-101, ImageNet", (3, 224, 224), residual.resnet101),
     "resnext50": ZooEntry("ResNeXt-50, 32 x 4", (3, 224, 224), residual.resnext50),
@@ -220,7 +223,7 @@ PUBLISHED: dict[str, ZooEntry] = {
         "YOLOv3 on MobileNetV2", (3, 352, 352), single_shot.mobilenetv2_yolov3
     ),
     "yolov4_tiny": ZooEntry("YOLOv4, tiny", (3, 416, 416), yolo_variants.yolov4_tiny),
-    "yolox_s": ZooEntry("YOLOX, small", (3, 640, 640), yolo_variants.yolox_s),
+    "yolox_s": ZooEntry("YOLOX, small", (3, 640, 640), yolox.yolox_s),
     "yolov10n": ZooEntry("YOLOv10, nano", (3, 640, 640), yolo_variants.yolov10n),
     "yolov8n_seg": ZooEntry("YOLOv8, nano, with masks", (3, 640, 640), yolo_segments.yolov8n_seg),
     "yolo11n_seg": ZooEntry("YOLO11, nano, with masks", (3, 640, 640), yolo_segments.yolo11n_seg),

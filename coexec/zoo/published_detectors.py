@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from coexec.zoo import nanodet, ssdlite, yolo, yolo_fastest
+from coexec.zoo import nanodet, ssdlite, yolo, yolo_fastest, yolo_rep, yolov7, yolox
 from coexec.zoo.entry import ZooEntry
 
 DETECTORS: dict[str, ZooEntry] = {
     "yolov5": ZooEntry("YOLOv5 of any size", (3, 640, 640), yolo.yolov5),
     "yolov8": ZooEntry("YOLOv8 of any size", (3, 640, 640), yolo.yolov8),
     "yolo11": ZooEntry("YOLO11 of any size", (3, 640, 640), yolo.yolo11),
+    "yolox": ZooEntry("YOLOX of any size", (3, 640, 640), yolox.yolox),
+    "yolov6s": ZooEntry("YOLOv6 3.0, small", (3, 640, 640), yolo_rep.yolov6s),
+    "yolov7": ZooEntry("YOLOv7", (3, 640, 640), yolov7.yolov7),
     "nanodet_m": ZooEntry("NanoDet-m", (3, 320, 320), nanodet.nanodet_m),
     "yolo_fastest": ZooEntry("Yolo-Fastest 1.1", (3, 320, 320), yolo_fastest.yolo_fastest),
     "yolo_fastest_v2": ZooEntry("Yolo-FastestV2", (3, 352, 352), yolo_fastest.yolo_fastest_v2),

@@ -1,4 +1,4 @@
-"""YOLOv6 3.0, nano: plain convolutions, as its branches become when the training is over.
+"""YOLOv6 3.0, nano and small: plain convolutions, as its branches become when the training is over.
 
 Source: Li et al., "YOLOv6 v3.0: A full-scale reloading", 2023, without distillation's bins.
 """
@@ -10,7 +10,7 @@ import onnx_ir as ir
 from coexec.zoo.layers import NONE, RELU, SIGMOID, SILU, Layers, Map
 
 STAGES = ((32, 2), (64, 4), (128, 6), (256, 2))
-"""Channels of each stage, and convolutions behind its first one."""
+"""Channels of each stage of the nano network, and convolutions behind its first one."""
 BLOCKS = 4
 """Convolutions in each joint of the neck."""
 
@@ -20,17 +20,31 @@ def yolov6n(
 ) -> ir.Model:
     """(N, 3, size, size) -> (N, places, classes + 4)."""
     layers = Layers("yolov6n", batch, (3, image_size, image_size), seed, RELU)
-    x, found = _rep(layers, layers.x, 16, 1, stride=2), []
-    for out, blocks in STAGES:
+    return _network(layers, 1, classes)
+
+
+def yolov6s(
+    batch: int | None = None, classes: int = 80, *, image_size: int = 640, seed: int = 0
+) -> ir.Model:
+    """Twice as wide: (N, 3, size, size) -> (N, places, classes + 4)."""
+    layers = Layers("yolov6s", batch, (3, image_size, image_size), seed, RELU)
+    return _network(layers, 2, classes)
+
+
+def _network(layers: Layers, times: int, classes: int) -> ir.Model:
+    x, found = _rep(layers, layers.x, 16 * times, 1, stride=2), []
+    for channels, blocks in STAGES:
+        out = channels * times
         x = _rep(layers, _rep(layers, x, out, 1, stride=2), out, blocks)
         found.append(x)
     second, third, fourth, deep = found
-    deep = layers.conv(_pooled(layers, deep), 64)
-    middle = _rep(layers, _joined(layers, (deep, fourth, third), 64), 64, BLOCKS)
-    middle = layers.conv(middle, 32)
-    fine = _rep(layers, _joined(layers, (middle, third, second), 32), 32, BLOCKS)
+    wide, narrow = 64 * times, 32 * times
+    deep = layers.conv(_pooled(layers, deep), wide)
+    middle = _rep(layers, _joined(layers, (deep, fourth, third), wide), wide, BLOCKS)
+    middle = layers.conv(middle, narrow)
+    fine = _rep(layers, _joined(layers, (middle, third, second), narrow), narrow, BLOCKS)
     maps = [fine]
-    for beside, out in ((middle, 64), (deep, 128)):
+    for beside, out in ((middle, wide), (deep, 2 * wide)):
         down = layers.conv(maps[-1], beside.channels, 3, stride=2)
         maps.append(_rep(layers, layers.concat(down, beside), out, BLOCKS))
     return layers.anchors([_head(layers, x, classes) for x in maps], classes + 4)

@@ -1,43 +1,17 @@
-"""One-stage detectors of the YOLO family by other authors: YOLOX, YOLOv10, YOLOv4 tiny.
+"""One-stage detectors of the YOLO family by other authors: YOLOv10, YOLOv4 tiny.
 
-Sources: Ge et al., "YOLOX: Exceeding YOLO series in 2021", 2021 (small); Wang et al., "YOLOv10:
-Real-time end-to-end object detection", 2024 (nano, the head that needs no suppression of overlaps,
-its 7 x 7 convolutions as one); Wang et al., "Scaled-YOLOv4", 2021 (tiny).
+Sources: Wang et al., "YOLOv10: Real-time end-to-end object detection", 2024 (nano, the head that
+needs no suppression of overlaps, its 7 x 7 convolutions as one); Wang et al., "Scaled-YOLOv4", 2021
+(tiny).
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from coexec.zoo.layers import LEAKY, NONE, SIGMOID, SILU, Layers, Map
+from coexec.zoo.layers import LEAKY, NONE, SILU, Layers, Map
 from coexec.zoo.yolo import ANCHORS, heads_free
-from coexec.zoo.yolo_blocks import attention_stage, c2f, c3, sppf
-
-POOLS = (5, 9, 13)
-"""Sizes of YOLOX's pools."""
-
-
-def yolox_s(
-    batch: int | None = None, classes: int = 80, *, image_size: int = 640, seed: int = 0
-) -> ir.Model:
-    """(N, 3, size, size) -> (N, places, classes + 5)."""
-    layers = Layers("yolox_s", batch, (3, image_size, image_size), seed, SILU)
-    x = layers.conv(focused(layers), 32, 3)
-    found = []
-    for depth, out in ((1, 64), (3, 128), (3, 256)):
-        x = c3(layers, layers.conv(x, out, 3, stride=2), out, depth)
-        found.append(x)
-    x = layers.conv(layers.conv(x, 512, 3, stride=2), 256)
-    x = layers.conv(layers.concat(x, *(layers.max_pool(x, k, 1, k // 2) for k in POOLS)), 512)
-    deep = layers.conv(c3(layers, x, 512, 1, added=False), 256)
-    x = c3(layers, layers.concat(layers.resize(deep, 2), found[2]), 256, 1, added=False)
-    middle = layers.conv(x, 128)
-    fine = c3(layers, layers.concat(layers.resize(middle, 2), found[1]), 128, 1, added=False)
-    maps = [fine]
-    for beside, out in ((middle, 256), (deep, 512)):
-        down = layers.conv(maps[-1], beside.channels, 3, stride=2)
-        maps.append(c3(layers, layers.concat(down, beside), out, 1, added=False))
-    return layers.anchors([_decoupled(layers, x, classes) for x in maps], classes + 5)
+from coexec.zoo.yolo_blocks import attention_stage, c2f, sppf
 
 
 def yolov10n(
@@ -85,16 +59,6 @@ def focused(layers: Layers) -> Map:
     x, name = layers.x, layers.name("focus")
     value = layers.net.op("SpaceToDepth", name, [x.value], {"blocksize": 2})
     return Map(value, 4 * x.channels, x.height // 2, x.width // 2)
-
-
-def _decoupled(layers: Layers, x: Map, classes: int) -> Map:
-    """Box, objectness and scores, from two convolutions each for boxes and scores."""
-    h = layers.conv(x, 128)
-    scores = layers.conv(layers.conv(h, 128, 3), 128, 3)
-    boxes = layers.conv(layers.conv(h, 128, 3), 128, 3)
-    sides = layers.conv(boxes, 4, norm=False, act=NONE)
-    there = layers.conv(boxes, 1, norm=False, act=SIGMOID)
-    return layers.concat(sides, there, layers.conv(scores, classes, norm=False, act=SIGMOID))
 
 
 def _halved(layers: Layers, x: Map, out: int) -> Map:

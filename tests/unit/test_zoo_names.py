@@ -66,6 +66,38 @@ ULTRALYTICS = {
     "yolo11x": 56_919_424,
 }
 OTHERS: dict[str, float] = {
+    "MobileOne-S0": 2_078_504,  # Vasu et al., 2023, as mobileone_s4
+    "mobileone_s4": 14_838_352,
+    "RepVGG-A0": 8_309_384,  # Ding et al., 2021, as repvgg_b1
+    "repvgg_b1": 51_829_480,
+    "PP-LCNet_x0_5": 1_880_856,  # timm, with lcnet_100
+    "lcnet_100": 2_953_800,
+    "pplcnet_x2_5": 9_000_000,  # Cui et al., 2021
+    "YOLOX-Nano": 910_000,  # Ge et al., 2021, with the next three
+    "yolox_tiny_416": 5_060_000,
+    "yolox_m": 25_300_000,
+    "yolox_x": 99_100_000,
+    "YOLOv6s": 18_500_000,  # Li et al., 2023
+    "EfficientFormerV2-S0": 3_600_256,  # timm, with those up to edgenext_base
+    "efficientformerv2_s1": 6_185_560,
+    "efficientformer_v2_s2": 12_710_112,
+    "efficientformerv2_l": 26_322_288,
+    "edgenext_xx_small": 1_327_216,
+    "EdgeNeXt-XS": 2_336_804,
+    "edgenext_small": 5_586_832,
+    "edgenext_base": 18_511_292,
+    "FastViT-T8": 3_996_040,  # timm, with the next three, once branches are folded
+    "fastvit_t12": 7_508_840,
+    "fastvit_sa12": 11_545_320,
+    "fastvit_sa24": 21_501_288,
+    "MobileViT-XS": 2_317_848,  # timm, with the next three
+    "mobilevit_xxs": 1_272_024,
+    "EfficientFormer-L3": 31_406_000,
+    "efficientformer_l7": 82_229_328,
+    "MobileFaceNet": 990_000 + 7_552,  # Chen et al., 2018, and the slopes of its activations
+    "version-slim-320": 1.04e6 / 4,  # Linzaer, 2019, by bytes of files, with the next one
+    "UltraFace_RFB_320": 1.11e6 / 4,
+    "yolov7_640x640": 36_900_000,  # Wang et al., 2022
     "mobilenet_v1_0.25_128": 470_000,  # Howard et al., 2017, with mobilenet_v1_0.5_160
     "mobilenet_v1_0.5_160": 1_340_000,
     "efficientnetv2_b3": 14_358_406,  # Keras
@@ -101,6 +133,20 @@ def test_a_name_means_a_network_of_the_published_size(name: str, count: float) -
         "yolov5s": 16.5e9 / 2,  # Ultralytics
         "YOLOv8m": 78.9e9 / 2,
         "yolo11x": 194.9e9 / 2,
+        "mobileone_s0": 275e6,  # Vasu et al., 2023, with mobileone_s4
+        "mobileone_s4": 2978e6,
+        "repvgg_a0": 1.4e9,  # Ding et al., 2021
+        "lcnet_100": 155.7e6,  # timm
+        "yolox_nano": 1.08e9 / 2,  # Ge et al., 2021, with yolox_m
+        "yolox_m": 73.8e9 / 2,
+        "yolov6s": 45.3e9 / 2,  # Li et al., 2023
+        "efficientformerv2_s0": 396e6,  # timm, with efficientformerv2_l and those of edgenext
+        "efficientformerv2_l": 2553e6,
+        "edgenext_xx_small": 258e6,
+        "edgenext_small": 1253e6,
+        "mobilevit_xxs": 407e6,
+        "efficientformer_l3": 3907e6,
+        "yolov7": 104.7e9 / 2,  # Wang et al., 2022
     }.items(),
 )
 def test_arithmetic_of_a_name_is_the_published_one(name: str, macs: float) -> None:
@@ -115,6 +161,8 @@ def test_arithmetic_of_a_name_is_the_published_one(name: str, macs: float) -> No
         ("MobileNetV2-1.4", "mobilenet_v2_1.4", "mobilenetv2_x1_4", "MOBILENET_V2_140_int8"),
         ("EfficientNet-Lite3", "efficientnet_lite3_quant", "efficientnet-lite-3"),
         ("YOLOv8s", "yolov8s_det", "yolo_v8_s_w8a8", "YOLOv8-s-float"),
+        ("PP-LCNet-1x", "pplcnet_x1_0", "LCNet", "lcnet_100"),
+        ("YOLOX-Tiny", "yolox_tiny_416x416", "yolo_x_tiny"),
         ("ViT-B/16", "vit_b16", "vit_base_patch16", "google/vit-base-patch16"),
     ],
 )
@@ -140,7 +188,18 @@ def test_a_size_behind_a_name_is_that_of_the_image() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["HRNet_w18", "picodet", "humanseg", "unet", "yolov2", "resnet20", "regnet_x_7gf", "vit", ""],
+    [
+        "HRNet_w18",
+        "picodet",
+        "humanseg",
+        "unet",
+        "yolov2",
+        "resnet20",
+        "regnet_x_7gf",
+        "vit",
+        "yolox",
+        "",
+    ],
 )
 def test_what_may_mean_several_networks_means_none(name: str) -> None:
     assert zoo_network(name) is None
@@ -189,6 +248,19 @@ def test_what_element_types_add_to_a_name_is_left_out() -> None:
         ("yolov5", {"image_size": 64, "width": 0.25}),
         ("yolov8", {"image_size": 64, "width": 0.25}),
         ("yolo11", {"image_size": 64, "width": 0.25}),
+        ("mobile_one", {"image_size": 64, "number": 4}),
+        ("rep_vgg", {"image_size": 64}),
+        ("efficientformer_v2", {"image_size": 64}),
+        ("edgenext", {"image_size": 64}),
+        ("fastvit", {"image_size": 64, "number": 3}),
+        ("mobilevit_xxs", {"image_size": 64}),
+        ("efficientformer_l3", {"image_size": 64}),
+        ("mobile_face_net", {"image_size": 32}),
+        ("ultra_face", {"height": 48, "width": 64}),
+        ("yolov6s", {"image_size": 64}),
+        ("lcnet", {"image_size": 64, "width": 0.25}),
+        ("yolox", {"image_size": 64, "width": 0.25, "separable": True}),
+        ("yolov7", {"image_size": 64}),
         ("ir_se_100", {"image_size": 32, "classes": 8}),
         ("gpunet_0", {"image_size": 64}),
         ("motion_key_points", {"image_size": 128}),

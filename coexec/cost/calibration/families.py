@@ -12,13 +12,15 @@ import re
 FAMILIES = {
     "transformers of text": "albert|.*bert|electra|nomic|opus|trocr_decoder|whisper|gpt|wavlm",
     "transformers of images": "beit|vi(t|sion_tr)|depth_any|swin|trocr_enc|video_mae|clip|levit"
-    "|mobilevit|efficientvit|efficientformer",
+    "|mobilevit|efficientvit|efficientformer|edgenext|fastvit",
     "DETR": ".*detr",
     "Segment Anything": "(mobile_)?sam",
     "MediaPipe": "blazeface|face_landmarks|palm|hand_|pose_|selfie",
     "scenes": "bisenet|ddrnet|deeplab|ffnet|pspnet|pidnet|sinet|unet|fcn|hrnet|segformer|bgnet",
     "resolution and style": "aot|lama|.*esrgan|quicksr|xlsr|sesr|faststyle",
-    "MobileNet": "(fd)?mobilenet(b?_w|_ssd|_yolo|_v1)",
+    "diffusion": "diffusion|control_net",
+    "branches folded": "mobile_one|rep_vgg",
+    "MobileNet": "lcnet|mobile_face|ultra_face|(fd)?mobilenet(b?_w|_ssd|_yolo|_v1)",
     "inverted residuals": "mobilenet_?v[234]|mnasnet|proxyless|spnasnet|fbnet|mixnet|igcv3|ghostnet"
     "|efficientnet|ssdlite",
     "YOLO": "yolo|gear_guard|nanodet|fastest_det",

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from coexec.core.soc_file import soc_in
 from coexec.cost.calibration.left_out import NO_CHIP, NO_LAYERS, NO_TIME, LeftOut, divided
-from coexec.cost.calibration.npu_names import ENDINGS, PARTS, WHOLE
+from coexec.cost.calibration.npu_names import network_named
 from coexec.cost.calibration.sample import PRECISIONS, Sample
 from coexec.cost.calibration.table import Row, read_rows
-from coexec.cost.calibration.zoo_names import at_224, zoo_network
-from coexec.cost.calibration.zoo_networks import Options, zoo_layers
+from coexec.cost.calibration.zoo_networks import zoo_layers
 
 DATASET = "npu_hexagon"
 COLUMNS = ("model_id", "component", "precision", "device", "inference_ms", "layers_npu")
@@ -31,7 +30,8 @@ def read_npu(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
 
 
 def _sample(row: Row) -> Sample | LeftOut:
-    network, soc = _network(row), soc_in(row.text("device"))
+    network = network_named(row.text("model_id"), row.text("component"))
+    soc = soc_in(row.text("device"))
     precision, time_ms = PRECISIONS.get(row.text("precision").lower()), row.time("inference_ms")
     if network is None:
         return row.left_out(NO_LAYERS, row.text("model_id"))
@@ -47,12 +47,3 @@ def _sample(row: Row) -> Sample | LeftOut:
     return Sample(
         DATASET, network[0], soc, "npu", precision, "qnn", time_ms * 1e3, zoo_layers(*network)
     )
-
-
-def _network(row: Row) -> tuple[str, Options] | None:
-    """The network of the zoo and its options; ``None`` if the row's is not there."""
-    model = ENDINGS.sub("", row.text("model_id").lower().replace("-", "_"))
-    found = PARTS.get((model, row.text("component"))) or WHOLE.get(model)
-    if found is None and (known := zoo_network(model)):
-        found = at_224(known)
-    return found

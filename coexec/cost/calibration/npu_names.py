@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 
+from coexec.cost.calibration.zoo_names import Network, at_224, zoo_network
 from coexec.cost.calibration.zoo_networks import Options
 
-Network = tuple[str, Options]
 ENDINGS = re.compile(r"_(quantized|float|w8a8|w8a16|int8)$")
 """What an element type adds to a name."""
+PART_WORDS = re.compile(r"[^a-z0-9]|quantiz(?:ed|able)|w8a16|w8a8|mediapipe")
+"""What names of a part may have in them that says nothing of which one it is."""
 SIDE_224: Options = (("image_size", 224),)
 
 WHOLE: dict[str, Network] = {
@@ -133,6 +135,10 @@ WHOLE: dict[str, Network] = {
     "yolox": ("yolox_s", ()),
 }
 """Names of models that are one network."""
+_STABLE = ("stable_diffusion_v1_5", "riffusion", "controlnet", "controlnet_canny")
+"""Models on Stable Diffusion 1.5."""
+_SECOND: Options = (("second", True),)
+_SECOND_TEXT: Options = (("features", 1024), ("depth", 23), *_SECOND)
 _LANGUAGES = ("opus_mt_en_es", "opus_mt_es_en", "opus_mt_en_zh", "opus_mt_zh_en")
 PARTS: dict[tuple[str, str], Network] = {
     ("deepbox", "Yolo2DDetection"): ("yolov3_tiny", (("height", 224), ("width", 640))),
@@ -164,6 +170,26 @@ PARTS: dict[tuple[str, str], Network] = {
     ("sam2", "SAM2Encoder"): ("sam2_encoder", ()),
     ("trocr", "TrOCRDecoder"): ("trocr_decoder", ()),
     ("trocr", "TrOCREncoder"): ("trocr_encoder", ()),
+    **{
+        (name, part): network
+        for name in _STABLE
+        for part, network in (
+            ("TextEncoder", ("diffusion_text_encoder", ())),
+            ("Unet", ("diffusion_unet", ())),
+            ("VaeDecoder", ("diffusion_decoder", ())),
+            ("Vae", ("diffusion_decoder", ())),
+            ("ControlNet", ("control_net", ())),
+        )
+    },
+    **{
+        ("stable_diffusion_v2_1", part): network
+        for part, network in (
+            ("TextEncoder", ("diffusion_text_encoder", _SECOND_TEXT)),
+            ("Unet", ("diffusion_unet", _SECOND)),
+            ("VaeDecoder", ("diffusion_decoder", ())),
+            ("Vae", ("diffusion_decoder", ())),
+        )
+    },
     **{(name, "OpusMTDecoder"): ("opus_mt_decoder", ()) for name in _LANGUAGES},
     **{(name, "OpusMTEncoder"): ("opus_mt_encoder", ()) for name in _LANGUAGES},
     **{
@@ -179,3 +205,25 @@ PARTS: dict[tuple[str, str], Network] = {
     ("whisper_large_v3_turbo", "HfWhisperDecoder"): ("whisper_turbo_decoder", ()),
 }
 """Names of models of several networks, with the network's own."""
+
+
+def _part(component: str) -> str:
+    """A part's name by what tells it from others."""
+    return PART_WORDS.sub("", component.lower())
+
+
+_PLAIN_PARTS = {(model, _part(part)): network for (model, part), network in PARTS.items()}
+
+
+def network_named(model_id: str, component: str) -> Network | None:
+    """The network of a part of a model; ``None`` if that is not known.
+
+    A model that is one network is that whatever its part is called.
+    """
+    model = model_id.lower().replace("-", "_")
+    while (shorter := ENDINGS.sub("", model)) != model:
+        model = shorter
+    found = _PLAIN_PARTS.get((model, _part(component))) or WHOLE.get(model)
+    if found is None and (known := zoo_network(model)):
+        found = at_224(known)
+    return found

@@ -42,6 +42,11 @@ YOLO = {
 """Times of the large network's blocks and channels, by the size's letter."""
 YOLO_V8_WIDEST, YOLO_11_WIDTHS = {"n": 1024, "s": 1024, "m": 768}, {"m": 1.0, "l": 1.0, "x": 1.5}
 """Where YOLOv8 stops to widen and YOLO11's channels, where they are not as for the others."""
+YOLOX_SMALL = {"nano": (0.25, True), "tiny": (0.375, False)}
+"""Times of the large network's channels, and whether convolutions are separable."""
+FORMERS, FAST = ("s0", "s1", "s2", "l"), ("t8", "t12", "s12", "sa12", "sa24", "sa36")
+NEXTS = ("xx_?small|xxs", "x_?small|xs", "small|s", "base|b")
+"""Sizes of EfficientFormerV2, FastViT and EdgeNeXt, the smallest first."""
 BERTS = {
     "tiny": (2, 128),
     "mini": (4, 256),
@@ -233,6 +238,40 @@ def _yolo11(parts: Parts) -> Network:
     return "yolo11", (("depth", deep), ("width", width), ("widest", widest))
 
 
+def _yolox(parts: Parts) -> Network:
+    size = parts["size"]
+    if size in YOLOX_SMALL:
+        width, separable = YOLOX_SMALL[size]
+        small: Options = (("separable", True),) if separable else ()
+        return "yolox", (("depth", 1 / 3), ("width", width), ("image_size", 416), *small)
+    depth, width = YOLO[size]
+    return "yolox", (("depth", depth), ("width", width))
+
+
+def _rep_vgg(parts: Parts) -> Network:
+    deep: Options = (("deep", True),) if parts["kind"] == "b" else ()
+    return "rep_vgg", (("number", int(parts["number"])), *deep)
+
+
+def _numbered(network: str) -> Callable[[Parts], Network]:
+    """A network of a number."""
+    return lambda parts: (network, (("number", int(parts["number"])),))
+
+
+def _ultra_face(parts: Parts) -> Network:
+    return "ultra_face", (("slim", True),) if parts["kind"] == "slim" else ()
+
+
+def _ordered(network: str, sizes: tuple[str, ...]) -> Callable[[Parts], Network]:
+    """A network by the place of its size among all."""
+
+    def meaning(parts: Parts) -> Network:
+        fits = (number for number, size in enumerate(sizes) if re.fullmatch(size, parts["size"]))
+        return network, (("number", next(fits)),)
+
+    return meaning
+
+
 def _named(network: str, options: Options = ()) -> Callable[[Parts], Network]:
     """A network that is one alone."""
     return lambda parts: (network, options)
@@ -277,6 +316,19 @@ RULES: Mapping[str, Callable[[Parts], Network]] = {
     r"yolo_?v5_?(?P<size>[nsmlx])(?:u)?": _yolov5,
     r"yolo_?v8_?(?P<size>[nsmlx])": _yolov8,
     r"yolo_?v?11_?(?P<size>[nsmlx])": _yolo11,
+    r"yolo_?x_?(?P<size>nano|tiny|[smlx])": _yolox,
+    r"mobile_?one_?s(?P<number>\d)": _numbered("mobile_one"),
+    r"rep_?vgg_?(?P<kind>[ab])(?P<number>\d)": _rep_vgg,
+    rf"efficient_?former_?v2_?(?P<size>{'|'.join(FORMERS)})": _ordered(
+        "efficientformer_v2", FORMERS
+    ),
+    rf"edge_?next_?(?P<size>{'|'.join(NEXTS)})": _ordered("edgenext", NEXTS),
+    rf"fast_?vit_?(?P<size>{'|'.join(FAST)})": _ordered("fastvit", FAST),
+    r"mobile_?vit_?(?P<size>x?xs)": lambda parts: (f"mobilevit_{parts['size']}", ()),
+    r"efficient_?former_?(?P<size>l[37])": lambda parts: (f"efficientformer_{parts['size']}", ()),
+    r"mobile_?face_?net": _named("mobile_face_net"),
+    r"(?:ultra_?face|version)_?(?P<kind>rfb|slim)(?:_320)?": _ultra_face,
+    r"(?:pp_?)?lc_?net" + WIDTH: _scaled("lcnet"),
     r"alexnet": _named("alexnet", (("later", True),)),
     r"inception_?v1": _named("googlenet"),
     r"inception_?v2": _named("inception_v2"),
@@ -305,6 +357,7 @@ VAGUE = frozenset(
         "yolo11",
         "yolov5",
         "yolov8",
+        "yolox",
     }
 )
 """Names of the zoo by which others mean networks of other layers or sizes."""
@@ -323,6 +376,8 @@ OWN_SIDES = frozenset(
         "inception_resnet_v2",
         "inception_v3",
         "inception_v4",
+        "edgenext",
+        "fastvit",
         "mobilenet_v4_medium",
         "nasnet_large",
         "xception",
