@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -12,14 +14,41 @@ from coexec.inputs import model_inputs
 from coexec.ops.node import type_of
 
 
-def random_array(value: ir.Value, rng: np.random.Generator) -> Array:
-    """Data for an input of known shape and type: normal floats, integers 0 and 1.
+def require_shapes(values: Iterable[ir.Value], batch_size: int = 1) -> None:
+    """Refuse inputs whose shapes are open.
 
     Raises:
-        UsageError: its shape is open.
+        UsageError: with all of them, what is known of their shapes, and flags to copy, in which
+            an open first axis is ``batch_size``, any other 1.
     """
-    if value.shape is None or not value.shape.is_static() or value.dtype is None:
-        raise UsageError(f"input {value.name!r} has an open shape; give --shape {value.name}=...")
+    unknown = [value for value in values if value.shape is None or not value.shape.is_static()]
+    if not unknown:
+        return
+    known = ", ".join(f"{value.name}: {_shape_text(value)}" for value in unknown)
+    flags = " ".join(f"--shape {value.name}={_example(value, batch_size)}" for value in unknown)
+    raise UsageError(f"open shapes ({known}); give sizes for them, as in {flags}")
+
+
+def _shape_text(value: ir.Value) -> str:
+    """``N x 6``; an axis without a name is ``?``."""
+    if value.shape is None:
+        return "of any shape"
+    return " x ".join(str(d) if isinstance(d, int) else d.value or "?" for d in value.shape.dims)
+
+
+def _example(value: ir.Value, batch_size: int) -> str:
+    """What ``--shape`` takes; nothing can be said of one of unknown rank."""
+    if value.shape is None:
+        return "..."
+    sizes = (batch_size, *[1] * (len(value.shape.dims) - 1))
+    known = zip(value.shape.dims, sizes, strict=True)
+    return "x".join(str(dim if isinstance(dim, int) else size) for dim, size in known)
+
+
+def random_array(value: ir.Value, rng: np.random.Generator) -> Array:
+    """Data for an input of known shape and type: normal floats, integers 0 and 1."""
+    assert value.shape is not None
+    assert value.dtype is not None
     dtype = np.dtype(value.dtype.numpy())
     shape = tuple(value.shape.numpy())
     if dtype.kind == "f":
@@ -28,7 +57,12 @@ def random_array(value: ir.Value, rng: np.random.Generator) -> Array:
 
 
 def random_feeds(model: ir.Model, rng: np.random.Generator) -> dict[str, Array]:
-    """Data for every input of a model."""
+    """Data for every input of a model.
+
+    Raises:
+        UsageError: shapes are open.
+    """
+    require_shapes(model_inputs(model))
     return {str(value.name): random_array(value, rng) for value in model_inputs(model)}
 
 
@@ -55,22 +89,22 @@ def bind_batch(
     """``shapes`` with the open first axis of every other input set to ``batch_size``.
 
     Raises:
-        UsageError: a shape is given for an unknown input, or another axis is open too.
+        UsageError: a shape is given for an unknown input, or other axes are open too.
     """
     names = [str(value.name) for value in model_inputs(model)]
     unknown = [name for name in shapes if name not in names]
     if unknown:
         raise UsageError(f"the model has no input {unknown}; its inputs are {names}")
-    bound = dict(shapes)
+    bound, others = dict(shapes), []
     for value in model_inputs(model):
         name = str(value.name)
-        if name in bound or value.shape is None or value.shape.is_static():
+        if name in bound or (value.shape is not None and value.shape.is_static()):
             continue
-        dims = [
-            batch_size if i == 0 and not isinstance(d, int) else d
-            for i, d in enumerate(value.shape.dims)
-        ]
-        if not all(isinstance(dim, int) for dim in dims):
-            raise UsageError(f"input {name!r} has open axes; give --shape {name}=...")
-        bound[name] = tuple(int(str(dim)) for dim in dims)
+        rest = () if value.shape is None else value.shape.dims[1:]
+        fixed = [dim for dim in rest if isinstance(dim, int)]
+        if value.shape is None or len(fixed) < len(rest):
+            others.append(value)
+            continue
+        bound[name] = (batch_size, *fixed)
+    require_shapes(others, batch_size)
     return bound

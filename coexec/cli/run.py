@@ -28,7 +28,7 @@ from coexec.cli.output import (
     print_json,
     require_writable,
 )
-from coexec.cli.random_data import random_array
+from coexec.cli.random_data import random_array, require_shapes
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_name, clock_of
 from coexec.core.types import Array
@@ -169,6 +169,7 @@ def _feeds(
     if unknown:
         raise UsageError(f"the model has no input {unknown}; its inputs are {names}")
     made_up = [name for name in names if name not in arrays and name not in carried]
+    require_shapes(value for value in model_inputs(model) if value.name in made_up)
     feeds = {
         str(v.name): arrays[str(v.name)] if v.name in arrays else random_array(v, rng)
         for v in model_inputs(model)

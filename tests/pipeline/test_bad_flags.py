@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import coexec
@@ -140,7 +141,38 @@ def test_a_model_without_a_plan_says_how_to_write_one(model: Path) -> None:
 
 def test_an_open_shape_asks_for_the_flag(model: Path) -> None:
     text = failed(command("run", model), 2)
-    assert text == "input 'x' has an open shape; give --shape x=..."
+    assert text == "open shapes (x: N x 12); give sizes for them, as in --shape x=1x12"
+    assert command("run", model, "--shape", "x=1x12", "-p", "reference").status == 0
+
+
+OPEN = """
+<ir_version: 10, opset_import: ["" : 20]>
+open (float[N, 6] a, float[?, C, 2] b, float[2, 3] c, float[] d) => (float[N, 6] y)
+{
+  e = ReduceSum <keepdims = 0> (b)
+  f = ReduceSum <keepdims = 0> (c)
+  g = Add (e, f)
+  h = Add (g, d)
+  y = Add (a, h)
+}
+"""
+
+
+def test_all_open_shapes_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "open.onnx"
+    onnx.save(onnx.parser.parse_model(OPEN), file)
+    text = failed(command("run", file), 2)
+    assert text == (
+        "open shapes (a: N x 6, b: ? x C x 2, d: of any shape); give sizes for them, as in "
+        "--shape a=1x6 --shape b=1x1x2 --shape d=..."
+    )
+    known = ("--shape", "d=1")
+    text = failed(command("run", file, *known, "--shape", "a=3x6"), 2)
+    assert text.endswith("as in --shape b=1x1x2")
+    text = failed(command("profile", file, *known, "--batch-size", "4"), 2)
+    assert text == "open shapes (b: ? x C x 2); give sizes for them, as in --shape b=4x1x2"
+    shapes = ("--shape", "a=1x6", "--shape", "b=1x1x2")
+    assert command("run", file, *known, *shapes, "-p", "reference").status == 0
 
 
 def test_a_batch_larger_than_the_data(model: Path, data: Path) -> None:
