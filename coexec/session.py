@@ -299,17 +299,21 @@ def warn_of_fallbacks(plan: Plan) -> None:
         warnings.warn(f"not all on the first processor:\n{plan.table()}", FallbackWarning, 3)
 
 
-def apply_plan(graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor]) -> Plan:
+def apply_plan(
+    graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor], if_partly: str = ""
+) -> Plan:
     """Bring ``graph`` into the plan's order and divide what it divides; in place.
 
-    Returns the plan of what the graph then is. Raises as :func:`prepare` does.
+    Returns the plan of what the graph then is. Raises as :func:`prepare` does; of a plan that has
+    some of the graph's nodes, it also says ``if_partly``.
     """
     nodes = {str(node.name): node for node in graph}
     strangers = sorted(nodes.keys() ^ plan.processors.keys())
     if strangers:
+        partly = not nodes.keys().isdisjoint(plan.processors)
         raise ModelError(
             f"the plan is not of this model: {len(strangers)} nodes are only in one of them "
-            f"({', '.join(strangers[:3])}, ...)"
+            f"({', '.join(strangers[:3])}, ...){if_partly if partly else ''}"
         )
     if plan.order:
         graph.remove(list(nodes.values()))

@@ -37,6 +37,11 @@ from coexec.steps.pager import pager_of
 Shapes = tuple[tuple[int, ...], ...]
 AT_ONCE = 16 << 20
 """Bytes of states on their way to devices at once."""
+OTHER_OPTIONS = (
+    ". Its step may have other options than were planned (optimizer, --lora, --activations, "
+    "--trainable, --clip-norm, ...): train --processors A,B plans the step as it is"
+)
+"""What is said of a plan that has only some nodes of a step."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,7 @@ class ResidentPrograms:
         if follow is None:
             plan = place(model.graph, self.processors)
         else:
-            plan = apply_plan(model.graph, follow, self.processors)
+            plan = apply_plan(model.graph, follow, self.processors, OTHER_OPTIONS)
             if graph.early:
                 forward_first(model.graph)
                 replace_after_readers(model.graph, graph.state)

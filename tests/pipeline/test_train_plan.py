@@ -151,9 +151,30 @@ def test_plans_of_other_steps_are_refused() -> None:
     plan = divided([DEVICE, "reference"])
     with pytest.raises(UsageError, match="whole, unpaged steps"):
         trainer_on([DEVICE], plan, micro_batches=2)
-    trainer = trainer_on([DEVICE], plan, clip_norm=1.0)
-    with pytest.raises(ModelError, match="not of this model"):
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"clip_norm": 1.0}, {"trainable": ["fc2*"]}],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_plan_of_a_step_with_other_options_says_so(options: dict[str, object]) -> None:
+    trainer = trainer_on([DEVICE], divided([DEVICE, "reference"]), **options)
+    with pytest.raises(ModelError) as caught:
         losses(trainer, range(1))
+    text = str(caught.value)
+    assert text.startswith("the plan is not of this model: ")
+    assert "may have other options than were planned (optimizer, --lora, " in text
+    assert text.endswith("train --processors A,B plans the step as it is")
+
+
+def test_a_plan_of_another_model_says_nothing_of_options() -> None:
+    plan = divided([DEVICE, "reference"])
+    others = {f"other_{name}": where for name, where in plan.processors.items()}
+    trainer = trainer_on([DEVICE], Plan(others, batch=plan.batch))
+    with pytest.raises(ModelError) as caught:
+        losses(trainer, range(1))
+    assert str(caught.value).endswith(", ...)")
 
 
 def test_the_last_processor_left_gets_everything() -> None:
