@@ -64,12 +64,12 @@ def main() -> None:
     """
     replace_unprintable()
     try:
-        with warnings.catch_warnings():
-            # Commands print fallbacks themselves, in the form that was asked for.
-            warnings.simplefilter("ignore", FallbackWarning)
-            warnings.simplefilter("once", ModelWarning)
-            _note_model_warnings()
-            app()
+        # Commands print fallbacks themselves, in the form that was asked for. Filters stay until
+        # the process ends: what a thread still compiles then is no more to be warned of.
+        warnings.simplefilter("ignore", FallbackWarning)
+        warnings.simplefilter("once", ModelWarning)
+        _note_model_warnings()
+        app()
     except CoexecError as error:
         sys.exit(fail(error))
     except SystemExit as ending:
@@ -78,6 +78,12 @@ def main() -> None:
             tell_interrupted()
         raise
     except KeyboardInterrupt:  # before Typer has put its commands together
+        tell_interrupted()
+        sys.exit(INTERRUPTED)
+    except ImportError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        # Modules in C++ make one of a Ctrl-C while they are imported.
         tell_interrupted()
         sys.exit(INTERRUPTED)
 
