@@ -18,7 +18,7 @@ from coexec.cli.output import (
     require_writable,
 )
 from coexec.frontend.export import save_model
-from coexec.zoo.catalog import CATALOG, build
+from coexec.zoo.catalog import CATALOG, build, entry_of
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +40,7 @@ def zoo(
     if name is None:
         _list(as_json)
         return
+    entry_of(name)  # before a missing --out is asked for
     if out is None:
         raise UsageError(f"--out is missing: name the file to write, e.g. --out {name}.onnx")
     require_writable(out, "--out")

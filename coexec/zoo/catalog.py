@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from coexec.base.errors import UsageError
-from coexec.base.names import known_names
+from coexec.base.names import known_names, meant_among_many
 from coexec.zoo import (
     cnn3d,
     densenet,
@@ -65,6 +65,18 @@ CATALOG: Mapping[str, ZooEntry] = MappingProxyType(
 )
 
 
+def entry_of(name: str) -> ZooEntry:
+    """What the catalog says of a model.
+
+    Raises:
+        UsageError: there is none of that name; close ones are named.
+    """
+    if name not in CATALOG:
+        meant = meant_among_many(name, CATALOG, "coexec zoo")
+        raise UsageError(f"no model {name!r} in the zoo; {meant}")
+    return CATALOG[name]
+
+
 def build(
     name: str, batch: int | None = None, classes: int | None = None, **options: Any
 ) -> ir.Model:
@@ -77,12 +89,10 @@ def build(
         **options: the builder's keyword options, ``seed`` among them.
 
     Raises:
-        UsageError: unknown name or option (the known ones are listed), or a value that fits no
+        UsageError: unknown name or option (close or known ones are named), or a value that fits no
             network.
     """
-    entry = CATALOG.get(name)
-    if entry is None:
-        raise UsageError(f"no model {name!r} in the zoo; {known_names(name, CATALOG)}")
+    entry = entry_of(name)
     unknown = sorted(set(options) - set(entry.options))
     if unknown:
         raise UsageError(

@@ -16,7 +16,8 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as PerfettoT
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
 
 from coexec.session import Session
-from tests.pipeline.command import coexec
+from coexec.zoo import CATALOG
+from tests.pipeline.command import coexec, failed
 from tests.pipeline.small import CLASSES, FEATURES, HIDDEN, write_data, write_network
 from tests.runtimes import THOROUGH
 
@@ -149,6 +150,13 @@ def test_zoo_lists_and_writes(tmp_path: Path) -> None:
     assert record["parameters"] == sum(sizes)
     dims = [d.dim_value for d in written.graph.output[0].type.tensor_type.shape.dim]
     assert dims == [3, 7]
+
+
+@pytest.mark.parametrize("rest", [(), ("--out", "x.onnx")])
+def test_an_unknown_model_is_refused_in_a_line_that_names_close_ones(rest: tuple[str, ...]) -> None:
+    text = failed(coexec("zoo", "resnet_18", *rest), 2)
+    assert text.startswith("no model 'resnet_18' in the zoo; did you mean 'resnet18', ")
+    assert text.endswith(f"? coexec zoo lists all {len(CATALOG)}")
 
 
 def test_zoo_seed_decides_the_weights(tmp_path: Path) -> None:

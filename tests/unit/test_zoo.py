@@ -211,7 +211,7 @@ def test_dropout_stands_where_the_paper_has_it_or_nowhere(ratio: float, nodes: i
         (
             "lenet",
             {},
-            "no model 'lenet' in the zoo; did you mean 'lenet5'? known: mlp, digits_cnn,",
+            "no model 'lenet' in the zoo; did you mean 'lenet5', 'lenet5_classic' or ",
         ),
         ("mlp", {"depth": 3}, "mlp has no option 'depth'; known: sizes, activation, seed"),
         ("mlp", {"batch": 0}, "batch must be at least 1, not 0"),
