@@ -21,6 +21,7 @@ import coexec
 from coexec import zoo
 from coexec.core.types import Array
 from coexec.simulate import SINGLE, Setup, Subject, simulate
+from coexec.steps.builder import Recipe
 
 INFERENCE = ("squeezenet", "mobilenetv2", "resnet18_224", "densenet121", "vit_tiny", "sensor_cnn")
 TRAINING = (("lenet5", 32), ("sensor_cnn", 64), ("resnet18", 8))
@@ -63,7 +64,7 @@ def training(name: str, batch: int, machine: str, processors: tuple[str, ...]) -
     for processor in processors:
         trainer = coexec.Trainer(model, loss, optimizer, [processor])
         real[processor] = median_ms(partial(trainer.step, feeds, labels))
-    subject = Subject(model, feeds, loss=loss, optimizer=optimizer, labels=labels)
+    subject = Subject(model, feeds, recipe=Recipe(loss, optimizer), labels=labels)
     return Line(f"{name}, step of {batch}", predicted_ms(subject, machine), real)
 
 

@@ -100,7 +100,7 @@ def check_array(value: ir.Value, data: Array) -> Array:
     if value.dtype == ir.DataType.STRING:
         raise DataError(f"input {value.name!r} wants strings; coexec computes on numbers")
     if array.dtype.kind in "OSU":
-        raise DataError(f"input {value.name!r} is {array.dtype.name}; coexec computes on numbers")
+        raise DataError(f"input {value.name!r} is {kind_text(array)}; coexec computes on numbers")
     if array.dtype != dtype:
         allowed = array.dtype.kind == dtype.kind == "f" or np.can_cast(array.dtype, dtype, "safe")
         if not allowed:
@@ -111,6 +111,13 @@ def check_array(value: ir.Value, data: Array) -> Array:
     if value.shape is not None:
         _check_shape(value, array)
     return np.ascontiguousarray(array).reshape(array.shape)
+
+
+def kind_text(array: Array) -> str:
+    """The element type in words: NumPy calls text of 21 letters ``str672``."""
+    return {"U": "text", "S": "text in bytes", "O": "Python objects"}.get(
+        array.dtype.kind, array.dtype.name
+    )
 
 
 def _check_shape(value: ir.Value, array: Array) -> None:

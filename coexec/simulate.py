@@ -9,8 +9,6 @@ from statistics import median
 
 import onnx_ir as ir
 
-from coexec.autodiff.losses import Loss
-from coexec.autodiff.optimizers import Optimizer
 from coexec.base.errors import CoexecError, MemoryBudgetError, ProcessorError, UsageError
 from coexec.base.names import known_names
 from coexec.base.units import bytes_text
@@ -52,7 +50,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Subject:
-    """What is simulated: a model on inputs like ``feeds``; with a ``loss``, its training step.
+    """What is simulated: a model on inputs like ``feeds``; with a ``recipe``, its training step.
 
     ``name`` stands in reports.
     """
@@ -60,14 +58,13 @@ class Subject:
     model: ir.Model
     feeds: Mapping[str, Array]
     name: str = "model"
-    loss: Loss | None = None
-    optimizer: Optimizer | None = None
+    recipe: Recipe | None = None
     labels: Array | None = None
     mode: ExecutionMode = DEFAULT
 
     @property
     def trains(self) -> bool:
-        return self.loss is not None
+        return self.recipe is not None
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,8 @@ class Setup:
     """On what, and how. ``machine`` is a name or a TOML file; ``processors`` are all by default.
 
     ``runs`` are simulated one by one, then (``seconds``) the model repeats for so long. ``memory``
-    is a budget for training steps (``512MiB``; ``auto``: what the phone has free).
+    is a budget for training steps (``512MiB``; ``auto``: what the phone has free), ``lossy``
+    whether what loses precision may keep it.
     """
 
     machine: str
@@ -91,6 +89,7 @@ class Setup:
     queue: str = SimulatedOptions.queue
     fusion: str = SimulatedOptions.fusion
     memory: str = ""
+    lossy: bool = False
 
     def __post_init__(self) -> None:
         if self.runs < 1:
@@ -273,15 +272,14 @@ def _planned(subject: Subject, setup: Setup, soc: Soc) -> Planning:
 def _trainer(
     subject: Subject, setup: Setup, processors: Mapping[str, Processor], plan: Plan | None
 ) -> Trainer:
-    assert subject.loss is not None
-    assert subject.optimizer is not None
-    parts = (subject.model, Recipe(subject.loss, subject.optimizer), processors)
+    assert subject.recipe is not None
+    parts = (subject.model, subject.recipe, processors)
     if not setup.memory:
         return Trainer(*parts, mode=subject.mode, plan=plan)
     # One processor leaves nothing to place: its steps may change in all ways that save memory.
     follow = plan if len(processors) > 1 else None
     budget = _budget_bytes(setup, next(iter(processors.values())))
-    return Trainer(*parts, mode=subject.mode, plan=follow, memory=budget)
+    return Trainer(*parts, mode=subject.mode, plan=follow, memory=budget, lossy=setup.lossy)
 
 
 def _budget_bytes(setup: Setup, processor: Processor) -> int:

@@ -288,7 +288,7 @@ def statistics_refusal(model: ir.Model) -> str:
         return ""
     return (
         f"{len(nodes)} BatchNormalization nodes ({nodes[0]!r}, ...) take statistics over the whole "
-        "batch; batch_statistics='ghost' takes those of each part, 'frozen' the stored ones"
+        "batch; --batch-statistics ghost takes those of each part, frozen the stored ones"
     )
 
 

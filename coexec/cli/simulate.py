@@ -19,9 +19,11 @@ from coexec.base.units import bytes_text
 from coexec.cli.memory_table import memory_record
 from coexec.cli.options import (
     BatchSizeOption,
+    BatchStatisticsOption,
     JsonFlag,
     LossOption,
     LossOutputOption,
+    MemoryLossyOption,
     MemoryOption,
     OptimizerOption,
     ShapeOption,
@@ -45,6 +47,7 @@ from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.result_bars import Result, write_result_bars
 from coexec.simulate import Setup, Simulation, Subject, simulate
 from coexec.simulation.condition import CONDITIONS
+from coexec.steps.builder import Recipe
 
 SEED = 0
 
@@ -91,6 +94,8 @@ def simulate_command(
     optimizer: OptimizerOption = "sgd",
     batch_size: BatchSizeOption = 1,
     memory: MemoryOption = "",
+    memory_lossy: MemoryLossyOption = False,
+    batch_statistics: BatchStatisticsOption = "whole",
     shape: ShapeOption = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs, one after the other.")] = 10,
     seconds: Annotated[
@@ -121,14 +126,19 @@ def simulate_command(
         # A step may divide its batch, of which the file says no size.
         subject = replace(subject, model=load(model, shapes))
         labels = random_labels(chosen, loaded, rng)
-        made = OPTIMIZERS[optimizer](1e-3)
-        subject = replace(subject, loss=chosen, optimizer=made, labels=labels)
+        recipe = Recipe(
+            chosen,
+            OPTIMIZERS[optimizer](1e-3),
+            batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
+        )
+        subject = replace(subject, recipe=recipe, labels=labels)
     setups = [
         Setup(
             *(each_machine, _items(processors), each_policy, each_condition, each_engine),
             *(precision, wait, seed, runs, seconds),
             fusion=fusion,
             memory=memory,
+            lossy=memory_lossy,
         )
         for each_machine, each_condition, each_engine, each_policy in itertools.product(
             _items(machine), _items(condition), _items(engine), _items(policy)

@@ -16,6 +16,7 @@ from coexec.core.types import Array
 from coexec.frontend import load
 from coexec.frontend.bind import Shape
 from coexec.frontend.specialise import specialise
+from coexec.inputs import kind_text
 from coexec.ops.node import CONSTANT_MARK, call_of
 from coexec.ops.table import opdef
 from coexec.passes.clean import clean
@@ -92,7 +93,7 @@ def accuracy(prediction: Array, labels: Array) -> float:
     answers = _classes(prediction)
     if labels.shape != answers.shape or labels.dtype.kind not in "iu":
         raise DataError(
-            f"labels are {labels.dtype}{labels.shape}, not classes as integers {answers.shape}"
+            f"labels are {kind_text(labels)}{labels.shape}, not classes as integers {answers.shape}"
         )
     classes = prediction.shape[1]
     if labels.size and (labels.min() < 0 or labels.max() >= classes):

@@ -30,6 +30,7 @@ from coexec.placement.policies.table import ALL, AUTO
 from coexec.processors.simulated.options import FLAG, STEP
 from coexec.runtime.mode import DEFAULT, ExecutionMode
 from coexec.simulate import Setup, Simulation, Subject, simulate
+from coexec.steps.builder import Recipe
 from coexec.zoo.catalog import build
 from coexec.zoo.mlp import mlp
 
@@ -130,8 +131,7 @@ def subject(net: str, batch: int, mode: ExecutionMode) -> Subject:
     return Subject(
         coexec.load(model),
         {"x": np.zeros(shape, np.float32)},
-        loss=coexec.losses.SoftmaxCrossEntropy(),
-        optimizer=coexec.optim.SGD(learning_rate=1e-3),
+        recipe=Recipe(coexec.losses.SoftmaxCrossEntropy(), coexec.optim.SGD(learning_rate=1e-3)),
         labels=np.zeros(batch, np.int64),
         mode=mode,
     )

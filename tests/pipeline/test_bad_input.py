@@ -126,11 +126,11 @@ def rows(*shape: int) -> np.ndarray[Any, Any]:
         ),
         (
             {"x": np.full((2, FEATURES), "1")},
-            "input 'x' is str32; coexec computes on numbers",
+            "input 'x' is text; coexec computes on numbers",
         ),
         (
             {"x": np.full((2, FEATURES), None)},
-            "input 'x' is object; coexec computes on numbers",
+            "input 'x' is Python objects; coexec computes on numbers",
         ),
         (
             {},
@@ -221,7 +221,7 @@ def test_two_inputs_that_disagree_on_a_symbolic_dimension() -> None:
         ({"labels": np.zeros(7, np.int64)}, "input 'labels' wants shape 8, the data has 7"),
         ({"labels": np.zeros((8, 1), np.int64)}, "input 'labels' wants shape 8, the data has 8x1"),
         ({"labels": rows(8)}, "input 'labels' wants int64, not float32; convert it first"),
-        ({"labels": np.full(8, "cat")}, "input 'labels' is str96; coexec computes on numbers"),
+        ({"labels": np.full(8, "cat")}, "input 'labels' is text; coexec computes on numbers"),
     ],
 )
 def test_batches_that_do_not_fit(processor: str, changes: dict[str, Any], message: str) -> None:

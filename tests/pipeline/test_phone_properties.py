@@ -27,6 +27,7 @@ from coexec.processors.simulated.phone import Phone
 from coexec.processors.simulated.processor import SimulatedProcessor
 from coexec.simulate import Setup, Simulation, Subject, simulate
 from coexec.simulation.condition import IDLE
+from coexec.steps.builder import Recipe
 from coexec.zoo.catalog import build
 
 COEXEC, STOCK = "coexec", "stock-mnn-opencl"
@@ -45,8 +46,7 @@ def training(model: ir.Model, shape: tuple[int, ...]) -> Subject:
     return Subject(
         model,
         {"x": np.zeros(shape, np.float32)},
-        loss=LOSSES["cross-entropy"](),
-        optimizer=OPTIMIZERS["sgd"](1e-3),
+        recipe=Recipe(LOSSES["cross-entropy"](), OPTIMIZERS["sgd"](1e-3)),
         labels=np.zeros(shape[0], np.int64),
     )
 

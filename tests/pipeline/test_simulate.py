@@ -238,6 +238,22 @@ def test_a_budget_that_no_step_keeps_says_what_stands_in_the_way(model: Path) ->
     assert "give --train too" in failed(wrong, 2)
 
 
+def test_advice_of_a_budget_on_a_phone_can_be_followed(tmp_path: Path) -> None:
+    """The flags that a refusal names are there."""
+    net = tmp_path / "sensor.onnx"
+    save_model(build("sensor_cnn"), net)
+    how = ("simulate", net, "--processors", "cpu", "--train", "--batch-size", "16", "--runs", "1")
+    refused = failed(coexec(*how, "--memory", "1KiB"))
+    assert "--batch-statistics ghost takes those of each part, frozen the stored ones" in refused
+    assert "--memory-lossy would allow" in refused
+    followed = failed(
+        coexec(*how, "--memory", "1KiB", "--memory-lossy", "--batch-statistics", "ghost")
+    )
+    assert "--batch-statistics" not in followed
+    assert "--memory-lossy" not in followed
+    assert "'half' are unknown" in failed(coexec(*how, "--batch-statistics", "half"), 2)
+
+
 def test_a_step_on_a_phone_may_divide_a_batch_that_the_file_leaves_open(tmp_path: Path) -> None:
     lenet = tmp_path / "lenet.onnx"
     save_model(build("lenet5"), lenet)
