@@ -21,6 +21,7 @@ from string import Template
 from typing import Any
 
 from coexec.base.disk import write_atomically
+from coexec.report.wording import without_specifications
 
 TEMPLATES = files("coexec.report") / "templates"
 SCRIPTS = (
@@ -72,7 +73,7 @@ def _page(kind: str, heading: str, verdict: str, data: Mapping[str, Any]) -> str
         kind=kind,
         title=html.escape(f"{heading} · coexec {kind}"),
         heading=html.escape(heading),
-        verdict=html.escape(verdict),
+        verdict=html.escape(without_specifications(verdict)),
         style=style,
         style_hash=_hash(style),
         script=script,
@@ -93,21 +94,26 @@ def _hash(text: str) -> str:
 def _embedded(data: Mapping[str, Any]) -> str:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(
-        _packed(_rounded(data)), separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        _packed(_shown(data)), separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return text.replace("<", "\\u003c")
 
 
-def _rounded(value: Any) -> Any:
-    """Six digits, and six decimals where there are more digits before them: nanoseconds of a ms."""
+def _shown(value: Any) -> Any:
+    """Values as they are read: six digits, names of processors without their specifications.
+
+    Where there are more digits before them, six decimals: nanoseconds of a millisecond.
+    """
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         return round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")
+    if isinstance(value, str):
+        return without_specifications(value)
     if isinstance(value, Mapping):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {_shown(key): _shown(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(item) for item in value]
+        return [_shown(item) for item in value]
     return value
 
 

@@ -24,6 +24,9 @@ POINTS = 1500
 """At most so many points are drawn; more would make the page heavy and tell nothing else."""
 BAND = 0.2
 KINDS = ("cpu", "gpu", "npu")
+DARK = ':root[data-theme="dark"] {'
+LONG = 24
+"""Letters from which on a cell may have several lines."""
 
 
 def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
@@ -40,7 +43,7 @@ def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
     page = Template((TEMPLATES / "validation.html").read_text(encoding="utf-8")).substitute(
         heading=html.escape(f"Predictions against {record['data']}"),
         verdict=html.escape(str(record["verdict"])),
-        style=(TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        style=_style(),
         content="".join(_sections(record)),
         footer=html.escape(
             f"Coefficients of {record['fitted']}. MAPE: mean absolute relative error; baseline: "
@@ -48,6 +51,14 @@ def write_validation_page(record: Mapping[str, Any], path: Path) -> None:
         ),
     )
     write_atomically(path, lambda file: file.write(page.encode()))
+
+
+def _style() -> str:
+    """That of all pages; without a script to switch, dark colours go by what the reader prefers."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    start = style.index(DARK) + len(DARK)
+    colours = style[start : style.index("}", start)]
+    return f"{style}@media (prefers-color-scheme: dark) {{ :root {{{colours}}} }}\n"
 
 
 def _sections(record: Mapping[str, Any]) -> Iterable[str]:
@@ -202,10 +213,16 @@ def _percent(share: float) -> str:
 def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th class="text">{html.escape(name)}</th>' for name in names)
     body = "".join(
-        "<tr>" + "".join(f'<td class="text">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+        "<tr>"
+        + "".join(f'<td class="{_kind(cell)}">{html.escape(cell)}</td>' for cell in row)
+        + "</tr>"
         for row in rows
     )
     return (
         f'<section class="card"><h2>{html.escape(title)}</h2><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )
+
+
+def _kind(cell: str) -> str:
+    return "text long" if len(cell) > LONG else "text short"

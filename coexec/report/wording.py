@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
+
+SIMULATED = re.compile(r"\bsim:(?P<name>[\w.+-]+/[\w:+]+)(?:\?(?P<options>[\w=&.+-]*\w))?")
+"""Names of simulated processors, as they are asked for."""
 
 ROLES = {
     "ConvWeightGrad": "weight gradient",
@@ -35,6 +39,21 @@ def node_phrase(node: Named) -> str:
             return f"{layer}'s {ROLES[operator]}"
         return f"{operator} ({node.phase}) of {layer}"
     return layer if layer == node.name else f"{layer} ({operator})"
+
+
+def without_specifications(text: str) -> str:
+    """Simulated processors as people call them.
+
+    ``snapdragon-865/gpu`` for ``sim:snapdragon-865/gpu?numerics=none``; options that change times
+    stand in brackets.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        options = [each for each in (found["options"] or "").split("&") if each]
+        told = ", ".join(each for each in options if not each.startswith("numerics="))
+        return f"{found['name']} ({told})" if told else found["name"]
+
+    return SIMULATED.sub(name, text)
 
 
 def counted(number: int, noun: str) -> str:

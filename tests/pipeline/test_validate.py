@@ -38,7 +38,7 @@ def test_what_is_calibrated_is_validated_on_a_page(tmp_path: Path) -> None:
     assert text.count("<svg") >= 2
     assert "net3, snapdragon-855 gpu: measured" in text
     assert "<script" not in text
-    assert '<td class="text">unknown file: left alone</td>' in text
+    assert '<td class="text short">unknown file: left alone</td>' in text
     assert "3 rows" in text
     assert "layers of the network are not known (from line 2): secretnet 2, othernet 1" in text
     (left,) = judged["left_out"]

@@ -17,6 +17,7 @@ from coexec.base.errors import SaveError
 from coexec.report.compare import compare
 from coexec.report.html import SCRIPTS, TEMPLATES, write_comparison_html, write_html
 from coexec.report.record import ProfileRecord
+from coexec.report.wording import without_specifications
 from tests.profile_record import TRACK, make_record
 
 HOSTILE = "</script><script>alert('x')</script>&<img src=x onerror=alert(1)>"
@@ -188,6 +189,23 @@ def test_a_page_of_two_runs(tmp_path: Path) -> None:
     assert page.texts["h1"] == ["A: a.json  →  B: b.json"]
     assert len(page.records) == 2
     assert page.data["comparison"]["ratio"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("on sim:snapdragon-865/gpu?numerics=none (6 ms)", "on snapdragon-865/gpu (6 ms)"),
+        ("sim:helio-p35/cpu:1prime+3big.", "helio-p35/cpu:1prime+3big."),
+        (
+            "sim:a/gpu?engine=tflite&numerics=none&wait=flag: Conv",
+            "a/gpu (engine=tflite, wait=flag): Conv",
+        ),
+        ("opencl:pocl?cores=1", "opencl:pocl?cores=1"),
+        ("slim:a/gpu", "slim:a/gpu"),
+    ],
+)
+def test_simulated_processors_are_shown_without_what_changes_no_time(text: str, shown: str) -> None:
+    assert without_specifications(text) == shown
 
 
 def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:

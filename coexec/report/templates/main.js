@@ -47,12 +47,18 @@ function meta(record) {
   return el("p", { class: "meta" }, [record.mode, ...options, ...devices, record.date.replace("T", " ")].join(" · "));
 }
 
+const FEW_FALLBACKS = 3;
 function notes(record) {
   const found = record.processors.filter((one) => one.clock === "host").map((one) =>
     `${one.name} has no profiling events: its times are the host's and hold the host's own delays.`);
   if (isVirtual(record)) found.push("Simulated: all times are virtual, and predicted.");
-  for (const line of record.fallbacks) found.push(`Fallback: ${line}`);
-  return found.map((line) => el("p", { class: "note warn" }, line));
+  const few = record.fallbacks.length <= FEW_FALLBACKS;
+  if (few) found.push(...record.fallbacks.map((line) => `Fallback: ${line}`));
+  const lines = found.map((line) => el("p", { class: "note warn" }, line));
+  if (few) return lines;
+  return [...lines, el("details", { class: "note warn" },
+    el("summary", {}, `${counted(record.fallbacks.length, "fallback")}: what is not where it was asked for`),
+    ...record.fallbacks.map((line) => el("p", {}, line)))];
 }
 
 function report(record) {

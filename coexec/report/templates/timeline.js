@@ -98,13 +98,14 @@ class Timeline {
     this.colours = {};
     this.axis(pen);
     for (const row of this.plan.rows) {
-      if (row.label) this.text(pen, row.label, 0, row.top + 8, this.colour("soft"));
+      if (row.label) this.text(pen, row.label, 0, row.top + 8, this.colour("soft"), this.width);
       if (row.events) this.slices(pen, row);
       if (row.steps) this.area(pen, row);
     }
   }
   colour(name) { return (this.colours[name] ||= css(name) || css("other")); }
-  text(pen, words, x, y, colour) { pen.fillStyle = colour; pen.fillText(words, x, y); }
+  // Words wider than `most` are condensed.
+  text(pen, words, x, y, colour, most) { pen.fillStyle = colour; pen.fillText(words, x, y, most); }
   axis(pen) {
     const step = niceStep(this.to - this.from, Math.max(this.width / 110, 2));
     for (let tick = Math.ceil(this.from / step) * step; tick <= this.to; tick += step) {
