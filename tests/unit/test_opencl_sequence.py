@@ -186,7 +186,7 @@ def test_long_kernels_are_launched_alone_where_cores_wait_for_each_other() -> No
 
 def test_networks_of_long_kernels_get_no_programs_of_their_own() -> None:
     assert worth_joining(executable_of([step_of(0, flop=MEAN_FLOP), step_of(1, flop=MEAN_FLOP)], 2))
-    longer = [step_of(0, flop=2 * MEAN_FLOP), step_of(1, flop=MEAN_FLOP)]
+    longer: list[Step] = [step_of(0, flop=2 * MEAN_FLOP), step_of(1, flop=MEAN_FLOP)]
     assert not worth_joining(executable_of(longer, 2))
 
 
