@@ -89,6 +89,8 @@ def _record(candidate: Candidate) -> dict[str, object]:
 
 
 def _measure(specs: list[str] | None, save: Path | None, as_json: bool) -> None:
+    if save is not None and save.suffix != ".toml":
+        raise UsageError(f"--save {save}: name it {save.stem}.toml, which --machine reads")
     require_writable(save, "--save")
     names = specs or [each.name for each in list_processors() if each.spec is not None]
     with notes.status("opening") as status:

@@ -307,6 +307,13 @@ def test_devices_are_measured_and_saved(
     assert saved.bandwidth_gbps == pytest.approx(measured["bandwidth_gbps"], rel=1e-3)
 
 
+def test_rates_are_saved_under_a_name_that_a_simulation_reads(tmp_path: Path) -> None:
+    done = coexec("devices", "--measure", "--save", tmp_path / "desk.txt", "--json")
+    assert done.status == 2
+    assert done.error["error"].endswith("desk.txt: name it desk.toml, which --machine reads")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_saving_needs_measuring(tmp_path: Path) -> None:
     done = coexec("devices", "--save", tmp_path / "x.toml", "--json")
     assert done.status == 2
