@@ -113,7 +113,6 @@ FAMILIES: dict[str, ZooEntry] = {
     "mobile_face_net": ZooEntry(
         "MobileFaceNet, features of a face", (3, 112, 112), small_faces.mobile_face_net
     ),
-    "ultra_face": ZooEntry("faces in small images", (3, 240, 320), small_faces.ultra_face),
     "senet": ZooEntry("SENet of any depth", IMAGE, senet.senet),
     "dpn": ZooEntry("dual path network of any depth", IMAGE, dpn.dpn),
 }

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from coexec.zoo import nanodet, ssdlite, yolo, yolo_fastest, yolo_rep, yolov7, yolox
+from coexec.zoo import (
+    nanodet,
+    small_faces,
+    ssdlite,
+    yolo,
+    yolo_fastest,
+    yolo_rep,
+    yolov7,
+    yolox,
+)
 from coexec.zoo.entry import ZooEntry
 
 DETECTORS: dict[str, ZooEntry] = {
@@ -16,6 +25,7 @@ DETECTORS: dict[str, ZooEntry] = {
     "yolo_fastest": ZooEntry("Yolo-Fastest 1.1", (3, 320, 320), yolo_fastest.yolo_fastest),
     "yolo_fastest_v2": ZooEntry("Yolo-FastestV2", (3, 352, 352), yolo_fastest.yolo_fastest_v2),
     "fastest_det": ZooEntry("FastestDet", (3, 352, 352), yolo_fastest.fastest_det),
+    "ultra_face": ZooEntry("faces in small images", (3, 240, 320), small_faces.ultra_face),
     "ssdlite_mobilenet_v2": ZooEntry(
         "SSDLite on MobileNetV2", (3, 320, 320), ssdlite.ssdlite_mobilenet_v2
     ),
