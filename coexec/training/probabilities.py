@@ -7,13 +7,12 @@ import logging
 import onnx_ir as ir
 
 from coexec.autodiff.losses import BinaryCrossEntropyWithLogits, SoftmaxCrossEntropy
+from coexec.training.indices import SAME_VALUES
 from coexec.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 APPLIED = {SoftmaxCrossEntropy: "Softmax", BinaryCrossEntropyWithLogits: "Sigmoid"}
 """Losses of logits, and what they make probabilities of these with."""
-SAME_ORDER = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-"""Operators behind which values are as they were."""
 
 
 def tell_probabilities(trainer: Trainer) -> None:
@@ -34,6 +33,6 @@ def tell_probabilities(trainer: Trainer) -> None:
 def _source(value: ir.Value) -> ir.Node | None:
     """The node that computes a value, before what only changes its form."""
     node = value.producer()
-    while node is not None and node.op_type in SAME_ORDER and node.inputs[0] is not None:
+    while node is not None and node.op_type in SAME_VALUES and node.inputs[0] is not None:
         node = node.inputs[0].producer()
     return node
