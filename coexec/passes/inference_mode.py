@@ -19,7 +19,7 @@ def inference_mode(model: ir.Model) -> None:
     keeps everything, and so does stochastic depth (:mod:`coexec.passes.keep_paths`).
     """
     stored_statistics(model)
-    keep_paths(model.graph)
+    keep_paths(model)
     for node in model.graph:
         if node.op_type == "Dropout" and not node.domain and len(node.inputs) > TRAINING_MODE:
             _drop_operand(model.graph, node)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from coexec.ops.node import constant_of
 
@@ -17,8 +18,9 @@ UNIFORM = ("RandomUniform", "RandomUniformLike")
 CASTS = ("Cast", "CastLike")
 
 
-def keep_paths(graph: ir.Graph) -> None:
+def keep_paths(model: ir.Model) -> None:
     """Let each product of a value with such a mask be the value, in place."""
+    graph, found = model.graph, False
     for node in list(graph):
         if node.op_type != "Mul" or node.domain:
             continue
@@ -26,9 +28,10 @@ def keep_paths(graph: ir.Graph) -> None:
         made = node.outputs[0]
         if kept is None or (kept.shape and made.shape and kept.shape != made.shape):
             continue
-        others = [v for v in node.inputs if v is not None and v is not kept]
         _stand_for(graph, made, kept)
-        _remove_unread(graph, [node], others)
+        found = True
+    if found:
+        RemoveUnusedNodesPass()(model)
 
 
 def _kept(first: ir.Value | None, second: ir.Value | None) -> ir.Value | None:
@@ -113,20 +116,3 @@ def _stand_for(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
     copy.outputs[0].shape, copy.outputs[0].type = old.shape, old.type
     name, old.name = old.name, None
     copy.outputs[0].name = name
-
-
-def _remove_unread(graph: ir.Graph, nodes: list[ir.Node], values: list[ir.Value]) -> None:
-    """Remove nodes, and of what made ``values`` and their operands all that nobody reads now."""
-    graph.remove(nodes, safe=True)
-    doomed = list(values)
-    while doomed:
-        value = doomed.pop()
-        node = value.producer()
-        if value.uses() or value.is_graph_output():
-            continue
-        if node is None:
-            if value.is_initializer() and not value.is_graph_input():
-                del graph.initializers[str(value.name)]
-        elif node.graph is graph and not any(v.uses() or v.is_graph_output() for v in node.outputs):
-            doomed += [v for v in dict.fromkeys(node.inputs) if v is not None]
-            graph.remove(node, safe=True)
