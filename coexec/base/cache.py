@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from coexec.base.alone import alone
 from coexec.base.disk import write_atomically
 from coexec.base.errors import SaveError
 from coexec.base.knobs import CACHE_DIR
@@ -27,6 +28,18 @@ def keep(path: Path, write: Callable[[BinaryIO], object]) -> bool:
         _tell(_reason(error), path)
         return False
     return True
+
+
+def keep_merged(path: Path, merged: Callable[[], bytes]) -> bool:
+    """:func:`keep` what ``merged`` makes of the file as it is; others that merge wait meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path):
+            data = merged()
+            return keep(path, lambda file: file.write(data))
+    except OSError as error:
+        _tell(_reason(error), path)
+        return False
 
 
 def keeps(folder: Path) -> bool:

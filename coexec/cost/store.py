@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coexec.base.cache import keep
+from coexec.base.cache import keep_merged
 from coexec.base.cpu import cpu_identity
 from coexec.base.knobs import cache_dir
 from coexec.core.processor import ProcessorSpec
@@ -93,16 +93,16 @@ class CostStore:
         self._changed = True
 
     def save(self) -> None:
-        """Write what is new, if it can be (see :func:`coexec.base.cache.keep`)."""
-        if not self._changed:
-            return
-        # Another process may have added to the file meanwhile.
+        """Add what is new to the file, if that can be (see :func:`coexec.base.cache.keep`)."""
+        if self._changed and keep_merged(self.path, self._merged):
+            self._changed = False
+
+    def _merged(self) -> bytes:
+        """The file's entries, to which another process may have added, and these."""
         others = {k: e for k, e in _read(self.path).items() if k not in self._dropped}
         self.entries = {**others, **self.entries}
         record = {**self.identity, "entries": {k: _record(e) for k, e in self.entries.items()}}
-        data = json.dumps(record, indent=1).encode()
-        if keep(self.path, lambda file: file.write(data)):
-            self._changed = False
+        return json.dumps(record, indent=1).encode()
 
 
 def _record(entry: Entry) -> dict[str, Any]:

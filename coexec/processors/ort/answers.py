@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from coexec.base.cache import keep
+from coexec.base.cache import keep_merged
 from coexec.base.knobs import cache_dir
 from coexec.core.processor import Support
 
@@ -51,11 +51,13 @@ class Answers:
 
     def save(self) -> None:
         """Write all answers, if it can be (see :func:`coexec.base.cache.keep`)."""
-        # Another process may have added to the file meanwhile.
-        self._known = _read(self.path) | self._known
-        data = json.dumps({**self.identity, "answers": self._known}, indent=1).encode()
-        keep(self.path, lambda file: file.write(data))
+        keep_merged(self.path, self._merged)
         self._unsaved_seconds = 0.0
+
+    def _merged(self) -> bytes:
+        """The file's answers, to which another process may have added, and these."""
+        self._known = _read(self.path) | self._known
+        return json.dumps({**self.identity, "answers": self._known}, indent=1).encode()
 
 
 def _key(question: bytes) -> str:
