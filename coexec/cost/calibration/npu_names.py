@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from coexec.cost.calibration.zoo_names import Network, at_224, zoo_network
+from coexec.cost.calibration.name_parts import Network
+from coexec.cost.calibration.zoo_names import at_224, zoo_network
 from coexec.cost.calibration.zoo_networks import Options
 
 ENDINGS = re.compile(r"_(quantized|float|w8a8|w8a16|int8)$")
