@@ -20,6 +20,7 @@ from coexec.core.processor import Processor
 from coexec.frontend import load as load_model
 from coexec.frontend.from_torch import from_torch as convert_torch
 from coexec.passes.compress_activations import Activations
+from coexec.passes.float16 import SINGLE, in_precision, precision_of
 from coexec.placement.save import load_plan
 from coexec.processors.find import open_processors
 from coexec.runtime.mode import DEFAULT, ExecutionMode
@@ -75,17 +76,23 @@ def compile(
     mode: ExecutionMode = DEFAULT,
     plan: Plan | str | Path | None = None,
     carried: Mapping[str, str] | None = None,
+    precision: str = "",
 ) -> Session:
     """Compile a model for inference on the named processors, in order of preference.
 
     With a ``plan`` of this model, or a file that ``coexec plan --save`` wrote of it, nodes and
     shares of nodes go where that says; no ``processors`` then means those of the plan.
 
+    ``precision`` is ``float32`` or ``float16``, by default that of the file with the plan, else
+    float32. In float16 compute what keeps its accuracy in it; inputs and outputs of the model keep
+    their types (:class:`coexec.passes.float16.Conversion`).
+
     Outputs that are ``carried`` to inputs, ``{"present.0.key": "past_key_values.0.key"}``, stay on
     the processors from run to run (:meth:`coexec.session.Session.reset`).
 
     Raises:
-        UsageError: ``model``, ``processors``, ``mode``, ``plan`` or ``carried`` is none.
+        UsageError: ``model``, ``processors``, ``mode``, ``plan``, ``carried`` or ``precision`` is
+            none, or the first processor has no float16 and that was asked for.
         ModelError: the plan is not of this model, or a carried output does not fit its input.
         ProcessorError: a processor is not there, or does not support its part of the plan.
     """
@@ -93,17 +100,28 @@ def compile(
     _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
     _require("carried", carried or {}, Mapping, "{'state_out': 'state_in'}")
     if plan is None:
-        return Session(model, open_all(processors), mode, carried=carried)
-    followed, specs = _followed(plan, processors)
-    return Session(model, open_all(specs), mode, followed, carried=carried)
+        asked = in_precision(model, precision or precision_of(model))
+        return Session(asked, open_all(processors), mode, carried=carried)
+    followed, specs, planned = _followed(plan, processors)
+    asked = in_precision(model, precision or planned)
+    return Session(asked, open_all(specs), mode, followed, carried=carried)
 
 
-def _followed(plan: Plan | str | Path, processors: Sequence[str]) -> tuple[Plan, Sequence[str]]:
-    """A plan, maybe from its file, and the processors to open for it."""
+def _followed(
+    plan: Plan | str | Path, processors: Sequence[str]
+) -> tuple[Plan, Sequence[str], str]:
+    """A plan, maybe from its file, the processors to open for it, and the precision of that file.
+
+    A plan that comes without a file has no precision: it is of what it is followed for.
+    """
     _require("plan", plan, Plan | str | Path, "'plan.json', which coexec plan --save wrote,")
-    followed = plan if isinstance(plan, Plan) else load_plan(Path(plan))[1]
+    if isinstance(plan, Plan):
+        followed, precision = plan, SINGLE
+    else:
+        planned, followed = load_plan(Path(plan))
+        precision = precision_of(planned)
     named = [name for name in followed.named if name != LAST_RESORT]
-    return followed, processors or named or [LAST_RESORT]
+    return followed, processors or named or [LAST_RESORT], precision
 
 
 class Trainer(BaseTrainer):
@@ -142,7 +160,7 @@ class Trainer(BaseTrainer):
         _require("optimizer", optimizer, Optimizer, "coexec.optim.SGD(0.01)")
         _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
         check_texts("trainable", trainable, "['fc1.*']")
-        followed, specs = (None, processors) if plan is None else _followed(plan, processors)
+        followed, specs = (None, processors) if plan is None else _followed(plan, processors)[:2]
         recipe = Recipe(
             loss,
             optimizer,

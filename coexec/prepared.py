@@ -16,6 +16,7 @@ from coexec.core.types import Array
 from coexec.frontend.division import Search
 from coexec.ops.node import call_of
 from coexec.ops.table import opdef
+from coexec.passes.float16 import Conversion
 from coexec.runtime.executor import Executor
 from coexec.runtime.region_work import RegionWork
 
@@ -34,7 +35,8 @@ class Prepared:
 
     ``names`` are the model's outputs and ``outputs`` the program's tensors behind them, in order:
     an output that is an input or stands twice has another name there. ``work`` says what each
-    launch computes, of a plan that was followed.
+    launch computes, of a plan that was followed; ``conversions`` what computes in float16, if that
+    was asked for.
     """
 
     plan: Plan
@@ -43,6 +45,7 @@ class Prepared:
     names: tuple[str, ...]
     outputs: tuple[str, ...]
     work: tuple[RegionWork, ...] = ()
+    conversions: tuple[Conversion, ...] = ()
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -70,6 +73,9 @@ class Part(Protocol):
 
     @property
     def programs(self) -> tuple[Program, ...]: ...
+
+    @property
+    def conversions(self) -> tuple[Conversion, ...]: ...
 
     def results(
         self, arrays: Mapping[str, Array], names: Sequence[str], trace: Trace | None
@@ -117,6 +123,12 @@ class Stages:
     def programs(self) -> tuple[Program, ...]:
         return tuple(
             p for part in (self.head, self.tail) if part is not None for p in part.programs
+        )
+
+    @property
+    def conversions(self) -> tuple[Conversion, ...]:
+        return tuple(
+            each for part in (self.head, self.tail) if part is not None for each in part.conversions
         )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +15,7 @@ from coexec.base.errors import DataError, FallbackWarning, ModelError, Processor
 from coexec.carried import Carried, Memory
 from coexec.core.events import Trace
 from coexec.core.plan import Plan
-from coexec.core.processor import Processor
+from coexec.core.processor import Processor, require_float16
 from coexec.core.program import Program
 from coexec.core.types import Array, OpCall
 from coexec.frontend.division import Division
@@ -25,6 +26,7 @@ from coexec.passes.batch_parallel import divide_batch
 from coexec.passes.carry import carry
 from coexec.passes.clean import clean
 from coexec.passes.expand import expand
+from coexec.passes.float16 import HALF, Conversion, as_asked, precision_of
 from coexec.passes.fold_for_inference import fold_for_inference
 from coexec.passes.produce_outputs import produce_outputs
 from coexec.passes.schedule import schedule
@@ -55,6 +57,9 @@ class Session:
     model (of :func:`coexec.planning.planner.plan_inference`, or from a file), nodes go where that
     says. ``light`` processors take models whose work is next to nothing.
 
+    A model that :func:`coexec.passes.float16.in_precision` asks float16 for is converted at the
+    shapes of each program; ``conversions`` say what stays in float32.
+
     ``carried`` maps outputs to the inputs that they are in the next run: these tensors stay where
     they are, zeros at first. A run gives them as outputs only where it is asked for them.
 
@@ -71,6 +76,7 @@ class Session:
         light: Mapping[str, Processor] | None = None,
         carried: Mapping[str, str] | None = None,
     ) -> None:
+        _require_precision(model, processors)
         self.model = model
         self._carried = Carried(model, carried or {})
         # A plan is one of the model as it is.
@@ -162,6 +168,11 @@ class Session:
         return self.plan.table()
 
     @property
+    def conversions(self) -> tuple[Conversion, ...]:
+        """What of the model computes in float16, of each part that computes; none in float32."""
+        return self._current().conversions
+
+    @property
     def peak_bytes(self) -> int:
         """Device memory of the program, or of all parts: buffers and constants."""
         return sum(program.peak_bytes for program in self.programs)
@@ -228,9 +239,11 @@ class Session:
 
     def _prepared_for(self, model: ir.Model) -> Prepared:
         fold_for_inference(model)
+        converted = as_asked(model)
         processors = self.light if self.light and is_light(model) else self.processors
-        memory = self._carried.memory(model)
-        return prepare(model, processors, self.mode, self.follow, self._carried.pairs, memory)
+        memory, pairs = self._carried.memory(model), self._carried.pairs
+        prepared = prepare(model, processors, self.mode, self.follow, pairs, memory)
+        return prepared if converted is None else replace(prepared, conversions=(converted,))
 
     def _staged(self, division: Division) -> Stages:
         """The parts of a model, of which the last one may have to be divided again.
@@ -293,6 +306,12 @@ def prepare(
     return Prepared(plan, program, executor, names, outputs, work)
 
 
+def _require_precision(model: ir.Model, processors: Mapping[str, Processor]) -> None:
+    """Refuse a model that is to compute in what the first processor does not have."""
+    if precision_of(model) == HALF:
+        require_float16(processors, f"precision {HALF!r}")
+
+
 def warn_of_fallbacks(plan: Plan) -> None:
     """A fallback is never silent: it is in the plan, and said when it is decided."""
     if plan.refusals:
@@ -318,7 +337,7 @@ def apply_plan(
     if plan.order:
         graph.remove(list(nodes.values()))
         graph.extend(nodes[name] for name in plan.order)
-    plan = divide_batch(graph, split_operators(graph, plan))
+    plan = divide_batch(graph, split_operators(graph, plan, processors))
     for node in graph:
         name = plan.processors[str(node.name)]
         if name not in processors:
@@ -345,6 +364,7 @@ def legalise(
     Nodes that the plan to ``follow`` names stay as they are. ``fold_parameters``: none of them
     changes any more, so what bodies compute from them alone is computed now.
     """
+    _require_precision(model, processors)
     first = next(iter(processors.values()))
     if follow is not None:
         # Plans do not name what was merged: that must not be rewritten for want of a processor.

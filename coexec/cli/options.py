@@ -11,6 +11,7 @@ from coexec.autodiff.losses import LOSSES
 from coexec.autodiff.optimizers import OPTIMIZERS
 from coexec.base.errors import UsageError
 from coexec.base.names import known_names
+from coexec.passes.float16 import PRECISIONS
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")
@@ -57,6 +58,13 @@ BatchStatisticsOption = Annotated[
     typer.Option(
         help="Of batch normalisation: whole; ghost: --memory may divide batches, each part has its "
         "own; frozen: the stored ones, which stay (fine-tuning with small batches)."
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help=f"{' or '.join(PRECISIONS)}; of training float32 or mixed. Others are refused.",
     ),
 ]
 ShapeOption = Annotated[

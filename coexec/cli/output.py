@@ -8,14 +8,16 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from coexec.base.disk import is_special
 from coexec.base.errors import CoexecError, UsageError
+from coexec.passes.float16 import Conversion
 
 console = Console()
 notes = Console(stderr=True)
@@ -115,3 +117,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def show_conversions(conversions: Sequence[Conversion]) -> None:
+    """What of a model computes in float16, and what does not and why, on stderr."""
+    for each in conversions:
+        for line in each.lines():
+            notes.print(f"[cyan]float16:[/] {escape(line)}", highlight=False)

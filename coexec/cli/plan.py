@@ -28,6 +28,7 @@ from coexec.cli.options import (
     MemoryLossyOption,
     MemoryOption,
     OptimizerOption,
+    PrecisionOption,
     ShapeOption,
     require_known,
 )
@@ -39,6 +40,7 @@ from coexec.cli.train_plan import plan_options
 from coexec.cli.verified_plans import runs_plans, show_verified, tried_steps, verified_record
 from coexec.core.processor import Processor
 from coexec.core.types import Array
+from coexec.passes.float16 import SINGLE, in_precision
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
@@ -72,6 +74,7 @@ def plan(
     momentum: Annotated[float, typer.Option(help="For --optimizer sgd.")] = 0.9,
     batch_size: BatchSizeOption = 1,
     shape: ShapeOption = None,
+    precision: PrecisionOption = "",
     policy: Annotated[
         str,
         typer.Option(
@@ -123,6 +126,7 @@ def plan(
         recipe = Recipe(
             judged,
             OPTIMIZERS[optimizer](1e-3, **moved),
+            precision=precision or SINGLE,  # type: ignore[arg-type]  # the trainer checks it
             batch_statistics=batch_statistics,  # type: ignore[arg-type]  # it checks that
         )
         # A step may divide its batch, of which the file says no size.
@@ -131,7 +135,8 @@ def plan(
         labels = random_labels(judged, loaded, rng)
         found = _planned_step(trainer, feeds, labels, how, runs=runs)
     else:
-        found = _planned_inference(loaded, feeds, opened, how, runs=runs)
+        asked = in_precision(loaded, precision or SINGLE)
+        found = _planned_inference(asked, feeds, opened, how, runs=runs)
     if save is not None:
         save_plan(found.planning.model, found.planning.plan, save)
         notes.print(f"written {escape(str(save))} ({bytes_text(save.stat().st_size)})")

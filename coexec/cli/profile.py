@@ -22,6 +22,7 @@ from coexec.cli.options import (
     LossOption,
     LossOutputOption,
     OptimizerOption,
+    PrecisionOption,
     ProcessorOption,
     ShapeOption,
     require_known,
@@ -32,9 +33,11 @@ from coexec.cli.output import (
     parse_shapes,
     print_json,
     require_writable,
+    show_conversions,
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.cli.train_parts import loss_on
+from coexec.passes.float16 import Conversion
 from coexec.profile import Profile, ProfileOptions, profile_session, profile_training
 from coexec.report.attribution import CATEGORIES
 from coexec.report.bars import bar
@@ -78,6 +81,7 @@ def profile(
     batch_size: BatchSizeOption = 1,
     shape: ShapeOption = None,
     processor: ProcessorOption = None,
+    precision: PrecisionOption = "",
     steps: Annotated[
         int, typer.Option(min=1, help="Traced steps at least; the median is shown.")
     ] = 10,
@@ -111,22 +115,30 @@ def profile(
         def observe(stage: str) -> None:
             status.update(escape(stage))
 
-        options: dict[str, Any] = {} if mode == DEFAULT else vars(mode)
+        options: dict[str, Any] = {} if mode == DEFAULT else {**vars(mode)}
+        if precision:
+            options["precision"] = precision
         if train:
             options = {"loss": loss, "optimizer": optimizer, **options}
             chosen_optimizer = OPTIMIZERS[optimizer](learning_rate)
-            trainer = Trainer(loaded, chosen_loss, chosen_optimizer, specs, mode=mode)
+            kind: Any = precision or "float32"  # the trainer checks it
+            trainer = Trainer(
+                loaded, chosen_loss, chosen_optimizer, specs, mode=mode, precision=kind
+            )
             labels = random_labels(chosen_loss, loaded, rng)
             how = ProfileOptions(steps, options=options, observe=observe)
             profiled = profile_training(trainer, feeds, labels, str(model), how)
+            conversions: tuple[Conversion, ...] = ()
         else:
-            session = compile_model(loaded, specs, mode)
+            session = compile_model(loaded, specs, mode, precision=precision)
             how = ProfileOptions(steps, options=options, observe=observe)
             profiled = profile_session(session, feeds, str(model), how)
+            conversions = session.conversions
     _write(profiled, html, trace)
     if as_json:
         print_json(profiled.record)
     else:
+        show_conversions(conversions)
         show(profiled.record)
 
 

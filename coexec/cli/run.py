@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -19,7 +20,7 @@ from coexec.base.disk import write_atomically
 from coexec.base.errors import DataError, UsageError
 from coexec.base.npz import read_npy
 from coexec.base.units import bytes_text
-from coexec.cli.options import JsonFlag, ProcessorOption, ShapeOption
+from coexec.cli.options import JsonFlag, PrecisionOption, ProcessorOption, ShapeOption
 from coexec.cli.output import (
     console,
     notes,
@@ -27,12 +28,14 @@ from coexec.cli.output import (
     parse_shapes,
     print_json,
     require_writable,
+    show_conversions,
 )
 from coexec.cli.random_data import random_array, require_shapes
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_name, clock_of
 from coexec.core.types import Array
 from coexec.inputs import model_inputs
+from coexec.passes.float16 import Conversion, precision_of
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.wording import counted
 from coexec.session import Session
@@ -68,6 +71,7 @@ def run(
             "first. May be repeated.",
         ),
     ] = None,
+    precision: PrecisionOption = "",
     repeat: Annotated[int, typer.Option(min=1, help="Timed runs, after one warm-up.")] = 1,
     save_outputs: Annotated[Path | None, typer.Option(help="Write outputs to this .npz.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace of one run.")] = None,
@@ -81,7 +85,9 @@ def run(
     loaded = load(model, {**{name: a.shape for name, a in arrays.items()}, **shapes})
     carried = parse_pairs(carry, "--carry")
     feeds, made_up = _feeds(loaded, arrays, shapes, carried.values())
-    session = compile_model(loaded, processor or (), plan=plan, carried=carried)
+    session = compile_model(
+        loaded, processor or (), plan=plan, carried=carried, precision=precision
+    )
     outputs = session.run(feeds)
     feeds = {name: array for name, array in feeds.items() if name not in carried.values()}
     clock = clock_of(session.processors.values())
@@ -110,13 +116,19 @@ def run(
         "carried": carried,
         "random_inputs": made_up,
         "fallbacks": session.fallbacks.splitlines(),
+        "precision": precision_of(session.model),
+        "conversions": [asdict(each) for each in session.conversions],
+        "not_finite": _not_finite(outputs),
     }
-    print_json(record) if as_json else _show(record)
+    print_json(record) if as_json else _show(record, session.conversions)
 
 
-def _show(record: dict[str, Any]) -> None:
+def _show(record: dict[str, Any], conversions: tuple[Conversion, ...]) -> None:
     for line in record["fallbacks"]:
         notes.print(f"[yellow]fallback:[/] {escape(line)}")
+    show_conversions(conversions)
+    for name, count in record["not_finite"].items():
+        notes.print(f"[yellow]not finite:[/] {counted(count, 'element')} of output {escape(name)}")
     if record["random_inputs"]:
         notes.print(f"random data for: {escape(', '.join(record['random_inputs']))}")
     virtual = ", in virtual time" if record["clock"] == "virtual" else ""
@@ -137,6 +149,16 @@ def _show(record: dict[str, Any]) -> None:
         shape = "x".join(map(str, kind["shape"]))
         table.add_row(escape(f"output {name}"), escape(f"{kind['dtype']}[{shape}]"))
     console.print(table)
+
+
+def _not_finite(outputs: Mapping[str, Array]) -> dict[str, int]:
+    """How many elements of outputs are infinite or no numbers, of those that have any."""
+    counts = {
+        name: int(array.size - np.isfinite(array).sum())
+        for name, array in outputs.items()
+        if array.dtype.kind == "f"
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def _timed(session: Session, feeds: dict[str, Array], clock: Callable[[], float]) -> float:

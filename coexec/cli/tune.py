@@ -23,6 +23,7 @@ from coexec.cli.options import (
     LossOption,
     LossOutputOption,
     OptimizerOption,
+    PrecisionOption,
     ShapeOption,
     require_known,
 )
@@ -32,11 +33,13 @@ from coexec.cli.output import (
     parse_shapes,
     print_json,
     require_writable,
+    show_conversions,
 )
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.cli.train_parts import loss_on
 from coexec.core.processor import Processor
 from coexec.core.tuning import TunedCall, TuneReport
+from coexec.passes.float16 import SINGLE, in_precision
 from coexec.processors.find import merge_tuned, open_processor, open_tuner
 from coexec.report.wording import counted
 from coexec.session import Session
@@ -84,6 +87,7 @@ def tune(
         str | None,
         typer.Option("--processor", "-p", metavar="SPEC", help="opencl, opencl:pocl, ..."),
     ] = None,
+    precision: PrecisionOption = "",
     budget: Annotated[str, typer.Option(help="Time to spend: 60s, 10m, 1h.")] = "60s",
     save: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what this run finds here too.")
@@ -105,7 +109,7 @@ def tune(
         raise UsageError(f"tune takes one model, not {len(given)}; to merge files give --merge")
     seconds = parse_budget(budget)
     require_writable(save, "--save")
-    for flag, value in (("--train", train), ("--shape", shape)):
+    for flag, value in (("--train", train), ("--shape", shape), ("--precision", precision)):
         if value and not given:
             raise UsageError(f"{flag} needs a model")
     judged = loss_on(loss, loss_output)
@@ -115,7 +119,7 @@ def tune(
         with notes.status("compiling"):
             model = load(given[0])
             model = load(given[0], bind_batch(model, batch_size or 1, parse_shapes(shape)))
-            _compile(model, tuner.processor, (judged, optimizer) if train else None)
+            _compile(model, tuner.processor, precision, (judged, optimizer) if train else None)
     else:
         tuner.add_representative(BATCH_SIZES if batch_size is None else (batch_size,))
     with _progress() as progress:
@@ -149,7 +153,9 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def _compile(model: Any, processor: Processor, step: tuple[Loss, str] | None) -> None:
+def _compile(
+    model: Any, processor: Processor, precision: str, step: tuple[Loss, str] | None
+) -> None:
     """Compile for inference, or for a training step with this loss and optimizer, and run once.
 
     The processor takes note of the calls that it compiles.
@@ -159,12 +165,14 @@ def _compile(model: Any, processor: Processor, step: tuple[Loss, str] | None) ->
     rng = np.random.default_rng(SEED)
     feeds = random_feeds(model, rng)
     if step is None:
-        session = Session(model, processors)
+        session = Session(in_precision(model, precision or SINGLE), processors)
         session.run(feeds)
+        show_conversions(session.conversions)
         table = session.fallbacks
     else:
         loss, optimizer = step[0], OPTIMIZERS[step[1]](1e-3)
-        trainer = Trainer(model, Recipe(loss, optimizer), processors)
+        kind: Any = precision or SINGLE  # the trainer checks it
+        trainer = Trainer(model, Recipe(loss, optimizer, precision=kind), processors)
         trainer.step(feeds, random_labels(loss, model, rng))
         table = trainer.plan.table()
     for line in table.splitlines():

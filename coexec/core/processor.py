@@ -326,3 +326,17 @@ class Candidate:
     name: str
     spec: ProcessorSpec | None
     reason: str = ""
+
+
+def require_float16(processors: Mapping[str, Processor], asked: str) -> None:
+    """Refuse what was ``asked`` for where the first processor has no arithmetic in float16.
+
+    Raises:
+        UsageError: with that processor, and what to do.
+    """
+    spec = next(iter(processors.values())).describe()
+    if not spec.features.get("fp16", True):
+        raise UsageError(
+            f"{asked} needs float16, which {spec.name} ({spec.device}) does not have; "
+            "use another processor, or precision 'float32'"
+        )

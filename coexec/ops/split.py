@@ -6,9 +6,11 @@ attributes it has. Placement costs shares by it, and the pass ``split_operator``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from coexec.base.window import Window
 from coexec.core.types import Array, OpCall, TensorType
@@ -16,6 +18,8 @@ from coexec.ops.table import OPERATORS
 
 Changes = Callable[[int, int], Mapping[str, Any]]
 Operands = Callable[[int, int], Mapping[int, Array]]
+VERSION = 21
+"""Opset of the calls that cut and join."""
 
 
 class CannotSplit(ValueError):
@@ -95,6 +99,20 @@ def share_call(call: OpCall, way: Way, start: int, stop: int) -> OpCall:
         constants=constants,
     )
     return OPERATORS[call.identifier].typed(share)
+
+
+def cut_call(kind: TensorType, axis: int, start: int, stop: int) -> OpCall:
+    """The call that cuts elements ``start`` to ``stop`` of an axis out of a tensor."""
+    bounds = [np.array([number], np.int64) for number in (start, stop, axis)]
+    inputs = (kind, *map(TensorType.of, bounds))
+    call = OpCall("Slice", inputs, constants=dict(enumerate(bounds, 1)), version=VERSION)
+    return OPERATORS["Slice"].typed(call)
+
+
+def join_call(parts: Sequence[TensorType], axis: int) -> OpCall:
+    """The call that joins tensors along an axis."""
+    call = OpCall("Concat", tuple(parts), {"axis": axis}, version=VERSION)
+    return OPERATORS["Concat"].typed(call)
 
 
 def _cut(kind: TensorType, axis: int, size: int) -> TensorType:

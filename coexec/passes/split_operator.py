@@ -4,13 +4,14 @@ A share reads its part of each operand: of constants it gets an initializer of i
 values a Slice, made where the value is. Shares are joined by a Concat where a value is wanted
 whole. A share that reads what shares along the same axis made takes their pieces: equal cuts pass
 from share to share, and a window over a cut (halo) moves only the elements beyond it, or none where
-shares overlap.
+shares overlap. A processor that refuses to cut or to join a value has another one do it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -19,10 +20,15 @@ from coexec.base.errors import ModelError
 from coexec.base.pieces import sources
 from coexec.base.window import Window
 from coexec.core.plan import Plan, Split
+from coexec.core.processor import Processor
+from coexec.core.types import OpCall
 from coexec.ops.builder import PHASE, PIECE, SOURCE, GraphBuilder
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
-from coexec.ops.split import CannotSplit, Way
+from coexec.ops.split import CannotSplit, Way, cut_call, join_call
 from coexec.ops.split_rules import way
+
+NOBODY: Mapping[str, Processor] = MappingProxyType({})
+"""Of processors that are not known none refuses anything."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +58,27 @@ class Divided:
         return max(self.pieces, key=lambda piece: piece.stop - piece.start)
 
 
-def split_operators(graph: ir.Graph, plan: Plan) -> Plan:
+def split_operators(
+    graph: ir.Graph, plan: Plan, processors: Mapping[str, Processor] = NOBODY
+) -> Plan:
     """Divide the nodes of ``plan.splits`` in ``graph`` (static types, execution order); in place.
 
-    Returns the plan of the new graph, in which every node is on one processor.
+    Returns the plan of the new graph, in which every node is on one processor; of ``processors``
+    (by the plan's names) none cuts or joins that refuses to, if any does not.
 
     Raises:
         ModelError: a node that does not divide as the plan says; the message says why.
     """
-    return _Splitter(graph, plan).run() if plan.splits else plan
+    return _Splitter(graph, plan, processors).run() if plan.splits else plan
 
 
 class _Splitter:
-    def __init__(self, graph: ir.Graph, plan: Plan) -> None:
+    def __init__(
+        self, graph: ir.Graph, plan: Plan, known: Mapping[str, Processor] = NOBODY
+    ) -> None:
         self.graph = graph
         self.plan = plan
+        self.known = known
         self.builder = GraphBuilder(graph, "")
         self.processors: dict[str, str] = {}
         self.nodes: list[ir.Node] = []
@@ -194,27 +206,42 @@ class _Splitter:
                 self.cut_constants[value] = None
             else:
                 bounds = [self._numbers(number) for number in (start, stop, axis)]
-                self.parts[key] = self._emit("Slice", [value, *bounds], {}, place)
+                able = self._able(cut_call(type_of(value), axis, start, stop), [place])
+                self.parts[key] = self._emit("Slice", [value, *bounds], {}, able)
         return self.parts[key]
 
     def _whole(self, value: ir.Value, reader: str) -> ir.Value:
         """A value in one piece; each reader joins shares itself, so that each moves once."""
         if value not in self.divided:
             return value
-        joined = self.wholes.setdefault(value, {})
-        if reader not in joined:
-            divided = self.divided[value]
-            pieces = [
-                self._piece(divided, number, piece.start, piece.stop)
-                for number, piece in enumerate(divided.pieces)
-            ]
-            joined[reader] = self._joined(pieces, divided.axis, reader)
-        return joined[reader]
+        joined, divided = self.wholes.setdefault(value, {}), self.divided[value]
+        pieces = [
+            self._piece(divided, number, piece.start, piece.stop)
+            for number, piece in enumerate(divided.pieces)
+        ]
+        place = self._joiner(pieces, divided.axis, reader)
+        if place not in joined:
+            joined[place] = self._joined(pieces, divided.axis, place)
+        return joined[place]
 
-    def _joined(self, parts: Sequence[ir.Value], axis: int, processor: str) -> ir.Value:
+    def _joined(self, parts: Sequence[ir.Value], axis: int, reader: str) -> ir.Value:
         if len(parts) == 1:
             return parts[0]
-        return self._emit("Concat", parts, {"axis": axis}, processor)
+        return self._emit("Concat", parts, {"axis": axis}, self._joiner(parts, axis, reader))
+
+    def _joiner(self, parts: Sequence[ir.Value], axis: int, reader: str) -> str:
+        """Who joins parts for a reader: itself, else the maker of most that is able to."""
+        found = sorted(parts, key=lambda part: -type_of(part).shape[axis])
+        makers = [maker for part in found if (maker := part.producer()) is not None]
+        places = [self.processors[str(maker.name)] for maker in makers]
+        return self._able(join_call([type_of(part) for part in parts], axis), [reader, *places])
+
+    def _able(self, call: OpCall, wanted: Sequence[str]) -> str:
+        """The first of ``wanted`` that does not refuse a call, else the first of all processors."""
+        for name in (*wanted, *self.known):
+            if name not in self.known or self.known[name].supports(call).yes:
+                return name
+        return wanted[0]
 
     def _join_outputs(self) -> None:
         """Outputs of the graph are whole and keep their names."""

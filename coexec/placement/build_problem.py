@@ -20,6 +20,7 @@ from coexec.cost.whole import Correction
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.table import opdef
+from coexec.placement.able import with_refusals
 from coexec.placement.divisions import NO_POINTS, Points, divisions
 from coexec.placement.policies.table import Outcome
 from coexec.placement.problem import Division, Matrix, Problem, Shares, Task, Tensor, Unit
@@ -158,19 +159,20 @@ def build_problem(
     rows = tuple(tuple(row[i] for i in used) for row in rows)
     tasks, tensors = _tasks_and_tensors(graph, calls, states)
     latency, us_per_byte, latency_sigma = _links([costs[name] for name in names])
+    divided = divisions(
+        list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes, points
+    )
     problem = Problem(
         units=_units([costs[name] for name in names]),
         tasks=tasks,
-        tensors=tensors,
+        tensors=with_refusals(graph, tasks, tensors, divided, [costs[n].processor for n in names]),
         time_us=_table(rows, len(names), lambda cost: cost.time.median_us, np.inf),
         latency_us=latency,
         us_per_byte=us_per_byte,
         slowdown=_slowdowns([costs[name] for name in names], calls),
         time_sigma=_table(rows, len(names), lambda cost: cost.time.sigma, 0.0),
         latency_sigma=latency_sigma,
-        divisions=divisions(
-            list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes, points
-        ),
+        divisions=divided,
         exchange_us=_exchanges([costs[name] for name in names]),
         host_shares=_all_cores_taken([costs[name] for name in names]),
         caller=_caller({i: costs[name] for i, name in enumerate(names) if name != last_resort}),

@@ -1,6 +1,7 @@
 """A problem and a schedule with shares as a plain problem: shares, cuts and joins are tasks.
 
-The numbers' side of the pass ``split_operator``: where it makes a node, this makes a task.
+The numbers' side of the pass ``split_operator``: where it makes a node, this makes a task. A
+processor that refuses to cut or to join a tensor is never the one that does: see :meth:`_able`.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class _Divider:
                     inputs.append(self._part(parts, tensor, window.span(start, stop), unit))
             name = f"{task.name}/{self.problem.units[unit].name}"
             made = [
-                self._tensor(Tensor(name, whole.nbytes * count // division.count, len(self.tasks)))
+                self._part_of(whole, name, whole.nbytes * count // division.count, len(self.tasks))
                 for whole in (self.problem.tensors[result] for result in task.outputs)
             ]
             inputs = list(dict.fromkeys(inputs))
@@ -186,9 +187,10 @@ class _Divider:
             name = f"{whole.name}[{start}:{stop}]"
             if whole.producer is None and whole.home is None:
                 # The processor that reads it copies no more than that from the host.
-                self.cuts[key] = self._tensor(Tensor(name, nbytes))
+                self.cuts[key] = self._part_of(whole, name, nbytes)
                 return self.cuts[key]
-            self.cuts[key] = self._copy("Slice", (piece.tensor,), name, nbytes, piece.unit)
+            place = self._able(whole.uncut, [piece.unit])
+            self.cuts[key] = self._copy("Slice", (piece.tensor,), name, nbytes, place)
         return self.cuts[key]
 
     def _whole(self, tensor: int, unit: int) -> int:
@@ -196,20 +198,34 @@ class _Divider:
         known = self.parts.get(tensor)
         if known is None:
             return self.numbers[tensor]
-        if (tensor, unit) not in self.joins:
-            pieces = [self._cut(piece, piece.start, piece.stop) for piece in known.pieces]
+        pieces = [self._cut(piece, piece.start, piece.stop) for piece in known.pieces]
+        place = self._joiner(pieces, unit)
+        if (tensor, place) not in self.joins:
             name = self.problem.tensors[tensor].name
-            self.joins[tensor, unit] = self._join(pieces, name, unit)
-        return self.joins[tensor, unit]
+            self.joins[tensor, place] = self._join(pieces, name, place)
+        return self.joins[tensor, place]
 
     def _join(self, parts: list[int], name: str, unit: int) -> int:
         if len(parts) == 1:
             return parts[0]
         nbytes = sum(self.tensors[part].nbytes for part in parts)
-        return self._copy("Concat", tuple(parts), name, nbytes, unit)
+        return self._copy("Concat", tuple(parts), name, nbytes, self._joiner(parts, unit))
+
+    def _joiner(self, parts: list[int], reader: int) -> int:
+        """Who joins parts for a reader: itself, else the maker of most that is able to."""
+        if not self.tensors[parts[0]].unjoined:
+            return reader
+        found = sorted((self.tensors[part] for part in parts), key=lambda each: -each.nbytes)
+        makers = [self.units[part.producer] for part in found if part.producer is not None]
+        return self._able(found[0].unjoined, [reader, *makers])
+
+    def _able(self, refused: frozenset[int], wanted: list[int]) -> int:
+        """The first of ``wanted`` that does not refuse, else the first of all processors."""
+        others = range(len(self.problem.units))
+        return next((unit for unit in (*wanted, *others) if unit not in refused), wanted[0])
 
     def _copy(self, kind: str, inputs: tuple[int, ...], name: str, nbytes: int, unit: int) -> int:
-        made = self._tensor(Tensor(name, nbytes, len(self.tasks)))
+        made = self._part_of(self.tensors[inputs[0]], name, nbytes, len(self.tasks))
         self._task(Task(name, kind, inputs, (made,)), unit)
         on = self.problem.units[unit]
         self.times[-1][unit] = on.launch_us + 2 * nbytes * on.us_per_byte
@@ -222,6 +238,11 @@ class _Divider:
         self.origin.append(self.current)
         self.times.append([INF] * len(self.problem.units))
         self.sigmas.append([0.0] * len(self.problem.units))
+
+    def _part_of(self, whole: Tensor, name: str, nbytes: int, producer: int | None = None) -> int:
+        """A part of a tensor, which those cut and join that do so with all of it."""
+        part = Tensor(name, nbytes, uncut=whole.uncut, unjoined=whole.unjoined)
+        return self._tensor(part, producer)
 
     def _tensor(self, tensor: Tensor, producer: int | None = None) -> int:
         self.tensors.append(replace(tensor, producer=producer) if producer is not None else tensor)

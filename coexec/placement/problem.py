@@ -73,7 +73,8 @@ class Tensor:
 
     It is then on the host, or (``home``: a task) where that task runs: a parameter lies where it
     is updated. The host wants what is ``fetched``, and looks at a ``gate`` (fetched, too) before it
-    hands over what reads it.
+    hands over what reads it. ``uncut`` and ``unjoined`` are the processors that refuse to cut parts
+    out of it, and to join it of parts.
     """
 
     name: str
@@ -82,6 +83,8 @@ class Tensor:
     home: int | None = None
     fetched: bool = False
     gate: bool = False
+    uncut: frozenset[int] = frozenset()
+    unjoined: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

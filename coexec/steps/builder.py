@@ -23,7 +23,7 @@ from coexec.base.arguments import check_count, check_number
 from coexec.base.collection import collection_paused
 from coexec.base.errors import UsageError
 from coexec.core.plan import Plan
-from coexec.core.processor import Processor
+from coexec.core.processor import Processor, require_float16
 from coexec.core.types import Array
 from coexec.frontend.specialise import specialise
 from coexec.ops.batch_norm import statistics_of
@@ -260,12 +260,8 @@ def check_precision(precision: str, processors: Mapping[str, Processor]) -> None
     if precision not in get_args(Precision):
         known = ", ".join(get_args(Precision))
         raise UsageError(f"precision {precision!r} is unknown; known: {known}")
-    spec = next(iter(processors.values())).describe()
-    if precision == "mixed" and not spec.features.get("fp16", True):
-        raise UsageError(
-            f"precision 'mixed' needs float16, which {spec.name} ({spec.device}) does not have; "
-            "use another processor, or precision 'float32'"
-        )
+    if precision == "mixed":
+        require_float16(processors, "precision 'mixed'")
 
 
 def _require(what: str, chosen: str, known: tuple[str, ...]) -> None:

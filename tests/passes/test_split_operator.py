@@ -21,6 +21,7 @@ from coexec.ops.split import CannotSplit, Way, share_call
 from coexec.ops.split_rules import way
 from coexec.passes.split_operator import split_operators
 from tests.graphs import evaluate, parse
+from tests.placement.test_first_that_can import MadeUp
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
@@ -41,7 +42,9 @@ def network(text: str, data: int = 1) -> ir.Model:
     return static
 
 
-def divided(model: ir.Model, splits: Mapping[str, Split]) -> tuple[ir.Model, Plan]:
+def divided(
+    model: ir.Model, splits: Mapping[str, Split], *processors: MadeUp
+) -> tuple[ir.Model, Plan]:
     """The model after division, checked against the model itself on random data."""
     rng = np.random.default_rng(1)
     feeds = {
@@ -52,7 +55,7 @@ def divided(model: ir.Model, splits: Mapping[str, Split]) -> tuple[ir.Model, Pla
     expected = evaluate(model, feeds)
     result = model.clone()
     plan = Plan({str(node.name): "a" for node in model.graph}, splits=splits)
-    plan = split_operators(result.graph, plan)
+    plan = split_operators(result.graph, plan, {each.name: each for each in processors})
     assert plan.splits == {}
     assert list(plan.processors) == [node.name for node in result.graph]
     found = evaluate(result, feeds)
@@ -389,6 +392,42 @@ def test_shares_along_different_axes_meet_in_a_whole_value() -> None:
     model = network("g (float[4,3] x) => (float[4,3] y) { h = Neg(x) y = Exp(h) }")
     splits = {"Neg0": Split(0, {"a": 3, "b": 1}), "Exp1": Split(1, {"a": 1, "b": 2})}
     divided(model, splits)
+
+
+def places(model: ir.Model, plan: Plan, operator: str) -> list[str]:
+    """Where the nodes of an operator are, in their order."""
+    return [plan.processors[str(n.name)] for n in model.graph if n.op_type == operator]
+
+
+def test_a_processor_that_refuses_to_join_has_another_one_do_it() -> None:
+    text = "g (float[4,3] x) => (float[4,3] y) { h = Neg(x) k = Softmax<axis = 0>(h) y = Exp(k) }"
+    splits = {"Neg0": Split(0, {"a": 3, "b": 1}), "Exp2": Split(0, {"a": 3, "b": 1})}
+    joining = MadeUp("b", "Slice", "Concat")
+    result, plan = divided(network(text), splits, MadeUp("a", "Slice"), joining)
+    assert places(result, plan, "Softmax") == ["a"]
+    assert places(result, plan, "Concat") == ["b", "b"]
+    result, plan = divided(network(text), splits, MadeUp("a", "Slice", "Concat"), joining)
+    assert places(result, plan, "Concat") == ["a", "a"]
+
+
+def test_readers_that_refuse_to_join_read_what_one_joined() -> None:
+    text = (
+        "g (float[4,3] x) => (float[4,3] y, float[4,3] z) "
+        "{ h = Neg(x) y = Softmax<axis = 0>(h) z = LogSoftmax<axis = 0>(h) }"
+    )
+    splits = {"Neg0": Split(0, {"a": 2, "c": 2})}
+    others = (MadeUp("a", "Slice"), MadeUp("b", "Concat"), MadeUp("c", "Slice"))
+    result, plan = divided(network(text), splits, *others)
+    assert places(result, plan, "Concat") == ["b"]
+
+
+def test_a_processor_that_refuses_to_cut_has_another_one_do_it() -> None:
+    text = "g (float[4,3] x) => (float[4,3] y) { h = Neg(x) y = Exp(h) }"
+    splits = {"Exp1": Split(0, {"a": 3, "b": 1})}
+    result, plan = divided(network(text), splits, MadeUp("a", "Concat"), MadeUp("b", "Slice"))
+    assert places(result, plan, "Neg") == ["a"]
+    assert places(result, plan, "Slice") == ["b", "b"]
+    assert places(result, plan, "Concat") == ["a"]
 
 
 BAD = {

@@ -120,6 +120,17 @@ def test_a_phone_whose_npu_lacks_an_operator(tmp_path: Path) -> None:
     assert rows["no-gemm"]["ms"] != rows["snapdragon-8-gen-2"]["ms"]
 
 
+def test_an_npu_without_concat_joins_no_shares(tmp_path: Path) -> None:
+    without = '[machines.no-concat]\nbase = "snapdragon-8-gen-2"\nnpu_without = ["Concat"]\n'
+    strategies = ["single_best", "operator_split", "auto"]
+    cells = {"machine": ["no-concat"], "strategy": strategies, "model": ["squeezenet"]}
+    cells["precision"] = ["int8"]
+    folder = write_study(tmp_path / "study", WORDS + without, {**GRID, **cells})
+    assert coexec("study", "run", folder, "--out", tmp_path, "--json").record["refused"] == 0
+    ms = {row["strategy"]: row["ms"] for row in read_parts(tmp_path).values()}
+    assert max(ms["operator_split"], ms["auto"]) <= 1.01 * ms["single_best"]
+
+
 def test_a_limit_is_kept_and_nothing_is_simulated_twice(study: Path, tmp_path: Path) -> None:
     options = ("--out", tmp_path, "--json")
     first = coexec("study", "run", study, "--limit", "2", *options).record

@@ -75,6 +75,19 @@ def test_tasks_tensors_and_costs_with_their_sources(model: ir.Model, tmp_path: P
     assert (problem.latency_us[0, 2], problem.latency_us[2, 0]) == (7, 5 + 3)
 
 
+def test_who_refuses_to_cut_or_to_join_a_tensor_stands_with_it(
+    model: ir.Model, tmp_path: Path
+) -> None:
+    npu, cpu = MadeUp("npu", *EVERY, "Slice"), MadeUp("cpu", *EVERY, "Slice", "Concat")
+    gpu = MadeUp("gpu", *EVERY, "Concat")
+    problem = build_problem(model.graph, costs_of(tmp_path, npu, cpu, gpu), axes=1).problem
+    tensors = {tensor.name: tensor for tensor in problem.tensors}
+    for name in ("x", "a", "b", "y", "z"):
+        assert (tensors[name].uncut, tensors[name].unjoined) == ({2}, {0})
+    # All of it is read, whatever the share.
+    assert tensors["w"].uncut == tensors["w"].unjoined == frozenset()
+
+
 def test_refusals_are_infinite_and_told(model: ir.Model, tmp_path: Path) -> None:
     npu = MadeUp("npu", "MatMul", reason="only products")
     planned = build_problem(model.graph, costs_of(tmp_path, npu, MadeUp("cpu", *EVERY)))

@@ -246,3 +246,38 @@ def test_it_is_never_worse_than_one_processor_and_always_valid(seed: int, count:
     latency = float(rng.integers(0, 30))
     of = divisible(times, edges, window=window, launch=1.0, latency=latency, host=True)
     assert makespan(of, operator_split(of)) <= makespan(of, single_best(of))
+
+
+def refusing(of: Problem, unit: int) -> Problem:
+    """The same with a processor that neither cuts nor joins."""
+    alone = frozenset({unit})
+    tensors = tuple(replace(each, uncut=alone, unjoined=alone) for each in of.tensors)
+    return replace(of, tensors=tensors)
+
+
+def test_no_processor_cuts_or_joins_that_refuses_to() -> None:
+    of = refusing(divisible(dict.fromkeys("abc", (40, 40)), CHAIN, latency=1), 0)
+    shares = {0: Shares(0, ((0, 48), (1, 16))), 2: Shares(0, ((0, 48), (1, 16)))}
+    plain = divide(of, Schedule((0, 0, 0), (0, 1, 2), shares))
+    placed = zip(plain.problem.tasks, plain.schedule.units, strict=True)
+    found = {(task.operator, unit) for task, unit in placed if task.operator != "Op"}
+    assert found == {("Concat", 1), ("Slice", 1)}
+    plain.schedule.check(plain.problem)
+
+
+def test_nothing_is_divided_where_another_one_would_have_to_join() -> None:
+    """The second task is whole on the first processor, the quick one, and reads it all."""
+    times = {"a": (40, 40), "b": (40, 4000)}
+    of = divisible(times, CHAIN[:1], window=None, latency=15)
+    of = replace(of, divisions={0: of.divisions[0]})
+    assert operator_split(of).shares
+    assert not operator_split(refusing(of, 0)).shares
+
+
+def test_shares_overlap_where_halos_could_not_be_joined() -> None:
+    window = Window(1, 64, 1, 1, 3)
+    of = divisible(dict.fromkeys("ab", (40, 40)), CHAIN[:1], window=window)
+    shares = Shares(0, ((0, 32), (1, 32)))
+    schedule = Schedule((0, 0), (0, 1), {0: shares, 1: shares})
+    assert overlap(of, schedule).shares[0].overlap == (0, 0)
+    assert overlap(refusing(of, 1), schedule).shares[0].overlap == (1, 1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 from coexec.base.window import Window
 from coexec.placement.problem import NO_OVERLAP, Division, Problem, Schedule
@@ -107,9 +108,12 @@ class _Overlapper:
                 yield before
 
     def _exchange_us(self, task: int, units: Overlap) -> float:
-        """What fetching as much takes: cut, moved, and joined to what a share has."""
+        """What fetching as much takes: cut, moved, and joined to what a share has.
+
+        Infinite where one of them refuses to cut or to join.
+        """
         shares, division = self.shares[task], self._division(task)
-        tensors = (self.problem.tensors[each] for each in self.problem.tasks[task].outputs)
+        tensors = [self.problem.tensors[each] for each in self.problem.tasks[task].outputs]
         each = max(tensor.nbytes for tensor in tensors) / division.count
         places = [unit for unit, _ in shares.units]
         moved = max(
@@ -120,7 +124,8 @@ class _Overlapper:
         copied = max(
             self._copy_us(unit, (count + sum(units)) * each) for unit, count in shares.units
         )
-        return moved + copied
+        refused = frozenset().union(*(each.uncut | each.unjoined for each in tensors))
+        return moved + copied if refused.isdisjoint(places) else inf
 
     def _copy_us(self, unit: int, nbytes: float) -> float:
         on = self.problem.units[unit]

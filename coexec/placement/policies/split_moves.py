@@ -1,16 +1,20 @@
 """What moves between two neighbours in a chain, from each state of one to each state of the other.
 
 Nothing where cuts agree, a halo where windows reach over them, all of it where a whole value is
-wanted. All pairs of states are computed at once: S states before, T after, P processors.
+wanted. All pairs of states are computed at once: S states before, T after, P processors. Where a
+processor would have to cut or join that refuses to, a move is infinitely long: what another one can
+do for it then, a timeline may still find (:mod:`coexec.placement.divide`).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from coexec.base.window import Window
 from coexec.placement.policies.split_states import State, States
-from coexec.placement.problem import Division, Matrix, Problem
+from coexec.placement.problem import Division, Matrix, Problem, Tensor
 
 AGAIN = 2.0
 """How many times the least a halo that is computed takes: tasks before it compute more, too."""
@@ -77,14 +81,14 @@ class Moves:
 
     def of(self, index: int, tensor: int, before: States, after: States) -> Matrix:
         """Until every state of a task has what it reads of a tensor (S, T) made in ``before``."""
-        nbytes = float(self.problem.tensors[tensor].nbytes)
+        of = self.problem.tensors[tensor]
         there = after.fractions > 0
-        gathered = self._gathered(nbytes, before)
+        gathered = self._gathered(of, before)
         costs = _most(np.where(there, gathered[:, None, :], -np.inf))
         if not (after.ways >= 0).any():
             return costs
-        joined = _most(np.where(there, self._copies(nbytes, 1.0), -np.inf))
-        scattered = self._scattered(nbytes, after)[before.units]
+        joined = _most(np.where(there, self._joined(of, 1.0), -np.inf))
+        scattered = self._scattered(of, after)[before.units]
         place = self.problem.tasks[index].inputs.index(tensor)
         for way, division in enumerate(self.problem.divisions.get(index, ())):
             window = division.windows[place]
@@ -114,7 +118,7 @@ class Moves:
             costs[same] = 0.0
             return
         of = self.problem.tensors[tensor]
-        sent = self._exchanged(float(of.nbytes), halo, after.fractions[columns])
+        sent = self._exchanged(of, halo, after.fractions[columns])
         assert of.producer is not None
         made = self.problem.divisions.get(of.producer, ())
         for row, column in np.argwhere(same).tolist():
@@ -122,32 +126,40 @@ class Moves:
             again = AGAIN * _again(made[before.ways[row]], source, window)
             costs[row, column] = min(float(sent[column]), again)
 
-    def _gathered(self, nbytes: float, states: States) -> Matrix:
+    def _gathered(self, of: Tensor, states: States) -> Matrix:
         """Until a value is whole on each processor (S, P)."""
         parts = states.fractions[:, :, None]
-        arriving = self._latency + nbytes * parts * self._byte_time
+        arriving = self._latency + of.nbytes * parts * self._byte_time
         arrived = _most(np.where(parts > 0, arriving, -np.inf), axis=1)
-        return np.where(states.ways[:, None] >= 0, arrived + self._copies(nbytes, 1.0), arrived)
+        return np.where(states.ways[:, None] >= 0, arrived + self._joined(of, 1.0), arrived)
 
-    def _scattered(self, nbytes: float, states: States) -> Matrix:
+    def _scattered(self, of: Tensor, states: States) -> Matrix:
         """Until shares have their parts of a value on a processor: cut one by one (P, T)."""
         parts = states.fractions
         there = parts > 0
-        cuts = self._launch[:, None, None] + 2 * nbytes * parts * self._us_per_byte[:, None, None]
-        sent = self._latency[:, None, :] + nbytes * parts * self._byte_time[:, None, :]
+        cuts = 2 * of.nbytes * parts * self._us_per_byte[:, None, None]
+        cuts = self._launches(of.uncut)[:, None, None] + cuts
+        sent = self._latency[:, None, :] + of.nbytes * parts * self._byte_time[:, None, :]
         return _sum(np.where(there, cuts, 0.0)) + _most(np.where(there, sent, -np.inf))
 
-    def _exchanged(self, nbytes: float, halo: float, parts: Matrix) -> Matrix:
+    def _exchanged(self, of: Tensor, halo: float, parts: Matrix) -> Matrix:
         """Cut a halo, send it to the neighbour, join it there to what that has (T)."""
         there = parts > 0
         pairs = there[:, :, None] & there[:, None, :] & ~np.eye(parts.shape[1], dtype=bool)
-        sent = self._latency + nbytes * halo * self._byte_time
-        copied = np.where(there, self._copies(nbytes, parts), -np.inf)
+        sent = self._latency + of.nbytes * halo * self._byte_time
+        able = replace(of, unjoined=of.unjoined | of.uncut)
+        copied = np.where(there, self._joined(able, parts), -np.inf)
         return _most(_most(np.where(pairs, sent, -np.inf))) + _most(copied)
 
-    def _copies(self, nbytes: float, share: float | Matrix) -> Matrix:
-        """A part of a tensor copied within each processor."""
-        return self._launch + 2 * nbytes * share * self._us_per_byte
+    def _joined(self, of: Tensor, share: float | Matrix) -> Matrix:
+        """A part of a tensor joined within each processor: copied, where it does not refuse."""
+        return self._launches(of.unjoined) + 2 * of.nbytes * share * self._us_per_byte
+
+    def _launches(self, refused: frozenset[int]) -> Matrix:
+        """What a copy takes by processor whatever its size: for ever where that refuses (P)."""
+        launches = self._launch.copy()
+        launches[list(refused)] = np.inf
+        return launches
 
 
 def _part(window: Window | None, start: int, stop: int) -> float:
