@@ -1,4 +1,4 @@
-"""``coexec compress``: a smaller model by pruning, factorisation and 8-bit quantisation."""
+"""``coexec compress``: a smaller model by pruning, factorisation, 8-bit quantisation, float16."""
 
 from __future__ import annotations
 
@@ -21,9 +21,17 @@ from coexec.cli.options import JsonFlag, ProcessorOption, ShapeOption
 from coexec.cli.output import console, notes, parse_shapes, print_json, require_writable
 from coexec.cli.random_data import bind_batch
 from coexec.compression.effect import accuracy, agreement, file_bytes, predict, size_of
-from coexec.compression.techniques import TECHNIQUES, Applied, Settings, compress, parse_technique
+from coexec.compression.techniques import (
+    TECHNIQUES,
+    Applied,
+    Quantised,
+    Settings,
+    compress,
+    parse_technique,
+)
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
+from coexec.passes.float16 import Conversion
 from coexec.passes.low_rank import Factorised
 from coexec.passes.prune_channels import PrunedGroup
 from coexec.report.wording import counted
@@ -160,6 +168,9 @@ def _show(record: dict[str, Any], applied: tuple[Applied, ...]) -> None:
 def _summary(applied: Applied) -> str:
     """What a technique did, in a line, and what it left alone."""
     changes = applied.changes
+    converted = [line for c in changes if isinstance(c, Conversion) for line in c.lines()]
+    if converted:
+        return "\n  ".join(converted)
     factorised = [change for change in changes if isinstance(change, Factorised)]
     groups = [change for change in changes if isinstance(change, PrunedGroup)]
     if factorised:
@@ -171,7 +182,5 @@ def _summary(applied: Applied) -> str:
         kept = [f"{' '.join(g.nodes)}: {g.reason}" for g in groups if g.reason]
         rest = f"; whole: {'; '.join(kept)}" if kept else ""
         return f"{before} -> {after} channels in {counted(len(groups), 'group')}{rest}"
-    counts = ", ".join(
-        f"{c.nodes} {c.op_type}" for c in changes if not isinstance(c, (Factorised, PrunedGroup))
-    )
+    counts = ", ".join(f"{c.nodes} {c.op_type}" for c in changes if isinstance(c, Quantised))
     return f"in 8 bits: {counts}" if counts else "nothing to do"

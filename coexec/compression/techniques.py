@@ -1,7 +1,8 @@
 """Make a model smaller: techniques by name, in the order in which they are asked for.
 
 ``prune:0.3`` removes channels, ``svd:0.5`` and ``svd-energy:0.9`` factorise weights, ``int8``
-quantises. What comes out is a standard ONNX model; all but the 8-bit form can be trained further.
+quantises, ``float16`` halves. What comes out is a standard ONNX model; all but the forms of 8 and
+16 bits can be trained further.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedOpsetsPass
+from onnx_ir.passes.common import RemoveUnusedOpsetsPass, ShapeInferencePass
 
 from coexec.base.errors import DataError, UsageError
 from coexec.core.types import Array
 from coexec.frontend.read import read_model
 from coexec.inputs import check_feeds, model_inputs
+from coexec.passes.clean import clean
+from coexec.passes.float16 import HALF, Conversion, to_float16
+from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.low_rank import Factorised, RankRule, by_cost, by_energy, factorise
 from coexec.passes.prune_channels import PrunedGroup, prune_channels
 from coexec.processors.find import quantise
@@ -26,7 +30,11 @@ BATCH = 32
 """Samples at a time, where the model leaves that open."""
 MOST_SAMPLES = 256
 """Of the calibration data: spread evenly over all of it."""
-LAST = "int8"
+LAST: Mapping[str, str] = {
+    "int8": "nothing else works on quantised weights",
+    HALF: "all else works on weights of float32",
+}
+"""Techniques behind which nothing comes, and why."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Quantised:
     nodes: int
 
 
-Change = Factorised | PrunedGroup | Quantised
+Change = Factorised | PrunedGroup | Quantised | Conversion
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,16 @@ def compress(
     """Apply techniques (``name`` or ``name:share``) to a loaded model, which stays as it is.
 
     Raises:
-        UsageError: an unknown technique, a share that makes no sense, 8 bits before something else
-            or without calibration data.
+        UsageError: an unknown technique, a share that makes no sense, 8 or 16 bits before something
+            else, or 8 bits without calibration data.
         DataError: calibration data that do not fit the model.
         ModelError: the quantiser fails.
         ProcessorError: the quantiser's library is not installed.
     """
     chosen = [(text, *parse_technique(text)) for text in techniques]
-    if LAST in techniques[:-1]:
-        raise UsageError(f"{LAST} comes last: nothing else works on quantised weights")
+    early = next((text for text in techniques[:-1] if text in LAST), "")
+    if early:
+        raise UsageError(f"{early} comes last: {LAST[early]}")
     result, applied = model.clone(), []
     for text, technique, share in chosen:
         result, changes = technique.apply(result, share, settings or Settings())
@@ -181,6 +190,17 @@ def _quantised(graph: ir.Graph) -> list[Quantised]:
     return [Quantised(name, count) for name, count in counts.most_common()]
 
 
+def _halve(
+    model: ir.Model, _share: float, _settings: Settings
+) -> tuple[ir.Model, Sequence[Conversion]]:
+    # Both passes ask for element types alone: shapes may stay open.
+    fold_batch_norm(model)
+    typed = ShapeInferencePass()(model).model
+    conversion = to_float16(typed)
+    clean(typed)
+    return typed, [conversion]
+
+
 TECHNIQUES: Mapping[str, Technique] = {
     "prune": Technique("remove this share of the channels", 0.3, _prune),
     "svd": Technique("factorise weights to this share of the work", 0.5, _factorise_by(by_cost)),
@@ -188,4 +208,5 @@ TECHNIQUES: Mapping[str, Technique] = {
         "factorise weights, keep this share of their energy", 0.9, _factorise_by(by_energy)
     ),
     "int8": Technique("quantise weights and results to 8 bits", None, _quantise),
+    HALF: Technique("compute in float16 what keeps its accuracy in it", None, _halve),
 }

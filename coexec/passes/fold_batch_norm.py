@@ -6,13 +6,16 @@ and plans show.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
-from coexec.core.types import Array, OpCall
-from coexec.ops.batch_norm import EPSILON, is_training
+from coexec.core.types import Array
+from coexec.ops.batch_norm import EPSILON
 from coexec.ops.builder import GraphBuilder
-from coexec.ops.node import call_of, constant_of
+from coexec.ops.node import attributes_of, constant_of
 
 FOLDABLE = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
@@ -21,7 +24,7 @@ def fold_batch_norm(model: ir.Model) -> int:
     """Scale weights and move the rest into the bias: Conv + BatchNormalization -> Conv; in place.
 
     Folds where weights and statistics are constants and nothing else reads the value in between.
-    Returns how many were folded. Results differ by rounding only.
+    Returns how many were folded. Results differ by rounding only. Shapes may be open.
     """
     builder = GraphBuilder(model.graph, "forward")
     norms = [n for n in model.graph if n.op_type == "BatchNormalization" and not n.domain]
@@ -32,7 +35,7 @@ def _fold(norm: ir.Node, builder: GraphBuilder) -> bool:
     producer = only_producer(norm.inputs[0])
     if (
         producer is None
-        or is_training(call_of(norm))
+        or attributes_of(norm).get("training_mode", 0)
         or len([v for v in norm.outputs if v.name]) != 1
     ):
         return False
@@ -40,7 +43,7 @@ def _fold(norm: ir.Node, builder: GraphBuilder) -> bool:
     if any(array is None for array in parameters):
         return False
     scale, shift, mean, variance = (np.asarray(array, np.float64) for array in parameters)
-    factor = scale / np.sqrt(variance + call_of(norm).attribute("epsilon", EPSILON))
+    factor = scale / np.sqrt(variance + attributes_of(norm).get("epsilon", EPSILON))
     return absorb(norm, producer, factor, shift - mean * factor, builder)
 
 
@@ -58,10 +61,10 @@ def absorb(
         return False
     if any(array is None for array in weights) or not _per_channel(weights[1:]):
         return False
-    call = call_of(producer)
+    attributes = attributes_of(producer)
     weight = np.asarray(weights[0])
-    bias = _bias(call, weights, len(factor))
-    folded = (_scaled(call, weight, factor), bias * factor + shift)
+    bias = _bias(attributes, weights, len(factor))
+    folded = (_scaled(producer.op_type, attributes, weight, factor), bias * factor + shift)
     for position, array in enumerate(folded, start=1):
         name = f"{producer.name}.folded.{'weight' if position == 1 else 'bias'}"
         set_input(producer, position, builder.initializer(name, array.astype(weight.dtype)))
@@ -89,22 +92,22 @@ def _per_channel(bias: list[Array | None]) -> bool:
     return all(array is not None and (array.ndim < 2 or len(array) == 1) for array in bias)
 
 
-def _bias(call: OpCall, weights: list[Array | None], channels: int) -> Array:
+def _bias(attributes: Mapping[str, Any], weights: list[Array | None], channels: int) -> Array:
     """The producer's own bias for each channel."""
     if len(weights) < 2:
         return np.zeros(channels)
-    scaled = np.asarray(weights[1], np.float64) * float(call.attribute("beta", 1.0))
+    scaled = np.asarray(weights[1], np.float64) * float(attributes.get("beta", 1.0))
     return np.broadcast_to(scaled.reshape(-1), (channels,))
 
 
-def _scaled(call: OpCall, weight: Array, factor: Array) -> Array:
+def _scaled(op_type: str, attributes: Mapping[str, Any], weight: Array, factor: Array) -> Array:
     """Weights times one factor per output channel."""
-    if call.op_type == "Gemm":
-        return weight * (factor[:, None] if call.attribute("transB", 0) else factor)
-    if call.op_type == "Conv":
+    if op_type == "Gemm":
+        return weight * (factor[:, None] if attributes.get("transB", 0) else factor)
+    if op_type == "Conv":
         return weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
     # ConvTranspose: (in_channels, out_channels / groups, ...); groups divide the first axis.
-    groups = int(call.attribute("group", 1))
+    groups = int(attributes.get("group", 1))
     each = weight.reshape(groups, -1, *weight.shape[1:])
     return (each * factor.reshape(groups, 1, -1, *(1,) * (weight.ndim - 2))).reshape(weight.shape)
 

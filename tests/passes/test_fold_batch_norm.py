@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from coexec import zoo
 from coexec.frontend import load
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from tests.graphs import evaluate, parse
@@ -113,3 +114,9 @@ def test_a_bias_for_each_row_of_a_product_is_left_alone() -> None:
     text = f"g (float[3,6] x, float[6,4] w, float[3,4] c, {NORM}) => (float[3,4] y) "
     model = with_weights(text + "{ h = Gemm(x, w, c) y = BatchNormalization(h, s, b, m, v) }")
     assert fold_batch_norm(model) == 0
+
+
+def test_a_model_of_open_shapes_is_folded() -> None:
+    model = load(zoo.build("digits_cnn"))
+    assert fold_batch_norm(model) == 3
+    assert "BatchNormalization" not in [node.op_type for node in model.graph]

@@ -15,6 +15,7 @@ from coexec.compression.effect import accuracy, agreement, size_of
 from coexec.compression.techniques import Settings, compress
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
+from coexec.passes.float16 import Conversion
 from coexec.passes.prune_channels import PrunedGroup
 from coexec.processors.find import quantise
 from coexec.zoo.lenet import digits_cnn
@@ -68,6 +69,50 @@ def test_eight_bits_are_a_quarter_of_the_size_and_answer_nearly_alike(folder: Pa
     x = np.load(folder / "data.npz")["x"]
     found, original = (logits(folder / name, x) for name in ("small.onnx", "model.onnx"))
     assert agreement(found, original) == pytest.approx(effect["agreement"], abs=0.05)
+
+
+def test_float16_is_half_of_the_size_and_answers_alike(folder: Path) -> None:
+    record = run(folder, "-t", "prune:0.25", "-t", "float16")
+    before, after, effect = (record[key] for key in ("before", "after", "effect"))
+    assert isinstance(before, dict)
+    assert isinstance(after, dict)
+    assert isinstance(effect, dict)
+    pruned = run(folder, "-t", "prune:0.25")
+    single, agreed = pruned["after"], pruned["effect"]
+    assert isinstance(single, dict)
+    assert isinstance(agreed, dict)
+    # Batch normalisations are folded, too.
+    assert after["parameters"] < single["parameters"] < before["parameters"]
+    assert after["weight_bytes"] == 2 * after["parameters"]
+    assert effect["agreement"] == pytest.approx(agreed["agreement"], abs=0.05)
+
+
+def test_onnx_runtime_runs_the_file_in_float16(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.onnx"
+    smaller, (applied,) = compress(coexec.load(folder / "model.onnx"), ["float16"])
+    save_model(smaller, path)
+    (converted,) = applied.changes
+    assert isinstance(converted, Conversion)
+    assert (converted.kept, converted.casts) == ((), 2)
+    saved = onnx.load(path)
+    onnx.checker.check_model(saved, full_check=True)
+    kinds = {tensor.data_type for tensor in saved.graph.initializer}
+    assert kinds <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
+    assert saved.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    # Batches of any size still fit.
+    x = np.load(folder / "data.npz")["x"][:3]
+    found, original = logits(path, x), logits(folder / "model.onnx", x)
+    np.testing.assert_allclose(found, original, atol=1e-2)
+    assert np.any(found != original)
+    mine = coexec.compile(coexec.load(path), ["reference"]).run({"x": x})
+    np.testing.assert_allclose(mine["y"], original, atol=1e-2)
+
+
+def test_float16_comes_last(folder: Path) -> None:
+    with pytest.raises(
+        UsageError, match="float16 comes last: all else works on weights of float32"
+    ):
+        compress(coexec.load(folder / "model.onnx"), ["float16", "svd"])
 
 
 def test_the_size_of_a_file_is_that_of_the_files_beside_it_too(
