@@ -17,8 +17,11 @@ from coexec.autodiff.states import BACKWARD, FORWARD, OPTIMIZER, States, UpdateR
 from coexec.base.errors import GradientError
 from coexec.core.types import Array, TensorType
 from coexec.ops.builder import PHASE
+from coexec.ops.magnitude import MAGNITUDE
 from coexec.ops.node import type_of
+from coexec.ops.opdef import COEXEC
 
+HALF = np.dtype(np.float16)
 SCALE, SHARE = "loss_scale", "share"
 ACCUMULATOR = "#gradient"
 """Behind the name of a parameter: the state that sums its gradients over micro-batches."""
@@ -181,7 +184,7 @@ class _Step(States):
         for name, channels in self.channels.items():
             self.gradients[name] = narrow_gradient(self.builder, self.gradients[name], channels)
         if self.scale is not None:
-            self._unscale(self.scale)
+            self._unscale(self.scale, BACKWARD if partial else OPTIMIZER)
         self.parameters = {str(v.name): self.as_state(v) for v in used}
         self._keep_statistics()
         graph.outputs.insert(0, self.loss)
@@ -197,16 +200,28 @@ class _Step(States):
             target = g.op("Mul", [target, self.scale])
         return target
 
-    def _unscale(self, scale: ir.Value) -> None:
-        """Divide all gradients by the scale, and find out whether one of them overflowed."""
+    def _unscale(self, scale: ir.Value, phase: str) -> None:
+        """Find out whether a gradient overflowed; divide all of them by the scale.
+
+        The division is of ``phase``, as are conversions from float16 in front of it: with those in
+        the optimizer's, gradients wait for their updates in 16 bits.
+        """
         g = self.builder
         g.source = ""
-        inverse = g.op("Div", [g.constant(1.0, "float32"), scale])
-        self.gradients = {name: g.op("Mul", [v, inverse]) for name, v in self.gradients.items()}
-        sums = [g.op("ReduceL1", [value], {"keepdims": 0}) for value in self.gradients.values()]
-        # A sum of magnitudes is finite exactly where all of them are (in float32).
+        sums = [
+            g.op(MAGNITUDE, [_unconverted(value)], domain=COEXEC)
+            for value in self.gradients.values()
+        ]
         self.magnitude = g.op("Sum", sums) if len(sums) > 1 else sums[0]
         self.model.graph.outputs.append(self.magnitude)
+        g.phase = phase
+        inverse = g.op("Div", [g.constant(1.0, "float32"), scale])
+        for name, value in self.gradients.items():
+            node = value.producer()
+            if node is not None and _unconverted(value) is not value:
+                node.metadata_props[PHASE] = phase
+            self.gradients[name] = g.op("Mul", [value, inverse])
+        g.phase = BACKWARD
 
     def _keep_statistics(self) -> None:
         """Running statistics of batch normalisation become states, replaced with the parameters.
@@ -251,6 +266,13 @@ class _Step(States):
             gradients={name: str(value.name) for name, value in self.gradients.items()},
             channels=self.channels,
         )
+
+
+def _unconverted(value: ir.Value) -> ir.Value:
+    """What ``value`` was in float16, if it is a conversion of that; else itself."""
+    node = value.producer()
+    source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return source if source is not None and type_of(source).dtype == HALF else value
 
 
 def _name(value: ir.Value | None) -> str:

@@ -31,6 +31,7 @@ from coexec.ops import (
     linear_algebra,
     logic,
     loss,
+    magnitude,
     matmul,
     movement,
     norm,
@@ -115,6 +116,7 @@ FAMILIES = (
     pool_taps,
     paging,
     loss,
+    magnitude,
     optim,
     optim_8bit,
 )

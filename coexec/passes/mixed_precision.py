@@ -1,9 +1,10 @@
 """Compute in float16 where that is safe, keep parameters, statistics, sums and losses in float32.
 
 Source: Micikevicius et al., "Mixed precision training", ICLR 2018 (arXiv 1710.03740). Products and
-convolutions get float16 operands; what only passes values on follows its operands; everything else
-(losses, softmax, normalisation over features, reductions) stays in float32. Differentiated after
-this pass, a cast turns gradients back, so that the optimizer sees float32 alone.
+convolutions get float16 operands; what only passes values on, and what adds up in float32 by itself
+(softmax, normalisations), follows its operands; everything else (losses, reductions) stays in
+float32. Differentiated after this pass, a cast turns gradients back, so that the optimizer sees
+float32 alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FOLLOWERS = frozenset(
     {
         *("Add", "Sub", "Mul", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "Gelu", "Swish"),
+        *("Softmax", "LayerNormalization", "RMSNormalization"),
         *("HardSwish", "HardSigmoid", "MaxPool", "AveragePool", "GlobalAveragePool", "Where"),
         *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Concat"),
         *("Split", "Slice", "Pad", "Expand", "BatchNormalization"),

@@ -53,14 +53,28 @@ def test_results_agree_within_float16() -> None:
     assert np.any(found != expected)
 
 
-def test_softmax_and_what_has_a_float32_operand_stay_in_float32() -> None:
+def test_losses_and_what_has_a_float32_operand_stay_in_float32() -> None:
     model = mixed(
         "g (float[2,3] x, float[3,3] w) => (float[2,3] y) "
-        "{ h = MatMul(x, w) s = Softmax(h) a = Add(s, h) y = Relu(a) }"
+        "{ h = MatMul(x, w) s = LogSoftmax(h) a = Add(s, h) y = Relu(a) }"
     )
     assert computed_in(model, "MatMul") == [HALF]
-    for op_type in ("Softmax", "Add", "Relu"):
+    for op_type in ("LogSoftmax", "Add", "Relu"):
         assert computed_in(model, op_type) == [SINGLE]
+
+
+def test_attention_and_normalised_rows_stay_in_float16() -> None:
+    """Kernels take their sums in float32 whatever they read."""
+    model = mixed(
+        "g (float[2,3] x, float[3,3] w) => (float[2,3] y) "
+        "{ h = MatMul(x, w) p = Softmax(h) q = MatMul(p, w) "
+        "s = Constant<value = float[3] {1, 2, 3}>() "
+        "n = LayerNormalization(q, s) y = MatMul(n, w) }"
+    )
+    for op_type in ("MatMul", "Softmax", "LayerNormalization"):
+        assert set(computed_in(model, op_type)) == {HALF}
+    # x and w are cast once each, and the output back: nothing in between.
+    assert len(computed_in(model, "Cast")) == 3
 
 
 def test_batch_norm_keeps_its_parameters_in_float32() -> None:

@@ -22,6 +22,7 @@ from coexec.processors.opencl.kernels import (
     index,
     integer,
     loss,
+    magnitude,
     movement,
     norm,
     norm_activated,
@@ -83,6 +84,7 @@ FAMILIES: tuple[KernelFamily, ...] = (
     bit_masks.FAMILY,
     pool_taps.FAMILY,
     loss.FAMILY,
+    magnitude.FAMILY,
     optim.FAMILY,
     optim_8bit.FAMILY,
 )
@@ -94,6 +96,7 @@ INTERNAL: tuple[KernelFamily, ...] = (
     conv_coded.FAMILY,
     pool_coded.FAMILY,
     gemm.BIASED_FAMILY,
+    optim.UNSCALED_FAMILY,
 )
 """Families of operators that only the compiler of regions makes."""
 

@@ -11,9 +11,11 @@ from coexec.processors.opencl.fusion.bias import fuse_bias
 from coexec.processors.opencl.fusion.compression import fuse_compression
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
+from coexec.processors.opencl.fusion.magnitudes import join_magnitudes
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.fusion.optimizer import batch_optimizer
 from coexec.processors.opencl.fusion.pass_through import pass_through
+from coexec.processors.opencl.fusion.unscaled import take_in_scales
 
 Rewrite = Callable[[Region, DeviceFacts], Region]
 
@@ -22,6 +24,8 @@ REWRITES: tuple[Rewrite, ...] = (
     fuse_attention,
     fuse_normalisation,
     fuse_compression,
+    join_magnitudes,
+    take_in_scales,
     fuse_bias,
     fuse_elementwise,
     fuse_epilogues,

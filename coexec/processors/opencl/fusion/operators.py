@@ -23,6 +23,8 @@ from coexec.processors.opencl.fusion.coded import (
     coded_of,
 )
 from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
+from coexec.processors.opencl.fusion.unscaled import UNSCALED
+from coexec.processors.opencl.kernels.optim import leading
 
 FUSED_OPERATORS = {
     op.identifier: op
@@ -30,8 +32,11 @@ FUSED_OPERATORS = {
         *(CHAIN, ACTIVATED, ACTIVATED_GRAD, ACTIVATED_SUMS, BIASED, FINISHED),
         *(ACTIVATED_JOINT, ACTIVATED_JOINT_GRAD),
         *(KEEPING, KEEPING_TAPS, EXPANDING, EXPANDING_WEIGHT),
+        *UNSCALED,
     )
 }
+
+UNSCALED_STEPS = frozenset(op.identifier for op in UNSCALED)
 
 
 def definition(call: OpCall) -> OpDef:
@@ -45,12 +50,13 @@ def in_place_pairs(call: OpCall) -> tuple[tuple[int, int], ...]:
     Optimizer steps declare them for one tensor; of several, each tensor has its own pairs.
     """
     pairs = definition(call).in_place
-    if call.domain != TRAINING:
+    if call.domain != TRAINING and call.identifier not in UNSCALED_STEPS:
         return pairs
+    first = leading(call)
     groups = 1 + max(output for output, _ in pairs)
     count = len(call.outputs) // groups
     return tuple(
-        (output * count + i, 2 + (operand - 2) * count + i)
+        (output * count + i, first + (operand - first) * count + i)
         for output, operand in pairs
         for i in range(count)
     )
@@ -69,6 +75,8 @@ def title(call: OpCall) -> str:
         return f"{title(coded_of(call).call)}+CompressBlocks"
     if call.identifier in (EXPANDING.identifier, EXPANDING_WEIGHT.identifier):
         return f"DecompressBlocks+{title(coded_of(call).call)}"
+    if call.identifier in UNSCALED_STEPS:
+        return f"Mul+{TRAINING}::{call.op_type}"
     if call.identifier != CHAIN.identifier:
         return "+".join(dict.fromkeys(activated_of(call).kinds))
     return "+".join(dict.fromkeys(step.call.identifier for step in chain_of(call).steps))

@@ -8,9 +8,15 @@ from typing import Any
 from coexec.core.types import OpCall, Region, RegionNode
 from coexec.ops.opdef import TRAINING
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.chain import FUSED
 from coexec.processors.opencl.fusion.elementwise import name_of, provenance_of
 from coexec.processors.opencl.fusion.groups import Groups, replaced
-from coexec.processors.opencl.kernels.optim import STATES, tensor_count, tensors_per_launch
+from coexec.processors.opencl.kernels.optim import (
+    STATES,
+    leading,
+    tensor_count,
+    tensors_per_launch,
+)
 
 BACKWARD = "backward"
 
@@ -38,33 +44,35 @@ def batch_optimizer(region: Region, _facts: DeviceFacts) -> Region:
 
 
 def _is_single(call: OpCall) -> bool:
-    known = call.domain == TRAINING and call.op_type in STATES
-    return known and tensor_count(call) == 1 and call.input(2).size > 0
+    known = call.domain in (TRAINING, FUSED) and call.op_type in STATES
+    return known and tensor_count(call) == 1 and call.input(leading(call)).size > 0
 
 
 def _key(node: RegionNode) -> tuple[Any, ...]:
-    """What steps of one batch have in common: the rate and the count are the very same tensors."""
-    call = node.call
+    """What steps of one batch have in common: rate and count (and factor) are the same tensors."""
+    call, first = node.call, leading(node.call)
     present = tuple(bool(name) for name in node.outputs)
-    kinds = (call.op_type, call.input(2).dtype, present, node.inputs[:2])
+    types = (call.input(first).dtype, call.input(first + 1).dtype)
+    kinds = (call.identifier, *types, present, node.inputs[:first])
     return (*kinds, *sorted(call.attributes.items()))
 
 
 def _batch(nodes: list[RegionNode]) -> RegionNode:
     """The step on all tensors: operands and results by role, the tensors of each role in order."""
     first = nodes[0]
-    roles, results = range(2, len(first.inputs)), range(len(first.outputs))
+    begin = leading(first.call)
+    roles, results = range(begin, len(first.inputs)), range(len(first.outputs))
     outputs = tuple(node.outputs[role] for role in results for node in nodes)
     call = replace(
         first.call,
         name=name_of(nodes),
         inputs=(
-            *first.call.inputs[:2],
+            *first.call.inputs[:begin],
             *(node.call.inputs[role] for role in roles for node in nodes),
         ),
         outputs=tuple(node.call.outputs[role] for role in results for node in nodes),
         constants={},
         output_count=len(outputs),
     )
-    names = (*first.inputs[:2], *(node.inputs[role] for role in roles for node in nodes))
+    names = (*first.inputs[:begin], *(node.inputs[role] for role in roles for node in nodes))
     return RegionNode(call, names, outputs, provenance_of(nodes))

@@ -28,6 +28,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.fusion.chain import FUSED
 from coexec.processors.opencl.kernels.tensor_list import first_chunks, tensor_text
 
 STATES: Mapping[str, tuple[str, ...]] = {"Momentum": ("s",), "Adam": ("s", "h"), "Adagrad": ("s",)}
@@ -38,9 +39,14 @@ ARGUMENT_BYTES = 1024 - 128
 """Of the bytes of arguments that every device takes, those left for tensors."""
 
 
+def leading(call: OpCall) -> int:
+    """Operands in front of the tensors: rate and count, and a factor on fused ones' gradients."""
+    return 3 if call.domain == FUSED else 2
+
+
 def tensor_count(call: OpCall) -> int:
     """How many tensors a call updates."""
-    return (len(call.inputs) - 2) // (2 + len(STATES[call.op_type]))
+    return (len(call.inputs) - leading(call)) // (2 + len(STATES[call.op_type]))
 
 
 def tensors_per_launch(op_type: str) -> int:
@@ -50,7 +56,10 @@ def tensors_per_launch(op_type: str) -> int:
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
-    if len({call.input(2 + i).dtype for i in range(tensor_count(call))}) > 1:
+    count, first = tensor_count(call), leading(call)
+    if any(
+        len({call.input(g + i).dtype for i in range(count)}) > 1 for g in (first, first + count)
+    ):
         return "tensors of several element types in one node"
     return refuse_types((*call.inputs, *call.outputs), facts)
 
@@ -85,7 +94,7 @@ def tensors_of(call: OpCall) -> tuple[list[Tensor], tuple[int, ...]]:
     found: list[Tensor] = []
     blocks: list[int] = []
     for index in range(count):
-        kind = call.input(2 + index)
+        kind = call.input(leading(call) + index)
         results: list[Operand] = []
         for position in range(index, (1 + states) * count, count):
             if position < len(call.outputs) and call.has_output(position):
@@ -93,7 +102,8 @@ def tensors_of(call: OpCall) -> tuple[list[Tensor], tuple[int, ...]]:
             else:
                 results.append(scratch(len(blocks)))
                 blocks.append(kind.nbytes)
-        operands = tuple(inp(2 + group * count + index) for group in range(2 + states))
+        first = leading(call) + index
+        operands = tuple(inp(first + group * count) for group in range(2 + states))
         if kind.size:
             found.append(Tensor(operands, tuple(results), kind.size))
     return found, tuple(blocks)
@@ -103,25 +113,31 @@ def launch(
     call: OpCall, tensors: Sequence[Tensor], width: int, chunk: int, local: int
 ) -> KernelCall:
     """One kernel over the chunks of some tensors."""
-    hyper, dtype = hyper_of(call), call.input(2).dtype
+    hyper, dtype = hyper_of(call), call.input(leading(call)).dtype
+    gradient = call.input(leading(call) + tensor_count(call)).dtype
     compute = "float64" if dtype == np.float64 else "float32"
     states = STATES[call.op_type]
     targets = ("x_new", *(f"{state}_new" for state in states))
     defines: dict[str, str | int | float] = {
         "T": c_type(dtype),
+        "G": c_type(gradient),
         "R": c_type(call.input(0).dtype),
         "C": compute_type(dtype),
         "W": width,
         "CHUNK": chunk,
         call.op_type.upper(): 1,
-        **tensor_text(("x", "g", *states), targets, "T", len(tensors)),
+        **tensor_text(("x", "g", *states), targets, "T", len(tensors), special={"g": "G"}),
     }
     if dtype == np.float16:
         defines["WIDEN"] = 1
     if hyper.nesterov:
         defines["NESTEROV"] = 1
     firsts, chunks = first_chunks([tensor.size for tensor in tensors], chunk)
-    arguments: list[Argument] = [inp(0), inp(1)]
+    if c_type(gradient) != compute_type(dtype):
+        defines["WIDEN_GRADIENT"] = 1
+    if call.domain == FUSED:
+        defines["SCALED"] = 1
+    arguments: list[Argument] = [*map(inp, range(leading(call)))]
     arguments += [Scalar(v, compute) for v in numbers(call.op_type, hyper)]
     for tensor, first in zip(tensors, firsts, strict=True):
         arguments += [*tensor.operands, *tensor.results, i32(tensor.size), i32(first)]
@@ -157,17 +173,17 @@ def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     return {"WIDTH": 4, "ROUNDS": 4, "LOCAL": 64} if facts.unit_kind == "gpu" else {}
 
 
-FAMILY = KernelFamily(
-    "optim",
-    tuple(f"{TRAINING}::{name}" for name in STATES),
-    (
-        Variant(
-            "many",
-            lower_many,
-            applies,
-            space={"WIDTH": (16, 8, 4), "ROUNDS": (64, 256, 16, 4), "LOCAL": (1, 16, 64)},
-            suited=suited,
-        ),
-        Variant("naive", lower_single, applies, space={"LOCAL": (64, 16, 256)}),
+VARIANTS = (
+    Variant(
+        "many",
+        lower_many,
+        applies,
+        space={"WIDTH": (16, 8, 4), "ROUNDS": (64, 256, 16, 4), "LOCAL": (1, 16, 64)},
+        suited=suited,
     ),
+    Variant("naive", lower_single, applies, space={"LOCAL": (64, 16, 256)}),
 )
+
+FAMILY = KernelFamily("optim", tuple(f"{TRAINING}::{name}" for name in STATES), VARIANTS)
+UNSCALED_FAMILY = KernelFamily("optim", tuple(f"{FUSED}::{name}" for name in STATES), VARIANTS)
+"""Of the operators that the compiler of regions makes."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from types import MappingProxyType
 
 
 def tensor_text(
@@ -12,20 +13,23 @@ def tensor_text(
     kind: str,
     count: int,
     numbers: Sequence[str] = (),
+    special: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The defines TENSORS and PICK of a kernel over ``count`` tensors.
 
-    Each has pointers to ``kind`` that are read and written, a size, its first chunk's number and
-    whatever ``numbers`` names more.
+    Each has pointers to ``kind`` (or what ``special`` says) that are read and written, a size, its
+    first chunk's number and whatever ``numbers`` names more.
     """
     parameters: list[str] = []
     picks: list[str] = []
     for index in range(count):
-        parameters += [f"__global const {kind} *{name}{index}" for name in sources]
-        parameters += [f"__global {kind} *{name}{index}" for name in targets]
+        for qualifier, names in (("const ", sources), ("", targets)):
+            parameters += [
+                f"__global {qualifier}{special.get(name, kind)} *{name}{index}" for name in names
+            ]
         parameters += [f"const int {name}{index}" for name in ("size", "first", *numbers)]
-        names = (*sources, *targets, "size", "first", *numbers)
-        chosen = " ".join(f"{name} = {name}{index};" for name in names)
+        everything = (*sources, *targets, "size", "first", *numbers)
+        chosen = " ".join(f"{name} = {name}{index};" for name in everything)
         picks.append(f"if ((chunk) >= first{index}) {{ {chosen} }}" if index else f"{{ {chosen} }}")
     # The last tensor whose first chunk is not beyond the group's; tensors are never empty.
     first, *others = picks
