@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyopencl as cl
 
 from coexec.base.cores import resources_of
@@ -9,9 +11,26 @@ from coexec.core.processor import ProcessorSpec
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.options import LAST_ONES
 
+GPU_GROUP, GPU_LOCAL_BYTES = 256, 32 << 10
+"""Work-items and local memory of a group that GPUs of phones have, too."""
 
-def facts_of(device: cl.Device) -> DeviceFacts:
-    """What kernels may depend on."""
+
+def facts_of(device: cl.Device, unit: str = "best") -> DeviceFacts:
+    """What kernels may depend on; with ``unit="gpu"``, as if the device were a GPU of a phone."""
+    facts = _own_facts(device)
+    if unit != "gpu" or facts.unit_kind == "gpu":
+        return facts
+    return replace(
+        facts,
+        max_work_group_size=min(facts.max_work_group_size, GPU_GROUP),
+        local_bytes=min(facts.local_bytes, GPU_LOCAL_BYTES),
+        vector_bytes=4,
+        unit_kind="gpu",
+        on_chip=True,
+    )
+
+
+def _own_facts(device: cl.Device) -> DeviceFacts:
     extensions = device.extensions.split()
     return DeviceFacts(
         name=device.name.strip(),
@@ -24,10 +43,17 @@ def facts_of(device: cl.Device) -> DeviceFacts:
         alignment=max(device.mem_base_addr_align // 8, 64),
         vector_bytes=4 * max(int(device.native_vector_width_float), 1),
         unit_kind="cpu" if device.type & cl.device_type.CPU else "gpu",
+        on_chip=device.local_mem_type == cl.device_local_mem_type.LOCAL,
     )
 
 
-def spec_of(name: str, device: cl.Device, cores: int = 0, first: int = LAST_ONES) -> ProcessorSpec:
+def spec_of(
+    name: str,
+    device: cl.Device,
+    cores: int = 0,
+    first: int = LAST_ONES,
+    unit: str = "best",
+) -> ProcessorSpec:
     """What ``coexec devices`` prints; ``cores`` from ``first`` on if it is a part of a CPU."""
     extensions = device.extensions.split()
     svm = getattr(device, "svm_capabilities", 0)
@@ -45,6 +71,7 @@ def spec_of(name: str, device: cl.Device, cores: int = 0, first: int = LAST_ONES
             "fp64": "cl_khr_fp64" in extensions,
             "images": bool(device.image_support),
             "svm": bool(svm),
+            "kernels for GPUs": unit == "gpu" or not is_cpu,
         },
         resources=_part(cores, first) if is_cpu else (name.partition("?")[0],),
     )

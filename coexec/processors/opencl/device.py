@@ -76,7 +76,7 @@ class OpenCLDevice(Runner, Repeating):
         self._block = way_to_wait(device, options)
         self.context = cl.Context([device])
         self.queue = timed_queue(self.context)
-        self.facts = facts_of(device)
+        self.facts = facts_of(device, options.unit)
         between = self.facts.unit_kind == "cpu" and options.pages == "best"
         self.pages = "between" if between else "beside"
         self.host_memory = bool(device.host_unified_memory)
@@ -93,7 +93,8 @@ class OpenCLDevice(Runner, Repeating):
         self._common = CommonMemory(self.queue, self.programs, options, silicon)
 
     def describe(self) -> ProcessorSpec:
-        spec = spec_of(self.name, self.device, self.options.cores, self.options.first)
+        own = self.options
+        spec = spec_of(self.name, self.device, own.cores, own.first, own.unit)
         limit = self.memory.limit_bytes
         return replace(spec, memory_bytes=min(spec.memory_bytes, limit)) if limit else spec
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from coexec.core.types import OpCall, TensorType
 
+UnitKind = Literal["cpu", "gpu"]
+
 
 @dataclass(frozen=True)
 class DeviceFacts:
@@ -21,8 +23,10 @@ class DeviceFacts:
 
     ``vector_bytes`` is the width of the device's own vector registers (4: it computes on scalars,
     as most GPUs do), ``unit_kind`` what a compute unit is: ``cpu`` (a core with caches and few
-    registers) or ``gpu`` (many work-items at once, local memory of its own). ``prepares``: what
-    kernels make of constants is kept from run to run.
+    registers) or ``gpu`` (many work-items at once, which hide each other's waiting). ``on_chip``:
+    local memory is the compute unit's own; where not (Mali, CPUs) it is global memory under another
+    name, and a copy there gains nothing. ``prepares``: what kernels make of constants is kept from
+    run to run. ``dots``: how the device multiplies bytes four at a time (kernels/byte_dots.cl).
     """
 
     name: str
@@ -34,8 +38,10 @@ class DeviceFacts:
     compute_units: int
     alignment: int
     vector_bytes: int = 64
-    unit_kind: Literal["cpu", "gpu"] = "cpu"
+    unit_kind: UnitKind = "cpu"
     prepares: bool = True
+    dots: Literal["none", "vnni"] = "none"
+    on_chip: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,9 @@ class Variant:
 
     ``applies`` returns ``None`` or the reason why not. ``space`` lists the values of each tunable,
     the default first; ``suited`` names those that a call or a device (its vector width, its kind)
-    wants otherwise by default; ``lower`` receives one value for each.
+    wants otherwise by default; ``lower`` receives one value for each. ``units`` are the kinds of
+    compute units on which the variant is a default: elsewhere only who names it gets it (tests,
+    tuned values).
     """
 
     name: str
@@ -158,6 +166,7 @@ class Variant:
     applies: Applies = always
     space: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     suited: Suited = nothing_special
+    units: tuple[UnitKind, ...] = ("cpu", "gpu")
 
     def defaults(self, call: OpCall, facts: DeviceFacts) -> dict[str, int]:
         """A value for each tunable, good without any tuning."""
@@ -183,14 +192,15 @@ class KernelFamily:
         return self.variants[-1]
 
     def choose(self, call: OpCall, facts: DeviceFacts) -> tuple[Variant | None, str]:
-        """The first variant that applies, or ``None`` and the naive variant's reason."""
-        reason = ""
-        for variant in self.variants:
-            refusal = variant.applies(call, facts)
-            if refusal is None:
+        """The first variant for this kind of compute unit that applies, the naive one last.
+
+        ``None`` and the naive variant's reason where that one does not apply either.
+        """
+        for variant in self.variants[:-1]:
+            if facts.unit_kind in variant.units and variant.applies(call, facts) is None:
                 return variant, ""
-            reason = refusal
-        return None, reason
+        refusal = self.naive.applies(call, facts)
+        return (self.naive, "") if refusal is None else (None, refusal)
 
 
 C_TYPES = {

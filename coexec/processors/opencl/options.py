@@ -18,6 +18,7 @@ KNOWN = {
     "bind": ("once", "each"),
     "launch": ("together", "each"),
     "tuned": ("on", "off"),
+    "unit": ("best", "gpu"),
     "follow": ("flag", "event"),
     "pages": ("best", "beside"),
 }
@@ -30,17 +31,18 @@ MOST_CORES = 1024
 class DeviceOptions:
     """Choices of kernels, transfers, binding and tuned values, and how much of the device to use.
 
-    ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is
-    copied by the driver (``best``: small tensors by the host itself, where the device computes
-    on its memory), or goes through mapped memory. ``bind``: kernels get their arguments once
-    per set of buffers, or at every launch. ``launch``: on CPUs, kernels of small networks one
-    behind another are one launch, or each is one. ``tuned``: values that ``coexec tune`` found
-    are used, or every kernel takes its defaults. ``follow``: other processors are waited for by
-    a kernel that reads a number in common memory, where that can be, or always by an event.
-    ``pages``: tensors leave a CPU by kernels and other devices beside them, or always beside
-    them. ``cores``: how many of the device's cores (0: all of it), from the core with number
-    ``first`` on (-1: the last ones). ``memory``: the most that buffers and constants may take
-    together, as ``64MiB`` (none: all that the device has).
+    ``kernels``: the best variants that apply, or the naive ones. ``transfer``: host data is copied
+    by the driver (``best``: small tensors by the host itself, where the device computes on its
+    memory), or goes through mapped memory. ``bind``: kernels get their arguments once per set of
+    buffers, or at every launch. ``launch``: on CPUs, kernels of small networks one behind another
+    are one launch, or each is one. ``tuned``: values that ``coexec tune`` found are used, or every
+    kernel takes its defaults. ``unit``: kernels are laid out for what the device's compute units
+    are, or as for those of a GPU. ``follow``: other processors are waited for by a kernel that
+    reads a number in common memory, where that can be, or always by an event. ``pages``: tensors
+    leave a CPU by kernels and other devices beside them, or always beside them. ``cores``: how many
+    of the device's cores (0: all of it), from the core with number ``first`` on (-1: the last
+    ones). ``memory``: the most that buffers and constants may take together, as ``64MiB`` (none:
+    all that the device has).
     """
 
     kernels: str = "best"
@@ -48,6 +50,7 @@ class DeviceOptions:
     bind: str = "once"
     launch: str = "together"
     tuned: str = "on"
+    unit: str = "best"
     follow: str = "flag"
     pages: str = "best"
     cores: int = 0
