@@ -69,7 +69,8 @@ def alone_corrections(problem: Problem, runs: Mapping[str, Run]) -> dict[str, Co
     ``problem`` has the times of calls, ``runs`` are by name of the processor. What a run is known
     to take beside its tasks is left as it is; short ones say nothing, for that is most of them.
     Where it is known how long it computed, a way to the host that is predicted too long makes no
-    task shorter.
+    task shorter. Between the calls of a single task nothing passes: what its run takes beside
+    computing are its ways to the host, of which each share has its part.
     """
     found = {}
     for number, name in _able(problem):
@@ -79,6 +80,8 @@ def alone_corrections(problem: Problem, runs: Mapping[str, Run]) -> dict[str, Co
             tasks_us = run.us - (alone_us(problem, number) - busy_us)
             computing_us = tasks_us if run.computes is None else run.us * run.computes
             count = int((problem.time_us[:, number] > 0).sum())
+            if count == 1:
+                computing_us = max(computing_us, tasks_us)
             each_us = max(tasks_us - computing_us, 0.0) / count
             found[name] = Correction(max(computing_us / busy_us, LEAST_FACTOR), each_us)
     return found

@@ -176,6 +176,18 @@ def test_what_passes_between_tasks_is_added_to_each_and_not_multiplied() -> None
     assert corrected.corrections == {PLACED: 1.5}
 
 
+def test_of_a_single_task_each_share_has_its_part_of_what_its_run_takes_longer() -> None:
+    """A run of 10 ms computes for 8, as predicted; 2 ms of ways to the host were not."""
+    of = chain((8, 8))
+    found = alone_corrections(of, {"a": Run(10 * MS, computes=0.8)})
+    assert found == {"a": Correction(1.25)}
+    curve = ((0.0, 0.0), (0.5, 4 * MS), (1.0, 8 * MS))
+    halves = Division(0, 2, (), (curve, curve))
+    planned = Planned(replace(of, divisions={0: (halves,)}), (), (), ())
+    corrected = planned.corrected(found, {}).problem
+    assert corrected.divisions[0][0].times_us[0].tolist() == [0, 5 * MS, 10 * MS]
+
+
 def test_a_way_to_the_host_that_is_predicted_too_long_makes_no_task_shorter() -> None:
     """Of 12 ms it computed 10, as predicted; the ways take 1 ms each, not the 5 that are known."""
     of = chain((10, INF), latency=5 * MS)
