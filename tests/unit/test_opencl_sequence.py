@@ -184,6 +184,15 @@ def test_long_kernels_are_launched_alone_where_cores_wait_for_each_other() -> No
     assert found.alone == {1}
 
 
+def test_one_core_launches_kernels_alone_of_which_a_launch_is_a_small_part() -> None:
+    steps: list[Step] = [step_of(), step_of(), step_of(1, MEAN_FLOP + 1), step_of(), step_of()]
+    found = sequences_of(executable_of(steps, 2), ONE)
+    assert [(each.first, each.count) for each in found.launches] == [(0, 2), (3, 2)]
+    assert found.alone == {1}
+    shorter: list[Step] = [*steps[:2], step_of(1, MEAN_FLOP), *steps[3:]]
+    assert [each.count for each in sequences_of(executable_of(shorter, 2), ONE).launches] == [5]
+
+
 def test_networks_of_long_kernels_get_no_programs_of_their_own() -> None:
     assert worth_joining(executable_of([step_of(0, flop=MEAN_FLOP), step_of(1, flop=MEAN_FLOP)], 2))
     longer: list[Step] = [step_of(0, flop=2 * MEAN_FLOP), step_of(1, flop=MEAN_FLOP)]

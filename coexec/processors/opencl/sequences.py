@@ -164,7 +164,7 @@ def _stretches(
             isinstance(step, KernelStep)
             and not step.label.meets
             and may_join(step, executable.programs[step.program])
-            and (cores == 1 or _is_short(step, flop[step.label.name], cores))
+            and _is_short(step, flop[step.label.name], cores)
         )
 
     place = 0
@@ -184,7 +184,12 @@ def _flop_of_nodes(executable: OpenCLExecutable) -> dict[str, int]:
 
 
 def _is_short(step: KernelStep, flop: int, cores: int) -> bool:
-    """Whether nobody waits long for a share of a step, whose operator computes ``flop``."""
+    """Whether a launch is much beside a step, and nobody waits long for a share of it.
+
+    ``flop`` is what its operator computes.
+    """
+    if cores == 1:
+        return flop <= MEAN_FLOP
     shares = min(prod(step.global_size), cores * SHARES)
     nbytes = max(step.label.bytes, sum(slot.nbytes for slot in slots_of(step)))
     return flop <= shares * MOST_FLOP and nbytes <= shares * MOST_BYTES
