@@ -18,13 +18,13 @@ HEADS, SIZE = 3, 32
 class AttentionDice(RegionDice):
     """Regions around the attention of ``rows`` queries to ``columns`` keys."""
 
-    def __init__(self, rows: int, columns: int) -> None:
-        super().__init__(f"{rows} {columns}", exact=False)
+    def __init__(self, rows: int, columns: int, dtype: str = "float32") -> None:
+        super().__init__(f"{rows} {columns}", exact=False, dtype=dtype)
         self.rows, self.columns = rows, columns
 
     def drawn(self, *shape: int) -> str:
         """A new operand."""
-        return self.new(self.numpy.standard_normal(shape).astype(np.float32))
+        return self.new(self.numpy.standard_normal(shape).astype(self.dtype))
 
     def written(
         self, scaling: str, mask: tuple[int, ...] | None, read_twice: bool = False
@@ -74,6 +74,22 @@ def test_few_queries_become_one_operator(
     expected = evaluated(region, dice.values)
     for name, array in zip(executable.outputs, found, strict=True):
         assert_close(array, expected[name], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("runtime", [n for n in RUNTIMES if open_opencl(n).facts.fp16])
+@pytest.mark.parametrize("mask", [None, (2, 1, 1, 300)], ids=str)
+def test_few_queries_of_float16_have_their_softmax_in_float32(
+    runtime: str, mask: tuple[int, ...] | None
+) -> None:
+    dice = AttentionDice(1, 300, "float16")
+    region = dice.written("Mul", mask)
+    assert operators(region, runtime) == ["Attention"]
+    processor = open_opencl(runtime)
+    executable = compile_region(region, processor.facts, processor.name)
+    (found,) = run_region(processor, region, executable, dice.values)
+    assert found.dtype == np.float16
+    expected = evaluated(region, dice.values)[region.outputs[0]]
+    assert_close(found, expected, 1e-2, 2e-3)
 
 
 @pytest.mark.parametrize("mask", [(), (1,), (2, 1, 1, 1)], ids=str)

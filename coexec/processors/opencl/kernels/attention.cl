@@ -10,6 +10,12 @@
  * Scratch: weights (pairs, chunks, ROWS, CHUNK), sums (pairs, chunks, ROWS, VALUES), tops and
  * totals (pairs, chunks, ROWS, 2). */
 
+#ifndef T
+#define T float /* element type of q, k, v and y */
+#endif
+#ifndef WIDENED
+#define WIDENED 0 /* 1: T is half: scores, weights and sums are float all the same */
+#endif
 #ifndef SIZE
 #define SIZE 64 /* elements of a key */
 #endif
@@ -25,6 +31,9 @@
 #ifndef MASK
 #define MASK 0 /* 1: booleans, 2: numbers that are added; 0: no mask */
 #endif
+#ifndef M
+#define M float /* element type of the mask (uchar: booleans) */
+#endif
 #ifndef CAPPED
 #define CAPPED 0 /* 1: scores pass through cap * tanh(score / cap) */
 #endif
@@ -38,6 +47,14 @@
 typedef float16 float16u __attribute__((aligned(4)));
 #define GET(p) (*(__global const float16u *)(p))
 #define PUT(p, v) *(__global float16u *)(p) = (v)
+#if WIDENED
+typedef half16 half16u __attribute__((aligned(2)));
+#define READ(p) convert_float16(*(__global const half16u *)(p))
+#define WRITE(p, v) *(__global half16u *)(p) = convert_half16(v)
+#else
+#define READ(p) GET(p)
+#define WRITE(p, v) PUT(p, v)
+#endif
 #define EACH 4 /* rows that are computed side by side */
 
 inline float add_up(const float16 v)
@@ -49,13 +66,8 @@ inline float add_up(const float16 v)
 }
 
 inline float scored(float score, const int row, const int column, const float cap,
-#if MASK == 1
-                    __global const uchar *mask,
-#else
-                    __global const float *mask,
-#endif
-                    const int image, const int head, const int rows, const int by_image,
-                    const int by_head, const int by_row)
+                    __global const M *mask, const int image, const int head, const int rows,
+                    const int by_image, const int by_head, const int by_row)
 {
     if (CAPPED) score = cap * tanh(score / cap);
 #if MASK
@@ -64,18 +76,14 @@ inline float scored(float score, const int row, const int column, const float ca
 #if MASK == 1
     if (!mask[at]) return -INFINITY;
 #elif MASK == 2
-    score += mask[at];
+    score += (float)mask[at];
 #endif
     return CAUSAL && column > row % rows ? -INFINITY : score;
 }
 
-__kernel void part(__global const float *q, __global const float *k, __global const float *v,
-#if MASK == 1
-                   __global const uchar *mask,
-#else
-                   __global const float *mask,
-#endif
-                   __global float *weights, __global float *sums, __global float *tops,
+__kernel void part(__global const T *q, __global const T *k, __global const T *v,
+                   __global const M *mask, __global float *weights, __global float *sums,
+                   __global float *tops,
                    const int pairs, const int kv_heads, const int columns, const int rows,
                    const int by_image, const int by_head, const int by_row, const float scale,
                    const float cap)
@@ -96,9 +104,9 @@ __kernel void part(__global const float *q, __global const float *k, __global co
             float16 dots[EACH];
             for (int i = 0; i < EACH; ++i) dots[i] = 0;
             for (int s = 0; s < SIZE; s += 16) {
-                const float16 key = GET(k + s);
+                const float16 key = READ(k + s);
                 for (int i = 0; i < EACH; ++i)
-                    dots[i] += key * GET(q + min(r + i, ROWS - 1) * SIZE + s);
+                    dots[i] += key * READ(q + min(r + i, ROWS - 1) * SIZE + s);
             }
             for (int i = 0; i < EACH && r + i < ROWS; ++i)
                 weights[(r + i) * CHUNK + j] =
@@ -126,7 +134,7 @@ __kernel void part(__global const float *q, __global const float *k, __global co
             float16 all[EACH];
             for (int i = 0; i < EACH; ++i) all[i] = 0;
             for (int j = 0; j < count; ++j) {
-                const float16 value = GET(v + j * VALUES + s);
+                const float16 value = READ(v + j * VALUES + s);
                 for (int i = 0; i < EACH; ++i)
                     all[i] += value * weights[min(r + i, ROWS - 1) * CHUNK + j];
             }
@@ -134,7 +142,7 @@ __kernel void part(__global const float *q, __global const float *k, __global co
         }
 }
 
-__kernel void join(__global const float *sums, __global const float *tops, __global float *y,
+__kernel void join(__global const float *sums, __global const float *tops, __global T *y,
                    const int chunks, const int lines)
 {
     const int line = get_global_id(0);
@@ -153,6 +161,6 @@ __kernel void join(__global const float *sums, __global const float *tops, __glo
         for (int c = 0; c < chunks; ++c)
             all += GET(sums + (from + c * ROWS) * VALUES + s) *
                    exp(tops[2 * (from + c * ROWS)] - base);
-        PUT(y + line * VALUES + s, all * factor);
+        WRITE(y + line * VALUES + s, all * factor);
     }
 }

@@ -9,12 +9,14 @@ import numpy as np
 from coexec.core.types import OpCall
 from coexec.ops.attention_geometry import AttentionGeometry
 from coexec.processors.opencl.family import (
+    HALF,
     Argument,
     DeviceFacts,
     KernelCall,
     KernelFamily,
     Lowering,
     Variant,
+    c_type,
     ceil_to,
     f32,
     i32,
@@ -33,8 +35,8 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     g = AttentionGeometry.of(call)
     if g.packed or len(call.inputs) > 4 or len(call.outputs) > 1:
         return "heads side by side, a past, lengths or other results: its body does that"
-    if call.input(0).dtype != np.float32 or g.repeats * g.rows > MOST_ROWS:
-        return f"more than {MOST_ROWS} queries for a key, or other numbers than float32"
+    if not _is_one_type(call) or g.repeats * g.rows > MOST_ROWS:
+        return f"more than {MOST_ROWS} queries for a key, or numbers above float32 or of two types"
     if g.head_size % VECTOR or g.value_size % VECTOR or not call.output(0).size or not g.columns:
         return f"keys or values are no vectors of {VECTOR}"
     if g.left >= 0 or g.right >= 0 or call.attribute("softmax_precision", 0) not in (0, 1):
@@ -42,6 +44,12 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     if call.has_input(3) and call.input(3).shape[-1] != g.columns:
         return "a mask shorter than the keys"
     return refuse_types((*call.inputs, *call.outputs), facts)
+
+
+def _is_one_type(call: OpCall) -> bool:
+    """Whether queries, keys and values are all float32, or all float16."""
+    kinds = {call.input(index).dtype for index in range(3)}
+    return len(kinds) == 1 and kinds <= {np.dtype(np.float32), HALF}
 
 
 def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
@@ -65,7 +73,11 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     g, chunk = AttentionGeometry.of(call), params["CHUNK"]
     pairs, chunks, rows = g.batch * g.kv_heads, -(-g.columns // chunk), g.repeats * g.rows
     masked = call.has_input(3)
+    dtype = call.input(0).dtype
     defines: dict[str, str | int | float] = {
+        "T": c_type(dtype),
+        "WIDENED": int(dtype == HALF),
+        "M": c_type(call.input(3).dtype) if masked else "float",
         "SIZE": g.head_size,
         "VALUES": g.value_size,
         "ROWS": rows,

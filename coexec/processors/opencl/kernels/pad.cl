@@ -17,8 +17,20 @@
 #ifndef MODE
 #define MODE 0 /* see above */
 #endif
+#ifndef VECTORS
+#define VECTORS 0 /* 1: spans are copied as vectors, where compilers make none of short words */
+#endif
 #ifndef HAS_VALUE
 #define HAS_VALUE 0 /* whether `value` holds the border's element; else it is zero */
+#endif
+
+#if VECTORS
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+typedef JOIN(T, SPAN) words __attribute__((aligned(sizeof(T))));
+#define COPY_SPAN(to, from) *(__global words *)(to) = *(__global const words *)(from)
+#else
+#define COPY_SPAN(to, from) for (int k = 0; k < SPAN; ++k) (to)[k] = (from)[k]
 #endif
 
 inline int place(const int o, const int n, const int before, const int step)
@@ -66,7 +78,7 @@ __kernel void window(__global const T *x, __global const T *value, __global T *y
         for (int k = 0; k < last; ++k) t[k] = border;
     } else if (i >= before && i + SPAN <= before + n && MODE != 4) {
         /* All of the span lies in the source. */
-        for (int k = 0; k < SPAN; ++k) t[k] = s[i - before + k];
+        COPY_SPAN(t, s + i - before);
     } else {
         for (int k = 0; k < last; ++k) {
             const int at = place(i + k, n, before, step);

@@ -33,6 +33,10 @@ DILATED = 4
 """Numbers of the kernel's MODE."""
 
 
+VECTORS = (2, 4, 8, 16)
+"""Elements of vectors."""
+
+
 @dataclass(frozen=True)
 class Window:
     """One dimension: ``size`` of the output, ``count`` source elements from ``before`` on."""
@@ -136,6 +140,7 @@ def _window(
             "MODE": mode,
             "HAS_VALUE": int(has_value),
             "SPAN": span,
+            "VECTORS": int(call.output(0).dtype.itemsize == 2 and span in VECTORS),
         },
     )
     return Lowering((kernel,))

@@ -1,6 +1,6 @@
 /* Linear and cubic resampling along one axis or two that lie side by side, by lone work-items.
  *
- * Layout: x (planes, in_h, in_w, inner), y (planes, out_h, out_w, inner), of type ACC. Each output of
+ * Layout: x (planes, in_h, in_w, inner), y (planes, out_h, out_w, inner). Each output of
  * an axis is a weighted sum of TAPS elements that follow each other (those that the filter repeats at a
  * border have the sum of their weights). Rows are resampled along in_w into a ring of TALL_TAPS rows,
  * each once, and added up from there; TALL 0: along in_w alone, WIDE 0: along in_h alone.
@@ -42,7 +42,19 @@
 #define MODE 1
 #endif
 #ifndef ACC
-#define ACC float /* type of elements and weights */
+#define ACC float /* type of weights, sums and the ring */
+#endif
+#ifndef XT
+#define XT ACC /* element type of x: ACC, or half */
+#endif
+#ifndef YT
+#define YT ACC /* element type of y: ACC, or half */
+#endif
+#ifndef X_SAME
+#define X_SAME 1 /* 1: XT is ACC */
+#endif
+#ifndef Y_SAME
+#define Y_SAME 1 /* 1: YT is ACC */
 #endif
 
 #define T ACC
@@ -50,6 +62,36 @@
 #include "alone.cl"
 #include "column_pairs.cl"
 #include "resize_weights.cl"
+
+typedef JOIN(XT, V) x_lanes __attribute__((aligned(sizeof(XT))));
+typedef JOIN(YT, V) y_lanes __attribute__((aligned(sizeof(YT))));
+#define AS_(type) convert_##type
+#define AS(type) AS_(type)
+#if X_SAME
+#define LOAD_X(p) (*(__global const x_lanes *)(p))
+#else
+#define LOAD_X(p) AS(JOIN(ACC, V))(*(__global const x_lanes *)(p))
+#endif
+#if Y_SAME
+#define STORE_Y(p, v) (*(__global y_lanes *)(p) = (v))
+#else
+#define STORE_Y(p, v) (*(__global y_lanes *)(p) = AS(JOIN(YT, V))(v))
+#endif
+/* What rows are resampled along in_w into, and what is added up along in_h. */
+#if TALL
+#define WIDENED ACC
+#else
+#define WIDENED YT
+#undef STORE
+#define STORE STORE_Y
+#endif
+#if WIDE
+#define ADDED ACC
+#define LOAD_ADDED LOAD
+#else
+#define ADDED XT
+#define LOAD_ADDED LOAD_X
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #define PERIOD (WALK == 3 ? 4 : 2)
@@ -99,31 +141,31 @@ INLINE void fill_tables(__global int *places, __global ACC *weights, const int s
 }
 
 #if WALK != 0
-INLINE void widen_elements(__global const ACC *from, __global ACC *to, __global const int *places,
-                           __global const ACC *weights, const int size, const int begin,
-                           const int end, const int inner)
+INLINE void widen_elements(__global const XT *from, __global WIDENED *to,
+                           __global const int *places, __global const ACC *weights,
+                           const int size, const int begin, const int end, const int inner)
 {
     for (int i = begin; i < end; ++i) {
-        __global const ACC *at = from + places[i];
-        ACC sum = weights[i] * at[0];
-        for (int k = 1; k < WIDE_TAPS; ++k) sum += weights[k * size + i] * at[k * inner];
-        to[i] = sum;
+        __global const XT *at = from + places[i];
+        ACC sum = weights[i] * (ACC)at[0];
+        for (int k = 1; k < WIDE_TAPS; ++k) sum += weights[k * size + i] * (ACC)at[k * inner];
+        to[i] = (WIDENED)sum;
     }
 }
 #endif
 
 #if WALK >= 2
 /* V outputs of one phase, whose first taps follow each other. */
-INLINE fetched phase_of(__global const ACC *at, const ACC *weights)
+INLINE fetched phase_of(__global const XT *at, const ACC *weights)
 {
-    fetched sum = weights[0] * LOAD(at);
-    for (int k = 1; k < WIDE_TAPS; ++k) sum += weights[k] * LOAD(at + k);
+    fetched sum = weights[0] * LOAD_X(at);
+    for (int k = 1; k < WIDE_TAPS; ++k) sum += weights[k] * LOAD_X(at + k);
     return sum;
 }
 
-INLINE void widen_phases(__global const ACC *from, __global ACC *to, __global const int *places,
-                         __global const ACC *weights, const int size, const int low,
-                         const int high)
+INLINE void widen_phases(__global const XT *from, __global WIDENED *to,
+                         __global const int *places, __global const ACC *weights, const int size,
+                         const int low, const int high)
 {
     ACC own[PERIOD][WIDE_TAPS];
     int shift[PERIOD];
@@ -158,7 +200,7 @@ INLINE void widen_phases(__global const ACC *from, __global ACC *to, __global co
 #endif
 
 /* A row of y from a row of x. */
-INLINE void widen(__global const ACC *from, __global ACC *to, __global const int *places,
+INLINE void widen(__global const XT *from, __global WIDENED *to, __global const int *places,
                   __global const ACC *weights, const int size, const int out, const int inner,
                   const int low, const int high)
 {
@@ -166,10 +208,10 @@ INLINE void widen(__global const ACC *from, __global ACC *to, __global const int
     for (int o = 0; o < out; ++o) {
         ACC own[WIDE_TAPS];
         for (int k = 0; k < WIDE_TAPS; ++k) own[k] = weights[k * size + o];
-        __global const ACC *at = from + places[o];
+        __global const XT *at = from + places[o];
         for (int c = 0;;) {
-            fetched sum = own[0] * LOAD(at + c);
-            for (int k = 1; k < WIDE_TAPS; ++k) sum += own[k] * LOAD(at + c + k * inner);
+            fetched sum = own[0] * LOAD_X(at + c);
+            for (int k = 1; k < WIDE_TAPS; ++k) sum += own[k] * LOAD_X(at + c + k * inner);
             STORE(to + o * inner + c, sum);
             if (c == inner - V) break;
             c = c + V < inner - V ? c + V : inner - V;
@@ -186,7 +228,7 @@ INLINE void widen(__global const ACC *from, __global ACC *to, __global const int
 
 #endif
 
-__kernel ALONE void resize_lines(__global const ACC *x, __global ACC *y, __global int *tables,
+__kernel ALONE void resize_lines(__global const XT *x, __global YT *y, __global int *tables,
                                  __global ACC *memory, const int planes, LINE(h), LINE(w),
                                  const int inner, const int low, const int high,
                                  const int table_size, const int slot, const float cubic_a)
@@ -210,10 +252,10 @@ __kernel ALONE void resize_lines(__global const ACC *x, __global ACC *y, __globa
     for (int k = 0; k < TALL_TAPS; ++k) held[k] = -1;
 #endif
     for (int row = (int)((long)rows * item / count); row < end; ++row) {
-        __global ACC *to = y + row * line;
+        __global YT *to = y + row * line;
 #if TALL
         ACC own[TALL_TAPS];
-        __global const ACC *taken[TALL_TAPS];
+        __global const ADDED *taken[TALL_TAPS];
         const int first = find_taps(row % h_out, OF(h), TALL_REACH, TALL_TAPS, cubic_a, own);
         for (int k = 0; k < TALL_TAPS; ++k) {
             const int source = row / h_out * h_in + first + k;
@@ -229,9 +271,9 @@ __kernel ALONE void resize_lines(__global const ACC *x, __global ACC *y, __globa
 #endif
         }
         for (int i = 0;;) {
-            fetched sum = own[0] * LOAD(taken[0] + i);
-            for (int k = 1; k < TALL_TAPS; ++k) sum += own[k] * LOAD(taken[k] + i);
-            STORE(to + i, sum);
+            fetched sum = own[0] * LOAD_ADDED(taken[0] + i);
+            for (int k = 1; k < TALL_TAPS; ++k) sum += own[k] * LOAD_ADDED(taken[k] + i);
+            STORE_Y(to + i, sum);
             if (i == line - V) break;
             i = i + V < line - V ? i + V : line - V;
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def refuse_lines(call: OpCall, facts: DeviceFacts) -> str | None:
     g = ResizeGeometry.of(call)
     if g.mode == "nearest" or not g.axes:
         return "elements are only moved"
-    if call.input(0).dtype not in (np.float32, np.float64):
+    if call.input(0).dtype not in (np.float16, np.float32, np.float64):
         return f"rows of {call.input(0).dtype.name} are not added up as they are"
     if any(along.crop for along in g.axes):
         return "places outside take another value"
@@ -152,8 +153,9 @@ def _power_below(value: int) -> int:
 
 
 def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """One kernel a pass; between passes tensors are scratch."""
-    g, dtype = ResizeGeometry.of(call), call.input(0).dtype
+    """One kernel a pass; between passes tensors are scratch, in the type of sums."""
+    g, stored = ResizeGeometry.of(call), call.input(0).dtype
+    dtype = np.dtype(np.float32) if stored == np.float16 else stored
     passes = passes_of(g)
     widest = max(min(facts.vector_bytes // dtype.itemsize, 16), LEAST_LANES)
     shares = facts.compute_units * params["SHARES"]
@@ -179,13 +181,23 @@ def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
             *map(i32, (p.inner, walk.low, walk.high, entries, slot)),
             f32(g.cubic_a),
         )
-        defines = _defines(g, p, walk) | {"ACC": c_type(dtype)}
+        kinds = (dtype if number else stored, stored if last else dtype)
+        defines = _defines(g, p, walk) | _types(dtype, *kinds)
         calls.append(KernelCall("resize_lines", "resize_lines", args, (items,), (1,), defines))
         blocks += [max(items * entries, 1) * 4, items * slot * dtype.itemsize]
         if not last:
             blocks.append(p.rows * p.line * dtype.itemsize)
         source = target
     return Lowering(tuple(calls), tuple(blocks))
+
+
+def _types(sums: np.dtype[Any], x: np.dtype[Any], y: np.dtype[Any]) -> dict[str, str | int]:
+    """Of sums, and of what a pass reads and writes where that is another one."""
+    found: dict[str, str | int] = {"ACC": c_type(sums)}
+    for name, own in (("X", x), ("Y", y)):
+        if own != sums:
+            found |= {f"{name}T": c_type(own), f"{name}_SAME": 0}
+    return found
 
 
 def _axis(along: AxisMap | None) -> tuple[Argument, ...]:
