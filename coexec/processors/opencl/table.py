@@ -11,6 +11,7 @@ from coexec.processors.opencl.kernels import (
     binary,
     bit_masks,
     cast,
+    casts,
     chain,
     compress,
     conv,
@@ -97,6 +98,7 @@ INTERNAL: tuple[KernelFamily, ...] = (
     pool_coded.FAMILY,
     gemm.BIASED_FAMILY,
     optim.UNSCALED_FAMILY,
+    casts.FAMILY,
 )
 """Families of operators that only the compiler of regions makes."""
 

@@ -8,6 +8,7 @@ from coexec.core.types import Region
 from coexec.processors.opencl.family import DeviceFacts
 from coexec.processors.opencl.fusion.attention import fuse_attention
 from coexec.processors.opencl.fusion.bias import fuse_bias
+from coexec.processors.opencl.fusion.casts import batch_casts
 from coexec.processors.opencl.fusion.compression import fuse_compression
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
@@ -30,6 +31,7 @@ REWRITES: tuple[Rewrite, ...] = (
     fuse_elementwise,
     fuse_epilogues,
     batch_optimizer,
+    batch_casts,
 )
 
 

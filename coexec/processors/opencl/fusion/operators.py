@@ -14,6 +14,7 @@ from coexec.processors.opencl.fusion.activated import (
     activated_of,
 )
 from coexec.processors.opencl.fusion.biased import BIASED
+from coexec.processors.opencl.fusion.casts import CASTS
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, chain_of
 from coexec.processors.opencl.fusion.coded import (
     EXPANDING,
@@ -33,6 +34,7 @@ FUSED_OPERATORS = {
         *(ACTIVATED_JOINT, ACTIVATED_JOINT_GRAD),
         *(KEEPING, KEEPING_TAPS, EXPANDING, EXPANDING_WEIGHT),
         *UNSCALED,
+        CASTS,
     )
 }
 
@@ -75,6 +77,8 @@ def title(call: OpCall) -> str:
         return f"{title(coded_of(call).call)}+CompressBlocks"
     if call.identifier in (EXPANDING.identifier, EXPANDING_WEIGHT.identifier):
         return f"DecompressBlocks+{title(coded_of(call).call)}"
+    if call.identifier == CASTS.identifier:
+        return "Cast"
     if call.identifier in UNSCALED_STEPS:
         return f"Mul+{TRAINING}::{call.op_type}"
     if call.identifier != CHAIN.identifier:
