@@ -122,5 +122,10 @@ def _plain(value: Any) -> Any:
 def show_conversions(conversions: Sequence[Conversion]) -> None:
     """What of a model computes in float16, and what does not and why, on stderr."""
     for each in conversions:
-        for line in each.lines():
-            notes.print(f"[cyan]float16:[/] {escape(line)}", highlight=False)
+        show_conversion(each.lines())
+
+
+def show_conversion(lines: Sequence[str]) -> None:
+    """The same, of what a conversion says of itself."""
+    for line in lines:
+        notes.print(f"[cyan]float16:[/] {escape(line)}", highlight=False)

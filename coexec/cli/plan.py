@@ -32,7 +32,7 @@ from coexec.cli.options import (
     ShapeOption,
     require_known,
 )
-from coexec.cli.output import notes, parse_shapes, print_json, require_writable
+from coexec.cli.output import notes, parse_shapes, print_json, require_writable, show_conversion
 from coexec.cli.plan_table import planning_record, show_planning
 from coexec.cli.random_data import bind_batch, random_feeds, random_labels
 from coexec.cli.train_parts import loss_on
@@ -40,7 +40,7 @@ from coexec.cli.train_plan import plan_options
 from coexec.cli.verified_plans import runs_plans, show_verified, tried_steps, verified_record
 from coexec.core.processor import Processor
 from coexec.core.types import Array
-from coexec.passes.float16 import SINGLE, in_precision
+from coexec.passes.float16 import SINGLE, conversion_lines, in_precision
 from coexec.placement.policies.table import ALL, AUTO, NAMES, PIPELINE
 from coexec.placement.save import save_plan
 from coexec.planning.planner import Planning, PlanOptions, plan_inference, plan_training
@@ -233,10 +233,12 @@ def _record(found: _Found) -> dict[str, Any]:
         **planning_record(found.planning, found.pipeline),
         "verified": found.tried and verified_record(found.tried),
         "memory": found.memory,
+        "float16": conversion_lines(found.planning.model),
     }
 
 
 def _show(found: _Found, *, explain: bool) -> None:
+    show_conversion(conversion_lines(found.planning.model))
     show_planning(found.planning, found.pipeline, explain=explain)
     show_memory(found.memory)
     if found.tried is not None:

@@ -36,6 +36,8 @@ from coexec.passes.kept import FORWARD
 
 PRECISION = "coexec.precision"
 """Key in a model's metadata: the element type that its inference is to compute in."""
+CONVERTED = "coexec.converted"
+"""Key in a model's metadata: what became of it, for people."""
 SINGLE, HALF = "float32", "float16"
 PRECISIONS = (SINGLE, HALF)
 LARGEST, LEAST = 65504.0, 2.0**-14
@@ -103,8 +105,20 @@ def precision_of(model: ir.Model) -> str:
 
 
 def as_asked(model: ir.Model) -> Conversion | None:
-    """Convert a model of which :func:`in_precision` says so; in place. Others stay as they are."""
-    return to_float16(model) if precision_of(model) == HALF else None
+    """Convert a model of which :func:`in_precision` says so; in place. Others stay as they are.
+
+    What became of it stands in the model, too: see :func:`conversion_lines`.
+    """
+    if precision_of(model) != HALF:
+        return None
+    conversion = to_float16(model)
+    model.metadata_props[CONVERTED] = "\n".join(conversion.lines())
+    return conversion
+
+
+def conversion_lines(model: ir.Model) -> list[str]:
+    """:meth:`Conversion.lines` of a model that was converted, or made of one; else none."""
+    return model.metadata_props.get(CONVERTED, "").splitlines()
 
 
 def to_float16(model: ir.Model) -> Conversion:

@@ -157,6 +157,7 @@ def planned(network: Path, tmp_path: Path) -> Path:
         *("--no-verify", "--precision", "float16", "--save", path),
     )
     assert done.status == 0, done.err
+    assert "float16: 12 of 12 nodes compute in float16, 2 cast" in done.err
     return path
 
 
@@ -168,6 +169,13 @@ def test_a_plan_in_float16_is_followed_in_float16(network: Path, planned: Path) 
     np.testing.assert_allclose(
         found, coexec.compile(model, ["reference"]).run(images())["y"], atol=1e-2
     )
+
+
+def test_a_plan_says_what_computes_in_float16(network: Path) -> None:
+    arguments = ("plan", network, "--processors", PHONE, "--budget", "0", "--no-verify", "--json")
+    assert not run(*arguments).record["float16"]
+    half = run(*arguments, "--precision", "float16").record
+    assert half["float16"] == ["12 of 12 nodes compute in float16, 2 cast"]
 
 
 def test_a_plan_in_float16_is_none_of_the_model_in_float32(network: Path, planned: Path) -> None:
