@@ -83,7 +83,10 @@ def grid(rows: pd.DataFrame, calls: pd.DataFrame) -> str:
     if not timed:
         return f"{text}; how long they took was not written down"
     seconds = float(calls["seconds"].sum())
-    workers = " or ".join(f"{each} processes" for each in sorted(calls["workers"].unique()))
+    workers = " or ".join(
+        "1 process" if each == 1 else f"{each} processes"
+        for each in sorted(calls["workers"].unique())
+    )
     called = "one call" if len(calls) == 1 else f"{len(calls)} calls"
     rate = timed / seconds
     text += (
