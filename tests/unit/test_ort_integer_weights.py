@@ -93,3 +93,14 @@ def run(text: bytes, x: Array) -> Array:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return np.asarray(ort.InferenceSession(text, options).run(["y"], {"x": x})[0])
+
+
+@pytest.mark.parametrize("largest", [63, 64, 127, 128])
+def test_quantisers_that_leave_out_the_largest_numbers_are_understood(
+    rng: np.random.Generator, largest: int
+) -> None:
+    values = rng.integers(-largest, min(largest, 127) + 1, (4, 30)).astype(np.int8)
+    values[:, 0] = -largest
+    found = quantised(values * np.float32(0.013), by_channel=True)
+    assert found is not None
+    np.testing.assert_array_equal(found.values, values)

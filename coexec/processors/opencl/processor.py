@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pyopencl as cl
 
@@ -10,12 +11,14 @@ from coexec.base.errors import ProcessorError
 from coexec.core.processor import Executable, Processor, Support
 from coexec.core.types import OpCall, Region
 from coexec.ops.table import OPERATORS
+from coexec.processors.opencl.byte_dots import byte_dots
 from coexec.processors.opencl.choose import Chooser, by_default, named
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.digest import code_digest
 from coexec.processors.opencl.executable import OpenCLExecutable
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.integers import has_integer_layers
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
 from coexec.processors.opencl.together import together
@@ -74,7 +77,13 @@ class OpenCLProcessor(OpenCLDevice, Processor):
 
     def lay_out(self, region: Region) -> OpenCLExecutable:
         how = (self.choose, self._fusing, self.pages)
-        return compile_region(region, self.facts, self.name, *how)
+        return compile_region(region, self._facts_for(region), self.name, *how)
+
+    def _facts_for(self, region: Region) -> DeviceFacts:
+        """What is known of the device, and how it multiplies bytes where a region asks for it."""
+        if not self._fusing or not has_integer_layers(region):
+            return self.facts
+        return replace(self.facts, dots=byte_dots(self.programs))
 
 
 def chooser_of(options: DeviceOptions, facts: DeviceFacts) -> Chooser:

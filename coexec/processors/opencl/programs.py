@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,23 @@ class ProgramCache:
             ):
                 self._programs[source.text] = program
         return [self._programs[s.text] for s in sources]
+
+    def survives(self, source: ProgramSource) -> bool:
+        """Whether the driver compiles a program at all: some end the process instead.
+
+        Another process tries it, once: both answers are kept on disk. False where none can.
+        """
+        file = self._file(source)
+        if source.text in self._programs or file.exists():
+            return True
+        refusal = file.with_suffix(".refused")
+        possible = self._may_apart and sys.executable and keeps(cache_dir() / "opencl")
+        if refusal.exists() or not possible:
+            return False
+        build_apart(processor_name(self.device), [source])
+        if not file.exists():
+            keep(refusal, lambda _file: None)
+        return file.exists()
 
     def slim(self, sources: Iterable[ProgramSource]) -> None:
         """Make the binaries of ``sources`` on disk smaller, if the driver takes them.

@@ -22,6 +22,7 @@ from coexec.processors.opencl.bound import (
 )
 from coexec.processors.opencl.bound_sequence import SequenceBinder
 from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.byte_dots import check_dots
 from coexec.processors.opencl.constants import DeviceConstants
 from coexec.processors.opencl.executable import (
     ARENA,
@@ -92,6 +93,7 @@ class BoundRegions:
 
     def build(self, executable: OpenCLExecutable) -> None:
         """Build the programs of an executable, without sequences if a driver refuses theirs."""
+        check_dots(self.programs, executable.programs)
         sequences = self.sequences.of(executable)
         try:
             self.programs.build(sequences.sources(executable))

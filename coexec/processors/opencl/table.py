@@ -13,6 +13,7 @@ from coexec.processors.opencl.kernels import (
     cast,
     casts,
     chain,
+    channels_last,
     compress,
     conv,
     conv_coded,
@@ -22,6 +23,7 @@ from coexec.processors.opencl.kernels import (
     grid_sample,
     index,
     integer,
+    integer_conv,
     loss,
     magnitude,
     movement,
@@ -99,6 +101,8 @@ INTERNAL: tuple[KernelFamily, ...] = (
     gemm.BIASED_FAMILY,
     optim.UNSCALED_FAMILY,
     casts.FAMILY,
+    integer_conv.FAMILY,
+    channels_last.FAMILY,
 )
 """Families of operators that only the compiler of regions makes."""
 

@@ -10,31 +10,20 @@ multiples of such a scale (they never were integers, or had a zero point) stay f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array
+from coexec.ops.whole_weights import Quantised, quantised
 from coexec.processors.ort.inline import LEAST_OPSET, Step
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
-LARGEST = 127
-"""Of symmetric 8-bit weights."""
-WHOLE = 1e-3
-"""How far from an integer a weight over its scale may be, by rounding."""
 MOST_BIAS = 2**31 - 1
 """Integer biases have 32 bits."""
 FLOAT = np.dtype(np.float32)
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """Integers with the scale of each output channel, or one scale."""
-
-    values: Array
-    scale: Array
 
 
 def with_integer_weights(
@@ -95,18 +84,6 @@ def _with_integers(
     else:
         inputs += bias
     return [*more, replace(step, inputs=tuple(inputs))]
-
-
-def quantised(weights: Array, by_channel: bool) -> Quantised | None:
-    """Symmetric 8-bit integers with one scale, or one a channel; ``None`` if they are not whole."""
-    axes = [None, tuple(range(1, weights.ndim))] if by_channel else [None]
-    for axis in axes:
-        largest = np.abs(weights).max(axis=axis, keepdims=True)
-        scale = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
-        values = np.rint(weights / scale)
-        if np.abs(weights / scale - values).max(initial=0.0) < WHOLE:
-            return Quantised(values.astype(np.int8), scale.reshape(() if axis is None else -1))
-    return None
 
 
 def _dequantise(step: Step, name: str, found: Quantised, known: dict[str, Array]) -> Step:

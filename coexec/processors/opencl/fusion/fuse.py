@@ -12,6 +12,7 @@ from coexec.processors.opencl.fusion.casts import batch_casts
 from coexec.processors.opencl.fusion.compression import fuse_compression
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
+from coexec.processors.opencl.fusion.integers import fuse_integers
 from coexec.processors.opencl.fusion.magnitudes import join_magnitudes
 from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.fusion.optimizer import batch_optimizer
@@ -22,6 +23,7 @@ Rewrite = Callable[[Region, DeviceFacts], Region]
 
 REWRITES: tuple[Rewrite, ...] = (
     pass_through,
+    fuse_integers,
     fuse_attention,
     fuse_normalisation,
     fuse_compression,

@@ -24,6 +24,7 @@ from coexec.processors.opencl.fusion.coded import (
     coded_of,
 )
 from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
+from coexec.processors.opencl.fusion.integer_operators import INTEGERS, layer_of
 from coexec.processors.opencl.fusion.unscaled import UNSCALED
 from coexec.processors.opencl.kernels.optim import leading
 
@@ -35,9 +36,11 @@ FUSED_OPERATORS = {
         *(KEEPING, KEEPING_TAPS, EXPANDING, EXPANDING_WEIGHT),
         *UNSCALED,
         CASTS,
+        *INTEGERS,
     )
 }
 
+ON_BYTES = frozenset(op.identifier for op in INTEGERS)
 UNSCALED_STEPS = frozenset(op.identifier for op in UNSCALED)
 
 
@@ -77,6 +80,8 @@ def title(call: OpCall) -> str:
         return f"{title(coded_of(call).call)}+CompressBlocks"
     if call.identifier in (EXPANDING.identifier, EXPANDING_WEIGHT.identifier):
         return f"DecompressBlocks+{title(coded_of(call).call)}"
+    if call.identifier in ON_BYTES:
+        return "+".join(layer_of(call).kinds)
     if call.identifier == CASTS.identifier:
         return "Cast"
     if call.identifier in UNSCALED_STEPS:
