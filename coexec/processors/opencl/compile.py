@@ -21,6 +21,8 @@ from coexec.processors.opencl.preparation import Prepared, divide
 from coexec.processors.opencl.storage import Storage
 from coexec.processors.opencl.table import KERNELS
 
+COPY_ITEMS = 64
+"""Work-items of a group that copies small outputs on a GPU."""
 MOST_GROWTH = 1.1
 """Arena with Concat done in place, in terms of the arena with copies."""
 
@@ -66,7 +68,8 @@ def compile_region(
     ]
     storage = plan_storage(region, prepared, facts.alignment, joining=fusing)
     vector = facts.vector_bytes if pages == "between" else 0
-    emitter = Emitter(region, storage, facts.alignment, vector)
+    items = COPY_ITEMS if facts.unit_kind == "gpu" else 1
+    emitter = Emitter(region, storage, facts.alignment, vector, items)
     for index, parts in enumerate(prepared):
         if parts is not None and not joined(region.nodes[index], storage.parts):
             emitter.node(index, region.nodes[index], parts)

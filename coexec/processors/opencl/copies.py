@@ -16,17 +16,24 @@ every device takes."""
 SMALL = 1 << 16
 """Bytes up to which a launch costs more than what the driver's own copy gains."""
 VECTOR, CHUNK = 4, 1024
-"""Words of a work-item's vector and of a work-group (of one work-item)."""
+"""Words of a work-item's vector and of a work-group."""
 
 
-def together(copies: Sequence[CopyStep], program: Callable[[KernelCall], int]) -> list[Step]:
-    """The same copies in fewer steps, those of one phase together; none reads what one writes."""
+def together(
+    copies: Sequence[CopyStep], program: Callable[[KernelCall], int], items: int = 1
+) -> list[Step]:
+    """The same copies in fewer steps, those of one phase together; none reads what one writes.
+
+    Kernels run in work-groups of ``items``.
+    """
     steps: list[Step] = [copy for copy in copies if not _is_small(copy)]
     for phase in dict.fromkeys(copy.label.phase for copy in copies):
         small = [copy for copy in copies if _is_small(copy) and copy.label.phase == phase]
         for start in range(0, len(small), MOST_COPIES):
             batch = small[start : start + MOST_COPIES]
-            steps.append(batch[0] if len(batch) == 1 else _kernel(batch, phase, program))
+            steps.append(
+                batch[0] if len(batch) == 1 else _kernel(batch, phase, program, items=items)
+            )
     return steps
 
 
@@ -48,13 +55,14 @@ def _kernel(
     phase: str,
     program: Callable[[KernelCall], int],
     vector: int = VECTOR,
+    items: int = 1,
 ) -> KernelStep:
     sizes = [copy.nbytes // WORD for copy in batch]
     firsts, chunks = first_chunks(sizes, CHUNK)
     text = tensor_text(("src",), ("dst",), "uint", len(batch))
-    call = KernelCall(
-        "copies", "copies", (), (chunks,), (1,), {"W": vector, "CHUNK": CHUNK, **text}
-    )
+    sizes_of_launch = (chunks * items,), (items,)
+    defines: dict[str, str | int | float] = {"W": vector, "CHUNK": CHUNK, **text}
+    call = KernelCall("copies", "copies", (), *sizes_of_launch, defines)
     args: list[Slot | Scalar] = []
     for copy, size, first in zip(batch, sizes, firsts, strict=True):
         args += [copy.src, copy.dst, i32(size), i32(first)]
@@ -64,7 +72,7 @@ def _kernel(
         phase=phase,
         bytes=sum(copy.label.bytes for copy in batch),
         source=batch[0].label.source,
-        items=chunks,
+        items=chunks * items,
     )
     return KernelStep(
         program(call), call.entry, tuple(args), call.global_size, call.local_size, label

@@ -30,13 +30,15 @@ from coexec.processors.opencl.storage import ArenaUse, Storage
 class Emitter:
     """Turns kernel calls into steps with resolved slots and shared programs.
 
-    Kernels move pages in vectors of ``page_vector`` bytes; 0: they are moved beside kernels.
+    Kernels move pages in vectors of ``page_vector`` bytes; 0: they are moved beside kernels. Groups
+    of ``copy_items`` work-items copy small outputs.
     """
 
     region: Region
     storage: Storage
     alignment: int
     page_vector: int = 0
+    copy_items: int = 1
     steps: list[Step] = field(default_factory=list)
     preparation: list[KernelStep] = field(default_factory=list)
     prepared_bytes: int = 0
@@ -122,7 +124,7 @@ class Emitter:
         states = set(self.region.aliases.values())
         if not states.isdisjoint(self.storage.copied.values()):
             return [*self.copies()]
-        return together(self.copies(), self.program)
+        return together(self.copies(), self.program, self.copy_items)
 
     def _slot(self, index: int, node: RegionNode, operand: Operand) -> Slot:
         if operand.kind == "scratch":

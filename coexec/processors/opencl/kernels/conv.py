@@ -12,6 +12,7 @@ from coexec.processors.opencl.family import (
     KernelCall,
     KernelFamily,
     Lowering,
+    UnitKind,
     Variant,
     c_type,
     ceil_to,
@@ -23,7 +24,10 @@ from coexec.processors.opencl.kernels import (
     col2im,
     conv_bands,
     conv_direct,
+    conv_tiled,
+    conv_tiled_weight,
     depthwise,
+    depthwise_items,
     dots,
     outer,
     pointwise,
@@ -156,28 +160,60 @@ def weight_product(call: OpCall, facts: DeviceFacts) -> outer.Outer:
     return outer.narrower(product, facts)
 
 
+CPU: tuple[UnitKind, ...] = ("cpu",)
+GPU: tuple[UnitKind, ...] = ("gpu",)
+
 FAMILY = KernelFamily(
     "conv",
     tuple(ENTRIES),
     (
-        Variant("depthwise", depthwise.lower, depthwise.refuse, space=depthwise.SPACE),
-        Variant("winograd", winograd.lower, winograd.refuse, winograd.SPACE, winograd.suited),
-        Variant("bands", conv_bands.lower, conv_bands.refuse, conv_bands.SPACE, conv_bands.suited),
         Variant(
-            "direct", conv_direct.lower, conv_direct.refuse, conv_direct.SPACE, conv_direct.suited
+            "depthwise_items",
+            depthwise_items.lower,
+            depthwise_items.refuse,
+            depthwise_items.SPACE,
+            depthwise_items.suited,
+            GPU,
         ),
-        Variant("pointwise", pointwise.lower, pointwise.refuse, pointwise.SPACE, pointwise.suited),
-        Variant("col2im", col2im.lower, col2im.refuse, col2im.SPACE, col2im.suited),
-        Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
+        Variant(
+            "tiled", conv_tiled.lower, conv_tiled.refuse, conv_tiled.SPACE, conv_tiled.suited, GPU
+        ),
+        Variant(
+            "tiled_weight",
+            conv_tiled_weight.lower,
+            conv_tiled_weight.refuse,
+            conv_tiled_weight.SPACE,
+            conv_tiled_weight.suited,
+            GPU,
+        ),
+        Variant("depthwise", depthwise.lower, depthwise.refuse, depthwise.SPACE, units=CPU),
+        Variant("winograd", winograd.lower, winograd.refuse, winograd.SPACE, winograd.suited, CPU),
+        Variant(
+            "bands", conv_bands.lower, conv_bands.refuse, conv_bands.SPACE, conv_bands.suited, CPU
+        ),
+        Variant(
+            "direct",
+            conv_direct.lower,
+            conv_direct.refuse,
+            conv_direct.SPACE,
+            conv_direct.suited,
+            CPU,
+        ),
+        Variant(
+            "pointwise", pointwise.lower, pointwise.refuse, pointwise.SPACE, pointwise.suited, CPU
+        ),
+        Variant("col2im", col2im.lower, col2im.refuse, col2im.SPACE, col2im.suited, CPU),
+        Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing, CPU),
         Variant(
             "winograd_weight",
             winograd_weight.lower,
             winograd_weight.refuse,
             winograd_weight.SPACE,
             winograd_weight.suited,
+            CPU,
         ),
-        Variant("outer", lower_outer, refuse_dots, space=outer.SPACE, suited=suited_outer),
-        Variant("dots", lower_weight, refuse_dots, space=dots.SPACE),
+        Variant("outer", lower_outer, refuse_dots, outer.SPACE, suited_outer, CPU),
+        Variant("dots", lower_weight, refuse_dots, dots.SPACE, units=CPU),
         Variant("naive", lower_naive, refuse_convolution, space={"LOCAL": (64, 16)}),
     ),
 )

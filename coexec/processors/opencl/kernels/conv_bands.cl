@@ -1,6 +1,6 @@
 /* Convolutions and their inputs' gradients on bands of rows, with positions in lanes.
- * Layout: y (images, groups * rows, f0, f1, f2) from x (images, groups * channels, e0, e1, e2), all
- * float; w[row, channel, tap] lies at row * w_row + channel * w_channel + tap, groups w_group
+ * Layout: y (images, groups * rows, f0, f1, f2) from x (images, groups * channels, e0, e1, e2), T;
+ * w[row, channel, tap] lies at row * w_row + channel * w_channel + tap, groups w_group
  * apart.
  * BACK 0: y[m, o] = bias[m] + sum over channels and taps of w[m, c, t] * x[c, o * s - p + t * d].
  * BACK 1: y[m, o * s + u] for every phase u < s of each axis, of taps t = (u + p) % s + j * s:
@@ -69,7 +69,7 @@ typedef JOIN(float, HALF) halves __attribute__((aligned(4)));
 #endif
 
 /* The bias comes last: before, it would hold a register that the sums need. */
-#define BIAS(i) const float start##i = has_bias && m + i < rows ? bias[m + i] : 0.0f;
+#define BIAS(i) const float start##i = has_bias && m + i < rows ? (float)bias[m + i] : 0.0f;
 #define INSIDE(i, v) inside |= (q + v < vectors) << v;
 #if APART
 #define LEAVE_ONE(i, v)                                                                            \
@@ -84,13 +84,13 @@ typedef JOIN(float, HALF) halves __attribute__((aligned(4)));
 #define WHOLE(i, v) whole |= (inside >> v & (places[q + v] >= 0)) << v;
 #define LEAVE_ONE(i, v)                                                                            \
     if (whole >> v & 1) {                                                                          \
-        __global float *to = to##i + places[q + v];                                                \
-        *(__global stored *)to = FINISH(c##i##_##v + start##i, to - y_first);                      \
+        __global T *to = to##i + places[q + v];                                                    \
+        *(__global stored *)to = NARROW(FINISH(c##i##_##v + start##i, to - y_first));              \
     }
 #define LEAVE(i)                                                                                   \
     if (m + i < rows) {                                                                            \
         BIAS(i)                                                                                    \
-        __global float *to##i = y + (m + i) * y_row;                                               \
+        __global T *to##i = y + (m + i) * y_row;                                                   \
         VECTORS(LEAVE_ONE, i)                                                                      \
     }
 #define DUMP_ONE(i, v) *(__global fetched *)(tile + (i * NV + v) * V) = c##i##_##v + start##i;
@@ -106,7 +106,7 @@ typedef JOIN(float, HALF) halves __attribute__((aligned(4)));
 #define TAPS(k, first, q) ((first) < (k) ? ((k) - (first) + (q) - 1) / (q) : 0)
 
 /* Where the terms of a phase lie, and its weights in tiles of rows. */
-INLINE void lay_out(__global float *a, __global int *at, __global const float *w, const int rows,
+INLINE void lay_out(__global float *a, __global int *at, __global const T *w, const int rows,
                     const int channels, const int w_row, const int w_channel, const int q0,
                     const int q1, const int q2, const int first0, const int first1,
                     const int first2, const int taps0, const int taps1, const int taps2,
@@ -125,12 +125,12 @@ INLINE void lay_out(__global float *a, __global int *at, __global const float *w
                     const int line = (plane * g1 + row) * sheets + column % sheets;
                     at[k] = line * sheet + column / sheets;
                     const int t0 = first0 + j0 * q0, t1 = first1 + j1 * q1, t2 = first2 + j2 * q2;
-                    __global const float *from = w + c * w_channel + (t0 * k1 + t1) * k2 + t2;
+                    __global const T *from = w + c * w_channel + (t0 * k1 + t1) * k2 + t2;
 #pragma unroll 1
                     for (int m = 0; m < rows; m += MR) {
                         __global float *to = a + (m / MR * terms + k) * MR;
                         for (int i = 0; i < MR; ++i)
-                            to[i] = m + i < rows ? from[(m + i) * w_row] : 0.0f;
+                            to[i] = m + i < rows ? (float)from[(m + i) * w_row] : 0.0f;
                     }
                 }
 }
@@ -146,7 +146,7 @@ INLINE void lay_out(__global float *a, __global int *at, __global const float *w
     const int terms = channels * taps0 * taps1 * taps2;
 
 __kernel ALONE void bands(
-    __global const float *x, __global const float *w, __global const float *bias, __global float *y,
+    __global const T *x, __global const T *w, __global const T *bias, __global T *y,
     __global float *slots, const int has_bias, const int tasks, const int slot_size,
     const int images, const int rows, const int channels, const int n0, const int n1, const int n2,
     const int band, const int e0, const int e1, const int e2, const int f0, const int f1,
@@ -172,8 +172,8 @@ __kernel ALONE void bands(
     __global int *spots = at + ROUND_UP(depth), *places = spots + list;
     __global float *tile = (__global float *)(places + list), *lines = tile;
     __global float *grid = APART ? lines + rows * line_row : tile + MR * NV * V;
-    __global const float *x_first = x, *bias_first = bias;
-    __global float *y_first = y;
+    __global const T *x_first = x, *bias_first = bias;
+    __global T *y_first = y;
     fill(grid, channels * g0 * g1 * pitch + V, 0.0f);
     for (int i = 0; i < list; ++i) {
         const int row = i / across, column = i % across * V, past = row >= band;
@@ -265,10 +265,10 @@ __kernel ALONE void bands(
                         for (int i = 0; i < MR * NV; ++i) {
                             const int v = i % NV, row = m + i / NV;
                             if (row >= rows || !((inside & ~whole) >> v & 1)) continue;
-                            __global float *to = y + row * y_row - 1 - places[q + v];
+                            __global T *to = y + row * y_row - 1 - places[q + v];
 #pragma unroll 1
                             for (int j = 0; j < n2 % V; ++j)
-                                to[j] = FINISH_ONE(tile[i * V + j], to + j - y_first);
+                                to[j] = (T)FINISH_ONE(tile[i * V + j], to + j - y_first);
                         }
 #endif
                     }
@@ -279,17 +279,17 @@ __kernel ALONE void bands(
                     const int y1 = (first + row) * q1 + u1;
                     if (y1 >= f1) break;
                     __global const float *line = tile + m * line_row + row * q2 * wide;
-                    __global float *to = y + m * y_row + (y0 * f1 + y1) * f2;
+                    __global T *to = y + m * y_row + (y0 * f1 + y1) * f2;
                     int j = 0;
                     for (; q2 == 2 && j + V <= f2; j += V) {
                         fetched pairs;
                         pairs.even = *(__global const halves *)(line + j / 2);
                         pairs.odd = *(__global const halves *)(line + wide + j / 2);
-                        *(__global stored *)(to + j) = FINISH(pairs, to + j - y_first);
+                        *(__global stored *)(to + j) = NARROW(FINISH(pairs, to + j - y_first));
                     }
 #pragma unroll 1
                     for (; j < f2; ++j)
-                        to[j] = FINISH_ONE(line[j % q2 * wide + j / q2], to + j - y_first);
+                        to[j] = (T)FINISH_ONE(line[j % q2 * wide + j / q2], to + j - y_first);
                 }
 #endif
         }

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
 from coexec.core.types import OpCall
 from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
     Lowering,
+    c_type,
     ceil_to,
     i32,
     inp,
@@ -26,6 +25,8 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES
+from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.widen import is_narrow
 from coexec.processors.opencl.kernels.window import Triple, Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -204,7 +205,7 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
         return refusal
     if facts.unit_kind != "cpu":
         return "a task needs a cache of its own"
-    if call.output(0).dtype != np.float32:
+    if accumulator(call.output(0).dtype) != "float32":
         return f"{call.output(0).dtype.name}: grids are of float32"
     w = Window.of(call)
     if min(w.pads) < 0:
@@ -279,6 +280,8 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         global_size=(slots,),
         local_size=(1,),
         defines={
+            "T": c_type(call.output(0).dtype),
+            "SAME": int(not is_narrow(call.output(0).dtype)),
             "V": b.lanes,
             "BACK": int(b.back),
             "APART": int(b.apart),

@@ -53,6 +53,8 @@ REFUSALS: tuple[Refuse, ...] = (
 
 def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     """Why no kernel reads the first operand as codes, else ``None``."""
+    if facts.unit_kind != "cpu":
+        return "tiles of work-groups read whole tensors"
     reasons = [refusal(call, facts) for refusal in REFUSALS]
     return None if None in reasons else reasons[-1]
 

@@ -1,6 +1,6 @@
 /* Convolutions with channels of the result in lanes: no column of x is ever gathered.
- * Layout: x (images, groups * channels, i1, i2) with its padding inside it (direct_pad writes such a
- * copy), w (groups * rows, channels, k1, k2), y (images, groups * rows, o1, o2), all of type float;
+ * Layout: x (images, groups * channels, i1, i2) of type float with its padding inside it (direct_pad
+ * writes such a copy), w (groups * rows, channels, k1, k2), y (images, groups * rows, o1, o2);
  *     y[m, o] = bias[m] + sum over channels and taps of w[m, c, t] * x[c, o * s + t * d].
  *
  * direct_pack writes weights in panels of NR rows, u[group][panel][1 + depth][NR], the bias first
@@ -60,7 +60,7 @@
 
 #if LAYOUT
 
-__kernel void direct_pack(__global const float *w, __global const float *bias, __global float *u,
+__kernel void direct_pack(__global const T *w, __global const T *bias, __global float *u,
                           __global int *at, const int has_bias, const int rows, const int panels,
                           const int depth, const int taps, const int k2, const int plane,
                           const int down, const int across)
@@ -70,10 +70,10 @@ __kernel void direct_pack(__global const float *w, __global const float *bias, _
     const int start = panel / panels * rows + row, height = LEAST(NR, rows - row);
     __global float *to = u + panel * (1 + depth) * NR;
     if (first == 0)
-        for (int i = 0; i < NR; ++i) to[i] = has_bias && i < height ? bias[start + i] : 0.0f;
+        for (int i = 0; i < NR; ++i) to[i] = has_bias && i < height ? (float)bias[start + i] : 0.0f;
     for (int k = first; k < last; ++k)
         for (int i = 0; i < NR; ++i)
-            to[(1 + k) * NR + i] = i < height ? w[(start + i) * depth + k] : 0.0f;
+            to[(1 + k) * NR + i] = i < height ? (float)w[(start + i) * depth + k] : 0.0f;
     if (panel == 0)
         for (int k = first; k < last; ++k) {
             const int t = k % taps;
@@ -81,7 +81,7 @@ __kernel void direct_pack(__global const float *w, __global const float *bias, _
         }
 }
 
-__kernel ALONE void direct_pad(__global const float *x, __global float *to, const int i1,
+__kernel ALONE void direct_pad(__global const T *x, __global float *to, const int i1,
                                const int i2, const int rows, const int columns, const int p1,
                                const int p2)
 {
@@ -95,8 +95,8 @@ __kernel ALONE void direct_pad(__global const float *x, __global float *to, cons
         const int left = there ? LEAST(p2, columns) : columns, right = LEAST(p2 + i2, columns);
         for (int i = 0; i < left; ++i) line[i] = 0;
         if (!there) continue;
-        __global const float *source = x + from * i2 - p2;
-        for (int i = left; i < right; ++i) line[i] = source[i];
+        __global const T *source = x + from * i2 - p2;
+        for (int i = left; i < right; ++i) line[i] = (float)source[i];
         for (int i = right; i < columns; ++i) line[i] = 0;
     }
 }
@@ -138,12 +138,12 @@ typedef float4 quad __attribute__((aligned(4)));
 
 #define WRITE(i)                                                                                   \
     if (m + i < height) {                                                                          \
-        __global float *to = y + (m + i) * pixels + p;                                             \
-        *(__global stored *)to = FINISH(r##i, to - y_first);                                       \
+        __global T *to = y + (m + i) * pixels + p;                                                 \
+        *(__global stored *)to = NARROW(FINISH(r##i, to - y_first));                               \
     }
 
 __kernel ALONE void direct(__global const float *x, __global const float *u,
-                           __global const int *at, __global float *y, __global float *slots,
+                           __global const int *at, __global T *y, __global float *slots,
                            const int block, const int tasks, const int blocks,
                            const int panel_blocks, const int panel_block, const int panels, const int groups,
                            const int rows, const int depth, const int depth_block,
@@ -151,7 +151,8 @@ __kernel ALONE void direct(__global const float *x, __global const float *u,
                            const int down, const int across FINISH_PARAMETERS)
 {
     const int slot = get_global_id(0), slots_of = get_global_size(0);
-    __global float *sums = slots + slot * block * NR, *y_first = y;
+    __global float *sums = slots + slot * block * NR;
+    __global T *y_first = y;
     __global const float *x_first = x, *u_first = u;
     const int end = SHARE(slot + 1, slots_of);
     for (int task = SHARE(slot, slots_of); task < end; ++task) {
@@ -202,8 +203,8 @@ __kernel ALONE void direct(__global const float *x, __global const float *u,
             for (; p < count; ++p)
 #pragma unroll 1
                 for (int m = 0; m < height; ++m) {
-                    __global float *to = y + m * pixels + p;
-                    *to = FINISH_ONE(sums[p * NR + m], to - y_first);
+                    __global T *to = y + m * pixels + p;
+                    *to = (T)FINISH_ONE(sums[p * NR + m], to - y_first);
                 }
         }
     }

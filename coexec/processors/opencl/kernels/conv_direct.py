@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from coexec.core.types import OpCall
 from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
     Lowering,
     Operand,
+    c_type,
     ceil_to,
     i32,
     inp,
@@ -27,6 +26,8 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES
+from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.widen import is_narrow, widen, widened_bytes
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -158,7 +159,7 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
         return refusal
     if facts.unit_kind != "cpu":
         return "a task needs a cache of its own"
-    if call.output(0).dtype != np.float32:
+    if accumulator(call.output(0).dtype) != "float32":
         return f"{call.output(0).dtype.name}: panels are of float32"
     if call.constant(1) is None:
         return "weights that change are packed anew each time"
@@ -201,12 +202,19 @@ def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """Packed weights (once), a padded copy of x where windows reach out of it, and the products."""
+    """Packed weights (once), a padded or widened copy of x where need be, and the products."""
     if call.output(0).size == 0:
         return Lowering(())
     d = Direct.of(call, facts, params)
-    layout = {"V": d.lanes, "NV": params["NV"], "LAYOUT": 1}
-    defines = {"V": d.lanes, **{name: params[name] for name in ("PX", "NV")}}
+    dtype = call.output(0).dtype
+    narrow = is_narrow(dtype)
+    types: dict[str, str | int] = {
+        "T": c_type(dtype),
+        "SAME": int(not narrow),
+        "V": d.lanes,
+        "NV": params["NV"],
+    }
+    layout, defines = {**types, "LAYOUT": 1}, {**types, "PX": params["PX"]}
     wanted = facts.compute_units * params["SLOTS"]
     calls = [_pack(d, call, layout)]
     source, grid_bytes = inp(0), 0
@@ -214,13 +222,16 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         source = scratch(3)
         grid_bytes = d.window.batch * d.window.in_channels * d.grid[0] * d.grid[1] * ITEM
         calls.append(_pad(d, call, source, grid_bytes, layout))
+    elif narrow:
+        source, grid_bytes = scratch(3), widened_bytes(call.input(0).size, dtype)
+        calls.append(widen(inp(0), call.input(0).size, dtype, source))
     calls.append(_product(d, call, source, wanted, defines))
     slot_bytes = min(wanted, d.tasks(wanted)) * d.block * d.panel * ITEM
     blocks = (d.packed_bytes, d.depth * ITEM, slot_bytes, grid_bytes)
-    return Lowering(tuple(calls), blocks if d.padded else blocks[:3])
+    return Lowering(tuple(calls), blocks if grid_bytes else blocks[:3])
 
 
-def _pack(d: Direct, call: OpCall, defines: Mapping[str, int]) -> KernelCall:
+def _pack(d: Direct, call: OpCall, defines: Mapping[str, str | int]) -> KernelCall:
     w = d.window
     bias = call.has_input(2)
     plane = d.grid[0] * d.grid[1]
@@ -237,7 +248,7 @@ def _pack(d: Direct, call: OpCall, defines: Mapping[str, int]) -> KernelCall:
 
 
 def _pad(
-    d: Direct, call: OpCall, to: Operand, nbytes: int, defines: Mapping[str, int]
+    d: Direct, call: OpCall, to: Operand, nbytes: int, defines: Mapping[str, str | int]
 ) -> KernelCall:
     w = d.window
     numbers = (*w.in_size[1:], *d.grid, *w.pads[1:])
@@ -254,7 +265,7 @@ def _pad(
 
 
 def _product(
-    d: Direct, call: OpCall, source: Operand, wanted: int, defines: Mapping[str, int]
+    d: Direct, call: OpCall, source: Operand, wanted: int, defines: Mapping[str, str | int]
 ) -> KernelCall:
     w = d.window
     plane = d.grid[0] * d.grid[1]

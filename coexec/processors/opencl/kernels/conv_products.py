@@ -9,12 +9,12 @@ from math import gcd, prod
 
 from coexec.core.types import OpCall
 from coexec.processors.opencl.family import inp, out
-from coexec.processors.opencl.kernels.packed import (
+from coexec.processors.opencl.kernels.packed import BlockedProduct
+from coexec.processors.opencl.kernels.packed_operands import (
     ONES,
     ZEROS,
     Batch,
     Bias,
-    BlockedProduct,
     LeftSource,
     Result,
     RightSource,

@@ -37,7 +37,7 @@
 #define UNROLL
 #endif
 
-#define LANE(k) (ACC) from[LEAST(k, now - 1) * apart]
+#define LANE(k) from[LEAST(k, now - 1) * apart]
 #if V == 16
 #define LANES                                                                                   \
     LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5), LANE(6), LANE(7), LANE(8), LANE(9),   \
@@ -76,7 +76,7 @@ NOT_INLINE void gather(__global ACC *to, __global const T *from, const int now, 
                    const int rows, const int cols, const int pitch)
 {
     for (int row = 0; row < rows; ++row, to += (pitch - cols) * V)
-        for (int col = 0; col < cols; ++col, ++from, to += V) AT(to) = (fetched)(LANES);
+        for (int col = 0; col < cols; ++col, ++from, to += V) AT(to) = WIDEN((JOIN(T, V))(LANES));
 }
 
 INLINE void clear(__global ACC *to, const int vectors)
@@ -121,7 +121,7 @@ __kernel ALONE void depthwise_lanes(__global const T *x, __global const T *w,
         if (has_bias) {
             __global const T *from = bias + channel;
             const int apart = 1;
-            start = (fetched)(LANES);
+            start = WIDEN((JOIN(T, V))(LANES));
         }
         gather(inside, x + at * ins, now, ins, i1, i2, pitch);
         for (int row = 0, to = 0; row < o1; ++row)

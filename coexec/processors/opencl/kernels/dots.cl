@@ -16,7 +16,7 @@
 #define LENGTH 512 /* positions in a panel */
 #endif
 #ifndef DIRECT
-#define DIRECT 1 /* 1: planes of y are whole vectors of type ACC: y is read in place; 2: x too */
+#define DIRECT 1 /* 1: planes of y are whole vectors: y is read in place; 2: x too */
 #endif
 #ifndef SINGLE
 #define SINGLE 0 /* 1: y has one row: tiles of one row */
@@ -62,10 +62,14 @@
 #define LEFT_ROW(i) __global const LEFT *left##i = left + min(m + i, height - 1) * left_row;
 #define RIGHT_ROW(i, j)                                                                            \
     __global const RIGHT *right##j = right + min(n + j, width - 1) * right_row;
-#define LEFT_LANES(i) const vec e##i = *(__global const lanes *)(left##i + y_at[s]);
+#if DIRECT
+#define LEFT_LANES(i) const vec e##i = LOAD(left##i + y_at[s]);
+#else
+#define LEFT_LANES(i) const vec e##i = *(__global const vec *)(left##i + y_at[s]);
+#endif
 #if DIRECT == 2
 #define RIGHT T
-#define RIGHT_LANES(i, j) const vec f##j = *(__global const stored *)(right##j + x_at[s]);
+#define RIGHT_LANES(i, j) const vec f##j = LOAD(right##j + x_at[s]);
 #else
 #define RIGHT ACC
 #define RIGHT_LANES(i, j) const vec f##j = *(__global const vec *)(right##j + s * V);
@@ -179,11 +183,9 @@ __kernel ALONE void dots(
 #if DIRECT
             __global const T *left = ys;
             const int left_row = y_row;
-            typedef stored lanes;
 #else
             __global const ACC *left = y_panel;
             const int left_row = STRIDE;
-            typedef vec lanes;
 #endif
 #if DIRECT == 2
             __global const T *right = xs + channel * x_channel;

@@ -22,7 +22,8 @@ from coexec.processors.opencl.family import (
     i32,
     scratch,
 )
-from coexec.processors.opencl.kernels.packed import MASKS, Bias, bounded_slots
+from coexec.processors.opencl.kernels.packed import MASKS, bounded_slots
+from coexec.processors.opencl.kernels.packed_operands import Bias
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window
 
@@ -82,7 +83,7 @@ def lower_dots(d: Dots, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     w, sums = d.window, np.dtype(accumulator(d.dtype))
     lanes = lanes_of(sums, facts)
     tile = tile_of(lanes, w.outer)
-    direct = int(d.dtype == sums and w.pixels % lanes == 0)
+    direct = int(w.pixels % lanes == 0)
     if direct and w.pointwise:
         direct = 2
     block, height, tasks = divided(w, tile, facts, params)

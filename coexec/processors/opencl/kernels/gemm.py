@@ -13,6 +13,7 @@ from coexec.processors.opencl.family import (
     KernelCall,
     KernelFamily,
     Lowering,
+    UnitKind,
     Variant,
     c_type,
     ceil_to,
@@ -21,21 +22,23 @@ from coexec.processors.opencl.family import (
     out,
 )
 from coexec.processors.opencl.fusion.biased import BIASED
-from coexec.processors.opencl.kernels import dots, few_rows, known, outer
+from coexec.processors.opencl.kernels import dots, few_rows, known, outer, tiled
 from coexec.processors.opencl.kernels.packed import (
-    ONES,
     SPACE,
-    ZEROS,
-    Batch,
-    Bias,
     BlockedProduct,
-    LeftSource,
-    Result,
-    RightSource,
     lower_products,
     suited_tile,
 )
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
+from coexec.processors.opencl.kernels.packed_operands import (
+    ONES,
+    ZEROS,
+    Batch,
+    Bias,
+    LeftSource,
+    Result,
+    RightSource,
+)
 from coexec.processors.opencl.kernels.products import (
     Level,
     Product,
@@ -218,12 +221,16 @@ def left_batches(outer: Level, inner: Level) -> tuple[int, int, tuple[int, int]]
     return inner_count * outer_count, inner[1] or outer[1], steps
 
 
+CPU: tuple[UnitKind, ...] = ("cpu",)
+GPU: tuple[UnitKind, ...] = ("gpu",)
 VARIANTS = (
-    Variant("known", known.lower, known.refuse, known.SPACE, known.suited),
-    Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer),
-    Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots),
-    Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE),
-    Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing),
+    Variant("known", known.lower, known.refuse, known.SPACE, known.suited, CPU),
+    Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer, CPU),
+    Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots, CPU),
+    Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE, units=CPU),
+    Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing, CPU),
+    Variant("group_dots", tiled.lower_dots, tiled.refuse_dots, tiled.DOTS_SPACE, units=GPU),
+    Variant("tiled", tiled.lower, tiled.refuse, tiled.SPACE, tiled.suited, GPU),
     Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
 )
 

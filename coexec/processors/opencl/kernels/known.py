@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from coexec.core.types import OpCall
 from coexec.processors.opencl.family import (
     DeviceFacts,
     KernelCall,
     Lowering,
+    c_type,
     f32,
     i32,
     inp,
     out,
     scratch,
 )
-from coexec.processors.opencl.kernels.products import Product, refuse_product
+from coexec.processors.opencl.kernels.products import Product, accumulator, refuse_product
+from coexec.processors.opencl.kernels.widen import is_narrow, widen, widened_bytes
 
 LEAST_LANES, MOST_LANES = 4, 16
 MOST_ROWS = 128
 """With more rows, copying panels of B in each run costs little beside the product."""
 WIDEST = 4
+MOST_NARROW_ROWS = 16
+"""With more rows, to convert each vector of 16-bit panels takes longer than twice the bytes (of
+784 x 500 for 32 rows, 1.5 times)."""
 SPACE: Mapping[str, tuple[int, ...]] = {
     "ROWS": (6, 1, 2, 3, 4, 5, 8),
     "WIDE": (4, 1, 2, 3),
@@ -39,8 +42,9 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     if facts.unit_kind != "cpu" or not facts.prepares or call.constant(1) is None:
         return "B changes, or what is made of it is not kept, or many work-items are wanted"
     p = Product.of(call)
-    if p.batch or call.output(0).dtype != np.float32 or not call.output(0).size or not p.depth:
-        return "several matrices, other numbers than float32, or nothing to compute"
+    single = accumulator(call.output(0).dtype) == "float32"
+    if p.batch or not single or not call.output(0).size or not p.depth:
+        return "several matrices, other sums than float32, or nothing to compute"
     if p.rows > MOST_ROWS:
         return f"more than {MOST_ROWS} rows: panels are copied on the way"
     return None
@@ -52,11 +56,15 @@ def lanes_of(facts: DeviceFacts) -> int:
 
 
 def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
-    """Tiles that registers hold (32 of 64 bytes, else 16) and that waste the fewest rows."""
+    """Tiles that registers hold (32 of 64 bytes, else 16) and that take the least time together.
+
+    A tile takes as long as its rows, and as one more for reading the panel.
+    """
     p, lanes = Product.of(call), lanes_of(facts)
     large = facts.vector_bytes >= 64
     most = 6 if large else 5
-    rows = min(range(min(most, p.rows), 0, -1), key=lambda tile: -(-p.rows // tile) * tile)
+    tiles = range(min(most, p.rows), 0, -1)
+    rows = min(tiles, key=lambda tile: -(-p.rows // tile) * (tile + 1))
     wide = min(WIDEST if large or rows < 3 else 2, -(-p.columns // lanes))
     return {"ROWS": rows, "WIDE": wide}
 
@@ -65,7 +73,18 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     """Panels, once; then one kernel over runs of panels and blocks of rows."""
     p, lanes = Product.of(call), lanes_of(facts)
     rows, width = params["ROWS"], params["WIDE"] * lanes
-    defines = {"V": lanes, "ROWS": rows, "WIDE": params["WIDE"]}
+    dtype = call.output(0).dtype
+    narrow = is_narrow(dtype)
+    stays = narrow and p.rows <= MOST_NARROW_ROWS
+    item = dtype.itemsize if stays else 4
+    defines: dict[str, str | int | float] = {
+        "T": c_type(dtype),
+        "SAME": int(not narrow),
+        "NARROW_PANELS": int(stays),
+        "V": lanes,
+        "ROWS": rows,
+        "WIDE": params["WIDE"],
+    }
     panels = -(-p.columns // width)
     wanted = facts.compute_units * params["PER_UNIT"]
     runs = min(panels, wanted)
@@ -79,13 +98,13 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         global_size=(panels,),
         local_size=(1,),
         defines=defines,
-        bytes=2 * call.input(1).nbytes,
+        bytes=call.input(1).nbytes + panels * width * p.depth * item,
         layout=True,
         prepares=True,
     )
     numbers = (int(p.c is not None), *bias, p.rows, p.columns, p.depth, *p.a, panels, height, runs)
     factors = (f32(p.alpha), f32(p.beta))
-    operands = (inp(0), scratch(0), inp(0 if p.c is None else 2), out(0))
+    operands = (scratch(1) if narrow else inp(0), scratch(0), inp(0 if p.c is None else 2), out(0))
     product = KernelCall(
         family="known",
         entry="known",
@@ -97,4 +116,9 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         bytes=sum(kind.nbytes for kind in (*call.inputs, *call.outputs) if kind is not None),
         finishes="tensors",
     )
-    return Lowering((pack, product), (panels * width * p.depth * 4,))
+    block = panels * width * p.depth * item
+    if not narrow:
+        return Lowering((pack, product), (block,))
+    size = call.input(0).size
+    wide = widen(inp(0), size, dtype, scratch(1))
+    return Lowering((pack, wide, product), (block, widened_bytes(size, dtype)))

@@ -5,7 +5,7 @@
  *
  * Positions (image, o0, o1, o2) are walked through LENGTH at a time. A panel of y is turned there
  * so that vectors run along its rows, [position][NR]; B (rows: channels and taps) is read where x
- * lies, one element at a time, each multiplied with the NR elements of its position. No sum ever
+ * lies (type ACC), one element at a time, each multiplied with the NR elements of its position. No sum ever
  * crosses lanes, and nothing is gathered:
  * PASSES 1: a pass for each tap, over the positions where that tap lies inside x; tiles of MR
  *   channels. What padding adds costs nothing.
@@ -61,7 +61,7 @@ typedef JOIN(ACC, V) vec;
 #define FETCH(i, v) const vec b##v = *(__global const vec *)(pb + v * V);
 #define MULTIPLY_ONE(i, v) c##i##_##v += e##i * b##v;
 #define MULTIPLY(i)                                                                                \
-    const ACC e##i = (ACC)row##i[at];                                                              \
+    const ACC e##i = row##i[at];                                                              \
     VECTORS(MULTIPLY_ONE, i)
 #if PASSES
 #define SUMS_ROW (taps * NR) /* elements between the sums of neighbouring rows of a pass */
@@ -72,7 +72,7 @@ typedef JOIN(ACC, V) vec;
     ((r) / taps * x_channel +                                                                      \
      (((r) % taps / (k1 * k2) * d0) * i1 + (r) / k2 % k1 * d1) * i2 + (r) % k2 * d2)
 #endif
-#define ROW_AT(i) __global const T *row##i = xs + ROW_OFFSET((LEAST(r + i, rows - 1)));
+#define ROW_AT(i) __global const ACC *row##i = xs + ROW_OFFSET((LEAST(r + i, rows - 1)));
 #define KEEP_ONE(i, v) to[v] = fresh ? c##i##_##v : to[v] + c##i##_##v;
 #define KEEP(i)                                                                                    \
     if (r + i < rows) {                                                                            \
@@ -278,9 +278,9 @@ __kernel ALONE void outer(
         int image = begin / y_row;
 #endif
 #if COLUMNS == 0 || COLUMNS == 1
-        __global const T *xs = window;
+        __global const ACC *xs = window;
 #else
-        __global const T *xs = x + x_first;
+        __global const ACC *xs = x + x_first;
 #endif
 #if COLUMNS == 2
         __global const T *ys = window;
@@ -364,15 +364,16 @@ __kernel ALONE void finish(__global const ACC *parts, __global const T *bias, __
 
 #else
 /* x with p0, p1, p2 zeros before and enough behind to fill lines of w0, w1, w2. */
-__kernel void widen(__global const T *x, __global T *wide, const int i0, const int i1, const int i2,
-                    const int w0, const int w1, const int w2, const int p0, const int p1,
-                    const int p2)
+__kernel void widen(__global const T *x, __global ACC *wide, const int i0, const int i1,
+                    const int i2, const int w0, const int w1, const int w2, const int p0,
+                    const int p1, const int p2)
 {
     const int line = get_global_id(0);
     const int z1 = line % w1 - p1, z0 = line / w1 % w0 - p0, plane = line / w1 / w0;
     const int inside = z0 >= 0 && z0 < i0 && z1 >= 0 && z1 < i1;
     __global const T *from = x + ((plane * i0 + z0) * i1 + z1) * i2 - p2;
-    __global T *to = wide + line * w2;
-    for (int j = 0; j < w2; ++j) to[j] = inside && j >= p2 && j < p2 + i2 ? from[j] : (T)0;
+    __global ACC *to = wide + line * w2;
+    for (int j = 0; j < w2; ++j)
+        to[j] = inside && j >= p2 && j < p2 + i2 ? (ACC)from[j] : (ACC)0;
 }
 #endif

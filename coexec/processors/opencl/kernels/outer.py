@@ -25,8 +25,10 @@ from coexec.processors.opencl.family import (
     inp,
     scratch,
 )
-from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES, ZEROS
+from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES
+from coexec.processors.opencl.kernels.packed_operands import ZEROS
 from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.widen import is_narrow, widen
 from coexec.processors.opencl.kernels.window import Triple, Window
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -228,7 +230,7 @@ def lower_outer(
     params: Mapping[str, int],
     codes: tuple[int, Operand] | None = None,
 ) -> Lowering:
-    """Copy x with its padding where taps are rows, multiply, add parts of the positions.
+    """Copy x with its padding where taps are rows, widen 16 bits, multiply, add parts of positions.
 
     ``codes``: bits and ends of operand 0 where that is words; taps are no rows then.
     """
@@ -238,6 +240,9 @@ def lower_outer(
         calls.append(widen_call(o, scratch(2)))
         w = widened(w)
         o = replace(o, window=w, x=scratch(2))
+    elif is_narrow(o.dtype):
+        calls.append(widen(o.x, w.batch * w.in_channels * w.in_pixels, o.dtype, scratch(2)))
+        o = replace(o, x=scratch(2))
     d = divide(o, facts, params)
     if codes and w.pointwise:
         d = by_blocks(d, w.batch * w.pixels)
@@ -253,7 +258,7 @@ def lower_outer(
         calls.append(finish_call(o, d, params))
     blocks = [slots * slot * o.sums.itemsize, parts * o.sums.itemsize]
     if o.x == scratch(2):
-        blocks.append(w.batch * w.in_channels * w.in_pixels * o.dtype.itemsize)
+        blocks.append(w.batch * w.in_channels * w.in_pixels * o.sums.itemsize)
     return Lowering(tuple(calls), tuple(blocks))
 
 
@@ -293,12 +298,13 @@ def widened(w: Window) -> Window:
     return replace(w, in_size=(a, b, c), pads=ZEROS)
 
 
+def types_of(o: Outer) -> dict[str, str | int | float]:
+    return {"T": c_type(o.dtype), "ACC": c_type(o.sums), "SAME": int(o.dtype == o.sums)}
+
+
 def defines(o: Outer, d: Division, params: Mapping[str, int]) -> dict[str, str | int | float]:
-    return {
-        "T": c_type(o.dtype),
-        "ACC": c_type(o.sums),
+    return types_of(o) | {
         "V": d.lanes,
-        "SAME": int(o.dtype == o.sums),
         "NV": d.tile_vectors,
         "MR": d.tile_rows,
         "LENGTH": params["LENGTH"],
@@ -325,8 +331,8 @@ def widen_call(o: Outer, wide: Operand) -> KernelCall:
         entry="widen",
         args=(o.x, wide, *map(i32, (*w.in_size, *size, *w.pads))),
         global_size=(planes * size[0] * size[1],),
-        defines={"T": c_type(o.dtype), "STEP": 2},
-        bytes=planes * (w.in_pixels + prod(size)) * o.dtype.itemsize,
+        defines=types_of(o) | {"STEP": 2},
+        bytes=planes * (w.in_pixels * o.dtype.itemsize + prod(size) * o.sums.itemsize),
         layout=True,
     )
 

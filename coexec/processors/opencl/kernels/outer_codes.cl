@@ -17,7 +17,7 @@
 #if COLUMNS == 0 || COLUMNS == 1
 #define X_ARGUMENT CODES_ARGUMENT
 #else
-#define X_ARGUMENT __global const T *x,
+#define X_ARGUMENT __global const ACC *x,
 #endif
 #if COLUMNS == 2
 #define Y_ARGUMENT CODES_ARGUMENT

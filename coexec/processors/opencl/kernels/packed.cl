@@ -1,7 +1,8 @@
 /* Matrix products and convolutions as one blocked product Y = alpha * A * B + beta * bias.
  *
- * A (rows x depth) is read in place where its rows are contiguous, else it comes packed by pack.cl:
- * tiles of MR rows, [batch][tile][depth][MR], type ACC.
+ * A (rows x depth) is read where it lies if its rows are contiguous, else it comes packed by pack.cl:
+ * tiles of MR rows, [batch][tile][depth][MR], type T. Elements are broadcast, and to convert them one
+ * by one takes longer than to multiply: in place A is of type ACC, packed tiles are copied to the slot.
  * B (depth x columns) is never stored whole. A column is a position of the result (image, o0, o1,
  * o2), a row of B a channel and a tap (t0, t1, t2) of the window, so B[row, column] is
  *     x[image, channel, o * s - p + t * d], zero outside x (extents i0, i1, i2).
@@ -33,12 +34,16 @@
 #define GROUP 16 /* panels of a task at most */
 #endif
 #ifndef PACKED
-#define PACKED 1 /* 0: A is not packed: A[m, k] lies at m * a_row + k, type T */
+#define PACKED 1 /* 0: A is not packed: A[m, k] lies at m * a_row + k */
 #endif
-#if PACKED
-#define LEFT ACC
-#else
+
+#define COPIED (PACKED && !SAME)
+#if COPIED
 #define LEFT T
+#define TILE_SIZE ((MR * block * taps + 15) / 16 * 16)
+#else
+#define LEFT ACC
+#define TILE_SIZE 0
 #endif
 
 #define NR (NV * V)
@@ -61,8 +66,8 @@
 #define POINT(i)
 #define ENTRY(i) pa[i]
 #else
-#define POINT(i) __global const T *pa##i = a + min(m + i, rows - 1) * a_row + r * taps;
-#define ENTRY(i) (ACC)pa##i[k]
+#define POINT(i) __global const ACC *pa##i = a + min(m + i, rows - 1) * a_row + r * taps;
+#define ENTRY(i) pa##i[k]
 #endif
 #define MULTIPLY(i)                                                                                \
     const ACC e##i = ENTRY(i);                                                                     \
@@ -124,6 +129,16 @@ inline void copy_runs(__global const T *x, __global ACC *panel, const int panel_
         }
 }
 
+#if COPIED
+/* A tile of A, `size` elements, in the type of sums. */
+inline void widen_tile(__global const T *from, __global ACC *to, const int size)
+{
+    int i = 0;
+    for (; i + V <= size; i += V) *(__global fetched *)(to + i) = LOAD(from + i);
+    for (; i < size; ++i) to[i] = (ACC)from[i];
+}
+#endif
+
 __kernel ALONE void packed(
     __global const LEFT *a, __global const T *x, __global const T *bias, __global T *y,
     __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
@@ -141,8 +156,11 @@ __kernel ALONE void packed(
     const int row_blocks = (rows + row_block - 1) / row_block;
     const int panel_size = block * taps * NR;
     const int slot = get_global_id(0), slots = get_global_size(0);
-    __global ACC *panel = panels + slot * (group * panel_size + MR * NR);
+    __global ACC *panel = panels + slot * (group * panel_size + MR * NR + TILE_SIZE);
     __global ACC *tile = panel + group * panel_size;
+#if COPIED
+    __global ACC *left = tile + MR * NR;
+#endif
     __global const LEFT *a_first = a;
     __global const T *x_first = x, *bias_first = bias;
     __global T *y_first = y;
@@ -181,12 +199,17 @@ __kernel ALONE void packed(
                            x_channel, r, count, WINDOW_VALUES);
                 ++p;
             }
-            for (int m = first; m < last; m += MR)
+            for (int m = first; m < last; m += MR) {
+#if COPIED
+                widen_tile(a + (m * channels + r * MR) * taps, left, depth * MR);
+#endif
                 for (int p = 0; p < width; ++p) {
                     const int column = begin + p * NR, runs = whole[p];
                     const int *place = places + p * NR;
                     __global const ACC *pb = panel + p * panel_size;
-#if PACKED
+#if COPIED
+                    __global const ACC *pa = left;
+#elif PACKED
                     __global const ACC *pa = a + (m * channels + r * MR) * taps;
 #else
                     ROWS(POINT)
@@ -220,6 +243,7 @@ __kernel ALONE void packed(
                         }
                     }
                 }
+            }
             r += block;
         } while (r < channels);
     }

@@ -20,11 +20,20 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.packed_division import Division, Extent, divide
+from coexec.processors.opencl.kernels.packed_operands import (
+    ALONE,
+    ONES,
+    ZEROS,
+    Batch,
+    Bias,
+    LeftSource,
+    Result,
+    RightSource,
+)
 from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.widen import is_narrow, widen, widened_bytes
 from coexec.processors.opencl.kernels.window import Triple
 
-ONES: Triple = (1, 1, 1)
-ZEROS: Triple = (0, 0, 0)
 LEAST_LANES, MOST_LANES = 4, 16
 WIDE_VECTOR_BYTES = 64
 """Vectors this wide come with 32 registers, narrower ones with 16."""
@@ -56,74 +65,6 @@ of a task at most."""
 
 
 @dataclass(frozen=True)
-class LeftSource:
-    """Element (batch, m, channel, t) of A: ``base + strides``; ``count`` distinct matrices."""
-
-    operand: Operand
-    base: int
-    batch: int
-    row: int
-    channel: int
-    taps: Triple = ZEROS
-    count: int = 1
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Two levels (extents ``outer``, ``inner``) with strides (outer, inner) of A and x.
-
-    ``a`` counts packed matrices, the others elements; ``y`` and ``bias`` step by one flat index.
-    """
-
-    outer: int = 1
-    inner: int = 1
-    a: tuple[int, int] = (0, 0)
-    x: tuple[int, int] = (0, 0)
-    y: int = 0
-    bias: int = 0
-
-    @property
-    def count(self) -> int:
-        return self.outer * self.inner
-
-
-@dataclass(frozen=True)
-class RightSource:
-    """B as columns gathered from x (see packed.cl)."""
-
-    operand: Operand
-    size: int
-    image: int
-    channel: int
-    extents: Triple = ONES
-    strides: Triple = ONES
-    pads: Triple = ZEROS
-    dilations: Triple = ONES
-
-
-@dataclass(frozen=True)
-class Result:
-    """Where Y's elements lie; ``columns`` = images * prod(sizes)."""
-
-    operand: Operand
-    row: int
-    image: int
-    sizes: Triple
-    plane: tuple[int, int]
-    steps: Triple = ONES
-    phase: Triple = ZEROS
-
-
-@dataclass(frozen=True)
-class Bias:
-    """Element (m, column) lies at ``m * row + column * column``."""
-
-    operand: Operand
-    row: int
-    column: int
-
-
-@dataclass(frozen=True)
 class BlockedProduct:
     """Y = alpha * A * B + beta * bias in the terms of packed.cl; ``known``: A never changes."""
 
@@ -138,7 +79,7 @@ class BlockedProduct:
     bias: Bias | None = None
     alpha: float = 1.0
     beta: float = 1.0
-    batch: Batch = Batch()
+    batch: Batch = ALONE
     known: bool = False
 
     @property
@@ -161,15 +102,29 @@ class BlockedProduct:
         plain = self.taps == ONES and self.left.channel == 1
         return self.left.base == 0 and (contiguous or plain or self.depth == 1)
 
+    @property
+    def widens(self) -> bool:
+        """Whether A is read in place once it is in the type of sums."""
+        return self.in_place and self.depth > 0 and is_narrow(self.dtype)
+
+    @property
+    def left_size(self) -> int:
+        """Elements of A from the first to the last that is read in place."""
+        return (
+            (self.left.count - 1) * self.left.batch + (self.rows - 1) * self.left.row + self.depth
+        )
+
     def tiles(self, params: Mapping[str, int]) -> int:
         return -(-self.rows // params["MR"])
 
     def packed_bytes(self, params: Mapping[str, int]) -> int:
-        """Size of the packed left operand; 0 where it is read in place."""
+        """Size of the packed or widened left operand; 0 where it is read as it is."""
+        if self.widens:
+            return widened_bytes(self.left_size, self.dtype)
         if self.in_place:
             return 0
         elements = self.left.count * self.tiles(params) * params["MR"] * self.depth
-        return elements * np.dtype(accumulator(self.dtype)).itemsize
+        return elements * self.dtype.itemsize
 
     def moved_bytes(self, params: Mapping[str, int]) -> int:
         """Operands read once each, the result written once."""
@@ -182,7 +137,12 @@ class BlockedProduct:
         return elements * self.dtype.itemsize + self.packed_bytes(params)
 
     def block(self, params: Mapping[str, int]) -> int:
-        """Whole channels in a panel, evenly divided among the panels of a column."""
+        """Whole channels in a panel, evenly divided among the panels of a column.
+
+        Of 16 bits, all: between panels sums would be rounded to them, as they wait in the result.
+        """
+        if is_narrow(self.dtype):
+            return max(1, self.channels)
         most = max(1, params["DEPTH"] // prod(self.taps))
         blocks = max(1, -(-self.channels // most))
         return max(1, -(-self.channels // blocks))
@@ -216,11 +176,12 @@ class BlockedProduct:
         return max(1, width) * self.batch.count * -(-self.rows // d.rows)
 
     def slot_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        """Size of a task's panels and of a register tile beside them."""
-        panels = self.division(facts, params).group
-        rows = panels * self.block(params) * prod(self.taps) + params["MR"]
-        sums = np.dtype(accumulator(self.dtype))
-        return rows * self.panel_columns(facts, params) * sums.itemsize
+        """Size of a task's panels, of a register tile and of a widened tile of A beside them."""
+        panels, depth = self.division(facts, params).group, self.block(params) * prod(self.taps)
+        elements = (panels * depth + params["MR"]) * self.panel_columns(facts, params)
+        if is_narrow(self.dtype) and not self.in_place:
+            elements += ceil_to(params["MR"] * depth, 16)
+        return elements * np.dtype(accumulator(self.dtype)).itemsize
 
     def slots(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
         """Panels in work at a time."""
@@ -251,10 +212,12 @@ def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mappi
     """The register tile for devices with 16 vector registers; others keep the defaults.
 
     Of the tiles that fit, the one that wastes least work on rows and columns that are not there.
-    Panels of wide vectors are large: one at a time fills the cache.
+    Panels of wide vectors are large: one at a time fills the cache. Where tiles of A have to be
+    widened for them, that is done for several.
     """
     if facts.unit_kind != "cpu" or facts.vector_bytes >= WIDE_VECTOR_BYTES:
-        return {"GROUP": 1}
+        copied = any(is_narrow(p.dtype) and not p.in_place for p in products)
+        return {"GROUP": 4 if copied else 1}
 
     def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
@@ -290,7 +253,13 @@ def pack_call(
         entry="pack",
         args=(a.operand, packed, *map(i32, numbers)),
         global_size=(p.tiles(params), -(-p.channels // span), a.count),
-        defines={**{name: defines[name] for name in ("T", "ACC", "MR", "SAME")}, "SPAN": span},
+        defines={
+            "T": defines["T"],
+            "ACC": defines["T"],
+            "MR": defines["MR"],
+            "SAME": 1,
+            "SPAN": span,
+        },
         bytes=read + p.packed_bytes(params),
         layout=True,
     )
@@ -307,7 +276,7 @@ def product_call(
     sums = accumulator(p.dtype)
     x, bias = p.right.operand, p.bias
     operands = (
-        p.left.operand if p.in_place else packed,
+        p.left.operand if p.in_place and not p.widens else packed,
         x,
         bias.operand if bias else x,
         p.result.operand,
@@ -372,12 +341,14 @@ def _window(p: BlockedProduct) -> tuple[int, ...]:
 def lower_products(
     products: Sequence[BlockedProduct], facts: DeviceFacts, params: Mapping[str, int]
 ) -> Lowering:
-    """Products one after another: each packs its left operand where need be, then multiplies."""
+    """Products one after another: each packs or widens its left operand where need be."""
     panels, packed = scratch(0), scratch(1)
     calls: list[KernelCall] = []
     for p in products:
         if not p.in_place:
             calls.append(pack_call(p, packed, facts, params))
+        elif p.widens:
+            calls.append(widen(p.left.operand, p.left_size, p.dtype, packed))
         calls.append(product_call(p, packed, panels, facts, params))
     packed_bytes = max(p.packed_bytes(params) for p in products)
     blocks = (max(p.panel_bytes(facts, params) for p in products),)

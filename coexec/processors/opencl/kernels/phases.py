@@ -19,7 +19,8 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.conv_products import input_products, stride_phases
-from coexec.processors.opencl.kernels.packed import ONES, BlockedProduct, lower_products
+from coexec.processors.opencl.kernels.packed import BlockedProduct, lower_products
+from coexec.processors.opencl.kernels.packed_operands import ONES
 from coexec.processors.opencl.kernels.window import Window
 
 SPAN = 32

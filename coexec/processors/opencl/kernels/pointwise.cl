@@ -1,8 +1,8 @@
 /* Convolutions of one tap that read where they write, and the gradients of their inputs, without any
  * copy: Y[plane, m, p] = sum over channels of A[m, channel] * X[plane, channel, p] + bias[m]. Planes
  * are images and groups, X and Y are contiguous, `pixels` positions in a row; A[m, channel] lies at
- * group * a_group + m * a_row + channel * a_channel. Both operands are read where they lie, each
- * element of X once for MR rows: where channels are few, a panel of columns would be copied, and its
+ * group * a_group + m * a_row + channel * a_channel, type ACC. Both operands are read where they lie,
+ * each element of X once for MR rows: where channels are few, a panel of columns would be copied, and its
  * places looked up, for few multiplications.
  *
  * A work-item computes `run` columns (whole tiles) of `row_block` rows (whole tiles) of a plane:
@@ -40,13 +40,13 @@
 #define VECTORS_4(F, i) F(i, 0) F(i, 1) F(i, 2) F(i, 3)
 #define VECTORS(F, i) JOIN(VECTORS_, NV)(F, i)
 
-#define POINT(i) __global const T *a##i = a + (LEAST(m + i, last - 1)) * a_row;
+#define POINT(i) __global const ACC *a##i = a + (LEAST(m + i, last - 1)) * a_row;
 #define ZERO_ONE(i, v) fetched c##i##_##v = 0;
 #define ZERO(i) VECTORS(ZERO_ONE, i)
 #define FETCH(i, v) const fetched b##v = LOAD(from + v * V);
 #define MULTIPLY_ONE(i, v) c##i##_##v += e##i * b##v;
 #define MULTIPLY(i)                                                                                \
-    const ACC e##i = (ACC)a##i[k];                                                                 \
+    const ACC e##i = a##i[k];                                                                 \
     VECTORS(MULTIPLY_ONE, i)
 #define LEAVE_ONE(i, v) STORE(to + v * V, FINISH(c##i##_##v + start, to + v * V - y));
 #define LEAVE(i)                                                                                   \
@@ -58,7 +58,7 @@
 #define DUMP_ONE(i, v) *(fetched *)(tile + i * NR + v * V) = c##i##_##v;
 #define DUMP(i) VECTORS(DUMP_ONE, i)
 
-__kernel ALONE void pointwise(__global const T *x, __global const T *a, __global const T *bias,
+__kernel ALONE void pointwise(__global const T *x, __global const ACC *a, __global const T *bias,
                               __global T *y, const int has_bias, const int rows,
                               const int channels, const int pixels, const int groups,
                               const int a_group, const int a_row, const int a_channel,

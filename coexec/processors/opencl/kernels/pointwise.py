@@ -23,10 +23,12 @@ from coexec.processors.opencl.family import (
     i32,
     inp,
     out,
+    scratch,
 )
 from coexec.processors.opencl.kernels.packed import WIDE_VECTOR_BYTES
 from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.widen import is_narrow, widen, widened_bytes
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -146,7 +148,7 @@ def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """One kernel."""
+    """One kernel; weights of 16 bits are widened before."""
     y = call.output(0)
     if y.size == 0:
         return Lowering(())
@@ -154,6 +156,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     width = params["NV"] * lanes
     d = divide(p, (params["MR"], width), facts, params)
     bias = inp(2) if call.has_input(2) else inp(1)
+    narrow, weights = is_narrow(y.dtype), call.input(1)
     numbers = (
         call.has_input(2),
         p.rows,
@@ -169,7 +172,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     kernel = KernelCall(
         family="pointwise",
         entry="pointwise",
-        args=(inp(0), inp(1), bias, out(0), *map(i32, numbers)),
+        args=(inp(0), scratch(0) if narrow else inp(1), bias, out(0), *map(i32, numbers)),
         global_size=(-(-p.pixels // d.run), -(-p.rows // d.rows), p.images * p.groups),
         local_size=(1, 1, 1),
         defines={
@@ -184,4 +187,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         bytes=sum(kind.nbytes for kind in (*call.inputs, *call.outputs) if kind is not None),
         finishes="tensors",
     )
-    return Lowering((kernel,))
+    if not narrow:
+        return Lowering((kernel,))
+    wide = widen(inp(1), weights.size, y.dtype, scratch(0))
+    return Lowering((wide, kernel), (widened_bytes(weights.size, y.dtype),))

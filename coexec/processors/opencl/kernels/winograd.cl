@@ -1,5 +1,5 @@
 /* 3 x 3 convolutions with stride 1 by minimal filtering F(4 x 4, 3 x 3): see winograd_tiles.cl.
- * Layout: x (images, channels, i1, i2), y (images, rows, o1, o2), both of type float;
+ * Layout: x (images, channels, i1, i2), y (images, rows, o1, o2);
  *     y[m, o] = bias[m] + sum over channels and taps of w[m, c, t] * x[c, o - p + t].
  * Weight (m, c, t) lies at m * w_row + c * w_channel + t, or + 8 - t where `reversed` (the gradient
  * of the input).
@@ -14,7 +14,18 @@
  * Geometry: winograd one work-item per slot, groups of one, tasks divided evenly, in order;
  * winograd_filter (panels, SPANs of channels). */
 
+#ifndef NARROW_FILTER
+#define NARROW_FILTER 0 /* 1: transformed weights are of type T: fewer bytes, rounded once more */
+#endif
+
 #include "winograd_tiles.cl"
+#if NARROW_FILTER
+#define RIGHT T
+#define FROM_RIGHT(v) WIDEN(v)
+#define TO_RIGHT8(v) CONVERT(JOIN(T, 8))(v)
+#else
+#define TO_RIGHT8(v) (v)
+#endif
 #include "winograd_products.cl"
 #include "epilogue.cl"
 
@@ -36,18 +47,18 @@
 
 #define WEIGHT(i, t) w##i[base + sign * t]
 #define TAP(t)                                                                                     \
-    const float8 g##t = (float8)(WEIGHT(0, t), WEIGHT(1, t), WEIGHT(2, t), WEIGHT(3, t),           \
-                                 WEIGHT(4, t), WEIGHT(5, t), WEIGHT(6, t), WEIGHT(7, t));
-#define FILTER(i) __global const float *w##i = w + min(row + i, rows - 1) * w_row;
+    const float8 g##t = WIDEN8((JOIN(T, 8))(WEIGHT(0, t), WEIGHT(1, t), WEIGHT(2, t), WEIGHT(3, t), \
+                                            WEIGHT(4, t), WEIGHT(5, t), WEIGHT(6, t), WEIGHT(7, t)));
+#define FILTER(i) __global const T *w##i = w + min(row + i, rows - 1) * w_row;
 
 __kernel __attribute__((vec_type_hint(float8))) void
-winograd_filter(__global const float *w, __global float *u, const int first, const int rows,
+winograd_filter(__global const T *w, __global RIGHT *u, const int first, const int rows,
                 const int channels, const int w_row, const int w_channel, const int reversed)
 {
     const int panel = get_global_id(0), step = STEP(channels * NR);
     const int start = get_global_id(1) * SPAN, end = min(start + SPAN, channels);
     for (int eight = 0; eight < NR; eight += 8) {
-        __global float *to = u + panel * POINTS * step + start * NR + eight;
+        __global RIGHT *to = u + panel * POINTS * step + start * NR + eight;
         const int row = first + panel * NR + eight;
         TILES_8(FILTER)
         for (int c = start; c < end; ++c, to += NR) {
@@ -64,7 +75,8 @@ winograd_filter(__global const float *w, __global float *u, const int first, con
 #pragma unroll 1
             for (int i = 0; i < PATCH; ++i) {
                 const float8 f0 = rows_of[i][0], f1 = rows_of[i][1], f2 = rows_of[i][2];
-#define TO_FILTER(j, value) *(__global float8 *)(to + (i * PATCH + j) * step) = value
+#define TO_FILTER(j, value)                                                                        \
+    *(__global JOIN(RIGHT, 8) *)(to + (i * PATCH + j) * step) = TO_RIGHT8(value)
                 FILTER_TRANSFORM(TO_FILTER, f0, f1, f2)
             }
         }
@@ -83,7 +95,7 @@ winograd_filter(__global const float *w, __global float *u, const int first, con
     }
 
 /* Write a row of up to four positions of eight rows of y, `plane` apart. */
-inline void write_row(__global float *y, const int plane, const int rows, const int columns,
+inline void write_row(__global T *y, const int plane, const int rows, const int columns,
                       const float8 y0, const float8 y1, const float8 y2, const float8 y3)
 {
     const float8 b0 = (float8)(y0.s0, y1.s0, y0.s1, y1.s1, y0.s4, y1.s4, y0.s5, y1.s5);
@@ -95,19 +107,21 @@ inline void write_row(__global float *y, const int plane, const int rows, const 
     const float8 c2 = (float8)(b1.s01, b3.s01, b1.s45, b3.s45);
     const float8 c3 = (float8)(b1.s23, b3.s23, b1.s67, b3.s67);
     if (rows >= 8 && columns >= 4) {
-        *(__global float4u *)(y) = c0.lo;
-        *(__global float4u *)(y + plane) = c1.lo;
-        *(__global float4u *)(y + 2 * plane) = c2.lo;
-        *(__global float4u *)(y + 3 * plane) = c3.lo;
-        *(__global float4u *)(y + 4 * plane) = c0.hi;
-        *(__global float4u *)(y + 5 * plane) = c1.hi;
-        *(__global float4u *)(y + 6 * plane) = c2.hi;
-        *(__global float4u *)(y + 7 * plane) = c3.hi;
+        *(__global stored4 *)(y) = NARROW4(c0.lo);
+        *(__global stored4 *)(y + plane) = NARROW4(c1.lo);
+        *(__global stored4 *)(y + 2 * plane) = NARROW4(c2.lo);
+        *(__global stored4 *)(y + 3 * plane) = NARROW4(c3.lo);
+        *(__global stored4 *)(y + 4 * plane) = NARROW4(c0.hi);
+        *(__global stored4 *)(y + 5 * plane) = NARROW4(c1.hi);
+        *(__global stored4 *)(y + 6 * plane) = NARROW4(c2.hi);
+        *(__global stored4 *)(y + 7 * plane) = NARROW4(c3.hi);
         return;
     }
-    union { float4 row[8]; float each[32]; } all;
-    all.row[0] = c0.lo, all.row[1] = c1.lo, all.row[2] = c2.lo, all.row[3] = c3.lo;
-    all.row[4] = c0.hi, all.row[5] = c1.hi, all.row[6] = c2.hi, all.row[7] = c3.hi;
+    union { JOIN(T, 4) row[8]; T each[32]; } all;
+    all.row[0] = NARROW4(c0.lo), all.row[1] = NARROW4(c1.lo);
+    all.row[2] = NARROW4(c2.lo), all.row[3] = NARROW4(c3.lo);
+    all.row[4] = NARROW4(c0.hi), all.row[5] = NARROW4(c1.hi);
+    all.row[6] = NARROW4(c2.hi), all.row[7] = NARROW4(c3.hi);
 #pragma unroll 1
     for (int i = 0; i < rows && i < 8; ++i)
 #pragma unroll 1
@@ -116,7 +130,7 @@ inline void write_row(__global float *y, const int plane, const int rows, const 
 
 /* Transform the products of one tile and V rows back (`step` elements between points) and write
  * the `height` x `width` positions that exist. */
-inline void write_tile(__global const float *m, const int step, const vec bias, __global float *y,
+inline void write_tile(__global const float *m, const int step, const vec bias, __global T *y,
                        const int plane, const int pitch, const int rows, const int height,
                        const int width FINISH_PARAMETERS)
 {
@@ -145,9 +159,9 @@ inline void write_tile(__global const float *m, const int step, const vec bias, 
 }
 
 /* Transforms of `count` tiles, all channels: [point][channel][pitch]. */
-inline void transform_tiles(__global const float *x, __global const int *at,
+inline void transform_tiles(__global const T *x, __global const int *at,
                             __global const int8 *keep, __global int *staged,
-                            __global float *stage, __global float *patches, const int count,
+                            __global T *stage, __global float *patches, const int count,
                             const int pitch, const int channels, const int plane, const int x_size)
 {
     const int step = STEP(channels * pitch);
@@ -162,7 +176,7 @@ inline void transform_tiles(__global const float *x, __global const int *at,
     for (int c = 0; c < channels; ++c) {
         const int from = c * plane, inside = low + from >= 0 && high + from + 8 <= x_size;
         for (int t = 0; t < count; t += 8) {
-            __global const float *source = x + from;
+            __global const T *source = x + from;
             __global const int *places = at + t * PATCH;
             if (!inside) {
                 copy_patches(x, from, 0, x_size, places, keep + t * PATCH, PATCH, stage);
@@ -175,8 +189,8 @@ inline void transform_tiles(__global const float *x, __global const int *at,
     }
 }
 
-__kernel ALONE void winograd(__global const float *x, __global const float *u,
-                             __global const float *bias, __global float *y, __global float *slots,
+__kernel ALONE void winograd(__global const T *x, __global const RIGHT *u,
+                             __global const T *bias, __global T *y, __global float *slots,
                              const int has_bias, const int first, const int last, const int rows,
                              const int row_block, const int channels, const int tiles,
                              const int block, const int tasks, const int depth,
@@ -191,8 +205,8 @@ __kernel ALONE void winograd(__global const float *x, __global const float *u,
     __global int8 *keep = (__global int8 *)(m + POINTS * STEP(most * NR));
     __global int *at = (__global int *)(keep + pitch * PATCH);
     __global int *staged = at + pitch * PATCH;
-    __global float *stage = (__global float *)(staged + 8 * PATCH);
-    __global float *patches = stage + 8 * PATCH * 8;
+    __global T *stage = (__global T *)(staged + 8 * PATCH);
+    __global float *patches = (__global float *)(staged + 8 * PATCH) + 8 * PATCH * 8;
     const int end = (int)((long)tasks * (slot + 1) / count_of);
     const int row_blocks = (last - first + row_block - 1) / row_block;
     for (int task = (int)((long)tasks * slot / count_of); task < end; ++task) {
@@ -215,7 +229,7 @@ __kernel ALONE void winograd(__global const float *x, __global const float *u,
                 if (has_bias) {
                     union { vec all; float each[V]; } lift;
 #pragma unroll 1
-                    for (int i = 0; i < V; ++i) lift.each[i] = bias[min(v + i, rows - 1)];
+                    for (int i = 0; i < V; ++i) lift.each[i] = (float)bias[min(v + i, rows - 1)];
                     lifts = lift.all;
                 }
 #pragma unroll 1

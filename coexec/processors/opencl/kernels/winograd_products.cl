@@ -9,6 +9,11 @@
 #define NV 2 /* vectors in a register tile: 1 to 3 */
 #endif
 #define NR (NV * V)
+#ifndef RIGHT
+#define RIGHT float /* type of the operand that is read in vectors */
+#define FROM_RIGHT(v) (v)
+#endif
+typedef JOIN(RIGHT, V) right_vec;
 
 #define TILES_4(F) F(0) F(1) F(2) F(3)
 #define TILES_6(F) TILES_4(F) F(4) F(5)
@@ -29,7 +34,7 @@
 #define RESUME(i) VECTORS(RESUME_ONE, i)
 #define DUMP_ONE(i, v) *PLACE(i, v) = c##i##_##v;
 #define DUMP(i) VECTORS(DUMP_ONE, i)
-#define FETCH(i, v) const vec b##v = *(__global const vec *)(right + v * V);
+#define FETCH(i, v) const vec b##v = FROM_RIGHT(*(__global const right_vec *)(right + v * V));
 #define MULTIPLY_ONE(i, v) c##i##_##v += e##i * b##v;
 #define MULTIPLY(i)                                                                                \
     const float e##i = left[i];                                                                    \
@@ -39,7 +44,7 @@
  * within the kernel: in a function that is passed no vectors, LLVM takes two vectors of 32 bytes for
  * one of 64 where a CPU is said to prefer them, and the tile does not fit the registers. */
 static inline __attribute__((always_inline)) void
-multiply(__global const float *patches, __global const float *u, __global float *m,
+multiply(__global const float *patches, __global const RIGHT *u, __global float *m,
          const int count, const int pitch, const int tiles, const int channels, const int depth)
 {
     for (int point = 0; point < POINTS; ++point)
@@ -48,7 +53,7 @@ multiply(__global const float *patches, __global const float *u, __global float 
             for (int tile = 0; tile < count; tile += MR) {
                 __global const float *left =
                     patches + point * STEP(channels * pitch) + c * pitch + tile;
-                __global const float *right = u + point * STEP(channels * NR) + c * NR;
+                __global const RIGHT *right = u + point * STEP(channels * NR) + c * NR;
                 __global float *to = m + point * STEP(tiles * NR) + tile * NR;
                 TILES(DECLARE)
                 if (c == 0) {

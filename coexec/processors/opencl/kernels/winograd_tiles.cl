@@ -5,13 +5,23 @@
  * The interpolation points are 0, +-sqrt(2), +-1/sqrt(2) and infinity: their powers stay near one,
  * which halves the rounding error of the common 0, +-1, +-2. All divisors are in the transform of
  * the filter. Eight patches (tiles of one channel) are transformed at a time; their transforms lie
- * side by side. No kernel stands here. */
+ * side by side. Tensors are of type T, transforms are made in float. No kernel stands here. */
 
 #include "alone.cl"
 
 typedef JOIN(ACC, V) vec;
 typedef float8 float8u __attribute__((aligned(4)));
-typedef float4 float4u __attribute__((aligned(4)));
+typedef JOIN(T, 8) stored8 __attribute__((aligned(sizeof(T)))); /* anywhere in a tensor */
+typedef JOIN(T, 4) stored4 __attribute__((aligned(sizeof(T))));
+#if SAME
+#define WIDEN4(v) (v)
+#define WIDEN8(v) (v)
+#define NARROW4(v) (v)
+#else
+#define WIDEN4(v) convert_float4(v)
+#define WIDEN8(v) convert_float8(v)
+#define NARROW4(v) CONVERT(JOIN(T, 4))(v)
+#endif
 
 #define POINTS 36
 #define PATCH 6 /* rows and columns of a patch of x */
@@ -61,13 +71,13 @@ typedef float4 float4u __attribute__((aligned(4)));
     const float8 c5 = (float8)(g0.s23, g1.s23, g0.s67, g1.s67);
 
 #define PATCH_ROW(i)                                                                               \
-    as_float8(as_int8(*(__global const float8u *)(x + p * plane + at[p * next + i])) &              \
+    as_float8(as_int8(WIDEN8(*(__global const stored8 *)(x + p * plane + at[p * next + i]))) &      \
               keep[p * next + i])
 
 /* Transform 8 patches: row i of patch p starts at x[p * plane + at[p * next + i]], and its first
  * six elements that keep[p * next + i] has ones for count, the others are zeros. Point q of all
  * goes to to[q * step], eight elements. */
-inline void transform_patches(__global const float *x, const int plane, __global const int *at,
+inline void transform_patches(__global const T *x, const int plane, __global const int *at,
                               __global const int8 *keep, const int next, __global float *to,
                               const int step)
 {
@@ -105,9 +115,9 @@ inline void find_patch(__global int *at, __global int8 *keep, const int counts, 
 
 /* Copies 8 patches whose loads would leave x (`size` elements), element by element, to `patches`;
  * patch p lies from + p * plane further in x than its places say. */
-inline void copy_patches(__global const float *x, const int from, const int plane, const int size,
+inline void copy_patches(__global const T *x, const int from, const int plane, const int size,
                          __global const int *at, __global const int8 *keep, const int next,
-                         __global float *patches)
+                         __global T *patches)
 {
 #pragma unroll 1
     for (int i = 0; i < 8 * PATCH; ++i) {
@@ -116,7 +126,7 @@ inline void copy_patches(__global const float *x, const int from, const int plan
 #pragma unroll 1
         for (int j = 0; j < 8; ++j) {
             const int place = start + j;
-            patches[i * 8 + j] = kept[j] && place >= 0 && place < size ? x[place] : 0.0f;
+            patches[i * 8 + j] = kept[j] && place >= 0 && place < size ? x[place] : (T)0;
         }
     }
 }

@@ -1,7 +1,7 @@
 /* The gradient of the weights of 3 x 3 convolutions with stride 1 by minimal filtering, the
  * transpose of F(4 x 4, 3 x 3) (winograd_tiles.cl): of every tile of 4 x 4 positions of y,
  *     w[k, c] = G^T (sum over tiles of (A y[k] A^T) * (B^T x[c] B)) G.
- * Layout: x (images, channels, i1, i2), y (images, rows, o1, o2), type float, and for each part of
+ * Layout: x (images, channels, i1, i2), y (images, rows, o1, o2), and for each part of
  *     the tiles its sums, parts[part][panel of NR rows][channel][tap][NR], which the kernel
  *     `finish` of outer.cl adds, in order.
  *
@@ -23,7 +23,7 @@
 #include "block_vectors.cl"
 #define X_ARGUMENT __global const uint *words, __global const float *ends, const int window_at,
 #else
-#define X_ARGUMENT __global const float *x,
+#define X_ARGUMENT __global const T *x,
 #endif
 
 /* min and max are calls on some runtimes. */
@@ -53,14 +53,14 @@
     }
 
 #define POSITIONS(i)                                                                               \
-    as_float8(as_int8((float8)(*(__global const float4u *)(a + at##i),                             \
-                               *(__global const float4u *)(b + at##i))) &                          \
+    as_float8(as_int8((float8)(WIDEN4(*(__global const stored4 *)(a + at##i)),                     \
+                               WIDEN4(*(__global const stored4 *)(b + at##i)))) &                  \
               keep##i)
 
 /* Transform 4 x 4 positions of 8 rows of y, `plane` apart; those past `last` are row `last` again.
  * Positions from `height` x `width` on are zeros, but read. Point q of all goes to to[q * step],
  * eight elements. */
-inline void transform_gradients(__global const float *y, const int plane, const int last,
+inline void transform_gradients(__global const T *y, const int plane, const int last,
                                 const int pitch, const int height, const int width,
                                 __global float *to, const int step)
 {
@@ -72,8 +72,8 @@ inline void transform_gradients(__global const float *y, const int plane, const 
     float8 points[PATCH][4];
 #pragma unroll 1
     for (int p = 0; p < 4; ++p) {
-        __global const float *a = y + (p < last ? p : last) * plane;
-        __global const float *b = y + (p + 4 < last ? p + 4 : last) * plane;
+        __global const T *a = y + (p < last ? p : last) * plane;
+        __global const T *b = y + (p + 4 < last ? p + 4 : last) * plane;
         const float8 y0 = POSITIONS(0), y1 = POSITIONS(1), y2 = POSITIONS(2), y3 = POSITIONS(3);
 #define TO_GRADIENT_ROWS(i, value) points[i][p] = value
         GRADIENT_TRANSFORM(TO_GRADIENT_ROWS, y0, y1, y2, y3)
@@ -88,9 +88,9 @@ inline void transform_gradients(__global const float *y, const int plane, const 
 }
 
 /* Transform one tile of rows `from` to `to` of y, panels of NR, of which there are `rows`. */
-inline void transform_rows(__global const float *y, const int y_size, const int image,
+inline void transform_rows(__global const T *y, const int y_size, const int image,
                            const int from, const int to, const int rows, const int o, const int q,
-                           const int o1, const int o2, __global float *stage,
+                           const int o1, const int o2, __global T *stage,
                            __global float *gradients, const int step)
 {
     const int plane = o1 * o2, height = LEAST(4, o1 - o), width = LEAST(4, o2 - q);
@@ -105,7 +105,7 @@ inline void transform_rows(__global const float *y, const int y_size, const int 
 #pragma unroll 1
             for (int i = 0; i < 8 * 16; ++i) {
                 const int r = i / 4 % 4, c = i % 4, there = r < height && c < width;
-                stage[i] = there ? y[start + LEAST(i / 16, last) * plane + r * o2 + c] : 0.0f;
+                stage[i] = there ? y[start + LEAST(i / 16, last) * plane + r * o2 + c] : (T)0;
             }
         }
         transform_gradients(inside ? y + start : stage, inside ? plane : 16, inside ? last : 7,
@@ -115,10 +115,10 @@ inline void transform_rows(__global const float *y, const int y_size, const int 
 
 /* Transform the patches of one tile, `count` channels after `from`; point q of channel c goes to
  * to[q * step + c]. */
-inline void transform_channels(__global const float *x, const int x_size, const int from,
+inline void transform_channels(__global const T *x, const int x_size, const int from,
                                const int plane, const int count, __global const int *at,
                                __global const int8 *keep, __global const int *staged,
-                               __global float *stage, __global float *to, const int step)
+                               __global T *stage, __global float *to, const int step)
 {
     int low = at[0], high = at[0];
 #pragma unroll 1
@@ -162,7 +162,7 @@ inline void add_weights(__global const float *m, const int step, __global float 
     }
 }
 
-__kernel ALONE void winograd_weight(X_ARGUMENT __global const float *y, __global float *parts,
+__kernel ALONE void winograd_weight(X_ARGUMENT __global const T *y, __global float *parts,
                                     __global float *slots, const int rows,
                                     const int row_block, const int channels,
                                     const int channel_block, const int tiles, const int part,
@@ -178,12 +178,12 @@ __kernel ALONE void winograd_weight(X_ARGUMENT __global const float *y, __global
     __global int8 *keep = (__global int8 *)(m + POINTS * STEP(most * NR));
     __global int *at = (__global int *)(keep + block * PATCH);
     __global int *staged = at + block * PATCH;
-    __global float *stage = (__global float *)(staged + 8);
+    __global T *stage = (__global T *)(staged + 8);
     __global float *gradients = m + POINTS * STEP(most * NR) +
                                 (block * PATCH * 9 + 8 + 64 * PATCH + 15) / 16 * 16;
     __global float *patches = gradients + row_block / NR * POINTS * STEP(block * NR);
 #ifdef BITS
-    __global float *x = m + window_at;
+    __global T *x = m + window_at; /* codes are expanded to float */
     const int image_size = channel_block * plane;
 #else
     const int image_size = channels * plane;

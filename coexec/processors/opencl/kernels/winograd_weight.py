@@ -36,6 +36,7 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels import outer
+from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 from coexec.processors.opencl.kernels.winograd import (
     GROUP,
@@ -45,6 +46,7 @@ from coexec.processors.opencl.kernels.winograd import (
     TAPS,
     TILE,
     refuse_window,
+    types_of,
 )
 
 SPACE: Mapping[str, tuple[int, ...]] = {
@@ -116,8 +118,8 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     refusal = refuse_convolution(call, facts) or refuse_window(Window.of(call), facts)
     if refusal:
         return refusal
-    if call.output(0).dtype != np.float32:
-        return f"{call.output(0).dtype.name}: transforms are for float32"
+    if accumulator(call.output(0).dtype) != "float32":
+        return f"{call.output(0).dtype.name}: transforms are made in float32"
     return refuse_cost(call, facts)
 
 
@@ -169,6 +171,8 @@ def refuse_codes(call: OpCall, facts: DeviceFacts) -> str | None:
     refusal = refuse(call, facts)
     if refusal:
         return refusal
+    if call.output(0).dtype != np.float32:
+        return f"codes of {call.output(0).dtype.name} have kernels of their own"
     w = Window.of(call)
     block = min(SPACE["CHANNELS"][0], ceil_to(w.in_channels, GROUP))
     whole = BLOCK // gcd(BLOCK, w.in_pixels)
@@ -262,7 +266,7 @@ def sum_call(
         args=(*source.arguments, inp(1), scratch(1), scratch(0), *map(i32, numbers)),
         global_size=(slots,),
         local_size=(1,),
-        defines={**defines, **source.defines},
+        defines={**types_of(y.dtype, prepared=False), **defines, **source.defines},
         # The multiplications really done: a quarter of what direct sums count.
         flop=2 * POINTS * products * d.tiles,
         bytes=source.nbytes + y.nbytes + 4 * TAPS * products * d.splits,
