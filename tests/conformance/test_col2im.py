@@ -17,7 +17,7 @@ from coexec.processors.opencl.kernels.window import Window
 from tests.running import assert_agrees, expected_outputs, run_region
 from tests.runtimes import RUNTIMES, open_opencl, runs_everything
 
-FLOAT = np.dtype(np.float32)
+FLOAT, HALF = np.dtype(np.float32), np.dtype(np.float16)
 GRADIENT, TRANSPOSE = "coexec::ConvInputGrad", "ConvTranspose"
 Shape = tuple[int, ...]
 
@@ -64,6 +64,13 @@ def test_sums_meet_where_taps_place_them(runtime: str, name: str, rng: np.random
 
 
 @pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("runtime", [r for r in RUNTIMES if open_opencl(r).facts.fp16])
+@pytest.mark.parametrize("name", CASES)
+def test_sums_of_float16_are_float32(runtime: str, name: str, rng: np.random.Generator) -> None:
+    check(runtime, convolution(*CASES[name], dtype=HALF), rng)
+
+
+@pytest.mark.usefixtures("cheap")
 @pytest.mark.parametrize("runtime", [r for r in RUNTIMES if runs_everything(r)])
 def test_tiles_for_wide_vectors(runtime: str, rng: np.random.Generator) -> None:
     check(runtime, convolution(*CASES["short lines, several images"]), rng, vector_bytes=64)
@@ -95,7 +102,13 @@ def test_it_is_chosen_where_turning_weights_costs_more(
     assert (col2im.refuse(call, open_opencl(RUNTIMES[0]).facts) is None) == pays
 
 
-def convolution(identifier: str, y: Shape, weights: Shape, attributes: dict[str, Any]) -> OpCall:
+def convolution(
+    identifier: str,
+    y: Shape,
+    weights: Shape,
+    attributes: dict[str, Any],
+    dtype: np.dtype[np.generic] = FLOAT,
+) -> OpCall:
     """A call; a gradient's input is as large as strides of 1 make it, unless told."""
     op, axes = OPERATORS[identifier], len(y) - 2
     given: dict[str, Any] = {
@@ -111,7 +124,7 @@ def convolution(identifier: str, y: Shape, weights: Shape, attributes: dict[str,
         )
         given["input_shape"] = (y[0], weights[1] * given["group"], *size)
     shapes = (y, weights, *(((weights[1],),) if identifier == TRANSPOSE else ()))
-    types = tuple(TensorType(shape, FLOAT) for shape in shapes)
+    types = tuple(TensorType(shape, dtype) for shape in shapes)
     return op.typed(OpCall(op.op_type, types, given, domain=op.domain))
 
 
@@ -122,7 +135,7 @@ def check(runtime: str, call: OpCall, rng: np.random.Generator, vector_bytes: in
     facts = replace(facts, vector_bytes=vector_bytes or facts.vector_bytes)
     assert col2im.refuse(call, facts) is None
     operands: list[Array | None] = [
-        rng.standard_normal(kind.shape).astype(np.float32) for kind in call.inputs if kind
+        rng.standard_normal(kind.shape).astype(kind.dtype) for kind in call.inputs if kind
     ]
     feeds = {f"x{i}": operand for i, operand in enumerate(operands) if operand is not None}
     results = [

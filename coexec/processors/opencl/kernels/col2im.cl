@@ -1,7 +1,7 @@
 /* The gradient of a convolution's input, or its transpose, as one matrix product and the sum of the
  * terms that meet in an element: X = col2im(W^T * Y), with X[c, q * s - p + t * d] += S[(c, t), q].
  * Layout: y (images, depth, o0, o1, o2), w (depth, channels, k0, k1, k2), x (images, channels, i0,
- * i1, i2), all of type float.
+ * i1, i2), all of type T: float, or half, which is multiplied and added up as float.
  *
  * Rows (c, t) of W^T are contiguous for each of `depth`, and columns q are runs of y: neither is
  * gathered. A task is `channel_block` channels and `sheet_block` sheets, a sheet being `positions`
@@ -26,6 +26,17 @@
 typedef JOIN(ACC, V) vec;
 typedef float4 float4u __attribute__((aligned(4)));
 typedef float8 float8u __attribute__((aligned(4)));
+#if SAME
+#define TAKE8(p) (*(__global const float8u *)(p))
+#define GIVE4(p, v) *(__global float4u *)(p) = (v)
+#define GIVE8(p, v) *(__global float8u *)(p) = (v)
+#else
+typedef half4 half4u __attribute__((aligned(2)));
+typedef half8 half8u __attribute__((aligned(2)));
+#define TAKE8(p) convert_float8(*(__global const half8u *)(p))
+#define GIVE4(p, v) *(__global half4u *)(p) = convert_half4(v)
+#define GIVE8(p, v) *(__global half8u *)(p) = convert_half8(v)
+#endif
 #define AS_VECTOR(type, v) as_##type(v)
 #define LEAST(a, b) ((a) < (b) ? (a) : (b)) /* min is a call on some runtimes */
 
@@ -50,7 +61,7 @@ typedef float8 float8u __attribute__((aligned(4)));
 
 /* Rows of w from `at` on, `tiles` * MR of them, for `steps` steps that lie `w_step` apart. Eight
  * elements move at a time; those of other tiles among them are overwritten by the next step. */
-inline void pack_rows(__global const float *w, __global float *packed, const int at,
+inline void pack_rows(__global const T *w, __global float *packed, const int at,
                       const int w_size, const int w_step, const int tiles, const int steps,
                       const int tile_size)
 {
@@ -61,8 +72,7 @@ inline void pack_rows(__global const float *w, __global float *packed, const int
             for (int tile = 0; tile < tiles; ++tile, to += tile_size)
 #pragma unroll
                 for (int i = 0; i < MR; i += 8)
-                    *(__global float8u *)(to + i) =
-                        *(__global const float8u *)(w + from + tile * MR + i);
+                    *(__global float8u *)(to + i) = TAKE8(w + from + tile * MR + i);
             continue;
         }
         for (int tile = 0; tile < tiles; ++tile, to += tile_size)
@@ -73,14 +83,15 @@ inline void pack_rows(__global const float *w, __global float *packed, const int
 
 /* V columns of y from `at` on, for `steps` steps that lie `y_step` apart. Those beyond a sheet are
  * anything. */
-inline void copy_columns(__global const float *y, __global float *panel, const int at,
+inline void copy_columns(__global const T *y, __global float *panel, const int at,
                          const int y_size, const int y_step, const int steps)
 {
     const int whole = LEAST(steps, (y_size - V - at) / y_step + 1);
     int k = 0;
     if (y_size - V - at >= 0)
         for (; k < whole; ++k)
-            *(__global vec *)(panel + k * NR) = *(__global const fetched *)(y + at + k * y_step);
+            *(__global vec *)(panel + k * NR) =
+                WIDEN(*(__global const stored *)(y + at + k * y_step));
     for (; k < steps; ++k)
 #pragma unroll 1
         for (int j = 0; j < V; ++j) panel[k * NR + j] = y[LEAST(at + k * y_step + j, y_size - 1)];
@@ -105,7 +116,7 @@ inline void copy_columns(__global const float *y, __global float *panel, const i
         FOR_TAPS(i + p2 - t * d2, L)                                                               \
             sum += LINE_SUMS(L, from, first);                                                      \
         END_TAPS                                                                                   \
-        *(__global float##L##u *)(line + i) = sum;                                                 \
+        GIVE##L(line + i, sum);                                                                    \
     }
 /* Eight elements of a line of stride 2: even ones and odd ones have taps of their own. */
 #define ADD_PAIRS                                                                                  \
@@ -117,14 +128,14 @@ inline void copy_columns(__global const float *y, __global float *panel, const i
             if ((p2 - t * d2) & 1) odd += part;                                                    \
             else even += part;                                                                     \
         END_TAPS                                                                                   \
-        *(__global float4u *)(line + 2 * i) = (float4)(even.s0, odd.s0, even.s1, odd.s1);          \
-        *(__global float4u *)(line + 2 * i + 4) = (float4)(even.s2, odd.s2, even.s3, odd.s3);      \
+        GIVE4(line + 2 * i, (float4)(even.s0, odd.s0, even.s1, odd.s1));                           \
+        GIVE4(line + 2 * i + 4, (float4)(even.s2, odd.s2, even.s3, odd.s3));                       \
     }
 
 /* A line of X: `lift` and the sums of `found` taps at `at` (axes 0 and 1) and k2 taps, `pitch`
  * apart. */
 inline void add_line(__global const float *sums, __global const int *at, const int found,
-                     __global float *line, const float lift, const int pitch, const int i2,
+                     __global T *line, const float lift, const int pitch, const int i2,
                      const int o2, const int k2, const int s2, const int p2, const int d2)
 {
     const int8 lanes8 = (int8)(0, 1, 2, 3, 4, 5, 6, 7);
@@ -151,7 +162,7 @@ inline void add_line(__global const float *sums, __global const int *at, const i
                 if (place >= 0 && place % s2 == 0 && place / s2 < o2)
                     sum += sums[at[f] + t * pitch + place / s2];
             }
-        line[i] = sum;
+        line[i] = (T)sum;
     }
 }
 
@@ -175,8 +186,8 @@ inline void list_taps(__global int *lists, const int pitch, const int i0, const 
         }
 }
 
-__kernel ALONE void col2im(__global const float *y, __global const float *w,
-                           __global const float *bias, __global float *x, __global float *slots,
+__kernel ALONE void col2im(__global const T *y, __global const T *w,
+                           __global const T *bias, __global T *x, __global float *slots,
                            const int has_bias, const int flat, const int images, const int depth,
                            const int channels, const int depth_block, const int channel_block,
                            const int sheet_block, const int pieces, const int positions,
@@ -232,17 +243,18 @@ __kernel ALONE void col2im(__global const float *y, __global const float *w,
             }
         }
         for (int c = first; c < last; ++c) {
-            const float lift = has_bias ? bias[c] : 0.0f;
+            const float lift = has_bias ? (float)bias[c] : 0.0f;
             for (int s = 0; s < count; ++s) {
                 const int image = (start + s) / pieces, piece = (start + s) % pieces * positions;
                 __global const float *result = sums + (c - first) * taps * pitch + s * width;
-                __global float *to = x + (image * channels + c) * x_plane + piece;
+                __global T *to = x + (image * channels + c) * x_plane + piece;
                 if (flat) {
                     const int size = LEAST(positions, x_plane - piece);
                     int i = 0;
                     for (; i + V <= size; i += V)
-                        *(__global fetched *)(to + i) = *(__global const vec *)(result + i) + lift;
-                    for (; i < size; ++i) to[i] = result[i] + lift;
+                        *(__global stored *)(to + i) =
+                            NARROW(*(__global const vec *)(result + i) + lift);
+                    for (; i < size; ++i) to[i] = (T)(result[i] + lift);
                     continue;
                 }
                 __global const int *list = lists;

@@ -17,9 +17,11 @@ import numpy as np
 
 from coexec.core.types import OpCall
 from coexec.processors.opencl.family import (
+    HALF,
     DeviceFacts,
     KernelCall,
     Lowering,
+    c_type,
     ceil_to,
     i32,
     inp,
@@ -101,7 +103,7 @@ def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     refusal = refuse_convolution(call, facts)
     if refusal:
         return refusal
-    if call.output(0).dtype != np.float32:
+    if call.output(0).dtype not in (np.float32, HALF):
         return f"{call.output(0).dtype.name}: sums are float32"
     if call.constant(1) is not None:
         return "weights that never change are turned once"
@@ -208,7 +210,13 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
         args=(*operands, *map(i32, (*numbers, *window))),
         global_size=(slots,),
         local_size=(1,),
-        defines={"V": lanes_of(facts), "MR": params["MR"], "NV": params["NV"]},
+        defines={
+            "T": c_type(call.output(0).dtype),
+            "SAME": int(call.output(0).dtype != HALF),
+            "V": lanes_of(facts),
+            "MR": params["MR"],
+            "NV": params["NV"],
+        },
         flop=2 * w.batch * w.pixels * w.out_channels * w.in_channels * w.taps,
         bytes=call.input(0).nbytes + call.input(1).nbytes + call.output(0).nbytes,
     )
