@@ -32,6 +32,7 @@ from coexec.processors.opencl.kernels import (
     outer,
     pointwise,
     winograd,
+    winograd_items,
     winograd_weight,
 )
 from coexec.processors.opencl.kernels.conv_products import (
@@ -173,6 +174,14 @@ FAMILY = KernelFamily(
             depthwise_items.refuse,
             depthwise_items.SPACE,
             depthwise_items.suited,
+            GPU,
+        ),
+        Variant(
+            "winograd_items",
+            winograd_items.lower,
+            winograd_items.refuse,
+            winograd_items.SPACE,
+            winograd_items.suited,
             GPU,
         ),
         Variant(
