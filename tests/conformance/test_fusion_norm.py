@@ -12,12 +12,14 @@ from coexec.processors.opencl.fusion.normalisation import fuse_normalisation
 from coexec.processors.opencl.processor import OpenCLProcessor
 from tests.random_regions import RegionDice, evaluated
 from tests.running import assert_close, run_region
-from tests.runtimes import RUNTIMES, open_opencl
+from tests.runtimes import DRIVERS, RUNTIMES, open_opencl
 
 FUSED, FUSED_GRAD = "coexec.opencl::BatchNormalization", "coexec.opencl::BatchNormalizationGrad"
 FUSED_SUMS = "coexec.opencl::BatchNormalizationSums"
 WHOLE, SLICES = (3, 9, 5, 7), (4, 2, 40, 31)
 """Shapes of many small channels and of few large ones: each has kernels of its own."""
+LAID_OUT = [*RUNTIMES, *(f"{name}?unit=gpu" for name in DRIVERS)]
+"""Runtimes with the kernels of their processor, and with those of a GPU."""
 
 
 class NormalisationDice(RegionDice):
@@ -78,7 +80,7 @@ def check(processor: OpenCLProcessor, region: Region, dice: NormalisationDice, k
         assert_close(actual, expected[name], 1e-4, 1e-4)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", LAID_OUT)
 @pytest.mark.parametrize(
     ("shape", "training", "activation", "residual"),
     [
@@ -99,7 +101,7 @@ def test_normalisation_takes_in_the_activation_behind_it(
     check(open_opencl(runtime), dice.with_outputs(*outputs), dice, FUSED)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", LAID_OUT)
 @pytest.mark.parametrize(
     ("shape", "activation", "shared"), [(WHOLE, "Relu", True), (SLICES, "Clip", False)]
 )
@@ -150,7 +152,7 @@ FLAT, LARGE = (3, 9, 5, 7), (2, 5, 13, 17)
 """Shapes of small planes and of whole channels; ``SLICES`` are those of parts of channels."""
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", LAID_OUT)
 @pytest.mark.parametrize(
     ("shape", "shared"), [(FLAT, False), (LARGE, True), (SLICES, False)], ids=str
 )

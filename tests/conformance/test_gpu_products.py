@@ -17,10 +17,13 @@ from coexec.ops.opdef import Example, Sample
 from coexec.ops.table import OPERATORS
 from coexec.processors.opencl.choose import Choice, always, by_default, variant_named
 from coexec.processors.opencl.compile import compile_region, lower_node
+from coexec.processors.opencl.executable import KernelStep
 from coexec.processors.opencl.family import DeviceFacts, Lowering
 from coexec.processors.opencl.kernels.gemm import FAMILY
+from tests.conformance.test_fusion_epilogue import ProductDice
 from tests.gpu_layout import GPU, gpu_facts
-from tests.running import assert_agrees, expected_outputs, run_region
+from tests.random_regions import evaluated
+from tests.running import assert_agrees, assert_close, expected_outputs, run_region
 from tests.runtimes import DRIVERS, open_opencl
 
 UNITS = 16
@@ -170,3 +173,33 @@ def test_what_is_staged_depends_on_where_local_memory_is() -> None:
     facts: DeviceFacts = gpu_facts()
     assert by_default(FAMILY, call, facts).values["STAGED"] == 1
     assert by_default(FAMILY, call, replace(facts, on_chip=False)).values["STAGED"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "turned", "entries"),
+    [
+        ((96, 160, 48), 0, ["tiled"]),
+        ((45, 23, 800), 1, ["tiled", "tiled_sum"]),
+        ((3, 70, 40), 0, ["tiled"]),
+        ((3, 70, 400), 1, ["dots_of_groups"]),
+        ((70, 2, 400), 0, ["dots_of_groups"]),
+    ],
+    ids=str,
+)
+def test_each_form_finishes_its_results(
+    sizes: tuple[int, int, int], turned: int, entries: list[str]
+) -> None:
+    """Operators behind a product are no launches of their own."""
+    rows, columns, depth = sizes
+    dice = ProductDice("gpu")
+    right = (columns, depth) if turned else (depth, columns)
+    operands = (dice.drawn(rows, depth), dice.drawn(*right), dice.drawn(columns))
+    product = dice.append("Gemm", operands, {"transB": turned, "alpha": 0.5})
+    region = dice.with_outputs(dice.residual(product))
+    processor = open_opencl(GPU)
+    facts = replace(processor.facts, compute_units=2 if entries == ["tiled"] else UNITS)
+    executable = compile_region(region, facts, processor.name)
+    launched = [step.entry for step in executable.steps if isinstance(step, KernelStep)]
+    assert [entry for entry in launched if entry != "unary"] == entries
+    (actual,) = run_region(processor, region, executable, dice.values)
+    assert_close(actual, evaluated(region, dice.values)[region.outputs[0]], 1e-4, 1e-4)

@@ -12,8 +12,10 @@ import coexec
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.core.types import Array
+from coexec.processors.opencl.executable import KernelStep, OpenCLExecutable
 from tests.runtimes import DRIVERS, THOROUGH
 
+GPU = f"{THOROUGH[0]}?unit=gpu"
 WIDTH, BLOCK = 96, 32
 
 
@@ -66,7 +68,7 @@ def theirs(model: onnx.ModelProto, feeds: dict[str, Array]) -> Array:
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("rows", [1, 7, 40])
-@pytest.mark.parametrize("processor", [*DRIVERS, "ort:cpu", "reference"])
+@pytest.mark.parametrize("processor", [*DRIVERS, GPU, "ort:cpu", "reference"])
 def test_layers_compute_what_onnxruntime_does(
     processor: str, rows: int, bits: int, rng: np.random.Generator
 ) -> None:
@@ -76,7 +78,7 @@ def test_layers_compute_what_onnxruntime_does(
     np.testing.assert_allclose(found, theirs(model, feeds), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("processor", DRIVERS)
+@pytest.mark.parametrize("processor", [*DRIVERS, GPU])
 def test_few_rows_keep_weights_in_their_bits(processor: str, rng: np.random.Generator) -> None:
     few, many = (coexec.compile(coexec.load(layers(rows, 4, rng)), [processor]) for rows in (1, 40))
     floats = 2 * WIDTH * WIDTH * 4
@@ -90,6 +92,16 @@ def test_many_rows_find_weights_that_were_unpacked_once(
 ) -> None:
     session = coexec.compile(coexec.load(layers(40, 4, rng)), [processor])
     assert len(session.plan.processors) == 4  # two products, an addition and a maximum
+
+
+def test_groups_of_a_gpu_finish_their_results(rng: np.random.Generator) -> None:
+    """An addition and a maximum behind a product are no launches of their own."""
+    session = coexec.compile(coexec.load(layers(3, 4, rng)), [GPU])
+    session.run({"x": np.ones((3, WIDTH), np.float32)})
+    (executable,) = session.program.executables
+    assert isinstance(executable, OpenCLExecutable)
+    kernels = [step for step in executable.steps if isinstance(step, KernelStep)]
+    assert [step.entry for step in kernels] == ["few_bits_groups"] * 2
 
 
 def test_scales_are_trained(rng: np.random.Generator) -> None:

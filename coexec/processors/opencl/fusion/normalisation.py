@@ -35,12 +35,12 @@ SUMS = norm_shares.SUMS
 JOINT, JOINT_GRAD = norm_joint.JOINT, norm_joint.JOINT_GRAD
 Fused = Mapping[str, tuple[OpDef, Applies, int]]
 FORWARD: Fused = {
-    NORMALISATION: (ACTIVATED, norm.applies_planes, 5),
+    NORMALISATION: (ACTIVATED, norm.applies_activated, 5),
     JOINT: (ACTIVATED_JOINT, norm_joint.applies, 4),
 }
 """What a normalisation becomes, why not, and its operands (old running statistics may follow)."""
 BACKWARD: Fused = {
-    GRADIENT: (ACTIVATED_GRAD, norm.applies_planes, 3),
+    GRADIENT: (ACTIVATED_GRAD, norm.applies_activated, 3),
     SUMS: (ACTIVATED_SUMS, norm_shares.applies_planes, 3),
     JOINT_GRAD: (ACTIVATED_JOINT_GRAD, norm_joint.applies, 6),
 }

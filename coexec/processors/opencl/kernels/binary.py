@@ -292,8 +292,10 @@ FAMILY = KernelFamily(
     "binary",
     (*EXPRESSIONS, *TYPED),
     (
-        Variant("known_power", lower_known, applies_known, space=unary.WIDE_SPACE),
-        Variant("lines", lower_with(line_call), applies_lines, space=unary.WIDE_SPACE),
+        Variant("known_power", lower_known, applies_known, unary.WIDE_SPACE, unary.suited_width),
+        Variant(
+            "lines", lower_with(line_call), applies_lines, unary.WIDE_SPACE, unary.suited_width
+        ),
         Variant("naive", lower_with(strided_call), applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

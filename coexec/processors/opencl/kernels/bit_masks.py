@@ -109,7 +109,7 @@ FAMILY = KernelFamily(
     "bit_masks",
     (PACK, UNPACK, SELECT),
     (
-        Variant("lanes", lower_lanes, applies_lanes, space={"SHARES": (8, 4, 16)}),
+        Variant("lanes", lower_lanes, applies_lanes, space={"SHARES": (8, 4, 16)}, units=("cpu",)),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

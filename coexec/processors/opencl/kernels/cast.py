@@ -20,7 +20,7 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
-from coexec.processors.opencl.kernels.unary import WIDE_SPACE
+from coexec.processors.opencl.kernels.unary import WIDE_SPACE, suited_width
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -54,7 +54,7 @@ FAMILY = KernelFamily(
     "cast",
     ("Cast", "CastLike"),
     (
-        Variant("wide", lower, applies, space=WIDE_SPACE),
+        Variant("wide", lower, applies, WIDE_SPACE, suited_width),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -29,7 +29,7 @@ from coexec.processors.opencl.family import (
 from coexec.processors.opencl.fusion.chain import CHAIN, Chain, Source, chain_of
 from coexec.processors.opencl.fusion.expressions import step_function
 from coexec.processors.opencl.kernels.binary import LINE_RANK
-from coexec.processors.opencl.kernels.unary import WIDE_SPACE
+from coexec.processors.opencl.kernels.unary import WIDE_SPACE, suited_width
 
 BOOL = np.dtype(np.bool_)
 DENSE, SINGLE, STRIDED = "dense", "single", "strided"
@@ -188,7 +188,7 @@ FAMILY = KernelFamily(
     "chain",
     (CHAIN.identifier,),
     (
-        Variant("wide", lower, applies, space=WIDE_SPACE),
+        Variant("wide", lower, applies, WIDE_SPACE, suited_width),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -99,7 +99,7 @@ FAMILY = KernelFamily(
     "compress",
     (COMPRESS, DECOMPRESS),
     (
-        Variant("lanes", lower_lanes, applies_lanes, space={"SHARES": (8, 4, 16)}),
+        Variant("lanes", lower_lanes, applies_lanes, space={"SHARES": (8, 4, 16)}, units=("cpu",)),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

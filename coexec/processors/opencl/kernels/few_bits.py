@@ -1,4 +1,4 @@
-"""Products with weights of 4 or 8 bits that stay packed: ``few_bits.cl``."""
+"""Products with weights of 4 or 8 bits that stay packed: few_bits.cl, few_bits_groups.cl."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ from coexec.processors.opencl.family import (
 LEAST_LANES, MOST_LANES = 4, 16
 MOST_ROWS = 32
 """With more rows, weights are used often enough to be worth unpacking: the body does that."""
+GROUP, MOST_FEW = 64, 4
+"""Work-items of a group on a GPU, and the rows that share what it reads."""
 MIDDLE, BYTES, NUMBERS = range(3)
 """What zero points are."""
 
@@ -139,6 +141,37 @@ def lower_panels(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     return Lowering((pack, multiply), blocks)
 
 
+def refuse_groups(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why groups that sum along the columns do not fit this product, else ``None``."""
+    if facts.max_work_group_size < GROUP:
+        return f"groups of {facts.max_work_group_size} items; these are of {GROUP}"
+    return applies(call, facts)
+
+
+def lower_groups(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Items side by side read words of a column side by side."""
+    p, y = PackedProduct.of(call), call.output(0)
+    if not y.size:
+        return Lowering(())
+    lanes = params["LANES"]
+    many, few = GROUP // lanes, min(MOST_FEW, 1 << (p.rows - 1).bit_length())
+    own = _defines(call, p)
+    shape = {"PANELS": 0, "SAME": int(own["T"] == own["ACC"])}
+    work = packed_product_work(call)
+    kernel = KernelCall(
+        "few_bits_groups",
+        "few_bits_groups",
+        (inp(0), *_weights(call), out(0), *map(i32, (p.rows, p.columns, p.depth, p.blocks))),
+        (-(-p.columns // many) * lanes, -(-p.rows // few) * many),
+        (lanes, many),
+        {**own, **shape, "LANES": lanes, "MANY": many, "FEW": few},
+        flop=work.flop,
+        bytes=work.bytes,
+        finishes="tensors",
+    )
+    return Lowering((kernel,))
+
+
 FAMILY = KernelFamily(
     "few_bits",
     (MATMUL_NBITS.identifier,),
@@ -150,6 +183,7 @@ FAMILY = KernelFamily(
             {"ROWS": (1, 2, 3, 4, 6), "PER_UNIT": (4, 1, 2, 8)},
             suited,
         ),
+        Variant("groups", lower_groups, refuse_groups, {"LANES": (32, 16, 64)}, units=("gpu",)),
         Variant("naive", lower_naive, applies, {"LOCAL": (64, 16)}),
     ),
 )

@@ -258,6 +258,7 @@ FAMILY = KernelFamily(
             applies_tiles,
             space={"ROWS": (4, 1, 2, 6), "VECTORS": (4, 2, 1)},
             suited=suited,
+            units=("cpu",),
         ),
         Variant("naive", lower_naive, applies, space={"LOCAL": (64, 16, 256)}),
     ),

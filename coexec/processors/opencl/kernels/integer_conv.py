@@ -144,7 +144,7 @@ def lower_dots(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> L
     defines = {
         "VECS": vectors,
         "TILE": tile,
-        "VECTORS": int(facts.dots == "vnni"),
+        "VNNI": int(facts.dots == "vnni"),
     }
     words = stored // (LANES * vectors) * w.taps * lines.words * LANES * vectors
     blocks = [words * WORD, stored * 4]
@@ -241,9 +241,14 @@ FAMILY = KernelFamily(
             applies_dots,
             space={"VECS": (4, 3, 2, 1), "TILE": (6, 4, 5, 7, 8, 12, 14)},
             suited=suited,
+            units=("cpu",),
         ),
         Variant(
-            "depthwise", integer_depthwise.lower, integer_depthwise.applies, space={"LOCAL": (1,)}
+            "depthwise",
+            integer_depthwise.lower,
+            integer_depthwise.applies,
+            space={"LOCAL": (1,)},
+            units=("cpu",),
         ),
         Variant("naive", lower_naive, applies, space={"LOCAL": (64, 16, 256)}),
     ),

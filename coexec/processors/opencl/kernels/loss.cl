@@ -6,6 +6,7 @@
  * forward:  one work-item per label, consecutive items along inner. Writes the weighted loss, the
  *           label's weight (where WEIGHS) and the log probabilities (where LOG_PROB).
  * backward: the same geometry; dx = (exp(log_prob) - [c == label]) * weight * dy / divisor.
+ *           backward_rows and backward_elements (inner = 1) compute the same by rows and by elements.
  * divide:   one work-item; y = sum of losses / sum of weights. */
 
 #ifndef T
@@ -160,4 +161,17 @@ __kernel HINT void backward_rows(__global const T *dy, __global const T *log_pro
     }
     for (; c < classes; c++) dx[c] = (T)(exp((C)log_prob[c]) * scale);
     if (known) dx[label] = (T)own;
+}
+
+/* inner = 1: one item per class and label, neighbours along the classes (GPUs). */
+__kernel void backward_elements(__global const T *dy, __global const T *log_prob,
+                                __global const L *labels, __global const T *weights,
+                                __global const C *divisor, __global T *dx, const int count,
+                                const int classes, const L ignored, const C share)
+{
+    const int c = get_global_id(0), i = get_global_id(1);
+    if (c >= classes || i >= count) return;
+    const C scale = scale_of(dy, labels, weights, divisor, i, classes, ignored, share);
+    const C p = exp((C)log_prob[i * classes + c]);
+    dx[i * classes + c] = (T)((p - (C)(labels[i] == (L)c)) * scale);
 }

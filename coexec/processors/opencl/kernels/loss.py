@@ -9,6 +9,7 @@ import numpy as np
 
 from coexec.core.types import OpCall, TensorType
 from coexec.ops.loss import ignored_label, reduction_of
+from coexec.processors.opencl.broadcast import power_of_two
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
     DeviceFacts,
@@ -26,11 +27,17 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.kernels import softmax_groups
 from coexec.processors.opencl.kernels.reduce import ADD
-from coexec.processors.opencl.kernels.reducing import Formula, Problem, accumulator, reduce_calls
+from coexec.processors.opencl.kernels.reducing import (
+    Formula,
+    Problem,
+    accumulator,
+    params_for_one,
+    reduce_calls,
+)
 
 BACKWARD = "coexec::SoftmaxCrossEntropyLossGrad"
-REDUCE_PARAMS: Mapping[str, int] = {"WIDTH": 16, "LOCAL": 16, "INTERLEAVE": 0}
 SUM = Formula("0", ADD)
 MEAN = Formula("0", ADD, finish="((a) / (V)count)")
 
@@ -92,14 +99,20 @@ def weights_operand(call: OpCall) -> Operand:
 
 
 def total(
-    call: OpCall, formula: Formula, source: int, target: Operand, target_type: TensorType, base: int
+    call: OpCall,
+    facts: DeviceFacts,
+    formula: Formula,
+    source: int,
+    target: Operand,
+    target_type: TensorType,
+    base: int,
 ) -> tuple[list[KernelCall], list[int]]:
     """Reduction of scratch block ``source`` (one value per label) to one element."""
     x, labels, _ = scores_of(call)
     acc = accumulator(x.dtype)
     dims = (1, 1, 1, labels.size)
     problem = Problem(formula, dims, scratch(source), acc, target, target_type.dtype, acc)
-    return reduce_calls(problem, REDUCE_PARAMS, base)
+    return reduce_calls(problem, params_for_one(facts), base)
 
 
 def forward_call(
@@ -138,7 +151,9 @@ def forward_call(
     )
 
 
-def lower_forward(call: OpCall, params: Mapping[str, int], given: bool = False) -> Lowering:
+def lower_forward(
+    call: OpCall, facts: DeviceFacts, params: Mapping[str, int], given: bool = False
+) -> Lowering:
     """Losses of all labels; then their sum, mean, or quotient with the weights' sum."""
     x, labels, _ = scores_of(call)
     if labels.size == 0:
@@ -151,14 +166,14 @@ def lower_forward(call: OpCall, params: Mapping[str, int], given: bool = False) 
     result = call.output(0)
     if how == "sum" or not weighs(call):
         formula = SUM if how == "sum" else MEAN
-        calls, more = total(call, formula, 0, out(0), result, 1)
+        calls, more = total(call, facts, formula, 0, out(0), result, 1)
         first = forward_call(call, scratch(0), scratch(0), params, given)
         return Lowering((first, *calls), (*blocks, *more))
     first = forward_call(call, scratch(0), scratch(1), params, given)
     wide = TensorType((), accumulator(x.dtype))
     blocks = [*blocks, labels.size * size, size, size]
-    sums, some = total(call, SUM, 0, scratch(2), wide, 4)
-    weights, more = total(call, SUM, 1, scratch(3), wide, 4 + len(some))
+    sums, some = total(call, facts, SUM, 0, scratch(2), wide, 4)
+    weights, more = total(call, facts, SUM, 1, scratch(3), wide, 4 + len(some))
     quotient = KernelCall(
         family="loss",
         entry="divide",
@@ -171,7 +186,7 @@ def lower_forward(call: OpCall, params: Mapping[str, int], given: bool = False) 
 
 
 def divisor_calls(
-    call: OpCall, params: Mapping[str, int]
+    call: OpCall, facts: DeviceFacts, params: Mapping[str, int]
 ) -> tuple[list[KernelCall], tuple[int, ...]]:
     """Sum of the labels' weights in scratch block 1; block 0 holds the weights."""
     x, labels, _ = scores_of(call)
@@ -191,11 +206,17 @@ def divisor_calls(
         defines=base_defines(call, 1),
     )
     wide = TensorType((), accumulator(x.dtype))
-    calls, more = total(call, SUM, 0, scratch(1), wide, 2)
+    calls, more = total(call, facts, SUM, 0, scratch(1), wide, 2)
     return [weigh, *calls], (labels.size * size, size, *more)
 
 
-def lower_backward(call: OpCall, params: Mapping[str, int], rows: bool) -> Lowering:
+BACKWARD_KERNELS = ("backward", "backward_rows", "backward_elements")
+
+
+def lower_backward(
+    call: OpCall, facts: DeviceFacts, params: Mapping[str, int], entry: str
+) -> Lowering:
+    """One of ``BACKWARD_KERNELS``; all but the first are of scores (N, C)."""
     x, labels, _ = scores_of(call)
     if x.size == 0:
         return Lowering(())
@@ -208,13 +229,15 @@ def lower_backward(call: OpCall, params: Mapping[str, int], rows: bool) -> Lower
         defines["EACH"] = 1
     elif how == "mean" and weighs(call):
         defines["DIVIDED"] = 1
-        calls, blocks = divisor_calls(call, params)
+        calls, blocks = divisor_calls(call, facts, params)
         divisor = scratch(1)
     share = 1 / labels.size if how == "mean" else 1.0
-    sizes = (labels.size, x.shape[1]) if rows else (labels.size, prod(x.shape[2:]), x.shape[1])
+    plain = entry == "backward"
+    sizes = (labels.size, prod(x.shape[2:]), x.shape[1]) if plain else (labels.size, x.shape[1])
+    global_size, local_size = backward_geometry(entry, labels.size, x.shape[1], local)
     kernel = KernelCall(
         family="loss",
-        entry="backward_rows" if rows else "backward",
+        entry=entry,
         args=(
             inp(0),
             inp(1),
@@ -226,17 +249,28 @@ def lower_backward(call: OpCall, params: Mapping[str, int], rows: bool) -> Lower
             ignored_argument(call),
             Scalar(share, accumulator(x.dtype).name),
         ),
-        global_size=(ceil_to(labels.size, local),),
-        local_size=(local,),
+        global_size=global_size,
+        local_size=local_size,
         defines=defines,
     )
     return Lowering((*calls, kernel), blocks)
 
 
+def backward_geometry(
+    entry: str, labels: int, classes: int, local: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Global and local size: an item per label, or per class and label, neighbours in a line."""
+    if entry != "backward_elements":
+        return (ceil_to(labels, local),), (local,)
+    lanes = min(local, power_of_two(classes))
+    lines = min(local // lanes, power_of_two(labels))
+    return (ceil_to(classes, lanes), ceil_to(labels, lines)), (lanes, lines)
+
+
 def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """Scores (N, C) by vectors of classes; forward, log probabilities come first."""
     if call.identifier == BACKWARD:
-        return lower_backward(call, params, rows=True)
+        return lower_backward(call, facts, params, "backward_rows")
     x, labels, _ = scores_of(call)
     width, local = params["WIDTH"], params["LOCAL"]
     log_prob = KernelCall(
@@ -247,22 +281,42 @@ def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> L
         local_size=(local,),
         defines={"T": c_type(x.dtype), "C": compute_type(x.dtype), "W": width, "KIND": 1},
     )
-    rest = lower_forward(call, params, given=True)
+    rest = lower_forward(call, facts, params, given=True)
+    return Lowering((log_prob, *rest.calls), rest.scratch)
+
+
+def lower_groups(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Scores (N, C): log probabilities by a line of work-items each; backward, one per element."""
+    if call.identifier == BACKWARD:
+        return lower_backward(call, facts, params, "backward_elements")
+    x, labels, _ = scores_of(call)
+    sizes = (labels.size, x.shape[1])
+    log_prob = softmax_groups.group_call((inp(0),), out(1), x.dtype, *sizes, 1, params)
+    rest = lower_forward(call, facts, params, given=True)
     return Lowering((log_prob, *rest.calls), rest.scratch)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One work-item per label."""
     if call.identifier == BACKWARD:
-        return lower_backward(call, params, rows=False)
-    return lower_forward(call, params)
+        return lower_backward(call, facts, params, "backward")
+    return lower_forward(call, facts, params)
 
 
 FAMILY = KernelFamily(
     "loss",
     ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss", BACKWARD),
     (
-        Variant("rows", lower_rows, applies_rows, space={"WIDTH": (16, 8, 4), "LOCAL": (8, 64)}),
-        Variant("naive", lower, applies, space={"LOCAL": (16, 64, 256)}),
+        Variant(
+            "rows",
+            lower_rows,
+            applies_rows,
+            {"WIDTH": (16, 8, 4), "LOCAL": (8, 64)},
+            units=("cpu",),
+        ),
+        Variant("groups", lower_groups, applies_rows, softmax_groups.SPACE, units=("gpu",)),
+        # Of scores (N, C, ...) neighbouring labels lie side by side: an item for each is right.
+        Variant("labels", lower, applies, {"LOCAL": (64, 128, 256)}, units=("gpu",)),
+        Variant("naive", lower, applies, {"LOCAL": (16, 64, 256)}),
     ),
 )

@@ -321,6 +321,15 @@ def lower_reverse_sequence(call: OpCall, params: Mapping[str, int]) -> Lowering:
     return Lowering((kernel,))
 
 
+COALESCED: Mapping[str, int] = {"SPAN": 1, "WORD": 16, "LOCAL": 64, "BLOCK": 4}
+"""On a GPU neighbouring items move neighbouring words; of a transposed tile each has 4 x 4."""
+
+
+def suited_moves(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """What an item moves: long spans for cores that follow one stream each, words for waves."""
+    return COALESCED if facts.unit_kind == "gpu" else {}
+
+
 ARRANGED: Mapping[str, Callable[[OpCall, Mapping[str, int]], Lowering]] = {
     "Trilu": lower_trilu,
     "ReverseSequence": lower_reverse_sequence,
@@ -336,7 +345,7 @@ FAMILY = KernelFamily(
     "movement",
     (*MOVES, *ARRANGED),
     (
-        Variant("pieces", pieces.lower, pieces.refuse, pieces.SPACE),
+        Variant("pieces", pieces.lower, pieces.refuse, pieces.SPACE, units=("cpu",)),
         Variant(
             "streaming",
             lower_fast,
@@ -348,6 +357,7 @@ FAMILY = KernelFamily(
                 "BLOCK": (32, 16, 4),
                 "SHARES": (8, 4, 16),
             },
+            suited_moves,
         ),
         Variant("naive", lower_naive, applies, {"LOCAL": (64,)}),
     ),

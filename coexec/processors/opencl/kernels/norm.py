@@ -29,7 +29,12 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
-from coexec.processors.opencl.kernels.norm_batch import lower_batch, lower_batch_fused, small_slices
+from coexec.processors.opencl.kernels.norm_batch import (
+    lower_batch,
+    lower_batch_fused,
+    refuse_activated,
+    small_slices,
+)
 from coexec.processors.opencl.kernels.norm_groups import lower_groups, refuse_groups
 from coexec.processors.opencl.kernels.norm_lrn import lower_lrn, refuse_lrn
 from coexec.processors.opencl.kernels.norm_planes import lower_planes, refuse_planes
@@ -65,6 +70,13 @@ def applies_fused(call: OpCall, facts: DeviceFacts) -> str | None:
 
 def applies_planes(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies(call, facts) or refuse_planes(call, facts)
+
+
+def applies_activated(call: OpCall, facts: DeviceFacts) -> str | None:
+    """Why a normalisation, or its gradient, is not fused with an activation, else ``None``."""
+    if facts.unit_kind == "cpu":
+        return applies_planes(call, facts)
+    return applies(call, facts) or refuse_activated(call)
 
 
 def applies_groups(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -252,11 +264,17 @@ FAMILY = KernelFamily(
         "LRN",
     ),
     (
-        Variant("planes", lower_planes, applies_planes, space={"ITEMS": (8, 4, 32)}),
-        Variant("rows", lower_rows, applies_rows, space={"ITEMS": (4, 2, 16)}),
-        Variant("groups", lower_groups, applies_groups, space={"ITEMS": (4, 2, 16)}),
-        Variant("lrn", lower_lrn, refuse_lrn, space={"ITEMS": (8, 4, 32)}),
+        Variant(
+            "planes", lower_planes, applies_planes, space={"ITEMS": (8, 4, 32)}, units=("cpu",)
+        ),
+        Variant("rows", lower_rows, applies_rows, space={"ITEMS": (4, 2, 16)}, units=("cpu",)),
+        Variant(
+            "groups", lower_groups, applies_groups, space={"ITEMS": (4, 2, 16)}, units=("cpu",)
+        ),
+        Variant("lrn", lower_lrn, refuse_lrn, space={"ITEMS": (8, 4, 32)}, units=("cpu",)),
         Variant("fused", lower_batch_fused, applies_fused, space=_SPACE),
+        # On GPUs a line of neighbours for each row is right: what the naive kernels are, too.
+        Variant("lines", lower, applies, {"LOCAL": (64, 128, 256)}, units=("gpu",)),
         Variant("naive", lower, applies, space=_SPACE),
     ),
 )

@@ -1,4 +1,4 @@
-"""Batch normalisation fused with an activation: its kernels for planes do both."""
+"""Batch normalisation fused with an activation: kernels for planes, or for groups, do both."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from coexec.processors.opencl.fusion.activated import (
     activated_of,
 )
 from coexec.processors.opencl.kernels import norm, norm_joint, norm_shares
+from coexec.processors.opencl.kernels.norm_batch import lower_batch_activated, refuse_activated
 from coexec.processors.opencl.kernels.norm_planes import Epilogue, lower_planes
 
 
@@ -81,6 +82,16 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     return lower_planes(own, facts, params, epilogue)
 
 
+def applies_groups(call: OpCall, facts: DeviceFacts) -> str | None:
+    own = activated_of(call).call
+    return norm.applies(own, facts) or refuse_activated(own)
+
+
+def lower_groups(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Work-groups for channels or slices of them, as GPUs want it."""
+    return lower_batch_activated(activated_of(call).call, facts, params, epilogue_of(call))
+
+
 # There is no other way to compute these: their oracle are the nodes that were fused.
 FAMILY = KernelFamily(
     "norm_activated",
@@ -92,7 +103,8 @@ FAMILY = KernelFamily(
         ACTIVATED_JOINT_GRAD.identifier,
     ),
     (
-        Variant("planes", lower, applies, space={"ITEMS": (8, 4, 32)}),
+        Variant("planes", lower, applies, space={"ITEMS": (8, 4, 32)}, units=("cpu",)),
+        Variant("groups", lower_groups, applies_groups, {"LOCAL": (64, 128, 256)}, units=("gpu",)),
         Variant("naive", lower, applies, space={"ITEMS": (1,)}),
     ),
 )

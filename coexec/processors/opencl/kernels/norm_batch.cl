@@ -37,6 +37,13 @@
 #define NARROW(v) (v) /* the reverse */
 #endif
 
+/* ACTIVATE(type, v): what is done with each result; RESIDUAL: a tensor is added before that.
+ * MASK_GRADIENT(type, g, y): the gradient g behind an activation whose result was y; where RESIDUAL
+ * it is stored, too. */
+#ifndef ACTIVATE
+#define ACTIVATE(type, v) (v)
+#endif
+
 #include "group.cl"
 
 #define JOIN_TOKENS(a, b) a##b
@@ -63,6 +70,59 @@ static ACC add_up(const wide v)
 #define LOAD(p, at) WIDEN(*(__global const narrow *)((p) + (at)))
 #define STORE(p, at, v) (*(__global narrow *)((p) + (at)) = NARROW(v))
 
+#if defined(RESIDUAL) && !defined(MASK_GRADIENT)
+#define RESIDUAL_ARGUMENT __global const T *residual,
+#define WITH_RESIDUALS(at, v) ((v) + LOAD(residual, at))
+#define WITH_RESIDUAL(at, v) ((v) + (ACC)residual[at])
+#else
+#define RESIDUAL_ARGUMENT
+#define WITH_RESIDUALS(at, v) (v)
+#define WITH_RESIDUAL(at, v) (v)
+#endif
+#ifdef MASK_GRADIENT
+#define RESULT_ARGUMENT __global const T *result,
+#define FLOWS(at) MASK_GRADIENT(wide, LOAD(dy, at), LOAD(result, at))
+#define FLOW(at) MASK_GRADIENT(ACC, (ACC)dy[at], (ACC)result[at])
+#else
+#define RESULT_ARGUMENT
+#define FLOWS(at) LOAD(dy, at)
+#define FLOW(at) ((ACC)dy[at])
+#endif
+#if defined(RESIDUAL) && defined(MASK_GRADIENT)
+#define MASKED_ARGUMENT __global T *masked,
+#define KEEP_FLOWS(at, v) STORE(masked, at, v)
+#define KEEP_FLOW(at, v) masked[at] = (T)(v)
+#else
+#define MASKED_ARGUMENT
+#define KEEP_FLOWS(at, v)
+#define KEEP_FLOW(at, v)
+#endif
+
+/* (x - mean) * factor + shift, and what else is done with it. */
+#define RESULTS(at)                                                                             \
+    {                                                                                           \
+        const wide v = WITH_RESIDUALS(at, (LOAD(x, at) - mean) * factor + shift);               \
+        STORE(y, at, ACTIVATE(wide, v));                                                        \
+    }
+#define RESULT(at)                                                                              \
+    {                                                                                           \
+        const ACC v = WITH_RESIDUAL(at, ((ACC)x[at] - mean) * factor + shift);                  \
+        y[at] = (T)ACTIVATE(ACC, v);                                                            \
+    }
+/* factor * (dy - level - slope * (x - mean)); all operands are read before anything is stored. */
+#define GRADIENTS(at)                                                                           \
+    {                                                                                           \
+        const wide v = LOAD(x, at) - mean, flow = FLOWS(at);                                    \
+        KEEP_FLOWS(at, flow);                                                                   \
+        STORE(dx, at, factor * (flow - level - slope * v));                                     \
+    }
+#define GRADIENT(at)                                                                            \
+    {                                                                                           \
+        const ACC v = (ACC)x[at] - mean, flow = FLOW(at);                                       \
+        KEEP_FLOW(at, flow);                                                                    \
+        dx[at] = (T)(factor * (flow - level - slope * v));                                      \
+    }
+
 /* The elements of a row of x that are this work-item's: WIDTH, or what is left at the end. */
 #define ROW_PART                                                                                \
     const int row = get_global_id(1), i = get_global_id(0) * WIDTH;                             \
@@ -72,16 +132,16 @@ static ACC add_up(const wide v)
 
 #define SCALE_AND_SHIFT                                                                         \
     if (i + WIDTH <= inner)                                                                     \
-        STORE(y, first, (LOAD(x, first) - mean) * factor + shift);                              \
+        RESULTS(first)                                                                          \
     else                                                                                        \
-        for (int at = first; at < last; ++at) y[at] = (T)(((ACC)x[at] - mean) * factor + shift)
+        for (int at = first; at < last; ++at) RESULT(at)
 
 /* y = (x - mean) / sqrt(variance + epsilon) * scale + bias per channel, statistics given.
  * Geometry: (inner / WIDTH, images * channels). */
 EXPLICIT __kernel void batch_apply(
     __global const T *x, __global const TP *scale, __global const TP *bias,
-    __global const TS *means, __global const TS *variances, __global T *y, const int rows,
-    const int channels, const int inner, const float epsilon)
+    __global const TS *means, __global const TS *variances, RESIDUAL_ARGUMENT __global T *y,
+    const int rows, const int channels, const int inner, const float epsilon)
 {
     ROW_PART;
     const ACC mean = means[channel], shift = bias[channel];
@@ -133,14 +193,14 @@ EXPLICIT __kernel void batch_apply(
     ACC squares = 0, along = 0, plain = 0;                                                      \
     FOR_WIDE(at)                                                                                \
     {                                                                                           \
-        const wide v = LOAD(x, at) - mean, flow = LOAD(dy, at);                                 \
+        const wide v = LOAD(x, at) - mean, flow = FLOWS(at);                                    \
         wide_squares += v * v;                                                                  \
         wide_along += flow * v;                                                                 \
         wide_plain += flow;                                                                     \
     }                                                                                           \
     FOR_REST(at)                                                                                \
     {                                                                                           \
-        const ACC v = CENTRED(at), flow = dy[at];                                               \
+        const ACC v = CENTRED(at), flow = FLOW(at);                                             \
         squares += v * v;                                                                       \
         along += flow * v;                                                                      \
         plain += flow;                                                                          \
@@ -167,8 +227,8 @@ EXPLICIT __kernel void batch_statistics(
 
 /* Slices for the gradient: (slices, channels, 4) mean, squares, sum of dy * (x - mean), of dy. */
 EXPLICIT __kernel void batch_grad_statistics(
-    __global const T *x, __global const T *dy, __global ACC *statistics, const int images,
-    const int channels, const int inner, const int images_per_slice)
+    __global const T *x, __global const T *dy, RESULT_ARGUMENT __global ACC *statistics,
+    const int images, const int channels, const int inner, const int images_per_slice)
 {
     __local ACC partial[LANES * ROWS];
     SLICE;
@@ -235,8 +295,8 @@ __kernel void batch_join(
 
 /* y = (x - mean) * factor + bias with a table of mean and factor. Geometry as batch_apply. */
 EXPLICIT __kernel void batch_apply_table(
-    __global const T *x, __global const TP *bias, __global const ACC *table, __global T *y,
-    const int rows, const int channels, const int inner)
+    __global const T *x, __global const TP *bias, RESIDUAL_ARGUMENT __global const ACC *table,
+    __global T *y, const int rows, const int channels, const int inner)
 {
     ROW_PART;
     const ACC mean = table[2 * channel], factor = table[2 * channel + 1], shift = bias[channel];
@@ -270,26 +330,24 @@ __kernel void batch_grad_join(
 
 /* dx = factor * (dy - mean of dy - coefficient * (x - mean)). Geometry as batch_apply. */
 EXPLICIT __kernel void batch_grad_apply(
-    __global const T *x, __global const T *dy, __global const ACC *table, __global T *dx,
-    const int rows, const int channels, const int inner)
+    __global const T *x, __global const T *dy, RESULT_ARGUMENT MASKED_ARGUMENT
+    __global const ACC *table, __global T *dx, const int rows, const int channels,
+    const int inner)
 {
     ROW_PART;
     __global const ACC *from = table + 4 * channel;
-    const ACC mean = from[0], factor = from[1], plain = from[2], along = from[3];
-    if (i + WIDTH <= inner) {
-        const wide v = LOAD(x, first) - mean, flow = LOAD(dy, first);
-        STORE(dx, first, factor * (flow - plain - along * v));
-        return;
-    }
-    for (int at = first; at < last; ++at)
-        dx[at] = (T)(factor * ((ACC)dy[at] - plain - along * ((ACC)x[at] - mean)));
+    const ACC mean = from[0], factor = from[1], level = from[2], slope = from[3];
+    if (i + WIDTH <= inner)
+        GRADIENTS(first)
+    else
+        for (int at = first; at < last; ++at) GRADIENT(at)
 }
 
 /* The whole of a channel by one work-group, which reads x again while it is still in the cache.
  * Geometry of this and the next: (LANES, ROWS, channels), work-group (LANES, ROWS, 1). */
 EXPLICIT __kernel void batch_fused(
-    __global const T *x, __global const TP *scale, __global const TP *bias, __global T *y,
-    RUNNING_MEAN_ARGUMENTS RUNNING_VARIANCE_ARGUMENTS
+    __global const T *x, __global const TP *scale, __global const TP *bias, RESIDUAL_ARGUMENT
+    __global T *y, RUNNING_MEAN_ARGUMENTS RUNNING_VARIANCE_ARGUMENTS
     const int images, const int channels, const int inner, const int images_per_slice,
     const float epsilon, const float momentum)
 {
@@ -300,8 +358,8 @@ EXPLICIT __kernel void batch_fused(
     SLICE_SQUARES;
     const ACC variance = squares / count, shift = bias[channel];
     const ACC factor = (ACC)scale[channel] / sqrt(variance + (ACC)epsilon);
-    FOR_WIDE(at) STORE(y, at, (LOAD(x, at) - mean) * factor + shift);
-    FOR_REST(at) y[at] = (T)(CENTRED(at) * factor + shift);
+    FOR_WIDE(at) RESULTS(at)
+    FOR_REST(at) RESULT(at)
     if (lane == 0 && get_local_id(1) == 0) {
         WRITE_MEAN(mean);
         WRITE_VARIANCE(variance);
@@ -309,8 +367,8 @@ EXPLICIT __kernel void batch_fused(
 }
 
 EXPLICIT __kernel void batch_grad_fused(
-    __global const T *x, __global const TP *scale, __global const T *dy, __global T *dx,
-    __global TP *dscale, __global TP *dbias, const int images, const int channels,
+    __global const T *x, __global const TP *scale, __global const T *dy, RESULT_ARGUMENT
+    MASKED_ARGUMENT __global T *dx, __global TP *dscale, __global TP *dbias, const int images, const int channels,
     const int inner, const int images_per_slice, const float epsilon)
 {
     __local ACC partial[LANES * ROWS];
@@ -321,12 +379,8 @@ EXPLICIT __kernel void batch_grad_fused(
     const ACC inverse = 1 / sqrt(squares / count + (ACC)epsilon);
     const ACC factor = (ACC)scale[channel] * inverse, level = plain / count;
     const ACC slope = along * inverse * inverse / count;
-    FOR_WIDE(at)
-    {
-        const wide v = LOAD(x, at) - mean, flow = LOAD(dy, at);
-        STORE(dx, at, factor * (flow - level - slope * v));
-    }
-    FOR_REST(at) dx[at] = (T)(factor * ((ACC)dy[at] - level - slope * CENTRED(at)));
+    FOR_WIDE(at) GRADIENTS(at)
+    FOR_REST(at) GRADIENT(at)
     if (lane == 0 && get_local_id(1) == 0) {
         dscale[channel] = (TP)(along * inverse);
         dbias[channel] = (TP)plain;

@@ -227,7 +227,9 @@ FAMILY = KernelFamily(
     "norm_shares",
     (STATISTICS, JOIN, SUMS, FLOW),
     (
-        Variant("planes", lower_planes, applies_planes, space={"ITEMS": (8, 4, 32)}),
+        Variant(
+            "planes", lower_planes, applies_planes, space={"ITEMS": (8, 4, 32)}, units=("cpu",)
+        ),
         Variant("naive", lower, applies, space={"LOCAL": (LANES, 16, 256)}),
     ),
 )

@@ -209,10 +209,20 @@ FAMILY = KernelFamily(
         *GLOBAL,
     ),
     (
-        Variant("planes", lower_planes, applies_planes, space={"SHARES": (16, 8, 4)}),
-        Variant("pairs", pool_pairs.lower_pairs, applies_pairs, space=pool_pairs.SPACE),
-        Variant("threes", pool_threes.lower_threes, applies_threes, space=pool_threes.SPACE),
-        Variant("rows", pool_rows.lower_rows, applies_rows, space=pool_rows.SPACE),
+        Variant(
+            "planes", lower_planes, applies_planes, space={"SHARES": (16, 8, 4)}, units=("cpu",)
+        ),
+        Variant(
+            "pairs", pool_pairs.lower_pairs, applies_pairs, space=pool_pairs.SPACE, units=("cpu",)
+        ),
+        Variant(
+            "threes",
+            pool_threes.lower_threes,
+            applies_threes,
+            space=pool_threes.SPACE,
+            units=("cpu",),
+        ),
+        Variant("rows", pool_rows.lower_rows, applies_rows, space=pool_rows.SPACE, units=("cpu",)),
         Variant("fixed", lower_fixed, applies_fixed, space={"LOCAL": (256, 64, 16)}),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),

@@ -147,7 +147,7 @@ FAMILY = KernelFamily(
     "pool_taps",
     (FORWARD, GRADIENT),
     (
-        Variant("pairs", lower_pairs, applies_pairs, space={"SHARES": (8, 4, 16)}),
+        Variant("pairs", lower_pairs, applies_pairs, space={"SHARES": (8, 4, 16)}, units=("cpu",)),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -26,12 +26,16 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.reduce import formula_of
-from coexec.processors.opencl.kernels.reducing import Problem, accumulator, reduce_calls
-from coexec.processors.opencl.kernels.unary import WIDE_SPACE
+from coexec.processors.opencl.kernels.reducing import (
+    Problem,
+    accumulator,
+    params_for_one,
+    reduce_calls,
+)
+from coexec.processors.opencl.kernels.unary import WIDE_SPACE, suited_width
 
 MOST_ALONE = 1 << 14
 """Elements that one work-item quantises in about the time that a launch takes."""
-REDUCE_PARAMS: Mapping[str, int] = {"WIDTH": 16, "LOCAL": 16, "INTERLEAVE": 0}
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -117,7 +121,7 @@ def lower_lines(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> 
     return Lowering((kernel,))
 
 
-def lower_dynamic(call: OpCall, params: Mapping[str, int]) -> Lowering:
+def lower_dynamic(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """Extremes of x, then the scale and the zero point, then the values."""
     x = call.input(0)
     acc = accumulator(x.dtype)
@@ -127,7 +131,7 @@ def lower_dynamic(call: OpCall, params: Mapping[str, int]) -> Lowering:
     for block, name in enumerate(("ReduceMin", "ReduceMax")):
         formula, target = formula_of(name, acc), scratch(block)
         problem = Problem(formula, (1, 1, 1, x.size), inp(0), x.dtype, target, acc, acc)
-        some, more = reduce_calls(problem, REDUCE_PARAMS, len(blocks))
+        some, more = reduce_calls(problem, params_for_one(facts), len(blocks))
         calls += some
         blocks += more
     compute = compute_type(x.dtype)
@@ -142,14 +146,15 @@ def lower_dynamic(call: OpCall, params: Mapping[str, int]) -> Lowering:
         local_size=(1,),
         defines=types,
     )
-    sizes, group = line_geometry(x.size, 1, 1, 16, params["LOCAL"])
+    width = 4 if facts.unit_kind == "gpu" else 16
+    sizes, group = line_geometry(x.size, 1, 1, width, params["LOCAL"])
     values = KernelCall(
         family="quantize",
         entry="quantize_lines",
         args=(inp(0), scratch(3), zero, out(0), *map(i32, (1, x.size, 1, 0, 0, 0))),
         global_size=sizes,
         local_size=group,
-        defines={**types, "S": compute, "ZEROS": 1},
+        defines={**types, "S": compute, "ZEROS": 1, "W": width},
     )
     return Lowering((*calls, span, values), tuple(blocks))
 
@@ -183,7 +188,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     if call.input(0).size == 0:
         return Lowering(())
     if call.op_type == "DynamicQuantizeLinear":
-        return lower_dynamic(call, params)
+        return lower_dynamic(call, facts, params)
     return Lowering((element_call(call, params),))
 
 
@@ -191,7 +196,7 @@ FAMILY = KernelFamily(
     "quantize",
     ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     (
-        Variant("lines", lower_lines, applies_lines, space=WIDE_SPACE),
+        Variant("lines", lower_lines, applies_lines, WIDE_SPACE, suited_width),
         Variant("alone", lower_alone, applies_alone, space={"WIDTH": (16, 8, 4)}),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),

@@ -114,8 +114,13 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     return Lowering((make(call, params),))
 
 
+def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """A whole wave on a GPU; fewer items on a CPU, where each writes 64 elements by vectors."""
+    return {"LOCAL": 64} if facts.unit_kind == "gpu" else {}
+
+
 FAMILY = KernelFamily(
     "random",
     ("Dropout", MASK, NUMBERS),
-    (Variant("naive", lower, applies, space={"LOCAL": (8, 32, 64)}),),
+    (Variant("naive", lower, applies, {"LOCAL": (8, 32, 64)}, suited),),
 )

@@ -9,6 +9,8 @@
  * columns: r1 = 1. Geometry: (k1 / W, k0, segments); consecutive items lie along k1; segment s
  *          takes `part` of r0.
  * strided: any kept and reduced dimensions, four each, by strides. One work-item per output.
+ * groups:  r1 is reduced, too; a work-group of LANES x ROWS items has a line of LANES for each of
+ *          ROWS outputs, so that neighbouring items read neighbours (GPUs). Only where LANES.
  * arg:     x is outer x length x inner; y[o, i] = position of the extreme. One item per output.
  *
  * Every sum has a fixed order: results do not depend on timing. */
@@ -173,6 +175,40 @@ __kernel HINT void columns(__global const T *x, __global const ACC *shifts, __gl
         y[i] = (U)FINISH(ACC, total);
     }
 }
+
+#ifdef LANES
+__kernel __attribute__((reqd_work_group_size(LANES, ROWS, 1))) void groups(
+    __global const T *x, __global const ACC *shifts, __global U *y, const int outputs,
+    const int k1, const int r0, const int r1, const ACC count)
+{
+    __local ACC partial[ROWS * LANES];
+    const int lane = get_local_id(0), o = get_global_id(1);
+    const int item = get_local_id(1) * LANES + lane;
+    ACC total = (ACC)INIT;
+#ifdef SHIFTED
+    const ACC shift = o < outputs ? USABLE(ACC, shifts[o]) : (ACC)0;
+#endif
+    if (o < outputs) {
+        for (int r = 0; r < r0; r++) {
+            __global const T *row = x + (((o / k1) * r0 + r) * k1 + o % k1) * r1;
+            for (int i = lane; i < r1; i += LANES) {
+                const ACC v = (ACC)row[i];
+                total = COMBINE(ACC, total, MAP(ACC, v));
+            }
+        }
+    }
+    partial[item] = total;
+    for (int half_lanes = LANES / 2; half_lanes > 0; half_lanes /= 2) {
+        barrier(CLK_LOCAL_MEM_FENCE);
+        if (lane < half_lanes) {
+            const ACC other = partial[item + half_lanes];
+            total = COMBINE(ACC, total, other);
+            partial[item] = total;
+        }
+    }
+    if (lane == 0 && o < outputs) y[o] = (U)FINISH(ACC, total);
+}
+#endif
 
 #define SPLIT(d, s) at += (rest % d) * s; rest /= d;
 

@@ -33,6 +33,7 @@ from coexec.processors.opencl.kernels.reducing import (
     accumulator,
     collapse,
     four_dims,
+    group_call,
     reduce_calls,
     strided_call,
 )
@@ -128,6 +129,30 @@ def lower_staged(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     return Lowering((*first, *second), (block, *some, *more))
 
 
+def applies_groups(call: OpCall, facts: DeviceFacts) -> str | None:
+    refusal = staged_applies(call, facts)
+    if refusal:
+        return refusal
+    problem = problem_of(call)
+    if problem.dims[3] < LEAST_ROW:
+        return "rows are short, or other axes than the innermost one are reduced"
+    if problem.outputs < FEW_OUTPUTS * facts.compute_units:
+        return "few outputs: each is the work of several groups"
+    return None
+
+
+def lower_groups(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Work-items side by side read a row; shifted formulas find its maximum before."""
+    problem = problem_of(call)
+    if problem.outputs == 0:
+        return Lowering(())
+    if not problem.formula.shifted:
+        return Lowering((group_call(problem, params, problem.count),))
+    first = group_call(maxima(problem), params, problem.count)
+    second = group_call(replace(problem, shift=scratch(0)), params, problem.count)
+    return Lowering((first, second), (problem.outputs * problem.acc.itemsize,))
+
+
 def lower_strided(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One work-item per output."""
     problem = problem_of(call)
@@ -185,6 +210,9 @@ def staged_applies(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies_staged(call, facts)
 
 
+LEAST_ROW, FEW_OUTPUTS = 8, 4
+"""Elements of a row that work-items share; outputs for each compute unit that keep it busy."""
+GROUP_SPACE: Mapping[str, tuple[int, ...]] = {"LOCAL": (64, 32, 128, 256)}
 STAGED_SPACE: Mapping[str, tuple[int, ...]] = {
     "WIDTH": (16, 8, 4),
     "LOCAL": (16, 32, 64),
@@ -192,11 +220,18 @@ STAGED_SPACE: Mapping[str, tuple[int, ...]] = {
     "INTERLEAVE": (0, 1),
 }
 
+
+def suited_stages(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """On a GPU neighbouring work-items read neighbouring vectors, here of 16 bytes."""
+    return {"WIDTH": 4, "LOCAL": 64, "INTERLEAVE": 1} if facts.unit_kind == "gpu" else {}
+
+
 FAMILY = KernelFamily(
     "reduce",
     (*FORMULAS, "ReduceL1", "ReduceMax", "ReduceMin", *ARG_OPERATORS),
     (
-        Variant("staged", lower_staged, staged_applies, space=STAGED_SPACE),
+        Variant("groups", lower_groups, applies_groups, GROUP_SPACE, units=("gpu",)),
+        Variant("staged", lower_staged, staged_applies, STAGED_SPACE, suited_stages),
         Variant("naive", naive_lower, naive_applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from coexec.processors.opencl.broadcast import contiguous_strides, line_geometry, power_of_two
 from coexec.processors.opencl.cnumbers import compute_type
 from coexec.processors.opencl.family import (
+    DeviceFacts,
     KernelCall,
     Operand,
     Scalar,
@@ -21,10 +22,15 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 
-ENOUGH_ITEMS = 512
-"""Work-items below which a reduction is worth a second stage."""
-LEAST_ELEMENTS = 1024
-"""Elements that a work-item reduces at least, where a second stage is used."""
+ENOUGH_ITEMS, MANY_ITEMS = 512, 4096
+"""Work-items below which a reduction is worth a second stage: of cores, and of a GPU, whose items
+hide each other's waiting."""
+LEAST_ELEMENTS, FEW_ELEMENTS = 1024, 256
+"""Elements that a work-item reduces at least, where a second stage is used; likewise."""
+ONE_GROUP = 1 << 14
+"""Elements that one work-group of neighbours reduces to one before two launches would be faster."""
+LEAST_OF_LANE = 4
+"""Elements of a row for each of the work-items that share it, about."""
 LONGEST_CHAIN = 2048
 """Additions in a row at most, so that float32 sums of any length keep their accuracy."""
 
@@ -137,6 +143,13 @@ def count_argument(problem: Problem, count: int) -> Scalar:
     return Scalar(count if wide else 0, name)
 
 
+def params_for_one(facts: DeviceFacts) -> Mapping[str, int]:
+    """Parameters of ``reduce_calls`` for families of which a reduction is a small part."""
+    if facts.unit_kind == "gpu":
+        return {"WIDTH": 4, "LOCAL": 64, "INTERLEAVE": 1}
+    return {"WIDTH": 16, "LOCAL": 16, "INTERLEAVE": 0}
+
+
 def reduce_calls(
     problem: Problem, params: Mapping[str, int], first_scratch: int = 0
 ) -> tuple[list[KernelCall], list[int]]:
@@ -145,14 +158,18 @@ def reduce_calls(
     Scratch blocks are numbered from ``first_scratch`` on.
     """
     count = problem.count
+    if params["INTERLEAVE"] and problem.dims == (1, 1, 1, count) and count <= ONE_GROUP:
+        return [group_call(problem, params, count)], []
     if problem.dims[3] == 1:
         return _columns(problem, params, first_scratch, count)
     return _rows(problem, params, first_scratch, count)
 
 
-def _segments(outputs: int, items: int, steps: int, elements: int) -> int:
+def _segments(items: int, steps: int, elements: int, params: Mapping[str, int]) -> int:
     """Parts to cut ``steps`` (of ``elements`` in all) into, with ``items`` work-items for each."""
-    for_parallelism = min(-(-ENOUGH_ITEMS // max(items, 1)), elements // LEAST_ELEMENTS)
+    together = params["INTERLEAVE"]
+    enough, least = (MANY_ITEMS, FEW_ELEMENTS) if together else (ENOUGH_ITEMS, LEAST_ELEMENTS)
+    for_parallelism = min(-(-enough // max(items, 1)), elements // least)
     return max(1, min(steps, max(for_parallelism, -(-steps // LONGEST_CHAIN))))
 
 
@@ -185,7 +202,7 @@ def _columns(
     k0, r0, k1, _ = problem.dims
     width = params["WIDTH"]
     items = k0 * -(-k1 // width)
-    segments = _segments(problem.outputs, items, r0, r0 * min(k1, width))
+    segments = _segments(items, r0, r0 * min(k1, width), params)
     part = -(-r0 // segments)
     segments = -(-r0 // part)
     stage, rest, blocks = _two_stages(problem, segments, first_scratch)
@@ -213,7 +230,7 @@ def _rows(
     _, r0, k1, r1 = problem.dims
     width, outputs = params["WIDTH"], problem.outputs
     vectors = max(r1 // width, 1)
-    wanted = _segments(outputs, outputs, r0 * vectors, r0 * r1)
+    wanted = _segments(outputs, r0 * vectors, r0 * r1, params)
     part = -(-r0 // min(wanted, r0))
     outer = -(-r0 // part)
     chunk = -(-vectors // min(-(-wanted // outer), vectors))
@@ -244,6 +261,33 @@ def _rows(
     return _with_second(call, rest, params, first_scratch, count, blocks)
 
 
+def group_call(problem: Problem, params: Mapping[str, int], count: int) -> KernelCall:
+    """A line of work-items for each output whose innermost elements are reduced, joined at the end.
+
+    Short rows share a work-group; an item adds about four elements of a row at least. ``count`` is
+    what formulas call so.
+    """
+    _, r0, k1, r1 = problem.dims
+    lanes = params["LOCAL"]
+    if problem.outputs > 1:
+        lanes = min(lanes, power_of_two(-(-r1 // LEAST_OF_LANE)))
+    rows = min(params["LOCAL"] // lanes, power_of_two(problem.outputs))
+    return KernelCall(
+        family="reduce",
+        entry="groups",
+        args=(
+            problem.source,
+            problem.shift or problem.source,
+            problem.target,
+            *map(i32, (problem.outputs, k1, r0, r1)),
+            count_argument(problem, count),
+        ),
+        global_size=(lanes, ceil_to(problem.outputs, rows)),
+        local_size=(lanes, rows),
+        defines={**defines(problem, 1), "LANES": lanes, "ROWS": rows},
+    )
+
+
 def _with_second(
     call: KernelCall,
     rest: list[Problem],
@@ -254,6 +298,10 @@ def _with_second(
 ) -> tuple[list[KernelCall], list[int]]:
     calls = [call]
     for problem in rest:
+        if params["INTERLEAVE"] and problem.outputs == 1:
+            line = replace(problem, dims=(1, 1, 1, problem.count))
+            calls.append(group_call(line, params, count))
+            continue
         more, extra = _columns(problem, params, first_scratch + len(blocks), count)
         calls += more
         blocks = blocks + extra

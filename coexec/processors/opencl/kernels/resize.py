@@ -166,8 +166,14 @@ FAMILY = KernelFamily(
     "resize",
     ("Resize", "coexec::ResizeGrad"),
     (
-        Variant("twice", lower_twice, applies_twice, space=SPACE),
-        Variant("lines", resize_lines.lower_lines, applies_lines, space=resize_lines.SPACE),
+        Variant("twice", lower_twice, applies_twice, space=SPACE, units=("cpu",)),
+        Variant(
+            "lines",
+            resize_lines.lower_lines,
+            applies_lines,
+            space=resize_lines.SPACE,
+            units=("cpu",),
+        ),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

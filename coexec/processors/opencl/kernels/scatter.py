@@ -283,6 +283,12 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     return refuse_moves(types)
 
 
+def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """On a GPU neighbouring items have neighbouring columns, and many segments hide the loads."""
+    gpu = {"SPAN": 4, "WIDTH": 4, "PER_UNIT": 512, "LOCAL": 64}
+    return gpu if facts.unit_kind == "gpu" else {}
+
+
 FAMILY = KernelFamily(
     "scatter",
     tuple(LOWERINGS),
@@ -297,6 +303,7 @@ FAMILY = KernelFamily(
                 "PER_UNIT": (4, 32, 128, 512),
                 "LOCAL": (1, 8, 32, 64),
             },
+            suited,
         ),
         Variant("naive", lower_naive, applies),
     ),

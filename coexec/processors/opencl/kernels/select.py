@@ -28,7 +28,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
 )
 from coexec.processors.opencl.kernels.binary import LINE_RANK
-from coexec.processors.opencl.kernels.unary import WIDE_SPACE
+from coexec.processors.opencl.kernels.unary import WIDE_SPACE, suited_width
 
 
 def loops_of(call: OpCall) -> Loops:
@@ -93,7 +93,7 @@ FAMILY = KernelFamily(
     "select",
     ("Where",),
     (
-        Variant("lines", lower_lines, applies_lines, space=WIDE_SPACE),
+        Variant("lines", lower_lines, applies_lines, WIDE_SPACE, suited_width),
         Variant("naive", lower_strided, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -23,6 +23,7 @@ from coexec.processors.opencl.family import (
     out,
     refuse_types,
 )
+from coexec.processors.opencl.kernels import softmax_groups
 
 KINDS: Mapping[str, int] = {
     "Softmax": 0,
@@ -98,6 +99,24 @@ def lower_rows(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> L
     return Lowering((kernel_call(call, "rows", (rows, length), geometry, params["WIDTH"]),))
 
 
+def lower_groups(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """A line of work-items per contiguous line."""
+    x = call.input(0)
+    if x.size == 0:
+        return Lowering(())
+    length = x.shape[softmax_axis(call)]
+    operands = tuple(inp(i) for i in range(len(call.inputs)))
+    sizes = (x.size // length, length)
+    kind = KINDS[call.identifier]
+    kernel = softmax_groups.group_call(operands, out(0), x.dtype, *sizes, kind, params)
+    return Lowering((kernel,))
+
+
+def suited_columns(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """On a GPU neighbouring work-items have neighbouring lines, four each."""
+    return {"WIDTH": 4, "LOCAL": 64} if facts.unit_kind == "gpu" else {}
+
+
 def lower_columns(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One work-item for ``WIDTH`` neighbouring lines."""
     x, width = call.input(0), params["WIDTH"]
@@ -130,12 +149,15 @@ FAMILY = KernelFamily(
             lower_rows,
             applies_rows,
             space={"WIDTH": (16, 8, 4), "LOCAL": (8, 16, 64)},
+            units=("cpu",),
         ),
+        Variant("groups", lower_groups, applies_rows, softmax_groups.SPACE, units=("gpu",)),
         Variant(
             "columns",
             lower_columns,
             applies_columns,
-            space={"WIDTH": (16, 8, 4), "LOCAL": (8, 16, 64)},
+            {"WIDTH": (16, 8, 4), "LOCAL": (8, 16, 64)},
+            suited_columns,
         ),
         Variant("naive", lower_lines, applies, space={"LOCAL": (16, 64, 256)}),
     ),

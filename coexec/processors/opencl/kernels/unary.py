@@ -235,12 +235,20 @@ def lower_scalar(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
 
 WIDE_SPACE: Mapping[str, tuple[int, ...]] = {"WIDTH": (16, 8, 4), "LOCAL": (32, 64, 128)}
 """Elements of a work-item and items of a group, for all elementwise families."""
+COALESCED: Mapping[str, int] = {"WIDTH": 4, "LOCAL": 64}
+"""On a GPU neighbouring items touch neighbouring 16 bytes: a wave asks for one run of memory."""
+
+
+def suited_width(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """What each item of an elementwise kernel takes: a CPU's items write whole cache lines."""
+    return COALESCED if facts.unit_kind == "gpu" else {}
+
 
 FAMILY = KernelFamily(
     "unary",
     (*EXPRESSIONS, *WITH_ATTRIBUTES, "Clip"),
     (
-        Variant("wide", lower, applies, space=WIDE_SPACE),
+        Variant("wide", lower, applies, WIDE_SPACE, suited_width),
         Variant("naive", lower_scalar, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )
