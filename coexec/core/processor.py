@@ -295,6 +295,14 @@ class Processor(Runner):
         """What :meth:`compile` gives, for plans alone: code need not be built yet."""
         return self.compile(region)
 
+    def fused(self, region: Region) -> Mapping[str, OpCall | None]:
+        """What computes nodes of ``region``, by their names, if all of it is compiled as a whole.
+
+        A call of an operator of its own; nothing where the call of another node has that in it. Of
+        nodes that are not named, their own calls do. Only what is priced otherwise need be told.
+        """
+        return {}
+
     def code_of(self, call: OpCall) -> str:
         """A digest of the code that executes a supported call here, with its tuned values.
 

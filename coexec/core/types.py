@@ -56,7 +56,8 @@ class OpCall:
     ``inputs`` has ``None`` where an optional operand is absent; ``constants`` holds the values of
     operands that are known before running (shapes, axes, weights), by input position. ``outputs``
     is empty while the shape rule runs and complete afterwards; an unused optional output is
-    ``None``. ``version`` is the opset version the operator is meant in.
+    ``None``. ``version`` is the opset version the operator is meant in. ``like`` is there in calls
+    of a processor's own operators: a call of a declared one with as much work, on such elements.
     """
 
     op_type: str
@@ -68,6 +69,7 @@ class OpCall:
     version: int = 0
     name: str = ""
     output_count: int = 1
+    like: OpCall | None = None
 
     @cached_property
     def memo(self) -> dict[str, str]:

@@ -60,6 +60,7 @@ class FittedCosts:
 
     def predict(self, call: OpCall, rates: Rates) -> Distribution | None:
         """Microseconds of a call; ``None`` for an operator that was hardly ever measured."""
+        call = call.like or call
         if call.identifier not in self.operators:
             return None
         return self._times_limit(call).scaled(roofline_us(call, rates))
@@ -75,6 +76,7 @@ class FittedCosts:
 
 def features(call: OpCall) -> tuple[float, ...]:
     """Logarithms of FLOP, bytes and operand sizes, last dimensions, and bits of an element."""
+    call = call.like or call
     work = opdef(call).work(call)
     sizes = [kind.size if kind is not None else 0 for kind in call.inputs[:3]]
     sizes += [0] * (3 - len(sizes))

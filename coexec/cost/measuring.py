@@ -14,8 +14,9 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from coexec.base.errors import CoexecError
 from coexec.core.types import OpCall
@@ -49,6 +50,7 @@ HEAVY, HEAVY_VISITS = 0.02, 5
 """The share of the time of all calls together from which on one is visited so often."""
 DOUBTED_VISITS, NEAR = 12, 0.02
 """Visits at most of a heavy call whose time runs contradict; what is so near to it is no change."""
+NOBODYS: Mapping[str, Sequence[OpCall]] = MappingProxyType({})
 Work = tuple[ProcessorCosts, OpCall]
 
 
@@ -60,6 +62,7 @@ def measure(
     refresh: bool = False,
     *,
     beside: bool = True,
+    own: Mapping[str, Sequence[OpCall]] = NOBODYS,
 ) -> None:
     """Measure links, then calls on every processor that supports them, until ``seconds`` are over.
 
@@ -67,10 +70,11 @@ def measure(
     each other down that can be busy at once. The calls that take most of the model's time by their
     roofline come first, so that a small budget goes where it matters; no ``seconds``, no
     measurement. What the stores have and are sure of is not measured again unless ``refresh``.
-    Ctrl-C keeps what was measured.
+    Ctrl-C keeps what was measured. ``own`` are the calls that a processor makes of them, by its
+    name: they come first there, for it computes the others only where a plan divides them.
     """
     if seconds > 0:
-        _Measuring(calls, costs, seconds, observe).run(refresh, beside=beside)
+        _Measuring(calls, costs, seconds, observe, own).run(refresh, beside=beside)
 
 
 def measure_doubted(calls: Sequence[OpCall], costs: ProcessorCosts, seconds: float) -> bool:
@@ -100,8 +104,9 @@ class _Measuring:
         costs: Sequence[ProcessorCosts],
         seconds: float,
         observe: Observer,
+        own: Mapping[str, Sequence[OpCall]] = NOBODYS,
     ) -> None:
-        self.calls, self.costs = calls, costs
+        self.calls, self.costs, self.own = calls, costs, own
         self.seconds, self.observe = seconds, observe
         self.began = time.perf_counter()
 
@@ -165,9 +170,10 @@ class _Measuring:
 
     def heavy(self) -> list[tuple[ProcessorCosts, OpCall, Entry]]:
         """Known pairs that take much of the time of all calls."""
-        counts = Counter(call_key(call) for call in self.calls)
+        counts = {each.name: self._counts(each) for each in self.costs}
         known = [
-            (*each, counts[call_key(each[1])] * each[2].time.median_us) for each in self._known()
+            (each, call, entry, counts[each.name][call_key(call)] * entry.time.median_us)
+            for each, call, entry in self._known()
         ]
         total_us = sum(us for *_, us in known) / len(self.costs)
         return [(each, call, entry) for each, call, entry, us in known if us > HEAVY * total_us]
@@ -182,16 +188,25 @@ class _Measuring:
 
     def _able(self) -> Iterator[Work]:
         """Calls of different keys where they are supported, those first that take most of a run."""
-        counts = Counter(call_key(call) for call in self.calls)
-        distinct = {call_key(call): call for call in self.calls if not opdef(call).view}
-        share = {
-            key: counts[key] * max(roofline_us(call, each.rates) for each in self.costs)
-            for key, call in distinct.items()
-        }
+        counts = {each.name: self._counts(each) for each in self.costs}
+        share: dict[str, float] = {}
+        distinct: dict[str, OpCall] = {}
+        for each in self.costs:
+            for call in (*self.own.get(each.name, ()), *self.calls):
+                key = call_key(call)
+                if not opdef(call.like or call).view:
+                    us = counts[each.name][key] * roofline_us(call, each.rates)
+                    share[key], distinct[key] = max(share.get(key, 0.0), us), call
         for key in sorted(share, key=lambda key: -share[key]):
             for each in self.costs:
-                if each.processor.supports(distinct[key]).yes:
-                    yield each, distinct[key]
+                call = distinct[key]
+                made_here = call.like is None or key in counts[each.name]
+                if made_here and each.processor.supports(call).yes:
+                    yield each, call
+
+    def _counts(self, each: ProcessorCosts) -> Counter[str]:
+        """How often a run has each call on a processor, by its key."""
+        return Counter(map(call_key, self.own.get(each.name, self.calls)))
 
     def _slowdowns(self, refresh: bool) -> None:
         """Each processor repeats the measured call that takes most of the model's time there."""

@@ -23,6 +23,7 @@ from coexec.ops.table import opdef
 
 log = logging.getLogger(__name__)
 MEASURED, FITTED, ROOFLINE, VIEW = "measured", "fitted", "roofline", "view"
+FUSED = "fused"
 LINKS = ("#write past all caches", "#read past all caches")
 """Keys of the host's link among a processor's times; time per byte stands in the features."""
 SLOWDOWN = "#slowdown beside many at once"
@@ -42,7 +43,10 @@ Observer = Callable[[float, str], None]
 
 @dataclass(frozen=True)
 class Cost:
-    """A time and where it is from: ``measured``, ``fitted``, ``roofline``, or ``view``: nothing."""
+    """A time and where it is from: ``measured``, ``fitted``, ``roofline``.
+
+    ``view``: it is nothing; ``fused``: the time of another node has that of this one in it.
+    """
 
     time: Distribution
     source: str
@@ -83,7 +87,7 @@ class ProcessorCosts:
 
     def cost(self, call: OpCall) -> Cost:
         """What a call that the processor supports costs."""
-        if opdef(call).view:
+        if opdef(call.like or call).view:
             return Cost(Distribution.exactly(0.0), VIEW)
         entry = self.measured(call)
         if entry is not None:

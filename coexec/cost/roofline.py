@@ -11,8 +11,10 @@ def roofline_us(call: OpCall, rates: Rates) -> float:
     """Launch latency and the larger of arithmetic at peak and traffic at full bandwidth.
 
     A view moves no data and costs nothing. Element types without a measured peak (integers) count
-    as float32. Source: Williams, Waterman, Patterson, "Roofline" (2009), with a latency added.
+    as float32. A processor's own operator takes what it is ``like``. Source: Williams,
+    Waterman, Patterson, "Roofline" (2009), with a latency added.
     """
+    call = call.like or call
     op = opdef(call)
     if op.view:
         return 0.0
@@ -22,7 +24,6 @@ def roofline_us(call: OpCall, rates: Rates) -> float:
 
 def limit_us(flop: float, nbytes: float, dtype: str, rates: Rates) -> float:
     """The same of so much work in elements of ``dtype``."""
-    peak = rates.peak_gflops.get(dtype, rates.peak_gflops["float32"])
-    arithmetic_us = flop / peak / 1e3
+    arithmetic_us = flop / rates.gflops(dtype) / 1e3
     traffic_us = nbytes / rates.bandwidth_gbps / 1e3
     return rates.launch_us + max(arithmetic_us, traffic_us)

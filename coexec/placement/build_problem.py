@@ -22,6 +22,7 @@ from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.table import opdef
 from coexec.placement.able import with_refusals
 from coexec.placement.divisions import NO_POINTS, Points, divisions
+from coexec.placement.fused import Fused, calls_made, fused_calls, whole_cost
 from coexec.placement.policies.table import Outcome
 from coexec.placement.problem import Division, Matrix, Problem, Shares, Task, Tensor, Unit
 
@@ -46,13 +47,18 @@ NO_STATES = States()
 class Planned:
     """A problem with what it was made of: calls, refusals, and the cost of each task by unit.
 
-    ``costs[t][p]`` is ``None`` where processor p refuses task t.
+    ``costs[t][p]`` is ``None`` where processor p refuses task t, ``fused`` what is made of nodes.
     """
 
     problem: Problem
     calls: tuple[OpCall, ...]
     refusals: tuple[Refusal, ...]
     costs: tuple[tuple[Cost | None, ...], ...]
+    fused: Fused = field(default_factory=dict)
+
+    def calls_on(self, name: str) -> Sequence[OpCall]:
+        """What a processor makes of the calls if all of them run there."""
+        return calls_made(self.calls, self.fused).get(name, self.calls)
 
     def slowed(self, factors: Mapping[str, float]) -> Planned:
         """The same with tasks that take so many times longer, by processor."""
@@ -139,19 +145,22 @@ def build_problem(
     last_resort: str = "",
     axes: int = 0,
     points: Points = NO_POINTS,
+    fused: Fused | None = None,
 ) -> Planned:
     """The problem of placing ``graph`` (static types, scheduled) on the processors of ``costs``.
 
     ``last_resort`` names a processor that takes only what all others refuse. Nodes may be divided
     along the first ``axes`` axes of their results; ``points`` are shares that may be measured.
+    ``fused`` is what processors make of nodes, asked here if nobody did yet.
 
     Raises:
         ProcessorError: a node that no processor supports.
     """
     calls = tuple(call_of(node) for node in graph)
     refusals: list[Refusal] = []
+    fused = fused_calls(graph, costs) if fused is None else fused
     rows = tuple(
-        _row(call, costs, last_resort, refusals, begins_kernel(node))
+        _row(call, costs, last_resort, refusals, fused, begins_kernel(node))
         for node, call in zip(graph, calls, strict=True)
     )
     used = [i for i, name in enumerate(costs) if name != last_resort or any(row[i] for row in rows)]
@@ -160,7 +169,7 @@ def build_problem(
     tasks, tensors = _tasks_and_tensors(graph, calls, states)
     latency, us_per_byte, latency_sigma = _links([costs[name] for name in names])
     divided = divisions(
-        list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes, points
+        list(graph), calls, tasks, tensors, rows, [costs[n] for n in names], axes, points, fused
     )
     problem = Problem(
         units=_units([costs[name] for name in names]),
@@ -177,7 +186,7 @@ def build_problem(
         host_shares=_all_cores_taken([costs[name] for name in names]),
         caller=_caller({i: costs[name] for i, name in enumerate(names) if name != last_resort}),
     )
-    return Planned(problem, calls, tuple(refusals), rows)
+    return Planned(problem, calls, tuple(refusals), rows, fused)
 
 
 def _row(
@@ -185,6 +194,7 @@ def _row(
     costs: Mapping[str, ProcessorCosts],
     last_resort: str,
     refusals: list[Refusal],
+    fused: Fused,
     begins: bool,
 ) -> tuple[Cost | None, ...]:
     """Cost by processor; refusals are noted. ``begins``: in no kernel of another node."""
@@ -195,8 +205,13 @@ def _row(
         if not support.yes:
             reasons.append(Refusal(call.name, call.identifier, name, support.reason))
         needed = name != last_resort or not any(row)
-        cost = each.cost_alone if begins else each.cost
-        row.append(cost(call) if support.yes and needed else None)
+        own = fused.get(name, {})
+        if not support.yes or not needed:
+            row.append(None)
+        elif call.name in own:
+            row.append(whole_cost(call, each, own))
+        else:
+            row.append(each.cost_alone(call) if begins else each.cost(call))
     if not any(row):
         text = "; ".join(f"{refusal.processor}: {refusal.reason}" for refusal in reasons)
         raise ProcessorError(f"no processor executes {call.identifier} {call.name!r}: {text}")

@@ -12,6 +12,7 @@ from coexec.core.types import OpCall
 from coexec.cost.model import Cost, ProcessorCosts
 from coexec.ops.split import CannotSplit, Way, share_call
 from coexec.ops.split_rules import transposed, way
+from coexec.placement.fused import Fused, apart_us
 from coexec.placement.problem import Division, Task, Tensor
 
 POINTS = (0.25, 0.5, 0.75)
@@ -31,11 +32,22 @@ def divisions(
     costs: Sequence[ProcessorCosts],
     axes: int,
     points: Points = NO_POINTS,
+    fused: Fused = MappingProxyType({}),
 ) -> dict[int, tuple[Division, ...]]:
-    """By number of the task, its divisions along ``axes`` axes, see :func:`ways_of`."""
+    """By number of the task, its divisions along ``axes`` axes, see :func:`ways_of`.
+
+    Shares of a node that a processor has ``fused`` with others are computed without those.
+    """
+    by_name = {call.name: call for call in calls}
     numbers = {tensor.name: number for number, tensor in enumerate(tensors)}
     found = {}
     for index, (node, call) in enumerate(zip(nodes, calls, strict=True)):
+        apart = [
+            (cost, 0.0)
+            if cost is None or (own := fused.get(each.name, {})).get(call.name) is None
+            else (each.cost(call), apart_us(node, by_name, each, own))
+            for cost, each in zip(rows[index], costs, strict=True)
+        ]
         divided = tuple(
             Division(
                 how.axis,
@@ -44,8 +56,8 @@ def divisions(
                 tuple(
                     ()
                     if cost is None
-                    else _curve(call, how, points.get((index, how.axis), ()), cost, each)
-                    for cost, each in zip(rows[index], costs, strict=True)
+                    else _curve(call, how, points.get((index, how.axis), ()), cost, more_us, each)
+                    for (cost, more_us), each in zip(apart, costs, strict=True)
                 ),
                 how.quantum,
             )
@@ -101,21 +113,28 @@ def _windows(
 
 
 def _curve(
-    call: OpCall, how: Way, more: Collection[int], cost: Cost, costs: ProcessorCosts
+    call: OpCall,
+    how: Way,
+    more: Collection[int],
+    cost: Cost,
+    more_us: float,
+    costs: ProcessorCosts,
 ) -> Curve:
     """From a launch to the whole, by way of what was measured; no point where shares are refused.
 
+    ``more_us`` is what nodes around the whole take then, of which each share has its part.
     Times never fall with the size of a share: of two measured ones, the later is at least as long.
     """
     counts = sorted({*_counts(how), *more})
     shares = {count: share_call(call, how, 0, count) for count in counts}
     if not all(costs.processor.supports(share).yes for share in shares.values()):
         return ()
-    whole = cost.time.median_us
+    whole = cost.time.median_us + more_us
     points = [(0.0, min(costs.rates.launch_us, whole))]
     for count, share in shares.items():
         entry = costs.measured(share)
         if entry is not None:
-            time = min(max(entry.time.median_us, points[-1][1]), whole)
+            us = entry.time.median_us + more_us * count / how.count
+            time = min(max(us, points[-1][1]), whole)
             points.append((count / how.count, time))
     return (*points, (1.0, whole))

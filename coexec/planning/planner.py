@@ -26,6 +26,7 @@ from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
 from coexec.placement.divisions import Points
+from coexec.placement.fused import calls_made, fused_calls
 from coexec.placement.policies.exact import SECONDS
 from coexec.placement.policies.table import (
     ALL,
@@ -226,21 +227,22 @@ def _plan(
         raise UsageError(
             f"policy {JOINT} decides what to recompute: it needs a budget, --memory 512MiB"
         )
-    names = (*NAMES, ALL)
-    if how.policy not in names:
+    if how.policy not in (names := (*NAMES, ALL)):
         raise UsageError(f"policy {how.policy!r} is unknown; {known_names(how.policy, names)}")
     how.observe(0.0, "limits of the processors")
     costs = processor_costs(processors, lambda name: how.observe(0.0, f"limits of {name}"))
     named = [each for name, each in costs.items() if name != how.last_resort]
     measurable = [each for each in named if not isinstance(each, PredictedCosts)]
     calls = [call_of(node) for node in model.graph]
-    divide = len(named) > 1 and _divides_operators(how, states)
+    divide = bool(measurable) and len(named) > 1 and _divides_operators(how, states)
     shares = [share for call in calls for share in shares_of(call, AXES)] if divide else []
     # Calls on shares of a batch are known when the batch is divided: they get the other half.
     first = how.seconds / 2 if _divides_batch(how, states) else how.seconds
+    fused = fused_calls(model.graph, costs)
     if measurable:
         measure_exchanges(processors, measurable, first, how.observe, how.refresh)
-        measure([*calls, *shares], measurable, first, how.observe, how.refresh)
+        long = (measurable, first, how.observe, how.refresh)
+        measure([*calls, *shares], *long, own=calls_made(calls, fused))
         measure_exchanges(processors, measurable, first, how.observe)
     how.observe(how.seconds, f"planning {len(calls)} nodes")
 
@@ -252,12 +254,11 @@ def _plan(
             measure(shares, measurable, left(), how.observe, how.refresh)
 
     axes = AXES if len(named) > 1 else 0
-    timed = build_problem(model.graph, costs, states, how.last_resort, axes)
+    timed = build_problem(model.graph, costs, states, how.last_resort, axes, fused=fused)
     ground = Ground(model, costs, states, timed, divides)
     corrections = known_corrections(ground.program, costs, timed.problem)
     planning = _choose(replace(ground, corrections=corrections), how, measure_shares)
-    sharpens = divide and measurable
-    return _sharpened(planning, measurable, left, measure_shares) if sharpens else planning
+    return _sharpened(planning, measurable, left, measure_shares) if divide else planning
 
 
 def _sharpened(
@@ -291,9 +292,8 @@ def plan_again(ground: Ground, how: PlanOptions) -> Planning:
 
 def measured_again(planning: Planning, names: Sequence[str], seconds: float) -> Planning:
     """Plan an inference again if calls take less, measured for ``seconds`` on each processor."""
-    ground = planning.ground
-    calls = ground.known.calls
-    changed = [measure_doubted(calls, ground.costs[name], seconds) for name in names]
+    ground, calls_on = planning.ground, planning.ground.known.calls_on
+    changed = [measure_doubted(calls_on(each), ground.costs[each], seconds) for each in names]
     if not any(changed):
         return planning
     known = _known(ground, planning.how, ground.points)
@@ -304,7 +304,7 @@ def _known(ground: Ground, how: PlanOptions, points: Points) -> Planned:
     """The problem by what is known now, of shares at ``points``, too."""
     axes = AXES if len(ground.costs.keys() - {how.last_resort}) > 1 else 0
     graph, costs, states = ground.model.graph, ground.costs, ground.states
-    return build_problem(graph, costs, states, how.last_resort, axes, points)
+    return build_problem(graph, costs, states, how.last_resort, axes, points, ground.known.fused)
 
 
 def after_runs(planning: Planning, runs: Mapping[str, Run]) -> Planning:

@@ -26,6 +26,7 @@ from coexec.core.program import (
 )
 from coexec.core.types import Kept, Region, TensorType
 from coexec.ops.node import constant_of, type_of
+from coexec.ops.region import region_node
 from coexec.runtime.boundary_memory import BoundaryMemory
 from coexec.runtime.host_pieces import HostPieces, host_pieces
 from coexec.runtime.joined_parts import JoinedParts, joined_parts
@@ -41,7 +42,6 @@ from coexec.runtime.partition import (
     meets,
     partition,
 )
-from coexec.runtime.region_node import region_node
 from coexec.runtime.returns import Returns
 from coexec.runtime.state_homes import state_homes
 

@@ -22,15 +22,20 @@ import coexec
 from coexec.base.errors import ProcessorError
 from coexec.base.knobs import BUILD_APART, CACHE_DIR
 from coexec.core.types import Array, Region
+from coexec.cost.key import call_key
+from coexec.processors.find import open_tuner
 from coexec.processors.opencl import byte_dots as probing
 from coexec.processors.opencl import processor as opencl_processor
 from coexec.processors.opencl import programs as program_cache
 from coexec.processors.opencl.byte_dots import PROBE, byte_dots, check_dots
 from coexec.processors.opencl.executable import ProgramSource
 from coexec.processors.opencl.fusion.fuse import fuse
-from coexec.processors.opencl.fusion.operators import title
+from coexec.processors.opencl.fusion.integer_prices import integer_calls
+from coexec.processors.opencl.fusion.operators import ON_BYTES, title
+from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.sources import program_text
+from coexec.session import Session
 from tests.graphs import parse
 from tests.runtimes import DRIVERS, THOROUGH, open_opencl
 
@@ -168,6 +173,51 @@ def test_all_layers_between_convolutions_are_on_bytes(folder: Path) -> None:
     assert found["Gemm+QuantizeLinear"] == found["MatMul+QuantizeLinear"] == 1
 
 
+def test_a_layer_on_bytes_is_one_call_for_those_who_price_it(folder: Path) -> None:
+    """Its convolution's; layers of one geometry are one call, whatever their scales are."""
+    region = quantised_region(folder, "QUInt8-QDQ")
+    facts = replace(open_opencl(THOROUGH[0]).facts, dots="vnni")
+    own = integer_calls(region, facts)
+    made = {name: call for name, call in own.items() if call is not None}
+    fused = [node.call for node in fuse(region, facts).nodes if node.call.identifier in ON_BYTES]
+    assert Counter(map(title, made.values())) == Counter(map(title, fused))
+    operators = {node.call.name: node.call.op_type for node in region.nodes}
+    heavy = {"Conv", "Gemm", "MatMul"}
+    assert {operators[name] for name in own if own[name] is None} <= {
+        "QuantizeLinear", "DequantizeLinear", "Relu", "Add", "Flatten",
+    }  # fmt: skip
+    assert all(name in made for name, kind in operators.items() if kind in heavy)
+    assert not integer_calls(region, replace(facts, dots="none"))
+    scaled = {
+        name: value * np.float32(2) if value.dtype == np.float32 else value
+        for name, value in region.constants.items()
+    }
+    again = integer_calls(replace(region, constants=scaled), facts)
+    assert {name: call_key(call) for name, call in again.items() if call} == {
+        name: call_key(call) for name, call in made.items()
+    }
+
+
+def test_layers_on_bytes_are_tuned(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the dot products of the device; no variant is refused for what fills channels up."""
+    monkeypatch.setenv(CACHE_DIR.name, str(tmp_path))
+    tuner = open_tuner(THOROUGH[0])
+    processor = tuner.processor
+    assert isinstance(processor, OpenCLProcessor)
+    if byte_dots(processor.programs) == "none":
+        pytest.skip("no dot products of bytes")
+    Session(coexec.load(folder / "QUInt8-QDQ.onnx"), {processor.name: processor}).run(
+        {"x": image(np.random.default_rng(7))}
+    )
+    report = tuner.tune(6.0, lambda _seconds, _text: None, None)
+    found = [call for call in report.calls if call.operator.endswith("IntegerConv") and call.tried]
+    assert found
+    assert all(not call.refused for call in found)
+    assert "kernel=" in found[0].kind
+
+
 def test_weights_that_were_no_integers_stay_floats(folder: Path) -> None:
     region = quantised_region(folder, "QUInt8-QDQ")
     changed = {
@@ -214,3 +264,9 @@ def test_cpus_without_the_instruction_are_not_asked(monkeypatch: pytest.MonkeyPa
     check_dots(programs, [ProgramSource("floats", "#define TILE 1\n")])
     with pytest.raises(ProcessorError, match="VNNI"):
         check_dots(programs, [ProgramSource(PROBE.family, program_text(PROBE))])
+
+
+def test_a_cpu_laid_out_for_as_a_gpu_has_no_instructions_of_cpus(folder: Path) -> None:
+    """A bundle that is made for a GPU on a desk would not build there."""
+    region = quantised_region(folder, "QUInt8-QDQ")
+    assert open_opencl(f"{THOROUGH[0]}?unit=gpu").facts_for(region).dots == "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,20 @@ def test_a_time_that_runs_contradict_is_measured_again_a_few_times(
     for _ in range(DOUBTED_VISITS):
         assert not measure_doubted([small, big], costs, 60.0)
     assert entry(costs, big).visits == DOUBTED_VISITS
+
+
+def test_a_processors_own_calls_come_first_and_what_they_replace_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced, other = relu(1 << 20), relu(64)
+    own = replace(replaced, attributes={"whole": 1}, name="own", like=replaced)
+    visited = scripted(monkeypatch, lambda _name: QUIET)
+    costs = costs_of(tmp_path)
+    measure([replaced, other], [costs], 60.0, nothing, own={costs.name: [own, other]})
+    assert list(dict.fromkeys(visited)) == [own.name, other.name, replaced.name]
+    # The other processors do not know it.
+    visited.clear()
+    (tmp_path / "b").mkdir()
+    measure([replaced, other], [costs_of(tmp_path / "b")], 60.0, nothing, own={"b": [own]})
+    assert own.name not in visited
+    assert set(visited) == {replaced.name, other.name}

@@ -11,6 +11,7 @@ import pytest
 
 from coexec.core.types import OpCall
 from coexec.ops.table import OPERATORS
+from coexec.processors.opencl.byte_dots import VNNI
 from coexec.processors.opencl.family import DeviceFacts, KernelFamily, Lowering, Variant
 from coexec.processors.opencl.table import FAMILIES, KERNELS
 
@@ -50,6 +51,8 @@ def complaints(lowering: Lowering, facts: DeviceFacts) -> list[str]:
         whole = len(local) == len(kernel.global_size) and min(kernel.global_size) > 0
         if not whole or any(g % s for g, s in zip(kernel.global_size, local, strict=True)):
             found.append(f"{kernel.entry}: {kernel.global_size} in groups of {local}")
+        if kernel.defines.get(VNNI) and facts.dots != "vnni":
+            found.append(f"{kernel.entry}: asks for an instruction that the device does not have")
     return found
 
 

@@ -22,9 +22,11 @@ from coexec.processors.opencl.sources import program_text
 
 INSTRUCTIONS = frozenset({"avx512_vnni", "avx512bw", "avx512vl"})
 """Of ``/proc/cpuinfo``."""
-ASKED = "#define VECTORS 1\n"
-"""In the text of every program that needs them (kernels/byte_dots.cl)."""
-PROBE = KernelCall("integer_conv", "convolve", (), (1,), defines={"VECTORS": 1, "TILE": 1})
+VNNI = "VNNI"
+"""The macro of kernels that need them (kernels/byte_dots.cl), and of no others."""
+ASKED = f"#define {VNNI} 1\n"
+"""In the text of every such program."""
+PROBE = KernelCall("integer_conv", "convolve", (), (1,), defines={VNNI: 1, "TILE": 1})
 log = logging.getLogger(__name__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pyopencl as cl
@@ -18,7 +19,9 @@ from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.digest import code_digest
 from coexec.processors.opencl.executable import OpenCLExecutable
 from coexec.processors.opencl.family import DeviceFacts
+from coexec.processors.opencl.fusion.integer_prices import integer_calls
 from coexec.processors.opencl.fusion.integers import has_integer_layers
+from coexec.processors.opencl.fusion.operators import ON_BYTES
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
 from coexec.processors.opencl.together import together
@@ -51,7 +54,11 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         return Support(refusal is None, refusal or "")
 
     def code_of(self, call: OpCall) -> str:
-        return code_digest(call, self.facts, self.choose, self._fusing)
+        facts = self.facts_for(Region.alone(call))
+        return code_digest(call, facts, self.choose, self._fusing)
+
+    def fused(self, region: Region) -> Mapping[str, OpCall | None]:
+        return integer_calls(region, self.facts_for(region)) if self._fusing else {}
 
     def choices(self) -> str:
         return self.choose.text if isinstance(self.choose, TunedChooser) else ""
@@ -77,11 +84,14 @@ class OpenCLProcessor(OpenCLDevice, Processor):
 
     def lay_out(self, region: Region) -> OpenCLExecutable:
         how = (self.choose, self._fusing, self.pages)
-        return compile_region(region, self._facts_for(region), self.name, *how)
+        return compile_region(region, self.facts_for(region), self.name, *how)
 
-    def _facts_for(self, region: Region) -> DeviceFacts:
+    def facts_for(self, region: Region) -> DeviceFacts:
         """What is known of the device, and how it multiplies bytes where a region asks for it."""
-        if not self._fusing or not has_integer_layers(region):
+        if self.facts.unit_kind == "gpu":
+            return self.facts
+        on_bytes = any(node.call.identifier in ON_BYTES for node in region.nodes)
+        if not on_bytes and not (self._fusing and has_integer_layers(region)):
             return self.facts
         return replace(self.facts, dots=byte_dots(self.programs))
 

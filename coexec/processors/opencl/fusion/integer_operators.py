@@ -80,6 +80,13 @@ class IntegerLayer:
     residual: Residual | None = None
     kinds: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """What decides on the time of a layer: its key among those that are known."""
+        core = self.core
+        attributes = [f"{name}={core.attributes[name]}" for name in sorted(core.attributes)]
+        types = ",".join(map(str, core.inputs))
+        return f"{'+'.join(self.kinds)}({types},{','.join(attributes)})"
+
 
 def layer_of(call: OpCall) -> IntegerLayer:
     """What a fused call consists of."""

@@ -48,6 +48,28 @@ def fuse_integers(region: Region, facts: DeviceFacts) -> Region:
     return rewriter.rewritten() if rewriter.kept else region
 
 
+def replaced_calls(region: Region, facts: DeviceFacts) -> dict[str, OpCall | None]:
+    """Nodes, by name, that :func:`fuse_integers` replaces: by a call on bytes, or by nothing.
+
+    The call of a group stands at its convolution, or at what else it is about.
+    """
+    if facts.dots == "none":
+        return {}
+    rewriter = _Rewriter(region)
+    if not rewriter.kept:
+        return {}
+    made = rewriter.rewritten().nodes
+    left = {id(node) for node in made}
+    found: dict[str, OpCall | None] = {
+        node.call.name: None for node in region.nodes if id(node) not in left
+    }
+    for node in made:
+        owner = rewriter.owners.get(node.outputs[0])
+        if owner is not None:
+            found[owner] = node.call
+    return found
+
+
 def has_integer_layers(region: Region) -> bool:
     """Whether there are quantised layers that dot products of bytes may compute."""
     return any(core.weights for core in Cores(region, readers_of(region)).found)
@@ -57,6 +79,7 @@ def has_integer_layers(region: Region) -> bool:
 class _Rewriter:
     region: Region
     kept: dict[str, Core] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
     weights: dict[str, IntegerWeights] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -193,7 +216,7 @@ class _Rewriter:
             kinds=(*inner.kinds, *core.kinds),
         )
         names = (last(inner.operands[0]), *self._known(inner), last(other))
-        joined = replace(core, indices=(*inner.indices, *core.indices))
+        joined = replace(core, index=inner.index, indices=(*inner.indices, *core.indices))
         return self._node(CONV.op_type, layer, joined, names)
 
     def _known(self, core: Core) -> tuple[str, str, str]:
@@ -214,6 +237,7 @@ class _Rewriter:
     ) -> RegionNode:
         nodes = [self.nodes[index] for index in sorted(core.indices)]
         result = last(core.result)
+        self.owners[result] = self.nodes[core.index].call.name
         self.types[result] = stored_type(layer.core.output(0).shape)
         call = OpCall(
             operator,
@@ -239,6 +263,7 @@ class _Rewriter:
     def _quantised(self, node: RegionNode) -> RegionNode:
         name = node.outputs[0]
         layer = IntegerLayer(node.call, (), self.cores.steps[name], kinds=("QuantizeLinear",))
+        self.owners[last(name)] = node.call.name
         self.types[last(name)] = stored_type(node.call.output(0).shape)
         call = OpCall(
             QUANTISE.op_type,
@@ -252,6 +277,7 @@ class _Rewriter:
 
     def _dequantised(self, node: RegionNode) -> RegionNode:
         source = node.inputs[0]
+        self.owners[node.outputs[0]] = node.call.name
         steps: Steps = self.cores.steps[source]
         layer = IntegerLayer(node.call, (steps,), steps, kinds=("DequantizeLinear",))
         call = OpCall(

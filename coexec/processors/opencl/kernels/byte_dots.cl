@@ -1,20 +1,20 @@
 /* Sums of four products of bytes, included by kernels that compute on bytes. No kernel stands here.
  *
- * A lane has four unsigned bytes of x and four signed ones of w in a word each. With VECTORS, a
+ * A lane has four unsigned bytes of x and four signed ones of w in a word each. With VNNI, a
  * work-item has 16 lanes: the instruction vpdpbusd of x86 CPUs (AVX-512 VNNI), which compilers of
  * OpenCL C know by the name of its builtin or only by that of LLVM's intrinsic. Else it has one. */
 
-#ifndef VECTORS
-#define VECTORS 0 /* 1: 16 lanes a work-item */
+#ifndef VNNI
+#define VNNI 0 /* 1: 16 lanes a work-item */
 #endif
-#if VECTORS
+#if VNNI
 #define W 16
 #else
 #define W 1
 #endif
 #include "byte_vectors.cl"
 
-#if VECTORS
+#if VNNI
 #if defined(__has_builtin)
 #if __has_builtin(__builtin_ia32_vpdpbusd512)
 #define DOT(sums, x, w) __builtin_ia32_vpdpbusd512(sums, (int16)(x), w)

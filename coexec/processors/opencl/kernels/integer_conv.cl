@@ -44,7 +44,7 @@
 #define FINISH(v, extra) (rounded(v, LOW - y_zero, HIGH - y_zero) + y_zero)
 #endif
 
-#if !VECTORS
+#if !VNNI
 __kernel void convolve_naive(__global const uchar *x, __global const char *weights,
                              __global const int *bias, __global const float *scale,
                              __global uchar *y OTHER_ARGS, const float y_zero, const int zero,
@@ -177,7 +177,7 @@ __kernel HINT void convolve(__global const int *x, __global const int *packed,
     const int ox = min(tile % tiles * TILE, out_width - TILE);
     const int oy = tile / tiles % out_height;
     const int image = tile / tiles / out_height;
-#if VECTORS
+#if VNNI
     const int lane = 0;
 #else
     const int lane = get_local_id(0);

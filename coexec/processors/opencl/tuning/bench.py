@@ -17,6 +17,7 @@ from coexec.processors.opencl.choose import Choice, always
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.executable import KernelStep, OpenCLExecutable
+from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.tuning.check import disagreement
 from coexec.processors.opencl.tuning.operands import draw_operands
 from coexec.processors.opencl.tuning.search import Refused
@@ -37,10 +38,11 @@ LIMIT, OUTSIDE = "exceeds the device", "writes outside its buffers"
 class CallBench:
     """Buffers with random operands of one call, and the results that candidates must have."""
 
-    def __init__(self, device: OpenCLDevice, call: OpCall) -> None:
+    def __init__(self, device: OpenCLProcessor, call: OpCall) -> None:
         self.device = device
         self.call = call
         self.region = Region.alone(call)
+        self.facts = device.facts_for(self.region)
         values = draw_operands(call, np.random.default_rng(SEED))
         self._buffers: dict[str, OpenCLBuffer] = {
             name: self._upload(values[name]) for name in self.region.inputs
@@ -68,7 +70,7 @@ class CallBench:
         """
         try:
             executable = compile_region(
-                self.region, self.device.facts, self.device.name, always(choice), fusing=False
+                self.region, self.facts, self.device.name, always(choice), fusing=False
             )
         except (ValueError, ArithmeticError, LookupError, AssertionError) as error:
             raise Refused(f"{BUILD}: {error}") from error

@@ -18,12 +18,13 @@ from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.conv_geometry import ConvGeometry
 from coexec.ops.matmul import gemm_sizes
 from coexec.processors.opencl.fusion.chain import FUSED
+from coexec.processors.opencl.fusion.integer_operators import CONV, layer_of
 from coexec.processors.opencl.fusion.operators import definition, title
 
 CONVOLUTIONS = ("Conv", "ConvTranspose", "coexec::ConvInputGrad", "coexec::ConvWeightGrad")
 LONGEST = 60
 """Characters of an attribute's text; a longer one is replaced by its digest."""
-NO_MEANING = ("name", "flop")
+NO_MEANING = ("name", "flop", "like")
 """Fields of nested calls that say nothing about what they compute."""
 
 
@@ -79,6 +80,13 @@ def _convolution(call: OpCall) -> Described:
     return words, (g.batch, g.in_channels, g.out_channels, *g.in_size)
 
 
+def _integer_convolution(call: OpCall) -> Described:
+    """As of the convolution that bytes compute: scales and zero points change no time."""
+    own = layer_of(call)
+    words, sizes = _convolution(own.core)
+    return (*words, "residual" if own.residual else ""), sizes
+
+
 def _gemm(call: OpCall) -> Described:
     """Sizes: M, N, K."""
     m, n, k = gemm_sizes(call)
@@ -128,6 +136,7 @@ _DESCRIBERS: Mapping[str, Callable[[OpCall], Described]] = {
     **dict.fromkeys(CONVOLUTIONS, _convolution),
     "Gemm": _gemm,
     "MatMul": _matmul,
+    CONV.identifier: _integer_convolution,
 }
 
 

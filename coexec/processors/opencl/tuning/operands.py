@@ -9,15 +9,15 @@ from coexec.ops.opdef import Sample
 from coexec.processors.opencl.fusion.activated import activated_of
 from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import CHAIN, FUSED, Source, chain_of
-from coexec.processors.opencl.fusion.operators import definition
+from coexec.processors.opencl.fusion.operators import ON_BYTES, definition
+
+BYTES = 256
+"""As many there are."""
 
 
 def draw_operands(call: OpCall, rng: np.random.Generator) -> dict[str, Array]:
-    """Data for the inputs of :meth:`Region.alone`."""
-    # An integer may be an index: below every size there is, it is one into any axis.
-    smallest = min(
-        (size for kind in call.inputs if kind is not None for size in kind.shape), default=1
-    )
+    """Data for the inputs of :meth:`Region.alone`; of operators on bytes, all bytes there are."""
+    smallest = BYTES if call.identifier in ON_BYTES else _smallest(call)
     return {
         f"x{i}": _draw(kind, _range(call, i, kind), smallest, rng)
         for i, kind in enumerate(call.inputs)
@@ -25,8 +25,15 @@ def draw_operands(call: OpCall, rng: np.random.Generator) -> dict[str, Array]:
     }
 
 
+def _smallest(call: OpCall) -> int:
+    """An integer may be an index: below every size there is, it is one into any axis."""
+    return min((size for kind in call.inputs if kind is not None for size in kind.shape), default=1)
+
+
 def _range(call: OpCall, index: int, kind: TensorType) -> tuple[float, float]:
     """[low, high) of the first example with a random operand of this kind in this place."""
+    if call.identifier in ON_BYTES:
+        return (0.0, float(BYTES)) if kind.dtype == np.uint8 else (-1.0, 1.0)
     if call.domain == FUSED and call.identifier != BIASED.identifier:
         part, index = _reader(call, index)
         return _range(part, index, kind)

@@ -17,7 +17,6 @@ from coexec.core.tuning import Observer, TunedCall, TuneReport
 from coexec.core.types import OpCall
 from coexec.ops.table import opdef
 from coexec.processors.opencl.choose import Choice, by_default
-from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.family import DeviceFacts, KernelFamily
 from coexec.processors.opencl.processor import OpenCLProcessor
 from coexec.processors.opencl.table import KERNELS
@@ -79,7 +78,7 @@ class OpenCLTuner:
         self,
         processor: OpenCLProcessor,
         clock: Callable[[], float] = time.monotonic,
-        bench: Callable[[OpenCLDevice, OpCall], Bench] = CallBench,
+        bench: Callable[[OpenCLProcessor, OpCall], Bench] = CallBench,
     ) -> None:
         self.processor = processor
         processor.choose = self._note
