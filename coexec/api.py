@@ -13,14 +13,14 @@ import onnx_ir as ir
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
 from coexec.base.arguments import check_texts
-from coexec.base.errors import UsageError
+from coexec.base.errors import ModelError, UsageError
 from coexec.base.knobs import PROCESSOR
 from coexec.core.plan import Plan
 from coexec.core.processor import Processor
 from coexec.frontend import load as load_model
 from coexec.frontend.from_torch import from_torch as convert_torch
 from coexec.passes.compress_activations import Activations
-from coexec.passes.float16 import SINGLE, in_precision, precision_of
+from coexec.passes.float16 import in_precision, precision_of
 from coexec.placement.save import load_plan
 from coexec.processors.find import open_processors
 from coexec.runtime.mode import DEFAULT, ExecutionMode
@@ -103,7 +103,12 @@ def compile(
         asked = in_precision(model, precision or precision_of(model))
         return Session(asked, open_all(processors), mode, carried=carried)
     followed, specs, planned = _followed(plan, processors)
-    asked = in_precision(model, precision or planned)
+    if precision and planned and precision != planned:
+        raise ModelError(
+            f"the plan is not of this model in {precision}: it was made in {planned}; "
+            f"leave the precision out, or make a plan in {precision}"
+        )
+    asked = in_precision(model, precision or planned or precision_of(model))
     return Session(asked, open_all(specs), mode, followed, carried=carried)
 
 
@@ -112,11 +117,11 @@ def _followed(
 ) -> tuple[Plan, Sequence[str], str]:
     """A plan, maybe from its file, the processors to open for it, and the precision of that file.
 
-    A plan that comes without a file has no precision: it is of what it is followed for.
+    A plan that comes without a file has no precision, ``""``: it is of what it is followed for.
     """
     _require("plan", plan, Plan | str | Path, "'plan.json', which coexec plan --save wrote,")
     if isinstance(plan, Plan):
-        followed, precision = plan, SINGLE
+        followed, precision = plan, ""
     else:
         planned, followed = load_plan(Path(plan))
         precision = precision_of(planned)

@@ -153,7 +153,7 @@ def _show(record: dict[str, Any], applied: tuple[Applied, ...]) -> None:
         table.add_column(heading, justify="right")
     for title, key, text in ROWS:
         old, new = record["before"][key], record["after"][key]
-        table.add_row(title, text(old), text(new), f"{1 - new / old:.0%}" if old else "-")
+        table.add_row(title, text(old), text(new), _less(old, new))
     console.print(table)
     effect = record["effect"]
     if effect is not None:
@@ -163,6 +163,11 @@ def _show(record: dict[str, Any], applied: tuple[Applied, ...]) -> None:
             highlight=False,
         )
     console.print(f"written   {escape(str(record['out']))}")
+
+
+def _less(before: float, after: float) -> str:
+    """The share that went, in whole per cent; never ``-0%``."""
+    return f"{round(100 * (1 - after / before))}%" if before else "-"
 
 
 def _summary(applied: Applied) -> str:

@@ -15,6 +15,7 @@ from coexec.cli.train_plan import plan_text
 from coexec.core.timeline import clock_name
 from coexec.planning.adaptive import AdaptiveTrainer
 from coexec.report.sparkline import sparkline
+from coexec.report.wording import counted
 from coexec.training.fit import Result
 from coexec.training.trainer import Trainer
 
@@ -58,8 +59,10 @@ def _activations_record(trainer: Trainer) -> dict[str, Any]:
 
 def show_training(record: dict[str, Any], losses: list[float]) -> None:
     """Print the record for people, with the curve of the losses."""
+    # With a plan, nodes that one processor refuses are another one's, not the last resort's.
+    refusal = "fallback" if record["plan"] is None else "refused"
     for line in record["fallbacks"]:
-        notes.print(f"[yellow]fallback:[/] {escape(line)}")
+        notes.print(f"[yellow]{refusal}:[/] {escape(line)}")
     for note in record["notes"]:
         notes.print(f"[yellow]note:[/] {escape(note)}")
     if losses:
@@ -85,7 +88,8 @@ def show_training(record: dict[str, Any], losses: list[float]) -> None:
     if kept is not None and kept["paged_bytes"]:
         console.print(f"paged     {bytes_text(kept['paged_bytes'])} off the device")
     if record["overflows"] is not None:
-        console.print(f"float16   {record['overflows']} steps overflowed and changed nothing")
+        overflows = counted(record["overflows"], "step")
+        console.print(f"float16   {overflows} overflowed and changed nothing")
     if record["out"] is not None:
         console.print(f"written   {escape(str(record['out']))}")
 

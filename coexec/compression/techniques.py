@@ -84,7 +84,7 @@ def compress(
 
     Raises:
         UsageError: an unknown technique, a share that makes no sense, 8 or 16 bits before something
-            else, or 8 bits without calibration data.
+            else, or 8 bits without calibration data or of a model that has them.
         DataError: calibration data that do not fit the model.
         ModelError: the quantiser fails.
         ProcessorError: the quantiser's library is not installed.
@@ -169,6 +169,12 @@ def _quantise(
     if not settings.calibration:
         raise UsageError(
             "technique int8 needs typical inputs to measure ranges on: --data FILE.npz"
+        )
+    quantised = next((node for node in model.graph if node.op_type == "QuantizeLinear"), None)
+    if quantised is not None:
+        raise UsageError(
+            f"technique int8: the model is in 8 bits already (QuantizeLinear {quantised.name!r}); "
+            "give the one in float32"
         )
     samples = len(next(iter(settings.calibration.values())))
     rows = np.linspace(0, samples - 1, min(samples, MOST_SAMPLES)).astype(int)

@@ -75,6 +75,8 @@ class Conversion:
     def lines(self) -> list[str]:
         """For people: the sum, then nodes that stay by operator and reason, most first."""
         total = self.nodes + len(self.kept)
+        if not total:
+            return ["no node computes in float32: the model stays as it is"]
         first = f"{self.nodes} of {total} nodes compute in float16, {self.casts} cast"
         counts = Counter((each.op_type, each.reason) for each in self.kept)
         rest = [f"{count} {name}: {reason}" for (name, reason), count in counts.most_common()]

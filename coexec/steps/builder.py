@@ -259,7 +259,7 @@ def check_precision(precision: str, processors: Mapping[str, Processor]) -> None
     """
     if precision not in get_args(Precision):
         known = ", ".join(get_args(Precision))
-        raise UsageError(f"precision {precision!r} is unknown; known: {known}")
+        raise UsageError(f"precision {precision!r} is unknown for training; known: {known}")
     if precision == "mixed":
         require_float16(processors, "precision 'mixed'")
 

@@ -97,7 +97,7 @@ def latest_checkpoint(folder: Path, fingerprint: str) -> tuple[Checkpoint | None
         if checkpoint.fingerprint != fingerprint:
             raise CheckpointError(
                 f"checkpoint {path} belongs to another training (model, data, its order, loss, "
-                "optimizer or batch size differ); use another --checkpoint folder"
+                "optimizer, precision or batch size differ); use another --checkpoint folder"
             )
         return checkpoint, refused
     return None, refused

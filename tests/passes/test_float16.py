@@ -93,6 +93,11 @@ def test_inputs_and_outputs_keep_names_and_types() -> None:
     assert [(v.name, type_of(v).dtype) for v in model.graph.outputs] == [("y", SINGLE)]
 
 
+def test_a_model_without_float32_says_that_it_stays_as_it_is() -> None:
+    model = static("g (float16[4,16] x) => (float16[4,16] y) { y = Relu(x) }")
+    assert to_float16(model).lines() == ["no node computes in float32: the model stays as it is"]
+
+
 def test_results_agree_within_float16() -> None:
     x = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
     expected = evaluate(static(CHAIN), {"x": x})["y"]

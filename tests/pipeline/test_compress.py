@@ -115,6 +115,20 @@ def test_float16_comes_last(folder: Path) -> None:
         compress(coexec.load(folder / "model.onnx"), ["float16", "svd"])
 
 
+def test_a_model_in_8_bits_is_not_quantised_again(folder: Path) -> None:
+    settings = Settings(calibration={"x": np.load(folder / "data.npz")["x"]})
+    quantised, _ = compress(coexec.load(folder / "model.onnx"), ["int8"], settings)
+    with pytest.raises(UsageError, match=r"in 8 bits already \(QuantizeLinear '"):
+        compress(quantised, ["int8"], settings)
+
+
+def test_what_grows_by_less_than_half_a_per_cent_is_no_negative_zero(folder: Path) -> None:
+    data = ("--data", folder / "data.npz", "--out", folder / "small.onnx", "-p", "reference")
+    done = command("compress", folder / "model.onnx", "-t", "int8", *data)
+    assert done.status == 0, done.err
+    assert " -0%" not in done.out
+
+
 def test_the_size_of_a_file_is_that_of_the_files_beside_it_too(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from coexec.base.errors import UsageError
 from coexec.core.types import Array
 from coexec.frontend.export import save_model
 from coexec.passes.float16 import in_precision
+from coexec.placement.save import load_plan
 from coexec.planning.planner import PlanOptions, plan_inference
 from coexec.processors.find import list_processors
 from coexec.simulate import SINGLE, Setup, Subject, simulate
@@ -146,7 +147,7 @@ def test_profiles_of_training_are_mixed_or_refused(network: Path) -> None:
     assert any(row["name"] == "Cast" for row in mixed["operators"])
     assert not any(row["name"] == "Cast" for row in single["operators"])
     refused = run(*arguments, "--precision", "float16").error
-    assert refused["error"] == "precision 'float16' is unknown; known: float32, mixed"
+    assert refused["error"] == "precision 'float16' is unknown for training; known: float32, mixed"
 
 
 @pytest.fixture
@@ -180,7 +181,20 @@ def test_a_plan_says_what_computes_in_float16(network: Path) -> None:
 
 def test_a_plan_in_float16_is_none_of_the_model_in_float32(network: Path, planned: Path) -> None:
     arguments: tuple[Any, ...] = ("run", network, "--plan", planned)
-    assert "not of this model" in failed(run(*arguments, "--precision", "float32"))
+    found = failed(run(*arguments, "--precision", "float32"))
+    assert found == (
+        "the plan is not of this model in float32: it was made in float16; "
+        "leave the precision out, or make a plan in float32"
+    )
+
+
+def test_a_plan_without_a_file_is_followed_in_the_precision_of_the_model(
+    network: Path, planned: Path
+) -> None:
+    """A plan by itself has no precision; a model that says its own keeps it."""
+    _, plan = load_plan(planned)
+    model = in_precision(coexec.load(network), "float16")
+    assert coexec.compile(model, plan=plan).conversions[0].nodes == 12
 
 
 def test_a_planned_model_is_converted_once(planned: Path) -> None:

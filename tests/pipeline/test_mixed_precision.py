@@ -132,7 +132,7 @@ def test_a_device_without_float16_is_refused(processor: str) -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UsageError, match="precision 'half' is unknown; known: float32, mixed"):
+    with pytest.raises(UsageError, match="'half' is unknown for training; known: float32, mixed"):
         trainer_on("reference", "half")
 
 
