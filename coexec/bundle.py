@@ -12,7 +12,7 @@ from coexec.base.errors import DataError
 from coexec.core.processor import Executable, Runner
 from coexec.core.program import Program
 from coexec.core.types import Array
-from coexec.processors.find import run_only
+from coexec.processors.find import open_runner, run_only
 from coexec.runtime.bundle import load_bundle
 from coexec.runtime.executor import Executor
 from coexec.runtime.states import States
@@ -85,10 +85,10 @@ def open_bundle(path: str | Path, processor: str = "") -> BundleSession:
     runners: dict[str, Runner] = {}
 
     def load(record: Mapping[str, Any], arrays: Mapping[str, Array], made_for: str) -> Executable:
-        module = run_only(processor or made_for)
+        wanted = processor or made_for
         if made_for not in runners:
-            runners[made_for] = module.open_runner(processor or made_for)
-        return module.load_executable(record, arrays, made_for)
+            runners[made_for] = open_runner(wanted)
+        return run_only(wanted).load_executable(record, arrays, made_for)
 
     program = load_bundle(Path(path), load)
     return BundleSession(program, Executor(program, runners))

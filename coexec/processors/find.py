@@ -45,7 +45,7 @@ QUANTISER = "coexec.processors.ort.plugin"
 class RunOnly(Protocol):
     """What a ``run_only`` module offers."""
 
-    def open_runner(self, name: str) -> Runner: ...
+    def open_runner(self, name: str, options: Mapping[str, str]) -> Runner: ...
 
     def load_executable(
         self, record: Mapping[str, Any], arrays: Mapping[str, Array], processor: str
@@ -113,6 +113,9 @@ def _resolve(spec: str) -> tuple[Plugin, str, dict[str, str]]:
     """The plug-in of a spec, the spec without options, and the options."""
     name, _, options = spec.partition("?")
     kind = name.partition(":")[0]
+    if "," in name:
+        each = " ".join(f"-p {part.strip()}" for part in spec.split(","))
+        raise ProcessorError(f"processor {spec!r}: name one at a time, as in {each}")
     if kind not in PLUGINS:
         known = ", ".join(c.name for c in list_processors() if c.spec is not None)
         raise ProcessorError(f"unknown processor {spec!r}; known on this machine: {known}")
@@ -140,6 +143,16 @@ def run_only(spec: str) -> RunOnly:
     if kind not in RUN_ONLY:
         raise ProcessorError(f"saved programs run on {', '.join(RUN_ONLY)}, not on {spec!r}")
     return cast(RunOnly, importlib.import_module(RUN_ONLY[kind]))
+
+
+def open_runner(spec: str) -> Runner:
+    """The half of a processor that runs saved programs.
+
+    Raises:
+        ProcessorError: as :func:`open_processor`, or programs of this kind cannot be saved.
+    """
+    name, _, options = spec.partition("?")
+    return run_only(spec).open_runner(name, _parse_options(spec, options))
 
 
 def open_tuner(spec: str) -> Tuner:

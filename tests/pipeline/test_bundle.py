@@ -134,6 +134,22 @@ def test_a_bundle_runs_on_other_devices(bundle: Path, name: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", ["unit=gpu", "launch=each&memory=64MiB"])
+def test_a_bundle_opens_on_a_processor_with_options(tmp_path: Path, options: str) -> None:
+    """It asks for the processor that it was made for as a whole spec."""
+    session = coexec.compile(
+        coexec.load(network(), {"x": (BATCH, FEATURES)}), [f"{THOROUGH[0]}?{options}"]
+    )
+    x = arrays(BATCH)["x"]
+    expected = session.run({"x": x})["y"]
+    session.save(tmp_path / "net.coexec")
+    loaded = coexec.open_bundle(tmp_path / "net.coexec")
+    assert loaded.run({"x": x})["y"].tobytes() == expected.tobytes()
+    # What a GPU is to run can be tried anywhere.
+    found = coexec.open_bundle(tmp_path / "net.coexec", THOROUGH[0]).run({"x": x})["y"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 # What does not fit
 
 
@@ -164,6 +180,8 @@ def test_processors_that_do_not_fit(bundle: Path) -> None:
         ProcessorError, match=r"processor 'opencl:nonsense' is not available; known"
     ):
         coexec.open_bundle(bundle, "opencl:nonsense")
+    with pytest.raises(ProcessorError, match="has no option unit=npu; known: kernels="):
+        coexec.open_bundle(bundle, f"{THOROUGH[0]}?unit=npu")
 
 
 def test_a_program_on_the_reference_cannot_be_saved(tmp_path: Path) -> None:

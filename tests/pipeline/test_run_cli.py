@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.pipeline.command import coexec
+from tests.pipeline.command import coexec, failed
 from tests.pipeline.perfetto_slices import slices
 from tests.pipeline.small import CLASSES, FEATURES, HIDDEN, write_data, write_network
 
@@ -129,3 +129,10 @@ def test_debug_prints_one_line_per_launch_and_copy(
     assert any(rate not in {"-", "0.0"} for rate in rates)
     summaries = [line for line in done.err.splitlines() if " events, " in line]
     assert len(summaries) == runs
+
+
+def test_several_processors_in_one_option_are_told_apart(model: Path) -> None:
+    found = failed(coexec("run", model, "--shape", f"x=2x{FEATURES}", "-p", "opencl,reference"))
+    assert found == (
+        "processor 'opencl,reference': name one at a time, as in -p opencl -p reference"
+    )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from typing import cast
 
 import numpy as np
+import pyopencl as cl
 import pytest
 
+from coexec.base.errors import ProcessorError
 from coexec.core.types import Region
 from coexec.ops.opdef import Example, OpDef
 from coexec.ops.table import OPERATORS
 from coexec.processors.opencl.compile import lower_node
-from coexec.processors.opencl.family import DeviceFacts
-from coexec.processors.opencl.sources import kernel_source
+from coexec.processors.opencl.executable import ProgramSource
+from coexec.processors.opencl.family import DeviceFacts, KernelCall
+from coexec.processors.opencl.sources import check_types, kernel_source, program_text
 
 FACTS = DeviceFacts("any", "any", True, True, 256, 1 << 15, 4, 64)
 FILES = sorted(
@@ -26,6 +30,27 @@ PRODUCTS = [
     for name in ("Conv", "Gemm", "MatMul")
     for i, example in enumerate(OPERATORS[name].examples)
 ]
+
+
+class Device:
+    """What is asked of a device of OpenCL."""
+
+    name = "small "
+    extensions = "cl_khr_fp64 cl_khr_icd"
+
+
+@pytest.mark.parametrize(("word", "name"), [("half", "float16"), ("double", "")])
+def test_programs_with_an_element_type_that_a_device_lacks_are_refused(
+    word: str, name: str
+) -> None:
+    call = KernelCall("cast", "cast", (), (1,), defines={"SRC": "float", "DST": word})
+    sources = [ProgramSource("cast", program_text(call))]
+    device = cast(cl.Device, Device())
+    if not name:
+        check_types(device, sources)
+        return
+    with pytest.raises(ProcessorError, match=rf"^small: .* computes in {name} \(cl_khr_fp16\)"):
+        check_types(device, sources)
 
 
 @pytest.mark.parametrize("name", FILES)

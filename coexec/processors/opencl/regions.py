@@ -37,6 +37,7 @@ from coexec.processors.opencl.executable import (
 )
 from coexec.processors.opencl.programs import ProgramCache
 from coexec.processors.opencl.sequences import SequencePlans, Sequences
+from coexec.processors.opencl.sources import check_types
 
 log = logging.getLogger(__name__)
 Alloc = Callable[[int], OpenCLBuffer]
@@ -93,6 +94,7 @@ class BoundRegions:
 
     def build(self, executable: OpenCLExecutable) -> None:
         """Build the programs of an executable, without sequences if a driver refuses theirs."""
+        check_types(self.programs.device, executable.programs)
         check_dots(self.programs, executable.programs)
         sequences = self.sequences.of(executable)
         try:

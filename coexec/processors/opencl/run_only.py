@@ -8,13 +8,20 @@ from typing import Any
 from coexec.core.processor import Executable, Runner
 from coexec.core.types import Array
 from coexec.processors.opencl.device import OpenCLDevice
-from coexec.processors.opencl.discover import choose_device
 from coexec.processors.opencl.executable import executable_from_json
+from coexec.processors.opencl.options import parse_options
+from coexec.processors.opencl.sub_devices import choose_part
 
 
-def open_runner(name: str) -> Runner:
-    """The device a spec means."""
-    return OpenCLDevice(*choose_device(name))
+def open_runner(name: str, options: Mapping[str, str]) -> Runner:
+    """The device a spec means, or the part of it that its options say.
+
+    Raises:
+        ProcessorError: no such device or option, or it has no such part.
+    """
+    parsed = parse_options(name, options)
+    chosen, device = choose_part(name, parsed.cores, parsed.first)
+    return OpenCLDevice(f"{chosen}{parsed}", device, parsed)
 
 
 def load_executable(
