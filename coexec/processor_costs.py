@@ -52,8 +52,8 @@ def _cost_us(costs: ProcessorCosts, call: OpCall) -> float:
     cost = costs.cost(call)
     if compute_dtype(call) != HALF.name or cost.source == MEASURED:
         return cost.time.median_us
-    peaks = costs.rates.peak_gflops
-    slower = peaks[SINGLE.name] / peaks.get(HALF.name, peaks[SINGLE.name])
+    rates = costs.rates
+    slower = rates.gflops(SINGLE.name) / rates.gflops(HALF.name)
     return costs.cost(_in_single(call)).time.median_us * slower
 
 

@@ -45,6 +45,16 @@ class Rates:
     driver: str = ""
     silicon: Silicon | None = None
 
+    def gflops(self, dtype: str) -> float:
+        """Peak for elements of a type, in GFLOP/s (= FLOP/ns); of float32 where none was measured.
+
+        For float16 at least that of float32: where a device emulates the arithmetic of float16,
+        kernels store 16 bits and compute in 32.
+        """
+        single = self.peak_gflops["float32"]
+        own = self.peak_gflops.get(dtype) or single
+        return max(own, single) if dtype == "float16" else own
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -150,12 +150,7 @@ def attribute(trace: Trace, rates: Mapping[str, Rates]) -> Attribution:
 
 def roof_ns(flop: int, moved: int, dtype: str, rates: Rates) -> float:
     """Least time for some work: arithmetic or memory traffic, whichever takes longer."""
-    return max(flop / peak(rates, dtype), moved / rates.bandwidth_gbps)
-
-
-def peak(rates: Rates, dtype: str) -> float:
-    """GFLOP/s (= FLOP/ns) of an element type; of float32 where that type was not measured."""
-    return rates.peak_gflops.get(dtype) or rates.peak_gflops["float32"]
+    return max(flop / rates.gflops(dtype), moved / rates.bandwidth_gbps)
 
 
 def operator_type(event: Event) -> str:
@@ -274,7 +269,7 @@ def _classify(kernels: Sequence[Event], rates: Rates) -> tuple[str, float]:
     dtype = kernels[-1].dtype
     if not moved:
         return BANDWIDTH, roof_ns(flop, 0, dtype, rates)
-    above = flop / moved >= peak(rates, dtype) / rates.bandwidth_gbps
+    above = flop / moved >= rates.gflops(dtype) / rates.bandwidth_gbps
     return COMPUTE if above else BANDWIDTH, roof_ns(flop, moved, dtype, rates)
 
 

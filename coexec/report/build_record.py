@@ -20,7 +20,6 @@ from coexec.report.attribution import (
     Point,
     Row,
     TrackTimes,
-    peak,
 )
 from coexec.report.memory import memory_over_time
 from coexec.report.record import (
@@ -210,7 +209,7 @@ def _roofline(
         if piece.event.dtype in rates.peak_gflops:
             work[piece.event.dtype] = work.get(piece.event.dtype, 0) + piece.event.flop
     dtype = max(work, key=lambda name: work[name], default="float32")
-    top = peak(rates, dtype)
+    top = rates.gflops(dtype)
     return {
         "peak_gflops": top,
         "dtype": dtype,

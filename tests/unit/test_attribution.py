@@ -18,6 +18,7 @@ from coexec.report.attribution import (
     SYNCING,
     TRANSFER,
     attribute,
+    roof_ns,
 )
 from tests.synthetic import (
     ELEMENTS,
@@ -181,6 +182,16 @@ def test_kernels_of_one_node_are_judged_together() -> None:
     assert len(attribution.points) == 1
     assert attribution.points[0].ns == 100 * US
     assert attribution.points[0].roof_ns / attribution.points[0].ns == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(("half", "peak"), [(38.0, 400.0), (800.0, 800.0)])
+def test_float16_has_at_least_the_peak_of_float32(half: float, peak: float) -> None:
+    """A device that emulates it computes in float32 on what it stores in 16 bits."""
+    rates = replace(RATES, peak_gflops={"float32": 400.0, "float16": half, "float64": 200.0})
+    assert rates.gflops("float16") == peak
+    assert rates.gflops("float64") == 200.0
+    assert rates.gflops("int64") == 400.0
+    assert roof_ns(80_000, 1, "float16", rates) == 80_000 / peak
 
 
 def test_the_ridge_is_that_of_the_element_type() -> None:
