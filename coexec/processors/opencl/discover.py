@@ -29,6 +29,9 @@ ABSENT = {
     "opencl:intel": "not installed: pip install 'coexec[intel]' (Linux x86-64)",
     "opencl:oclgrind": "not loaded: install Debian's oclgrind and set COEXEC_OCLGRIND=1 "
     "(it checks kernels, slowly)",
+    "opencl:rusticl": "no device: install Mesa's OpenCL (Debian: mesa-opencl-icd) and set "
+    "RUSTICL_ENABLE to the GPU's driver (radeonsi, iris, panfrost, freedreno, asahi), or to "
+    "llvmpipe (the CPU, to test kernels)",
 }
 NO_RUNTIME = (
     "no OpenCL runtime on this machine: pip install pocl-binary-distribution (Linux x86-64), "
@@ -37,6 +40,8 @@ NO_RUNTIME = (
 )
 RANK = (cl.device_type.GPU, cl.device_type.ACCELERATOR, cl.device_type.CPU)
 """Preference among device types for the plain spec ``opencl``."""
+FOR_TESTS = ("rusticl", "Clover", "Oclgrind")
+"""Platforms whose CPUs are the slowest way to use one: rasterisers and a checking interpreter."""
 
 
 @functools.cache
@@ -91,7 +96,8 @@ def _short_name(platform: cl.Platform) -> str:
 
 
 def _preference(name: str, device: cl.Device) -> tuple[int, int, str]:
-    """GPUs first; among CPU runtimes the embedded PoCL; the checking interpreter last."""
+    """GPUs first; among CPU runtimes the embedded PoCL; those that are there to test, last."""
     kind = next((i for i, kind in enumerate(RANK) if device.type & kind), len(RANK))
-    order = {"opencl:pocl": 0, "opencl:oclgrind": 9}.get(name, 1)
-    return (9 if order == 9 else kind, order, name)
+    if device.platform.name in FOR_TESTS and device.type & cl.device_type.CPU:
+        return (len(RANK) + 1, FOR_TESTS.index(device.platform.name), name)
+    return (kind, 0 if name == "opencl:pocl" else 1, name)
