@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,9 +40,9 @@ UNITS = 16
 """Compute units of a GPU: so many that sums are cut."""
 
 
-def facts_of(runtime: str, **others: object) -> DeviceFacts:
+def facts_of(runtime: str, **others: Any) -> DeviceFacts:
     """Those of a GPU."""
-    return replace(open_opencl(f"{runtime}?unit=gpu").facts, **{"compute_units": UNITS, **others})
+    return replace(open_opencl(f"{runtime}?unit=gpu").facts, **({"compute_units": UNITS} | others))
 
 
 def case(

@@ -6,7 +6,7 @@ that sums are cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +28,11 @@ from tests.runtimes import DRIVERS, open_opencl
 
 UNITS = 16
 STAGED, DIRECT = {"STAGED": 1}, {"STAGED": 0}
-BIASES = {"row": lambda m, n: (n,), "column": lambda m, n: (m, 1), "whole": lambda m, n: (m, n)}
+BIASES: Mapping[str, Callable[[int, int], tuple[int, ...]]] = {
+    "row": lambda _m, n: (n,),
+    "column": lambda m, _n: (m, 1),
+    "whole": lambda m, n: (m, n),
+}
 
 
 def gemm(

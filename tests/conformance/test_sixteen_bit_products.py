@@ -51,7 +51,7 @@ def gemm(m: int, k: int, n: int, known: bool = False, **attributes: Any) -> tupl
     return "Gemm", Example((Sample(a), Sample(b, constant=known), Sample((n,))), attributes)
 
 
-PADDED = {"pads": (1, 1, 1, 1)}
+PADDED: dict[str, Any] = {"pads": (1, 1, 1, 1)}
 CASES = {
     "packed: rows in place": gemm(13, 700, 75),
     "packed: rows turned": gemm(13, 50, 75, transA=1),

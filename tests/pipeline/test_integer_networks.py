@@ -27,7 +27,9 @@ from coexec.processors.find import open_tuner
 from coexec.processors.opencl import byte_dots as probing
 from coexec.processors.opencl import processor as opencl_processor
 from coexec.processors.opencl import programs as program_cache
+from coexec.processors.opencl.build_apart import build_apart
 from coexec.processors.opencl.byte_dots import PROBE, byte_dots, check_dots
+from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.executable import ProgramSource
 from coexec.processors.opencl.fusion.fuse import fuse
 from coexec.processors.opencl.fusion.integer_prices import integer_calls
@@ -113,7 +115,6 @@ def test_a_network_on_bytes_gives_what_onnx_runtime_gives(
 ) -> None:
     """Up to three of the steps of a result that passes through ten layers."""
     regions: list[Region] = []
-    compile_region = opencl_processor.compile_region
 
     def kept(region: Region, facts: object, *more: object) -> object:
         regions.append(fuse(region, facts))  # type: ignore[arg-type]
@@ -240,7 +241,6 @@ def test_a_compiler_that_ends_its_process_is_asked_once(
     monkeypatch.setenv(BUILD_APART.name, "2")
     device = open_opencl(THOROUGH[0])
     asked = []
-    build_apart = program_cache.build_apart
 
     def counted(name: str, sources: list[ProgramSource]) -> bool:
         asked.append(name)

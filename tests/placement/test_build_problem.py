@@ -83,7 +83,7 @@ def test_who_refuses_to_cut_or_to_join_a_tensor_stands_with_it(
     problem = build_problem(model.graph, costs_of(tmp_path, npu, cpu, gpu), axes=1).problem
     tensors = {tensor.name: tensor for tensor in problem.tensors}
     for name in ("x", "a", "b", "y", "z"):
-        assert (tensors[name].uncut, tensors[name].unjoined) == ({2}, {0})
+        assert (tensors[name].uncut, tensors[name].unjoined) == (frozenset({2}), frozenset({0}))
     # All of it is read, whatever the share.
     assert tensors["w"].uncut == tensors["w"].unjoined == frozenset()
 

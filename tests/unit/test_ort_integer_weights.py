@@ -7,8 +7,9 @@ import onnxruntime as ort
 import pytest
 
 from coexec.core.types import Array, TensorType
+from coexec.ops.whole_weights import quantised
 from coexec.processors.ort.inline import LEAST_OPSET, Step
-from coexec.processors.ort.integer_weights import quantised, with_integer_weights
+from coexec.processors.ort.integer_weights import with_integer_weights
 from coexec.processors.ort.model import build_model
 
 X = TensorType((1, 3, 6, 6), np.dtype(np.float32))

@@ -71,7 +71,7 @@ def spec_of(
             "fp64": "cl_khr_fp64" in extensions,
             "images": bool(device.image_support),
             "svm": bool(svm),
-            "kernels for GPUs": unit == "gpu" or not is_cpu,
+            **({"kernels for GPUs": True} if is_cpu and unit == "gpu" else {}),
         },
         resources=_part(cores, first) if is_cpu else (name.partition("?")[0],),
     )
