@@ -141,8 +141,8 @@ class Script:
         self._numbers: list[Array] = []
         self._follows: set[tuple[Runner, Runner]] = set()
         self._tokens: list[object] = [None] * len(launch)
-        # By processor, its regions in order.
-        self._regions: dict[Runner, list[int]] = {}
+        # By processor, tokens of its regions and of the flags that it raises, in order.
+        self._ends: dict[Runner, list[int]] = {}
         self._lanes: Mapping[str, Lane] = {}
         self._launch = launch
         self._calls: list[tuple[Call, int]] = []
@@ -178,8 +178,12 @@ class Script:
             self._hand_on(lanes)
 
     def _hand_on(self, lanes: Mapping[str, Lane]) -> None:
-        """Have lanes wait for the last region of each processor that was submitted."""
-        for runner, numbers in self._regions.items():
+        """Have lanes wait for the last that each processor was given: a region, or to raise a flag.
+
+        Who waits awake for another processor, on the cores of one that has yet to tell it, keeps
+        that one from doing so.
+        """
+        for runner, numbers in self._ends.items():
             tokens = (self._tokens[number] for number in reversed(numbers))
             last = next((token for token in tokens if token is not None), None)
             ticket = None if last is None else self._repeats[runner].ticket(last)
@@ -204,13 +208,17 @@ class Script:
         repeats = self._repeats[move.runner]
         match move:
             case Region():
-                self._submit(move, self._launch[move.number])
-            case Begin():
-                self._submit(move.region, repeats.parted(self._launch[move.region.number])[0])
-            case GoOn():
-                self._submit(move.region, repeats.parted(self._launch[move.region.number])[1])
+                self._submit(move.runner, move.number, self._launch[move.number])
+            case Begin(region):
+                begin, _ = repeats.parted(self._launch[region.number])
+                self._submit(region.runner, region.number, begin)
+            case GoOn(region):
+                _, rest = repeats.parted(self._launch[region.number])
+                self._submit(region.runner, region.number, rest)
             case Tell():
-                self._call(repeats.raising(self._flag(move.runner), move.number))
+                self._tokens.append(None)
+                calls = repeats.raising(self._flag(move.runner), move.number)
+                self._submit(move.runner, len(self._tokens) - 1, calls)
             case Follow():
                 self._call(repeats.following(self._followed(move.told, move.runner)))
             case Meet():
@@ -222,16 +230,16 @@ class Script:
             case ByHand():
                 self._calls.append((partial(self._by_hand, move.lane, move.step), -1))
 
-    def _submit(self, region: Region, calls: Submission) -> None:
-        """Calls whose last result tells of the end of a region, or of what there is of it."""
+    def _submit(self, runner: Runner, number: int, calls: Submission) -> None:
+        """Calls whose token, by its number, tells of the end of a region, or of what there is."""
         if not calls:
             return
-        numbers = self._regions.setdefault(region.runner, [])
-        if region.number not in numbers[-1:]:
-            numbers.append(region.number)
-        token = range(len(calls))[self._repeats[region.runner].token]
+        numbers = self._ends.setdefault(runner, [])
+        if number not in numbers[-1:]:
+            numbers.append(number)
+        token = range(len(calls))[self._repeats[runner].token]
         self._calls += [
-            (call, region.number if place == token else -1) for place, call in enumerate(calls)
+            (call, number if place == token else -1) for place, call in enumerate(calls)
         ]
 
     def _call(self, calls: Submission) -> None:

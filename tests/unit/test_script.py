@@ -199,6 +199,22 @@ def test_where_a_call_fails_nobody_waits_for_the_rest() -> None:
     assert not script.holds()
 
 
+def test_who_tells_others_last_has_ended_once_it_has_told_them() -> None:
+    """The caller, who waits awake on its cores then, would keep it from raising the flag."""
+    seen: list[str] = []
+    one, two = Far(seen), Far(seen)
+    tape, done, told = Tape([one, two]), Done(OVER), Done(OVER)
+    tape.launched(one, FIRST, done)
+    tape.told(one, told)
+    tape.followed(two, told, awake=True)
+    tape.launched(two, SECOND, Done(OVER))
+    launch = {0: one.how.calls("one computes"), 1: two.how.calls("two computes")}
+    lanes = {"one": Lane(seen), "two": Lane(seen)}
+    Script(tape, launch, {one: "one", two: "two"}).run(lanes)
+    assert one.wait(lanes["one"].last[one]).name == "far raises 1"
+    assert two.wait(lanes["two"].last[two]).name == "two computes"
+
+
 def test_a_flag_that_nobody_waits_for_stays_down() -> None:
     """It might come up in the next run, before what it tells of then."""
     pair = Pair()
