@@ -4,19 +4,7 @@
  * Geometry: one work-item per sample and direction, which takes all steps. */
 
 #include "recurrent_cell.cl"
-
-#ifndef ACC
-#define ACC float /* type to compute in */
-#endif
-
-#define SIGMOID(x) ((ACC)1 / ((ACC)1 + exp(-(x))))
-#if CELL == 1 && RELU
-#define SQUASH(x) fmax(x, (ACC)0)
-#define SLOPE(y) ((y) > 0 ? (ACC)1 : (ACC)0)
-#else
-#define SQUASH(x) tanh(x)
-#define SLOPE(y) ((ACC)1 - (y) * (y))
-#endif
+#include "recurrent_unit.cl"
 
 __kernel void steps(__global const T *fed, __global const T *recurrent, __global const T *h0,
                     __global const T *c0, __global const T *peepholes, __global const T *shift,
@@ -39,32 +27,24 @@ __kernel void steps(__global const T *fed, __global const T *recurrent, __global
                 sum[g] = total;
             }
             const ACC before = starts ? (ACC)0 : (ACC)h[j];
-            ACC in[G], state;
-            for (int g = 0; g < G; ++g) in[g] = fed[GATE(t, n, d, g, j)];
+            ACC value[G], kept_now = 0;
+            for (int g = 0; g < G; ++g) value[g] = fed[GATE(t, n, d, g, j)];
 #if CELL == 4
             const ACC c = s > 0 ? (ACC)c_last[ONE(n, d, j)] : HAS_C0 ? (ACC)c0[ONE(n, d, j)] : 0;
-            __global const T *p = peepholes + d * 3 * units + j;
-            const ACC i = SIGMOID(in[0] + sum[0] + (PEEP ? (ACC)p[0] * c : 0));
-            const ACC f = SIGMOID(in[2] + sum[2] + (PEEP ? (ACC)p[2 * units] * c : 0));
-            const ACC new = tanh(in[3] + sum[3]), cell = f * c + i * new;
-            const ACC o = SIGMOID(in[1] + sum[1] + (PEEP ? (ACC)p[units] * cell : 0));
-            const ACC values[] = {i, o, f, new}, keep = inside ? cell : c;
-            state = o * tanh(cell);
-            c_last[ONE(n, d, j)] = (T)keep;
-#elif CELL == 3
-            const ACC keep = sum[2] + (SHIFT ? (ACC)shift[d * units + j] : 0);
-            const ACC z = SIGMOID(in[0] + sum[0]), r = SIGMOID(in[1] + sum[1]);
-            const ACC new = tanh(in[2] + r * keep), values[] = {z, r, new};
-            state = new + z * (before - new);
-#else
-            state = SQUASH(in[0] + sum[0]);
-            const ACC values[] = {state};
+            kept_now = c;
+#endif
+            const ACC moved = SHIFT ? (ACC)shift[d * units + j] : 0;
+            const ACC state = step_unit(value, sum, before, &kept_now, moved,
+                                        peepholes + d * 3 * units + j, units);
+#if CELL == 4
+            if (!inside) kept_now = c;
+            c_last[ONE(n, d, j)] = (T)kept_now;
 #endif
             y[STATE(t, n, d, j)] = (T)(inside ? state : before);
             if (SAVE) {
-                for (int g = 0; g < G; ++g) gates[GATE(t, n, d, g, j)] = (T)values[g];
+                for (int g = 0; g < G; ++g) gates[GATE(t, n, d, g, j)] = (T)value[g];
 #if CELL > 1
-                kept[STATE(t, n, d, j)] = (T)keep;
+                kept[STATE(t, n, d, j)] = (T)kept_now;
 #endif
             }
         }
@@ -94,36 +74,23 @@ __kernel void steps_grad(__global const T *gates, __global const T *recurrent,
         for (int j = 0; j < units; ++j) {
             const size_t one = ONE(n, d, j);
             const ACC flow = (ACC)d_first[one] + (HAS_DY ? (ACC)dy[STATE(t, n, d, j)] : 0);
-            ACC value[G], past = 0;
+            ACC value[G], product, cell_flow = 0, old = 0, own = 0;
             for (int g = 0; g < G; ++g) value[g] = gates[GATE(t, n, d, g, j)];
 #if CELL == 4
-            const ACC i = value[0], o = value[1], f = value[2], new = value[3];
-            const ACC c = s > 0 ? (ACC)kept[STATE(before, n, d, j)] : HAS_C0 ? (ACC)c0[one] : 0;
-            __global const T *p = peepholes + d * 3 * units + j;
-            const ACC shown = tanh((ACC)kept[STATE(t, n, d, j)]), od = flow * shown * o * (1 - o);
-            const ACC cd = (ACC)dc_first[one] + flow * o * (1 - shown * shown) +
-                           (PEEP ? od * (ACC)p[units] : 0);
-            const ACC id = cd * new * i * (1 - i), fd = cd * c * f * (1 - f);
-            const ACC from[] = {id, od, fd, cd * i * (1 - new * new)};
-            if (inside)
-                dc_first[one] =
-                    (T)(cd * f + (PEEP ? id * (ACC)p[0] + fd * (ACC)p[2 * units] : 0));
+            cell_flow = dc_first[one];
+            old = s > 0 ? (ACC)kept[STATE(before, n, d, j)] : HAS_C0 ? (ACC)c0[one] : 0;
 #elif CELL == 3
-            const ACC z = value[0], r = value[1], new = value[2];
-            const ACC old = s > 0 ? (ACC)y[STATE(before, n, d, j)] : HAS_H0 ? (ACC)h0[one] : 0;
-            const ACC inner = flow * (1 - z) * (1 - new * new);
-            const ACC rd = inner * (ACC)kept[STATE(t, n, d, j)] * r * (1 - r);
-            const ACC from[] = {flow * (old - new) * z * (1 - z), rd, inner};
-            past = flow * z;
-#else
-            const ACC from[] = {flow * SLOPE(value[0])};
+            old = s > 0 ? (ACC)y[STATE(before, n, d, j)] : HAS_H0 ? (ACC)h0[one] : 0;
 #endif
+            if (CELL > 1) own = kept[STATE(t, n, d, j)];
+            const ACC past = back_unit(value, &product, flow, &cell_flow, old, own,
+                                       peepholes + d * 3 * units + j, units);
+            if (CELL == 4 && inside) dc_first[one] = (T)cell_flow;
             for (int g = 0; g < G; ++g) {
-                d_fed[GATE(t, n, d, g, j)] = (T)(inside ? from[g] : 0);
-#if CELL == 3
-                const ACC product = g == 2 ? inner * r : from[g];
-                d_products[GATE(t, n, d, g, j)] = (T)(inside ? product : 0);
-#endif
+                d_fed[GATE(t, n, d, g, j)] = (T)(inside ? value[g] : 0);
+                if (CELL == 3)
+                    d_products[GATE(t, n, d, g, j)] =
+                        (T)(inside ? (g == G - 1 ? product : value[g]) : 0);
             }
             d_first[one] = (T)(inside ? past : flow);
         }

@@ -1,4 +1,7 @@
-"""Steps of recurrent layers, forwards and backwards: ``recurrent.cl``, ``recurrent_panels.cl``."""
+"""Steps of recurrent layers, forwards and backwards.
+
+``recurrent.cl`` by lone items, ``recurrent_panels.cl`` for CPUs, ``recurrent_groups.cl`` for GPUs.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
-from coexec.processors.opencl.kernels import recurrent_panels
+from coexec.processors.opencl.kernels import recurrent_groups, recurrent_panels
 
 CELLS = ("LSTM", "GRU", "RNN")
 FORWARD = ("h0", "c0", "peepholes", "shift", "lengths")
@@ -147,6 +150,38 @@ def lower_panels(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     return Lowering(calls, (*arguments.scratch, *blocks))
 
 
+def lower_groups(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """A work-group for a few samples of a direction."""
+    arguments = Arguments(call)
+    s, r = arguments.s, arguments.s.geometry
+    plan = recurrent_groups.Groups.of(s, facts, params)
+    inputs = arguments.inputs(BACKWARD if s.is_gradient else FORWARD)
+    outputs = arguments.outputs()
+    blocks = list(arguments.scratch)
+    defines = {**defines_of(s), "ACC": compute_type(call.input(0).dtype), **plan.defines()}
+    weights, calls = inputs[1], []
+    if not s.is_gradient:
+        weights = scratch(len(blocks))
+        blocks.append(call.input(1).nbytes)
+        calls.append(plan.turn(inputs[1], weights, defines))
+    places = outputs[0]  # never touched where the group's memory is local
+    if not plan.staged:
+        places = scratch(len(blocks))
+        blocks.append(plan.count * plan.shared_bytes)
+    sizes = tuple(map(i32, (r.steps, r.batch, r.directions)))
+    args = (inputs[0], weights, *inputs[2:], *outputs, places, *sizes)
+    entry, grid = "group_grad" if s.is_gradient else "group_steps", (plan.count * plan.items,)
+    calls.append(KernelCall("recurrent_groups", entry, args, grid, (plan.items,), defines))
+    return Lowering(tuple(calls), tuple(blocks))
+
+
+def applies_groups(call: OpCall, facts: DeviceFacts) -> str | None:
+    r = StepsCall.of(call).geometry
+    if not r.batch * r.hidden * r.steps:
+        return "there is nothing to compute"
+    return applies(call, facts)
+
+
 def applies_panels(call: OpCall, facts: DeviceFacts) -> str | None:
     if facts.unit_kind != "cpu":
         return "lone work-items suit processors with few of them"
@@ -168,6 +203,14 @@ FAMILY = KernelFamily(
             applies_panels,
             {"ROWS": (6, 4, 2, 3, 8), "PER_UNIT": (1, 2), "TEAM": recurrent_panels.TEAMS},
             recurrent_panels.suited,
+        ),
+        Variant(
+            "groups",
+            lower_groups,
+            applies_groups,
+            recurrent_groups.SPACE,
+            recurrent_groups.suited,
+            units=("gpu",),
         ),
         Variant("naive", lower_naive, applies, {"LOCAL": (1, 8)}),
     ),
