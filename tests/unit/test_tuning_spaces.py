@@ -23,6 +23,9 @@ DEVICES = {
     "vector gpu": replace(CPU, vector_bytes=16, unit_kind="gpu", max_work_group_size=256),
 }
 
+FOR_CORES = {"norm_joint"}
+"""Families that no GPU is asked for: their work-items wait for other processors."""
+
 
 def calls(family: KernelFamily) -> Iterator[OpCall]:
     """The examples of a family's operators as typed calls."""
@@ -71,7 +74,7 @@ def test_every_point_of_a_space_makes_valid_launches(family: KernelFamily, devic
                 bad = complaints(variant.lower(call, facts, values), facts)
                 assert not bad, f"{call.identifier} {variant.name} {values}: {bad}"
                 tried += 1
-    assert tried
+    assert bool(tried) == (facts.unit_kind == "cpu" or family.name not in FOR_CORES)
 
 
 def test_values_are_declared_once_and_are_integers() -> None:

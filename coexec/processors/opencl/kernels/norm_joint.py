@@ -38,7 +38,9 @@ BLOCK_BYTES = 1 << 17
 stay in a second cache."""
 
 
-def applies(call: OpCall, _facts: DeviceFacts) -> str | None:
+def applies(call: OpCall, facts: DeviceFacts) -> str | None:
+    if facts.unit_kind != "cpu":
+        return f"{call.op_type}: a lone work-item waits for other processors, which is for cores"
     kinds = [k for k in (*call.inputs, *call.outputs) if k is not None and k.dtype != np.int32]
     if any(kind.dtype != np.float32 for kind in kinds):
         return f"{call.op_type}: only for float32"
