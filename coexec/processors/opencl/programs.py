@@ -6,9 +6,10 @@ import hashlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import pyopencl as cl
 
@@ -25,6 +26,8 @@ from coexec.processors.opencl.slim import NOTHING, is_full, slimmed
 INTEL = "Intel(R) OpenCL"
 """Platform of Intel's runtime for CPUs."""
 OPTIONS = ("-cl-mad-enable", "-cl-std=CL1.2")
+KEPT = 256
+"""Programs in memory, besides those that regions use: half a MiB each on Intel's runtime."""
 log = logging.getLogger(__name__)
 # Drivers remark on vectorisation in the build log of every program; errors still carry the log.
 warnings.filterwarnings("ignore", category=cl.CompilerWarning)
@@ -33,6 +36,7 @@ warnings.filterwarnings("ignore", category=cl.CompilerWarning)
 class ProgramCache:
     """Built programs of one device, in memory and on disk; counts what it had to compile.
 
+    In memory are the latest :data:`KEPT`, or all of the latest build if those are more.
     With ``apart``, another process may compile them, and make binaries smaller
     (:mod:`coexec.processors.opencl.slim`).
     """
@@ -47,6 +51,7 @@ class ProgramCache:
         self.compiled = 0
         self.loaded = 0
         self._programs: dict[str, cl.Program] = {}
+        self._lock = Lock()
         # Drivers of CPUs compile for the instructions of this very one, and tell its name only.
         unit = cpu_identity() if device.type & cl.device_type.CPU else device.name
         identity = (unit, device.name, device.version, device.driver_version)
@@ -63,14 +68,22 @@ class ProgramCache:
 
     def build(self, sources: tuple[ProgramSource, ...]) -> list[cl.Program]:
         """Programs in the order of ``sources``; missing ones are built side by side."""
-        missing = {s.text: s for s in sources if s.text not in self._programs}
+        known = dict(self._programs)
+        missing = {s.text: s for s in sources if s.text not in known}
         self._build_apart(list(missing.values()))
         with ThreadPoolExecutor(self._workers, initializer=hear_no_interrupts) as pool:
-            for source, program in zip(
-                missing.values(), pool.map(self._build, missing.values()), strict=True
-            ):
-                self._programs[source.text] = program
-        return [self._programs[s.text] for s in sources]
+            known.update(zip(missing, pool.map(self._build, missing.values()), strict=True))
+        self._keep({s.text: known[s.text] for s in sources})
+        return [known[s.text] for s in sources]
+
+    def _keep(self, latest: Mapping[str, cl.Program]) -> None:
+        """Keep these, and let go of those that were asked for longest ago."""
+        with self._lock:
+            for text in latest:
+                self._programs.pop(text, None)
+            self._programs.update(latest)
+            for text in [*self._programs][: -max(KEPT, len(latest))]:
+                del self._programs[text]
 
     def survives(self, source: ProgramSource) -> bool:
         """Whether the driver compiles a program at all: some end the process instead.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -107,7 +107,7 @@ def may_join(step: KernelStep, source: ProgramSource) -> bool:
     return whole_words and _has_functions(source.text)
 
 
-@cache
+@lru_cache(maxsize=1024)  # of the texts of all programs, of some 20 KB each
 def _has_functions(text: str) -> bool:
     return _REFUSED.search(text) is None and _KERNEL.search(text) is not None
 
