@@ -35,12 +35,15 @@ def test_no_arguments_list_the_commands() -> None:
         assert re.search(rf"\b{command}\b", done.out + done.err)
 
 
-def test_installed_script() -> None:
-    script = Path(sys.executable).parent / "coexec"
-    run = subprocess.run([script, "zoo", "--json"], capture_output=True, text=True, check=False)
+SCRIPT, MODULE = [str(Path(sys.executable).parent / "coexec")], [sys.executable, "-m", "coexec"]
+
+
+@pytest.mark.parametrize("program", [SCRIPT, MODULE], ids=["script", "module"])
+def test_installed_command(program: list[str]) -> None:
+    run = subprocess.run([*program, "zoo", "--json"], capture_output=True, text=True, check=False)
     assert run.returncode == 0
     assert run.stdout.startswith('{"models": {"mlp"')
-    failed = subprocess.run([script, "zoo", "nope", "--out", "x.onnx"], check=False)
+    failed = subprocess.run([*program, "zoo", "nope", "--out", "x.onnx"], check=False)
     assert failed.returncode == 2
 
 
