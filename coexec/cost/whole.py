@@ -81,24 +81,34 @@ def learn(
     time: Distribution,
     found: Correction,
     predicted_us: float,
+    handed: str = "",
 ) -> None:
-    """Keep by what a run on ``team`` corrects the prediction of it without that."""
+    """Keep by what a run on ``team`` corrects the prediction of it without that.
+
+    ``handed`` is of the code that hands regions over, if there are several processors.
+    """
     features = (found.factor, found.each_us, predicted_us, float(len(program.calls)))
-    entry = Entry(time, "", features, program.code(team))
+    entry = Entry(time, "", features, program.code(team) + handed)
     team[0].store.put(_prefix(team, program, way) + program.digest, entry)
 
 
 def correction(
-    team: Sequence[ProcessorCosts], program: Program, way: str, predicted_us: float
+    team: Sequence[ProcessorCosts],
+    program: Program,
+    way: str,
+    predicted_us: float,
+    handed: str = "",
 ) -> Correction | None:
     """What runs say of ``program`` on ``team``; nothing if none says anything.
+
+    Of runs that other code ``handed`` over, none does: what it takes is what factors are made of.
 
     ``predicted_us`` is what is predicted now. Alone, what was measured counts: the factor is larger
     by what less is predicted. On several processors it is another plan, for which the factor holds.
     """
     store, prefix = team[0].store, _prefix(team, program, way)
     own = store.get(prefix + program.digest)
-    if own is not None and own.code == program.code(team):
+    if own is not None and own.code == program.code(team) + handed:
         factor, each_us, then_us, _ = own.features
         same = then_us / predicted_us if way == ALONE and predicted_us > 0 else 1.0
         return Correction(factor * same, each_us)
@@ -109,6 +119,7 @@ def correction(
         entry.features
         for key, entry in store.entries.items()
         if key.startswith(prefix)
+        and entry.code.endswith(handed)
         and entry.time.median_us >= LEAST_US
         and max(count / ALIKE, LEAST_CALLS) <= entry.features[3] <= count * ALIKE
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from coexec.base.sources import package_digest, text_digest
 from coexec.cost.distribution import Distribution
 from coexec.cost.model import ProcessorCosts
 from coexec.cost.predicted import PredictedCosts
@@ -14,7 +15,10 @@ from coexec.cost.whole import ALONE, LEAST_FACTOR, LEAST_US, Correction, Program
 from coexec.placement.build_problem import Planned
 from coexec.placement.policies.table import WAYS, Outcome, outcome_of
 from coexec.placement.problem import Problem, Schedule
-from coexec.planning.turns import steady
+from coexec.planning.turns import Samples, best_alone, ratios_to, steady
+
+OURS, RUNTIME = "coexec.", "coexec.runtime"
+"""Packages whose code hands regions over: the runtime, and those of processors among ours."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def known_corrections(
         if found is not None:
             alone[name] = found
     whole_us = float(problem.time_us.min(axis=1).sum())
-    ways = {way: correction(members, program, way, whole_us) for way in WAYS}
+    handed = handing_code(members)
+    ways = {way: correction(members, program, way, whole_us, handed) for way in WAYS}
     return Corrections(alone, {way: each for way, each in ways.items() if each is not None})
 
 
@@ -116,6 +121,26 @@ def learn_alone(
     return found
 
 
+def learn_ways(
+    members: Sequence[ProcessorCosts],
+    program: Program,
+    outcomes: Mapping[str, Outcome],
+    samples: Samples,
+) -> None:
+    """Keep runs of plans by name: of several of one way, those of the best predicted one.
+
+    It is what a way is predicted to take. Samples of other plans say nothing of predictions.
+    """
+    single = best_alone(samples)
+    ratios = ratios_to(single, samples)
+    several = (name for name, each in outcomes.items() if each.way in WAYS)
+    ranked = sorted(several, key=lambda name: outcomes[name].makespan_us, reverse=True)
+    for name in {outcomes[name].way: name for name in ranked}.values():
+        # Beside its neighbours in time: the machine may be faster now than when they ran alone.
+        beside = steady(ratios[name]) * outcomes[single].makespan_us if single else None
+        learn_way(members, program, outcomes[name], samples[name], beside)
+
+
 def learn_way(
     members: Sequence[ProcessorCosts],
     program: Program,
@@ -131,7 +156,19 @@ def learn_way(
     time, predicted_us = Distribution.of(samples), outcome.timeline.makespan_us
     if predicted_us > 0:
         found = Correction((measured_us or steady(samples)) / predicted_us)
-        learn(members, program, outcome.way, time, found, predicted_us)
+        handed = handing_code(members)
+        learn(members, program, outcome.way, time, found, predicted_us, handed)
+
+
+def handing_code(members: Sequence[ProcessorCosts]) -> str:
+    """Digest of the code by which runs go from processor to processor.
+
+    It is most of what a run on several takes beside its kernels. That of processors of other
+    packages is theirs to tell of.
+    """
+    packages = (type(each.processor).__module__.rpartition(".")[0] for each in members)
+    ours = sorted({name for name in packages if name.startswith(OURS)})
+    return text_digest(" ".join(map(package_digest, [RUNTIME, *ours])))
 
 
 def team(costs: Mapping[str, ProcessorCosts], problem: Problem) -> list[ProcessorCosts]:

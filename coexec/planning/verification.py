@@ -33,7 +33,7 @@ from coexec.planning.corrections import (
     alone_corrections,
     everything_on,
     learn_alone,
-    learn_way,
+    learn_ways,
     team,
 )
 from coexec.planning.planner import Planning, after_runs, measured_again
@@ -46,13 +46,10 @@ from coexec.planning.turns import (
     Actions,
     Calm,
     Samples,
-    best_alone,
     choose,
     decided,
     medians,
     quiet,
-    ratios_to,
-    steady,
     turns,
 )
 from coexec.runtime.adapt import busy_us
@@ -183,7 +180,8 @@ def _verified(planning: Planning, follow: Callable[[Plan], Followed], clock: _Cl
         runs = {name: Run(found[f"{ONLY}{name}"], share) for name, share in computes.items()}
         planning = after_runs(_undisturbed(planning, runs), runs)
     outcomes = candidates(planning)
-    tried = {**outcomes, **_as_first_planned(planning, first, outcomes)}
+    as_first = _as_first_planned(planning, first, outcomes)
+    tried = {**outcomes, **as_first}
     for name, each in tried.items():
         predicted.setdefault(name, each.makespan_us)
     plans = {name: follow(planning.plan_of(tried[name])) for name in tried if name not in actions}
@@ -200,7 +198,7 @@ def _verified(planning: Planning, follow: Callable[[Plan], Followed], clock: _Cl
             "nothing of it is kept; plan again when they have ended"
         )
     else:
-        _learn(planning, outcomes, samples, computes)
+        _learn(planning, {**outcomes, **_by_runs(planning, as_first)}, samples, computes)
     name = choose(samples)
     return Verified(name, planning.choosing(tried[name]), medians(samples), predicted)
 
@@ -261,6 +259,12 @@ def _as_first_planned(
     return {f"{each.policy}{FIRST}": each for each in found}
 
 
+def _by_runs(planning: Planning, firsts: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """Plans that were made before each processor ran alone, predicted as ``planning`` is."""
+    problem = planning.whole.problem
+    return {name: outcome_of(problem, each.policy, each.schedule) for name, each in firsts.items()}
+
+
 def _undisturbed(planning: Planning, runs: Mapping[str, Run]) -> Planning:
     """Planned by calls that were measured again where runs computed for less time than they say.
 
@@ -305,13 +309,7 @@ def _learn(
         return
     alone = {n.removeprefix(ONLY): each for n, each in samples.items() if n.startswith(ONLY)}
     learn_alone(ground.program, costs, ground.known.problem, alone, computes)
-    single = best_alone(samples)
-    ratios = ratios_to(single, samples)
-    for name, outcome in outcomes.items():
-        if outcome.way in WAYS:
-            # Beside its neighbours in time: the machine may be faster now than when they ran alone.
-            beside = steady(ratios[name]) * outcomes[single].makespan_us if single else None
-            learn_way(members, ground.program, outcome, samples[name], beside)
+    learn_ways(members, ground.program, outcomes, samples)
     for each in members:
         each.store.save()
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from coexec.base.sources import package_digest
 from coexec.core.machine import Link, Rates
 from coexec.core.processor import ProcessorSpec
 from coexec.core.types import OpCall, TensorType
@@ -38,6 +40,7 @@ from coexec.planning.corrections import (
     known_corrections,
     learn_alone,
     learn_way,
+    learn_ways,
 )
 from coexec.processors.reference.processor import ReferenceProcessor
 from tests.placement.made_up import INF, problem
@@ -98,6 +101,44 @@ def test_a_run_does_not_hold_for_other_kernels(tmp_path: Path) -> None:
     assert correction([costs("a", tmp_path)], program(1), ALONE, 10 * MS) == Correction(0.8)
     after = costs("a", tmp_path, "written anew")
     assert correction([after], program(1), ALONE, 10 * MS) is None
+
+
+def test_a_run_on_several_does_not_hold_for_other_code_that_hands_over(tmp_path: Path) -> None:
+    team = [costs("a", tmp_path), costs("b", tmp_path)]
+    for size in range(1, 4):
+        learn(team, program(size), DIVIDED, took(8), Correction(1.6), 5 * MS, "as it was")
+    assert correction(team, program(1), DIVIDED, 5 * MS, "as it was") == Correction(1.6)
+    assert correction(team, program(9), DIVIDED, 5 * MS, "as it was") is not None
+    for size in (1, 9):
+        assert correction(team, program(size), DIVIDED, 5 * MS, "as it is") is None
+
+
+def test_other_code_of_the_runtime_lets_go_of_ways_and_not_of_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {name: costs(name, tmp_path) for name in "ab"}
+    of = chain((10, 20), (20, 10))
+    learned = learn_alone(program(1), known, of, {"a": [24 * MS] * 3, "b": [36 * MS] * 3}, {})
+    placed = outcome_of(of, "heft", Schedule((0, 1), (0, 1)))
+    learn_way([known["a"], known["b"]], program(1), placed, [30 * MS])
+    assert known_corrections(program(1), known, of).ways == {PLACED: Correction(1.5)}
+
+    def mended(name: str) -> str:
+        return "mended" if name == "coexec.runtime" else package_digest(name)
+
+    monkeypatch.setattr("coexec.planning.corrections.package_digest", mended)
+    assert known_corrections(program(1), known, of) == Corrections(learned)
+
+
+def test_of_several_plans_of_a_way_the_best_predicted_one_corrects_it(tmp_path: Path) -> None:
+    known = {name: costs(name, tmp_path) for name in "ab"}
+    of = chain((10, 20), (20, 10))
+    good = outcome_of(of, "heft", Schedule((0, 1), (0, 1)))
+    bad = outcome_of(of, "fallback_order", Schedule((1, 0), (0, 1)))
+    samples = {"bad": [40 * MS] * 3, "good": [30 * MS] * 3, "bad too": [40 * MS] * 3}
+    plans = {"bad": bad, "good": good, "bad too": bad}
+    learn_ways([known["a"], known["b"]], program(1), plans, samples)
+    assert known_corrections(program(1), known, of).ways == {PLACED: Correction(1.5)}
 
 
 def test_a_program_that_never_ran_is_corrected_by_the_median_of_others(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from coexec.frontend import load
 from coexec.placement.policies.table import (
     BATCH_DIVIDED,
     BATCH_PARALLEL,
+    PLACED,
     Outcome,
     outcome_of,
 )
@@ -334,6 +335,8 @@ def test_the_first_plan_is_tried_where_runs_correct_it(
     found = verify(model, feeds, trainer.processors, planning, seconds=0.0)
     assert found.name == "heft as first planned"
     assert found.planning.plan.processors == planning.plan.processors
+    again = plan_inference(model, feeds, trainer.processors, PlanOptions("heft", seconds=0.0))
+    assert PLACED in again.ground.corrections.ways
 
 
 def test_plans_of_different_ways_are_tried(trainer: Trainer) -> None:
