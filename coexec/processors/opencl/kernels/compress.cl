@@ -17,7 +17,7 @@
 #define LANES 1 /* 0: the kernels that go value by value */
 #endif
 
-#include "blocks.cl"
+#include "block_codes.cl"
 
 static inline __attribute__((always_inline)) void compress_one(__global const T *x,
                                                                __global uint *words,
@@ -35,10 +35,7 @@ static inline __attribute__((always_inline)) void compress_one(__global const T 
         for (int place = 0; place < PLACES; ++place) {
             const int i = place * WORDS + w;
             const ACC v = x[i < count ? i : count - 1];
-            ACC code = rint((v - low) * rate);
-            code = v > low && code < 1 ? (ACC)1 : code;
-            code = v < high && code > LEVELS - 1 ? (ACC)(LEVELS - 1) : code;
-            word |= (rate > 0 ? (uint)code : 0u) << place * BITS;
+            word |= code_of(v, low, high, rate) << place * BITS;
         }
         words[w] = word;
     }
@@ -53,8 +50,7 @@ static inline __attribute__((always_inline)) void decompress_one(__global const 
     const ACC low = ends[0], high = ends[1];
     for (int i = 0; i < count; ++i) {
         const uint code = words[i % WORDS] >> i / WORDS * BITS & LEVELS;
-        const ACC share = (ACC)code * (ACC)(1.0 / LEVELS);
-        x[i] = (T)(low * (1 - share) + high * share);
+        x[i] = (T)value_of(code, low, high);
     }
 }
 

@@ -1,4 +1,4 @@
-"""Activations as blocks of small integers, and back: ``compress.cl``."""
+"""Activations as blocks of small integers, and back: ``compress.cl``, ``compress_words.cl``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from coexec.processors.opencl.family import (
 COMPRESS, DECOMPRESS = "coexec::CompressBlocks", "coexec::DecompressBlocks"
 FLOATS = ("float16", "float32", "float64")
 
+Defines = dict[str, str | int | float]
+
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     kind = call.input(0) if call.identifier == COMPRESS else call.output(0)
@@ -42,12 +44,12 @@ def applies_lanes(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies(call, facts)
 
 
-def _defines(call: OpCall, lanes: int) -> dict[str, str | int | float]:
+def _defines(call: OpCall, lanes: int) -> Defines:
     packing = call.identifier == COMPRESS
     kind = call.input(0) if packing else call.output(0)
     ends = call.output(1) if packing else call.input(1)
     wide = kind.dtype == np.float64
-    found: dict[str, str | int | float] = {
+    found: Defines = {
         "T": c_type(kind.dtype),
         "ACC": "double" if wide else "float",
         "E": c_type(ends.dtype),
@@ -59,40 +61,60 @@ def _defines(call: OpCall, lanes: int) -> dict[str, str | int | float]:
     return found
 
 
-def _kernel(
-    call: OpCall, lanes: int, global_size: tuple[int, ...], local: tuple[int, ...]
+def _lowered(
+    call: OpCall,
+    family: str,
+    ending: str,
+    defines: Defines,
+    global_size: int,
+    local: int,
 ) -> Lowering:
+    """Kernel ``compress`` or ``decompress`` with that ending; nothing where there is no value."""
     packing = call.identifier == COMPRESS
-    kind = call.input(0) if packing else call.output(0)
-    if kind.size == 0:
+    size = (call.input(0) if packing else call.output(0)).size
+    if size == 0:
         return Lowering(())
-    entry = ("compress" if packing else "decompress") + ("" if lanes else "_naive")
-    tensors = (inp(0), out(0), out(1)) if packing else (inp(0), inp(1), out(0))
     kernel = KernelCall(
-        family="compress",
-        entry=entry,
-        args=(*tensors, i32(kind.size), i32(blocks_of(kind.size))),
-        global_size=global_size,
-        local_size=local,
-        defines=_defines(call, lanes),
+        family=family,
+        entry=("compress" if packing else "decompress") + ending,
+        args=(
+            *((inp(0), out(0), out(1)) if packing else (inp(0), inp(1), out(0))),
+            i32(size),
+            i32(blocks_of(size)),
+        ),
+        global_size=(ceil_to(global_size, local),),
+        local_size=(local,),
+        defines=defines,
     )
     return Lowering((kernel,))
 
 
+def _sizes(call: OpCall) -> tuple[int, int]:
+    """Blocks of a call, and words of a block."""
+    kind = call.input(0) if call.identifier == COMPRESS else call.output(0)
+    return blocks_of(kind.size), BLOCK * bits_of(call) // WORD
+
+
 def lower_lanes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """Shares of the blocks, each a work-item's."""
-    kind = call.input(0) if call.identifier == COMPRESS else call.output(0)
-    words = BLOCK * bits_of(call) // WORD
+    blocks, words = _sizes(call)
     lanes = max(min(facts.vector_bytes // 4, words, 16), 4)
-    items = max(min(facts.compute_units * params["SHARES"], blocks_of(kind.size)), 1)
-    return _kernel(call, lanes, (items,), (1,))
+    items = max(min(facts.compute_units * params["SHARES"], blocks), 1)
+    return _lowered(call, "compress", "", _defines(call, lanes), items, 1)
+
+
+def lower_words(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """One word of a block's codes per work-item, blocks side by side in a group."""
+    blocks, words = _sizes(call)
+    local = params["LOCAL"]
+    defines = {**_defines(call, 0), "LOCAL": local}
+    return _lowered(call, "compress_words", "_words", defines, blocks * words, local)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """One block per work-item."""
-    kind = call.input(0) if call.identifier == COMPRESS else call.output(0)
-    local = params["LOCAL"]
-    return _kernel(call, 0, (ceil_to(blocks_of(kind.size), local),), (local,))
+    blocks, _ = _sizes(call)
+    return _lowered(call, "compress", "_naive", _defines(call, 0), blocks, params["LOCAL"])
 
 
 FAMILY = KernelFamily(
@@ -100,6 +122,7 @@ FAMILY = KernelFamily(
     (COMPRESS, DECOMPRESS),
     (
         Variant("lanes", lower_lanes, applies_lanes, space={"SHARES": (8, 4, 16)}, units=("cpu",)),
+        Variant("words", lower_words, applies, {"LOCAL": (64, 128, 256)}, units=("gpu",)),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

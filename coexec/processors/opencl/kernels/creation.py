@@ -99,13 +99,13 @@ def lower_eye_like(call: OpCall, local: int) -> Lowering:
     return _flat("eye", call, args, {"T": c_type(result.dtype)}, local)
 
 
-def lower_one_hot(call: OpCall, local: int) -> Lowering:
+def lower_one_hot(call: OpCall, local: int, most: int = 16) -> Lowering:
     result, axis = call.output(0), one_hot_axis(call)
     if not result.size:
         return Lowering(())
     outer, depth = prod(result.shape[:axis]), result.shape[axis]
     inner = prod(result.shape[axis + 1 :])
-    span = span_of(depth * inner, 16)
+    span = span_of(depth * inner, most)
     defines: dict[str, str | int | float] = {
         "T": WORDS[result.dtype.itemsize],
         "I": c_type(call.input(0).dtype),
@@ -149,6 +149,8 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    if call.op_type == "OneHot" and facts.unit_kind == "gpu":
+        return lower_one_hot(call, params["LOCAL"], most=1)  # neighbours write neighbours
     return LOWERINGS[call.op_type](call, params["LOCAL"])
 
 

@@ -152,11 +152,16 @@ def applies(call: OpCall, facts: DeviceFacts) -> str | None:
     return refuse_moves((*call.inputs, *call.outputs))
 
 
+def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """On a GPU neighbouring items write neighbouring elements."""
+    return {"SPAN": 1, "LOCAL": 64} if facts.unit_kind == "gpu" else {}
+
+
 FAMILY = KernelFamily(
     "pad",
     ("Pad", "CenterCropPad", "coexec::SliceGrad"),
     (
-        Variant("merged", lower, applies, {"SPAN": (16, 64, 4, 1), "LOCAL": (16, 64, 4)}),
+        Variant("merged", lower, applies, {"SPAN": (16, 64, 4, 1), "LOCAL": (16, 64, 4)}, suited),
         Variant("naive", lower_naive, applies, {"LOCAL": (64,)}),
     ),
 )

@@ -153,6 +153,15 @@ def applies_blocked(call: OpCall, facts: DeviceFacts) -> str | None:
     return applies(call, facts)
 
 
+def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    """On a GPU a lane for each item: neighbouring lanes are neighbours in memory."""
+    return {"WIDTH": 1, "LOCAL": 32} if facts.unit_kind == "gpu" else {}
+
+
+def suited_naive(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+    return {"LOCAL": 64} if facts.unit_kind == "gpu" else {}
+
+
 FAMILY = KernelFamily(
     "scan",
     ("CumSum", "CumProd", "coexec::CumProdGrad"),
@@ -162,8 +171,9 @@ FAMILY = KernelFamily(
             lower_blocked,
             applies_blocked,
             {"PER_UNIT": (16, 64), "WIDTH": (16, 1), "LOCAL": (8, 32)},
+            suited,
         ),
-        Variant("lines", lower_lines, applies_lines, {"WIDTH": (16, 1), "LOCAL": (1, 32)}),
-        Variant("naive", lower_naive, applies, {"LOCAL": (8, 64)}),
+        Variant("lines", lower_lines, applies_lines, {"WIDTH": (16, 1), "LOCAL": (1, 32)}, suited),
+        Variant("naive", lower_naive, applies, {"LOCAL": (8, 64)}, suited_naive),
     ),
 )

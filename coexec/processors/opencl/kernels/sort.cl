@@ -4,7 +4,9 @@
  *   rank   every element counts those before it: n^2 comparisons, no memory.
  *   select a list of k is kept per part of a lane, then one list of those lists: for small k.
  *   runs, merge, emit: merge sort of indices, every element finds its place by binary search.
- * Geometry: rank, runs, merge (n padded, lanes); select (lanes, parts); emit (k, lanes). */
+ * Geometry: rank, runs, merge (n padded, lanes); select (lanes, parts), or with APART, where parts
+ * are every so many-th element, so that neighbours read neighbours, (parts padded, lanes);
+ * emit (k, lanes). */
 
 #ifndef T
 #define T float /* element type */
@@ -59,21 +61,24 @@ __kernel void rank(__global const T *x, __global T *values, __global long *indic
 }
 
 /* lists (lanes, parts, k): the k first of the candidates of each part, -1 where there are fewer.
- * Candidates are elements first..last of the lane or, from another select, `given` of them. */
+ * Candidates are elements of the lane or, from another select, `given` of them. */
 #ifndef GIVEN
 #define GIVEN 0 /* select: whether candidates come from `given` (lanes, count) */
 #endif
+#ifndef APART
+#define APART 0 /* select: 1: a part takes every `parts`-th element, 0: elements side by side */
+#endif
 __kernel void select_first(__global const T *x, __global const int *given, __global int *lists,
                            const int n, const int k, const int inner, const int count,
-                           const int part, const int lanes)
+                           const int part, const int parts, const int lanes)
 {
-    const int lane = get_global_id(0), number = get_global_id(1);
-    if (lane >= lanes) return;
+    const int lane = get_global_id(APART ? 1 : 0), number = get_global_id(APART ? 0 : 1);
+    if (lane >= lanes || number >= parts) return;
     x += lane_start(lane, n, inner);
-    __global int *list = lists + (lane * get_global_size(1) + number) * k;
-    const int last = min((number + 1) * part, count);
+    __global int *list = lists + (lane * parts + number) * k;
+    const int last = APART ? count : min((number + 1) * part, count);
     int held = 0;
-    for (int c = number * part; c < last; ++c) {
+    for (int c = APART ? number : number * part; c < last; c += APART ? parts : 1) {
         const int i = GIVEN ? given[lane * count + c] : c;
         if (i < 0 || (held == k && !before(x, inner, i, list[k - 1]))) continue;
         int at = held < k ? held++ : k - 1;

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from coexec.core.types import OpCall
 from coexec.ops.sort import top_k_axis
+from coexec.processors.opencl.broadcast import power_of_two
 from coexec.processors.opencl.family import (
     Argument,
     DeviceFacts,
@@ -28,6 +29,9 @@ from coexec.processors.opencl.family import (
 
 SMALL_K = 32
 """Longest list that insertion keeps sorted cheaply."""
+
+LEAST_PART = 32
+"""Elements of a part on GPUs at least."""
 
 RUN = 32
 """Elements that the merge sort first sorts by counting (RUN in sort.cl)."""
@@ -97,7 +101,7 @@ def _select(
 ) -> KernelCall:
     """Lists of the k first of each of ``parts`` parts of ``count`` candidates."""
     part = -(-count // parts)
-    sizes = lanes.sizes(count, part, lanes.count)
+    sizes = lanes.sizes(count, part, parts, lanes.count)
     return KernelCall(
         "sort",
         "select_first",
@@ -108,12 +112,24 @@ def _select(
     )
 
 
+def _select_apart(
+    lanes: Lanes, given: Operand | None, lists: Operand, count: int, parts: int, local: int
+) -> KernelCall:
+    """The same with parts side by side in a group, each of every ``parts``-th candidate."""
+    one = _select(lanes, given, lists, count, parts, 1)
+    local = min(local, power_of_two(parts))
+    size = (ceil_to(parts, local), lanes.count)
+    return replace(
+        one, global_size=size, local_size=(local, 1), defines={**one.defines, "APART": 1}
+    )
+
+
 def lower_select(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
     """Few lanes are divided into parts, so that the device is filled."""
     lanes = Lanes.of(call)
     if not lanes.count * lanes.k:
         return Lowering(())
-    local = min(params["LOCAL"], 1 << (lanes.count - 1).bit_length())
+    local = min(params["LOCAL"], power_of_two(lanes.count))
     wanted = facts.compute_units * params["PER_UNIT"] // lanes.count
     # A part is much longer than its list, or the second pass would be the longer one.
     parts = max(1, min(wanted, lanes.n // (4 * lanes.k)))
@@ -124,6 +140,24 @@ def lower_select(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
     second = _select(lanes, scratch(0), scratch(1), parts * lanes.k, 1, local)
     emit = lanes.emit(scratch(1), lanes.k)
     return Lowering((first, second, emit), (lists, 4 * lanes.count * lanes.k))
+
+
+def lower_passes(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+    """Lists of parts, of which the next pass makes fewer, until one is left for each lane."""
+    lanes = Lanes.of(call)
+    if not lanes.count * lanes.k:
+        return Lowering(())
+    calls: list[KernelCall] = []
+    blocks: list[int] = []
+    count, given = lanes.n, None
+    while not calls or count > lanes.k:
+        parts = max(1, -(-count // max(LEAST_PART, 4 * lanes.k)))
+        lists = scratch(len(blocks))
+        calls.append(_select_apart(lanes, given, lists, count, parts, params["LOCAL"]))
+        blocks.append(4 * lanes.count * parts * lanes.k)
+        count, given = parts * lanes.k, lists
+    calls.append(lanes.emit(scratch(len(blocks) - 1), lanes.k))
+    return Lowering(tuple(calls), tuple(blocks))
 
 
 def lower_merge(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -162,8 +196,13 @@ FAMILY = KernelFamily(
     ("TopK",),
     (
         Variant(
-            "select", lower_select, applies_select, {"LOCAL": (8, 32), "PER_UNIT": (16, 64, 256)}
+            "select",
+            lower_select,
+            applies_select,
+            {"LOCAL": (8, 32), "PER_UNIT": (16, 64, 256)},
+            units=("cpu",),
         ),
+        Variant("passes", lower_passes, applies_select, {"LOCAL": (64, 128)}, units=("gpu",)),
         Variant("merge", lower_merge, applies_merge, {"LOCAL": (64, 16, 256)}),
         Variant("naive", lower_naive, applies, {"LOCAL": (64, 16, 256)}),
     ),
