@@ -10,39 +10,11 @@
  * Scratch: weights (pairs, chunks, ROWS, CHUNK), sums (pairs, chunks, ROWS, VALUES), tops and
  * totals (pairs, chunks, ROWS, 2). */
 
-#ifndef T
-#define T float /* element type of q, k, v and y */
-#endif
-#ifndef WIDENED
-#define WIDENED 0 /* 1: T is half: scores, weights and sums are float all the same */
-#endif
-#ifndef SIZE
-#define SIZE 64 /* elements of a key */
-#endif
-#ifndef VALUES
-#define VALUES 64 /* elements of a value */
-#endif
-#ifndef ROWS
-#define ROWS 4 /* queries of a pair */
-#endif
 #ifndef CHUNK
 #define CHUNK 256 /* keys of a work-item: a multiple of 16 */
 #endif
-#ifndef MASK
-#define MASK 0 /* 1: booleans, 2: numbers that are added; 0: no mask */
-#endif
-#ifndef M
-#define M float /* element type of the mask (uchar: booleans) */
-#endif
-#ifndef CAPPED
-#define CAPPED 0 /* 1: scores pass through cap * tanh(score / cap) */
-#endif
-#ifndef CAUSAL
-#define CAUSAL 0 /* 1: query i attends to keys up to i */
-#endif
 
-#include "vectors.cl"
-#include "exponential.cl"
+#include "attention_score.cl"
 
 typedef float16 float16u __attribute__((aligned(4)));
 #define GET(p) (*(__global const float16u *)(p))
@@ -63,22 +35,6 @@ inline float add_up(const float16 v)
     const float4 h4 = h8.lo + h8.hi;
     const float2 h2 = h4.lo + h4.hi;
     return h2.x + h2.y;
-}
-
-inline float scored(float score, const int row, const int column, const float cap,
-                    __global const M *mask, const int image, const int head, const int rows,
-                    const int by_image, const int by_head, const int by_row)
-{
-    if (CAPPED) score = cap * tanh(score / cap);
-#if MASK
-    const int at = image * by_image + (head + row / rows) * by_head + row % rows * by_row + column;
-#endif
-#if MASK == 1
-    if (!mask[at]) return -INFINITY;
-#elif MASK == 2
-    score += (float)mask[at];
-#endif
-    return CAUSAL && column > row % rows ? -INFINITY : score;
 }
 
 __kernel void part(__global const T *q, __global const T *k, __global const T *v,
