@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 
 import numpy as np
+import onnx_ir as ir
 
 import coexec
 from coexec import zoo
@@ -14,6 +16,7 @@ from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD, Optimizer
 from coexec.core.types import Region
 from coexec.ops.node import type_of
+from coexec.passes.compress_activations import Activations
 from coexec.processors.opencl.compile import compile_region
 from coexec.processors.opencl.executable import KernelStep, OpenCLExecutable
 from coexec.processors.opencl.family import DeviceFacts
@@ -31,9 +34,27 @@ def gpu_facts() -> DeviceFacts:
 
 
 def launches_of(
-    network: str, batch: int, facts: DeviceFacts, optimizer: Optimizer | None = None
+    model: str | ir.Model,
+    batch: int,
+    facts: DeviceFacts,
+    optimizer: Optimizer | None = None,
+    activations: Activations = "full",
 ) -> Sequence[KernelStep]:
-    """Kernels of a training step of a zoo model on a device of which ``facts`` hold."""
+    """Kernels of a training step of a (zoo) model on a device of which ``facts`` hold."""
+    loaded = coexec.load(zoo.build(model, batch=batch) if isinstance(model, str) else model)
+    rule = optimizer or SGD(0.01, momentum=0.9)
+    loss = SoftmaxCrossEntropy()
+    trainer = coexec.Trainer(loaded, loss, rule, [GPU], activations=activations)
+    kind = type_of(next(iter(loaded.graph.inputs)))
+    with laid_out(facts) as found:
+        trainer.planned_bytes({"x": np.zeros(kind.shape, kind.dtype)})
+    assert found
+    return found
+
+
+@contextmanager
+def laid_out(facts: DeviceFacts) -> Iterator[list[KernelStep]]:
+    """Kernels of what is laid out meanwhile, on a device of which ``facts`` hold."""
     processor = open_opencl(GPU)
     found: list[KernelStep] = []
 
@@ -42,18 +63,12 @@ def launches_of(
         found.extend(step for step in made.steps if isinstance(step, KernelStep))
         return made
 
-    model = coexec.load(zoo.build(network, batch=batch))
-    rule = optimizer or SGD(0.01, momentum=0.9)
-    trainer = coexec.Trainer(model, SoftmaxCrossEntropy(), rule, [GPU])
     own = processor.lay_out
     processor.lay_out = lay_out  # type: ignore[method-assign]
     try:
-        kind = type_of(next(iter(model.graph.inputs)))
-        trainer.planned_bytes({"x": np.zeros(kind.shape, kind.dtype)})
+        yield found
     finally:
         processor.lay_out = own  # type: ignore[method-assign]
-    assert found
-    return found
 
 
 def group_of(step: KernelStep) -> int:
