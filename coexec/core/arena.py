@@ -116,7 +116,7 @@ def padded(nbytes: int, alignment: int) -> int:
 
 def _places(
     blocks: Sequence[Block], walls: Walls, bound: int, staying: Collection[str]
-) -> dict[str, int]:
+) -> Mapping[str, int]:
     """Offsets with what stays at the bottom, unless others are much better."""
     stack = _by_first_use([block for block in blocks if block.name in staying])
     if not stack:
@@ -134,22 +134,20 @@ def _reach(blocks: Sequence[Block], offsets: Mapping[str, int]) -> int:
     return max((offsets[block.name] + block.nbytes for block in blocks), default=0)
 
 
-def _best_places(blocks: Sequence[Block], walls: Walls, bound: int) -> dict[str, int]:
+def _best_places(blocks: Sequence[Block], walls: Walls, bound: int) -> Mapping[str, int]:
     """Offsets of the order whose plan is smallest, or near enough to ``bound``."""
-    tried: list[tuple[int, dict[str, int]]] = []
-    orders: list[list[Block]] = []
+    tried: list[tuple[Sequence[Block], Mapping[str, int]]] = []
     for order in ORDERS:
-        orders.append(order(blocks))
-        offsets = place_in_order(orders[-1], walls)
-        size = max((offsets[block.name] + block.nbytes for block in blocks), default=0)
-        tried.append((size, offsets))
-        if size <= NEAR * bound:
+        ordered = order(blocks)
+        offsets = place_in_order(ordered, walls)
+        if _reach(blocks, offsets) <= NEAR * bound:
             return offsets
-    size, offsets = min(tried, key=lambda one: one[0])
+        tried.append((ordered, offsets))
+    best = min((offsets for _, offsets in tried), key=lambda offsets: _reach(blocks, offsets))
     wanted = int((FAR if len(blocks) < MANY else FAR_OF_MANY) * bound)
-    if size <= wanted:
-        return offsets
-    return place_in_order(improve(orders, walls, wanted), walls)
+    if _reach(blocks, best) <= wanted:
+        return best
+    return improve(tried, walls, wanted)
 
 
 def _by_size(blocks: Sequence[Block]) -> list[Block]:

@@ -23,13 +23,18 @@ class Block:
         return self.last - self.first + 1
 
 
+Table = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
+
 def place_in_order(
-    blocks: Sequence[Block], walls: Sequence[tuple[Block, int]] = ()
+    blocks: Sequence[Block],
+    walls: Sequence[tuple[Block, int]] = (),
+    limit: int | None = None,
 ) -> dict[str, int]:
     """Offsets in bytes of ``blocks``, placed in this order beside ``walls`` (blocks with offsets).
 
     A block goes to the tightest gap between those that are live with it, the lowest of equals, else
-    behind them all.
+    behind them all. The first that would end above ``limit`` has no offset, nor has any behind it.
     """
     total = len(blocks) + len(walls)
     # A row for each block that has its place, sorted by offset: start, end, first step, last step.
@@ -41,28 +46,28 @@ def place_in_order(
     offsets: dict[str, int] = {}
     for block in blocks:
         offset = _tightest_gap(table[:, :count], block)
+        if limit is not None and offset + block.nbytes > limit:
+            break
         offsets[block.name] = offset
         count = _insert(table, count, block, offset)
     return offsets
 
 
-def _tightest_gap(table: np.ndarray[tuple[int, ...], np.dtype[np.int64]], block: Block) -> int:
-    together = (table[2] <= block.last) & (table[3] >= block.first)
-    starts = table[0][together]
-    if not len(starts):
+def _tightest_gap(table: Table, block: Block) -> int:
+    together = ((table[2] <= block.last) & (table[3] >= block.first)).nonzero()[0]
+    if not together.size:
         return 0
-    ends = np.maximum.accumulate(table[1][together])
-    below = np.concatenate(([0], ends[:-1]))
-    gaps = starts - below
-    wide = np.flatnonzero(gaps >= block.nbytes)
-    if not len(wide):
+    gaps = table[0].take(together)
+    ends = np.maximum.accumulate(table[1].take(together))
+    gaps[1:] -= ends[:-1]
+    wide = (gaps >= block.nbytes).nonzero()[0]
+    if not wide.size:
         return int(ends[-1])
-    return int(below[wide[np.argmin(gaps[wide])]])
+    place = int(wide[gaps.take(wide).argmin()])
+    return int(ends[place - 1]) if place else 0
 
 
-def _insert(
-    table: np.ndarray[tuple[int, ...], np.dtype[np.int64]], count: int, block: Block, offset: int
-) -> int:
+def _insert(table: Table, count: int, block: Block, offset: int) -> int:
     """Put a block into the table behind all that start no later; the new number of rows."""
     place = int(np.searchsorted(table[0, :count], offset, side="right"))
     table[:, place + 1 : count + 1] = table[:, place:count]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coexec.core.arena import ArenaPlan, Lifetime, largest_live_set, plan_arena
+from coexec.core.arena_placement import Block, place_in_order
 
 ALIGNMENTS = st.sampled_from([1, 16, 64, 128])
 LIFETIMES = st.builds(
@@ -200,3 +201,9 @@ def test_empty_tensors_have_a_place_of_their_own() -> None:
     plan = plan_arena({"none": Lifetime(0, 0, 1), "some": Lifetime(10, 0, 1)}, 16)
     assert plan.offsets["none"] != plan.offsets["some"]
     assert plan.nbytes == 32
+
+
+def test_placing_ends_with_the_first_block_above_the_limit() -> None:
+    blocks = [Block("a", 64, 0, 3), Block("b", 64, 1, 2), Block("c", 64, 2, 3), Block("d", 8, 5, 5)]
+    assert place_in_order(blocks, limit=192) == {"a": 0, "b": 64, "c": 128, "d": 0}
+    assert place_in_order(blocks, limit=191) == {"a": 0, "b": 64}
