@@ -179,12 +179,11 @@ class BudgetedSteps:
                 plain.append((signature, lowered))
             return lowered
 
-        def times(settings: Sequence[Setting]) -> list[float | None]:
+        def runs() -> StepRuns:
             parts = (self.model, self.processors, self.mode, question.arrays)
-            runs = StepRuns(*parts, self._first_costs(), plain[0][1].graph, seconds or 0)
-            return runs(settings)
+            return StepRuns(*parts, self._first_costs(), plain[0][1].graph, seconds or 0)
 
-        ran = times if seconds is not None and RUN_SECONDS.number else None
+        ran = runs if seconds is not None and RUN_SECONDS.number else None
         try:
             return plan_memory(question, nbytes, lower, self._costs(), techniques, known, ran)
         finally:

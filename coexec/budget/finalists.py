@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
+from typing import Protocol
 
 from coexec.budget.settings import Setting
 from coexec.budget.techniques import REMATERIALISATION
@@ -22,6 +23,15 @@ MOST = 8
 """Forms that are run."""
 Times = Callable[[Sequence[Setting]], Sequence[float | None]]
 """Milliseconds of a step by each setting, as runs took; none of what was not run."""
+
+
+class Runs(Protocol):
+    """:data:`Times` that are known, or that runs will find."""
+
+    def __call__(self, settings: Sequence[Setting]) -> Sequence[float | None]: ...
+
+    def may_decide(self, first: Setting) -> bool:
+        """Whether there is a time for the fastest predicted, or will be: else no others count."""
 
 
 def finalists(found: Sequence[Found]) -> list[Found]:

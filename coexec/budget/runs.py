@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -61,26 +62,37 @@ class StepRuns:
 
     def __call__(self, settings: Sequence[Setting]) -> list[float | None]:
         """Milliseconds of a step by each setting; if the first is known, all were run before."""
-        calls = tuple(call_of(node) for node in self.plain)
-        program = Program(calls, STEP)
-        code = program.code([self.costs])
-        keys = [f"{RUN} {program.digest} {_digest(each)}" for each in settings]
-        known = [self._known(key, code) for key in keys]
+        known = [self._known(each) for each in settings]
         if known[0] is not None or self.seconds <= 0:
             return known
-        times = self._run_all(settings)
-        for key, samples in zip(keys, times, strict=True):
+        for setting, samples in zip(settings, self._run_all(settings), strict=True):
             if samples:
                 time_us = Distribution.of([1e3 * ms for ms in samples])
                 # As they are read from the file again: of equal ones, the first is taken.
                 rounded = (round(us, 3) for us in vars(time_us).values())
-                self.costs.store.put(key, Entry(Distribution(*rounded), code=code))
+                entry = Entry(Distribution(*rounded), code=self._code)
+                self.costs.store.put(self._key(setting), entry)
         self.costs.store.save()
-        return [self._known(key, code) for key in keys]
+        return [self._known(each) for each in settings]
 
-    def _known(self, key: str, code: str) -> float | None:
-        entry = self.costs.store.get(key)
-        return None if entry is None or entry.code != code else entry.time.low_us / 1e3
+    def may_decide(self, first: Setting) -> bool:
+        """Whether steps by a setting were run, or may be: else predictions decide."""
+        return self.seconds > 0 or self._known(first) is not None
+
+    def _known(self, setting: Setting) -> float | None:
+        entry = self.costs.store.get(self._key(setting))
+        return None if entry is None or entry.code != self._code else entry.time.low_us / 1e3
+
+    def _key(self, setting: Setting) -> str:
+        return f"{RUN} {self._program.digest} {_digest(setting)}"
+
+    @cached_property
+    def _program(self) -> Program:
+        return Program(tuple(call_of(node) for node in self.plain), STEP)
+
+    @cached_property
+    def _code(self) -> str:
+        return self._program.code([self.costs])
 
     def _run_all(self, settings: Sequence[Setting]) -> list[list[float]]:
         """Milliseconds of steps of each in turns; what is far from the fastest leaves early."""

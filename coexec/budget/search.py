@@ -9,10 +9,10 @@ Deciding what to recompute by costs follows Jain et al., "Checkmate", 2020 (arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 
-from coexec.budget.finalists import NEAR, Times, fastest, finalists
+from coexec.budget.finalists import NEAR, Runs, fastest, finalists
 from coexec.budget.refusal import NOTHING, refusal
 from coexec.budget.settings import (
     Lower,
@@ -56,18 +56,19 @@ def plan_memory(
     cost_us: Measure,
     techniques: Sequence[Technique] = TECHNIQUES,
     known: Known | None = None,
-    times: Times | None = None,
+    runs: Callable[[], Runs] | None = None,
 ) -> MemoryPlan:
     """The fastest setting whose programs take at most ``budget`` bytes.
 
     ``known`` is what was found out about the same question for another budget, and learns. Of those
-    that are predicted to be about as fast, ``times`` of their runs decide, if there are some.
+    that are predicted to be about as fast, ``runs`` decide, if there are some; they are asked for
+    once the plain step was lowered.
 
     Raises:
         MemoryBudgetError: none does; with the least that one would take, and what stands in the
             way.
     """
-    return _Search(question, budget, lower, cost_us, techniques, known).run(times)
+    return _Search(question, budget, lower, cost_us, techniques, known).run(runs)
 
 
 class _Search:
@@ -98,15 +99,16 @@ class _Search:
         self.found: list[Found] = []
         self.made: dict[Variant, None] = {}
 
-    def run(self, times: Times | None) -> MemoryPlan:
-        """The plan, by ``times`` of runs where there are some."""
+    def run(self, runs: Callable[[], Runs] | None) -> MemoryPlan:
+        """The plan, by times of runs where there are some."""
         best = self.found_one()
         if best is None:
             found, least = self._smallest()
             raise refusal(self.question, self.budget, found, least, self.refused)
         plain = best.variant.chain()[0]
         ran: dict[str, float] = {}
-        if times is not None and best.peak != plain.peak:
+        times = runs() if runs is not None and best.peak != plain.peak else None
+        if times is not None and times.may_decide(best.setting):
             forms = self._finalists(best)
             best, ran = fastest(forms, times) if len(forms) > 1 else (best, ran)
         return MemoryPlan(
@@ -341,7 +343,7 @@ class _Search:
                 lowest = found
             if found.peak <= budget or choice.peak > goal:
                 break
-            goal -= found.peak - budget
+            goal = min(goal, choice.peak) - (found.peak - budget)
             choice = tightened(variant.problem, choice, goal)
         assert lowest is not None
         return lowest

@@ -12,7 +12,7 @@ from coexec import zoo
 from coexec.autodiff.losses import SoftmaxCrossEntropy
 from coexec.autodiff.optimizers import SGD
 from coexec.base.knobs import RUN_SECONDS, SEARCH_APART
-from coexec.budget import budgeted, runs
+from coexec.budget import budgeted, runs, search
 from coexec.budget.apart import Request
 from coexec.budget.runs import RUN, StepRuns
 from coexec.budget.settings import MemoryPlan
@@ -106,6 +106,17 @@ def test_nothing_is_run_beside_a_training_that_goes_on(
     resumed.load_state(learner.state(), 3)
     resumed.step(DATA, LABELS)
     assert [each.runs for each in asked] == [True, False, False, False]
+
+
+def test_no_other_form_is_looked_for_where_none_may_be_run(
+    budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SEARCH_APART.name, "0")
+    monkeypatch.setattr(search, "finalists", lambda _found: pytest.fail("looked for others"))
+    plan = trainer(budget).plan_memory(DATA)
+    assert plan is not None
+    assert plan.ran == {}
+    assert plan.peak_bytes <= budget < plan.plain_bytes
 
 
 def test_a_form_that_fails_is_left_out(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
