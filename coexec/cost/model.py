@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import median
 
 from coexec.core.machine import Rates
@@ -68,7 +69,7 @@ class ProcessorCosts:
     _fitted_entries: int = -1
     _codes: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.processor.describe().name
 

@@ -26,7 +26,7 @@ from coexec.passes.rematerialise import rematerialise
 from coexec.passes.updates import replace_after_readers
 from coexec.placement.build_problem import NO_STATES, Planned, States, build_problem
 from coexec.placement.divisions import Points
-from coexec.placement.fused import calls_made, fused_calls
+from coexec.placement.fused import fused_calls
 from coexec.placement.policies.exact import SECONDS
 from coexec.placement.policies.table import (
     ALL,
@@ -42,7 +42,7 @@ from coexec.placement.timeline import makespan_deciles
 from coexec.planning.batch import Batches, BatchPlanning, Measure, NoDivision, Steps, plan_batch
 from coexec.planning.corrections import NONE, Corrections, Run, alone_corrections, known_corrections
 from coexec.planning.exchanges import measure_exchanges
-from coexec.planning.shares import agree, calls_at, merged, points_of, shares_of
+from coexec.planning.shares import agree, calls_at, merged, own_calls, points_of, shares_of
 from coexec.planning.static_model import static_model
 from coexec.processor_costs import processor_costs
 from coexec.session import legalise
@@ -183,6 +183,7 @@ def plan_training(
     """
     there = processors or trainer.processors
     within = trainer.memory.steps is not None and len(there.keys() - {how.last_resort}) > 1
+    costs = processor_costs(there) if within else None  # what executes a call is looked up once
 
     def planned(
         recompute: tuple[str, ...], how: PlanOptions, *, divides: bool, early: bool = False
@@ -195,19 +196,17 @@ def plan_training(
         rematerialise(model.graph, recompute)
         if recompute:
             replace_after_readers(model.graph, step.state)
-        return _plan(model, there, states, how, divides=divides)
+        return _plan(model, there, states, how, divides=divides, costs=costs)
 
     if not within or trainer.memory.steps is None:
         return planned((), how, divides=True)
     seconds, policy = how.seconds, AUTO if how.policy == JOINT else how.policy
 
-    def place(
-        recompute: tuple[str, ...], divides: bool, early: bool, like: Plan | None
-    ) -> Planning:
+    def place(again: tuple[str, ...], divides: bool, early: bool, like: Plan | None) -> Planning:
         nonlocal seconds
         # What is not known yet is measured once.
         now, seconds = replace(how, seconds=seconds, policy=policy, like=like), 0.0
-        return planned(recompute, now, divides=divides, early=early)
+        return planned(again, now, divides=divides, early=early)
 
     arrays = check_feeds(trainer.model, feeds)
     found = placed_within(trainer.memory.steps, arrays, place, how.policy)
@@ -221,6 +220,7 @@ def _plan(
     how: PlanOptions,
     *,
     divides: bool = True,
+    costs: Mapping[str, ProcessorCosts] | None = None,
 ) -> Planning:
     began = time.perf_counter()
     if how.policy == JOINT:
@@ -230,7 +230,7 @@ def _plan(
     if how.policy not in (names := (*NAMES, ALL)):
         raise UsageError(f"policy {how.policy!r} is unknown; {known_names(how.policy, names)}")
     how.observe(0.0, "limits of the processors")
-    costs = processor_costs(processors, lambda name: how.observe(0.0, f"limits of {name}"))
+    costs = costs or processor_costs(processors, lambda name: how.observe(0, f"limits of {name}"))
     named = [each for name, each in costs.items() if name != how.last_resort]
     measurable = [each for each in named if not isinstance(each, PredictedCosts)]
     calls = [call_of(node) for node in model.graph]
@@ -241,8 +241,8 @@ def _plan(
     fused = fused_calls(model.graph, costs)
     if measurable:
         measure_exchanges(processors, measurable, first, how.observe, how.refresh)
-        long = (measurable, first, how.observe, how.refresh)
-        measure([*calls, *shares], *long, own=calls_made(calls, fused))
+        own = own_calls(calls, fused, costs, AXES if divide else 0)
+        measure([*calls, *shares], measurable, first, how.observe, how.refresh, own=own)
         measure_exchanges(processors, measurable, first, how.observe)
     how.observe(how.seconds, f"planning {len(calls)} nodes")
 
@@ -274,7 +274,8 @@ def _sharpened(
         points = merged(ground.points, points_of(ground.known, planning.ranking.outcomes))
         if points == ground.points or left() <= 0:
             break
-        measure(calls_at(ground.known, points, AXES), measurable, left(), how.observe, beside=False)
+        shares, own = calls_at(ground.known, points, AXES, ground.costs)
+        measure(shares, measurable, left(), how.observe, beside=False, own=own)
         sharper = replace(ground, points=points, known=_known(ground, how, points))
         if agree(ground.known.problem, sharper.known.problem, points):
             break
@@ -293,8 +294,7 @@ def plan_again(ground: Ground, how: PlanOptions) -> Planning:
 def measured_again(planning: Planning, names: Sequence[str], seconds: float) -> Planning:
     """Plan an inference again if calls take less, measured for ``seconds`` on each processor."""
     ground, calls_on = planning.ground, planning.ground.known.calls_on
-    changed = [measure_doubted(calls_on(each), ground.costs[each], seconds) for each in names]
-    if not any(changed):
+    if not sum(measure_doubted(calls_on(each), ground.costs[each], seconds) for each in names):
         return planning
     known = _known(ground, planning.how, ground.points)
     return plan_again(replace(ground, known=known), planning.how)
