@@ -19,9 +19,10 @@ from coexec.processors.opencl.device import OpenCLDevice
 from coexec.processors.opencl.digest import code_digest
 from coexec.processors.opencl.executable import OpenCLExecutable
 from coexec.processors.opencl.family import DeviceFacts
-from coexec.processors.opencl.fusion.integer_prices import integer_calls
+from coexec.processors.opencl.fusion.dynamic_integers import dynamic_calls, has_integer_products
+from coexec.processors.opencl.fusion.integer_prices import integer_calls, share_on_bytes
 from coexec.processors.opencl.fusion.integers import has_integer_layers
-from coexec.processors.opencl.fusion.operators import ON_BYTES
+from coexec.processors.opencl.fusion.operators import LAYERS, ON_BYTES
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
 from coexec.processors.opencl.together import together
@@ -58,7 +59,13 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         return code_digest(call, facts, self.choose, self._fusing)
 
     def fused(self, region: Region) -> Mapping[str, OpCall | None]:
-        return integer_calls(region, self.facts_for(region)) if self._fusing else {}
+        if not self._fusing:
+            return {}
+        facts = self.facts_for(region)
+        return {**integer_calls(region, facts), **dynamic_calls(region, facts)}
+
+    def fused_share(self, made: OpCall, share: OpCall) -> OpCall | None:
+        return share_on_bytes(made, share) if made.identifier in LAYERS else None
 
     def choices(self) -> str:
         return self.choose.text if isinstance(self.choose, TunedChooser) else ""
@@ -91,7 +98,8 @@ class OpenCLProcessor(OpenCLDevice, Processor):
         if self.facts.unit_kind == "gpu":
             return self.facts
         on_bytes = any(node.call.identifier in ON_BYTES for node in region.nodes)
-        if not on_bytes and not (self._fusing and has_integer_layers(region)):
+        asked = self._fusing and (has_integer_layers(region) or has_integer_products(region))
+        if not on_bytes and not asked:
             return self.facts
         return replace(self.facts, dots=byte_dots(self.programs))
 

@@ -10,6 +10,7 @@ from coexec.processors.opencl.kernels import (
     attention,
     binary,
     bit_masks,
+    byte_layout,
     cast,
     casts,
     chain,
@@ -24,6 +25,7 @@ from coexec.processors.opencl.kernels import (
     index,
     integer,
     integer_conv,
+    integer_matmul,
     loss,
     magnitude,
     movement,
@@ -102,7 +104,9 @@ INTERNAL: tuple[KernelFamily, ...] = (
     optim.UNSCALED_FAMILY,
     casts.FAMILY,
     integer_conv.FAMILY,
+    integer_matmul.FAMILY,
     channels_last.FAMILY,
+    byte_layout.FAMILY,
 )
 """Families of operators that only the compiler of regions makes."""
 

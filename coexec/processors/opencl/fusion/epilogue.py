@@ -18,8 +18,14 @@ from coexec.processors.opencl.fusion.elementwise import chain_node, name_of
 from coexec.processors.opencl.fusion.expressions import can_stand_in_chain
 from coexec.processors.opencl.fusion.finished import FINISHED, Finished
 from coexec.processors.opencl.fusion.groups import Groups, readers_of, replaced
+from coexec.processors.opencl.fusion.integer_matmul import INTEGER_MATMUL
 
-CORES = frozenset({"Conv", "Gemm", "MatMul", BIASED.identifier, MATMUL_NBITS.identifier})
+CORES = frozenset(
+    {
+        *("Conv", "Gemm", "MatMul", BIASED.identifier),
+        *(MATMUL_NBITS.identifier, INTEGER_MATMUL.identifier),
+    }
+)
 FINISHING = frozenset(
     {
         *("Relu", "Clip", "LeakyRelu", "ThresholdedRelu", "HardSwish", "HardSigmoid"),

@@ -12,6 +12,7 @@ from coexec.ops.table import opdef
 from coexec.processors.opencl.fusion import chain
 from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.fusion.chain import FUSED
+from coexec.processors.opencl.fusion.integer_matmul import INTEGER_MATMUL
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,13 @@ def finished_of(call: OpCall) -> Finished:
     return found
 
 
+OWN = {op.identifier: op for op in (BIASED, INTEGER_MATMUL)}
+"""Products that are no operators of a model."""
+
+
 def core_definition(core: OpCall) -> OpDef:
     """The declaration of a product or a convolution."""
-    return BIASED if core.identifier == BIASED.identifier else opdef(core)
+    return OWN.get(core.identifier) or opdef(core)
 
 
 def infer(call: OpCall) -> Sequence[TensorType]:

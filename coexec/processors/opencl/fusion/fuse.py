@@ -10,6 +10,7 @@ from coexec.processors.opencl.fusion.attention import fuse_attention
 from coexec.processors.opencl.fusion.bias import fuse_bias
 from coexec.processors.opencl.fusion.casts import batch_casts
 from coexec.processors.opencl.fusion.compression import fuse_compression
+from coexec.processors.opencl.fusion.dynamic_integers import fuse_dynamic
 from coexec.processors.opencl.fusion.elementwise import fuse_elementwise
 from coexec.processors.opencl.fusion.epilogue import fuse_epilogues
 from coexec.processors.opencl.fusion.integers import fuse_integers
@@ -24,6 +25,7 @@ Rewrite = Callable[[Region, DeviceFacts], Region]
 REWRITES: tuple[Rewrite, ...] = (
     pass_through,
     fuse_integers,
+    fuse_dynamic,
     fuse_attention,
     fuse_normalisation,
     fuse_compression,

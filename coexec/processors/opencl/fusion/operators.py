@@ -24,6 +24,7 @@ from coexec.processors.opencl.fusion.coded import (
     coded_of,
 )
 from coexec.processors.opencl.fusion.finished import FINISHED, finished_of
+from coexec.processors.opencl.fusion.integer_matmul import INTEGER_MATMUL, kinds_of
 from coexec.processors.opencl.fusion.integer_operators import INTEGERS, layer_of
 from coexec.processors.opencl.fusion.unscaled import UNSCALED
 from coexec.processors.opencl.kernels.optim import leading
@@ -37,10 +38,12 @@ FUSED_OPERATORS = {
         *UNSCALED,
         CASTS,
         *INTEGERS,
+        INTEGER_MATMUL,
     )
 }
 
-ON_BYTES = frozenset(op.identifier for op in INTEGERS)
+LAYERS = frozenset(op.identifier for op in INTEGERS)
+ON_BYTES = LAYERS | {INTEGER_MATMUL.identifier}
 UNSCALED_STEPS = frozenset(op.identifier for op in UNSCALED)
 
 
@@ -80,8 +83,10 @@ def title(call: OpCall) -> str:
         return f"{title(coded_of(call).call)}+CompressBlocks"
     if call.identifier in (EXPANDING.identifier, EXPANDING_WEIGHT.identifier):
         return f"DecompressBlocks+{title(coded_of(call).call)}"
-    if call.identifier in ON_BYTES:
+    if call.identifier in LAYERS:
         return "+".join(layer_of(call).kinds)
+    if call.identifier == INTEGER_MATMUL.identifier:
+        return "+".join(kinds_of(call))
     if call.identifier == CASTS.identifier:
         return "Cast"
     if call.identifier in UNSCALED_STEPS:

@@ -25,6 +25,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
+from coexec.processors.opencl.kernels import dynamic_quantize
 from coexec.processors.opencl.kernels.reduce import formula_of
 from coexec.processors.opencl.kernels.reducing import (
     Problem,
@@ -198,6 +199,13 @@ FAMILY = KernelFamily(
     (
         Variant("lines", lower_lines, applies_lines, WIDE_SPACE, suited_width),
         Variant("alone", lower_alone, applies_alone, space={"WIDTH": (16, 8, 4)}),
+        Variant(
+            "parts",
+            dynamic_quantize.lower,
+            dynamic_quantize.applies,
+            dynamic_quantize.SPACE,
+            units=("cpu",),
+        ),
         Variant("naive", lower, applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

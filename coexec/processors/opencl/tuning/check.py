@@ -8,7 +8,7 @@ import numpy as np
 
 from coexec.core.types import Array, OpCall
 from coexec.processors.opencl.fusion.integer_operators import first_channels, layer_of
-from coexec.processors.opencl.fusion.operators import ON_BYTES, definition
+from coexec.processors.opencl.fusion.operators import LAYERS, definition
 
 SPREAD = 4.0
 """Most rounding errors of a large tensor in root mean squares (measured: 2 at 4,608 products)."""
@@ -30,7 +30,7 @@ def disagreement(
     absolute = tolerance.half_absolute if half else tolerance.absolute
     for name, wanted in expected.items():
         found = actual[name]
-        if call.identifier in ON_BYTES and wanted.dtype.kind != "f":
+        if call.identifier in LAYERS and wanted.dtype.kind != "f":
             shape = layer_of(call).core.output(0).shape
             apart = first_channels(found, shape).astype(int) - first_channels(wanted, shape)
             wrong = np.abs(apart) > absolute

@@ -18,6 +18,7 @@ from coexec.core.types import Array, OpCall, TensorType
 from coexec.ops.conv_geometry import ConvGeometry
 from coexec.ops.matmul import gemm_sizes
 from coexec.processors.opencl.fusion.chain import FUSED
+from coexec.processors.opencl.fusion.integer_matmul import BIAS, INTEGER_MATMUL, WEIGHTS
 from coexec.processors.opencl.fusion.integer_operators import CONV, layer_of
 from coexec.processors.opencl.fusion.operators import definition, title
 
@@ -106,6 +107,13 @@ def _matmul(call: OpCall) -> Described:
     return words, (prod(batch), rows, columns, depth)
 
 
+def _integer_matmul(call: OpCall) -> Described:
+    """Sizes: rows of all batches, columns, depth; and which operands there are."""
+    depth, columns = call.input(WEIGHTS).shape
+    there = "".join(str(int(call.has_input(i))) for i in range(BIAS + 1))
+    return (f"operands={there}",), (call.output(0).size // columns, columns, depth)
+
+
 def _any_call(call: OpCall) -> Described:
     """Sizes: the shape of the largest operand; the others by how they relate to it.
 
@@ -137,6 +145,7 @@ _DESCRIBERS: Mapping[str, Callable[[OpCall], Described]] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     CONV.identifier: _integer_convolution,
+    INTEGER_MATMUL.identifier: _integer_matmul,
 }
 
 
