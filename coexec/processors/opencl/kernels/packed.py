@@ -40,6 +40,8 @@ WIDE_VECTOR_BYTES = 64
 
 SMALL_TILES = {(6, 2): 1.0, (4, 3): 1.05}
 """Tiles (rows, vectors) that fit 16 registers; panels of three vectors leave the first cache."""
+WIDE_TILES = {(8, 3): 1.0, (12, 2): 1.03}
+"""Those for 32 registers, and the time of a multiplication on each."""
 SMALL_TASKS, CACHED_BYTES = {"GROUP": 4, "SLOTS": 8}, 1 << 20
 """Many small tasks divide evenly, also among units that wake up late; not where A is larger."""
 
@@ -209,24 +211,30 @@ class BlockedProduct:
 
 
 def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mapping[str, int]:
-    """The register tile for devices with 16 vector registers; others keep the defaults.
+    """The register tile for the vectors of a CPU; other devices keep the default.
 
-    Of the tiles that fit, the one that wastes least work on rows and columns that are not there.
+    Of the tiles that fit, the one that wastes least work on rows and columns that are not there: of
+    49 columns (7 x 7), two vectors of 16 compute 64 and three 96.
     Panels of wide vectors are large: one at a time fills the cache. Where tiles of A have to be
     widened for them, that is done for several.
     """
-    if facts.unit_kind != "cpu" or facts.vector_bytes >= WIDE_VECTOR_BYTES:
-        copied = any(is_narrow(p.dtype) and not p.in_place for p in products)
-        return {"GROUP": 4 if copied else 1}
+    copied = any(is_narrow(p.dtype) and not p.in_place for p in products)
+    group = {"GROUP": 4 if copied else 1}
+    if facts.unit_kind != "cpu":
+        return group
+    wide = facts.vector_bytes >= WIDE_VECTOR_BYTES
+    tiles = WIDE_TILES if wide else SMALL_TILES
 
     def cost(tile: tuple[int, int]) -> float:
         rows, vectors = tile
-        return SMALL_TILES[tile] * sum(
+        return tiles[tile] * sum(
             ceil_to(p.rows, rows) * ceil_to(p.columns, vectors * p.lanes(facts)) * p.depth
             for p in products
         )
 
-    rows, vectors = min(SMALL_TILES, key=cost)
+    rows, vectors = min(tiles, key=cost)
+    if wide:
+        return {"MR": rows, "NV": vectors} | group
     cached = all(p.rows * p.depth * p.dtype.itemsize <= CACHED_BYTES for p in products)
     return {"MR": rows, "NV": vectors} | (SMALL_TASKS if cached else {})
 

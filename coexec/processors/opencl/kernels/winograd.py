@@ -41,7 +41,7 @@ from coexec.processors.opencl.kernels.widen import is_narrow
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {
-    "MR": (6, 12, 4),
+    "MR": (6, 12, 4, 8),
     "NV": (2, 1, 3),
     "BLOCK": (24, 48, 12),
     "DEPTH": (128, 64, 256),
@@ -51,13 +51,16 @@ SPACE: Mapping[str, tuple[int, ...]] = {
 registers, tasks in work per compute unit."""
 
 POINTS, TAPS, TILE, PATCH, GROUP, SPAN, PAD = 36, 9, 4, 6, 8, 8, 16
+ITEM = 4
+"""Bytes of an element of what is computed."""
 FILTER_BYTES = 8 << 20
 """Transformed weights at a time: they stay in a shared cache. More rows take several rounds."""
 
 LEAST_CHANNELS = 16
-FILTER_COST, BIG_FILTER_COST, PREPARED_COST, TILE_COST = 700, 1200, 150, 60
+FILTER_COST, BIG_FILTER_COST, PREPARED_COST, FAR_COST, TILE_COST = 700, 1200, 150, 700, 60
 """Time by row and channel, in multiplications of a direct convolution (9 for a position): to
-transform weights, to do so in several rounds, to fetch them transformed; for every tile. Measured
+transform weights, to do so in several rounds, to fetch them transformed, to do so from beyond the
+caches of a core, where a network has put others meanwhile; for every tile. Measured
 on 16 to 512 channels at 4 x 4 to 56 x 56, both runtimes. Direct sums are several times as fast as
 their multiplications here, since they stay in registers, so that 36 cost more than they count."""
 FETCH_COST, PATCH_COST = 8, 8
@@ -106,9 +109,10 @@ class Filtering:
     @property
     def weight_cost(self) -> int:
         """Time for transformed weights, in the measure of :data:`TILE_COST`."""
+        item = self.item if self.prepared else ITEM
+        big = item * POINTS * self.rows * self.channels > FILTER_BYTES
         if self.prepared:
-            return PREPARED_COST
-        big = 4 * POINTS * self.rows * self.channels > FILTER_BYTES
+            return FAR_COST if big else PREPARED_COST
         return BIG_FILTER_COST if big else FILTER_COST
 
     def rounds(self, panels: int, panel_bytes: int) -> int:
@@ -151,8 +155,11 @@ def refuse_cost(f: Filtering) -> str | None:
 
 
 def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
-    """Tiles of registers for 32 registers of 64 bytes; else those for 16 of 32 bytes hold."""
-    return {"MR": 12, "BLOCK": 48} if facts.vector_bytes >= 64 else {}
+    """Tiles of registers for 32 registers of 64 bytes; else those for 16 of 32 bytes hold.
+
+    Of 12 rows, sums fill 24 of 32 registers, and images of 14 x 14 (16 tiles) two thirds of them.
+    """
+    return {"MR": 8, "BLOCK": 48} if facts.vector_bytes >= 64 else {}
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
