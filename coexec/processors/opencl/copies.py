@@ -59,10 +59,10 @@ def _kernel(
 ) -> KernelStep:
     sizes = [copy.nbytes // WORD for copy in batch]
     firsts, chunks = first_chunks(sizes, CHUNK)
-    text = tensor_text(("src",), ("dst",), "uint", len(batch))
+    text = tensor_text(("x",), ("y",), "uint", len(batch))
     sizes_of_launch = (chunks * items,), (items,)
-    defines: dict[str, str | int | float] = {"W": vector, "CHUNK": CHUNK, **text}
-    call = KernelCall("copies", "copies", (), *sizes_of_launch, defines)
+    defines: dict[str, str | int | float] = {"T": "uint", "W": vector, "CHUNK": CHUNK, **text}
+    call = KernelCall("casts", "casts", (), *sizes_of_launch, defines)
     args: list[Slot | Scalar] = []
     for copy, size, first in zip(batch, sizes, firsts, strict=True):
         args += [copy.src, copy.dst, i32(size), i32(first)]

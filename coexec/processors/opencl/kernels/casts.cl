@@ -1,12 +1,15 @@
-/* Conversions of several tensors from one float type to another: y[i] = (U)x[i].
+/* Several tensors copied, or converted to another element type: y[i] = (U)x[i].
  * Layout: flat. Geometry: the tensors are cut into chunks of CHUNK elements, a work-group for each;
  * its items take vectors of W elements in turn. */
 
 #ifndef T
 #define T float /* element type of x */
 #endif
-#ifndef U
-#define U int /* element type of y */
+#ifdef U /* element type of y, if that is another */
+#define AS_U(v) CONVERT(U, v)
+#else
+#define U T
+#define AS_U(v) (v)
 #endif
 #ifndef CHUNK
 #define CHUNK 1024 /* elements of a work-group: a multiple of W */
@@ -35,6 +38,6 @@ __kernel __attribute__((vec_type_hint(VEC(U)))) void casts(TENSORS)
     const int stride = (int)get_local_size(0) * W;
     int i = begin + (int)get_local_id(0) * W;
     for (; i + W <= stop; i += stride)
-        *(__global UV *)(y + i) = CONVERT(U, *(__global const TV *)(x + i));
+        *(__global UV *)(y + i) = AS_U(*(__global const TV *)(x + i));
     for (const int end = min(i + W, stop); i < end; i++) y[i] = (U)x[i];
 }

@@ -19,7 +19,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
 )
 from coexec.processors.opencl.fusion.casts import CASTS
-from coexec.processors.opencl.kernels.tensor_list import first_chunks, tensor_text
+from coexec.processors.opencl.kernels.tensor_list import first_chunks, one_each, tensor_text
 
 
 def applies(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -54,11 +54,6 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     return Lowering((kernel,))
 
 
-def lower_single(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """An element for each work-item."""
-    return lower(call, facts, {"WIDTH": 1, "ROUNDS": 1, "LOCAL": params["LOCAL"]})
-
-
 def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     """Neighbouring work-items of a GPU convert neighbouring elements."""
     return {"WIDTH": 4, "ROUNDS": 4, "LOCAL": 64} if facts.unit_kind == "gpu" else {}
@@ -75,6 +70,6 @@ FAMILY = KernelFamily(
             space={"WIDTH": (16, 8, 4), "ROUNDS": (256, 64, 16, 4), "LOCAL": (1, 16, 64)},
             suited=suited,
         ),
-        Variant("naive", lower_single, applies, space={"LOCAL": (64, 16, 256)}),
+        Variant("naive", one_each(lower), applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

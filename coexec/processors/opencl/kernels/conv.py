@@ -31,6 +31,7 @@ from coexec.processors.opencl.kernels import (
     dots,
     outer,
     pointwise,
+    tiles,
     winograd,
     winograd_items,
     winograd_weight,
@@ -184,9 +185,7 @@ FAMILY = KernelFamily(
             winograd_items.suited,
             GPU,
         ),
-        Variant(
-            "tiled", conv_tiled.lower, conv_tiled.refuse, conv_tiled.SPACE, conv_tiled.suited, GPU
-        ),
+        Variant("tiled", conv_tiled.lower, conv_tiled.refuse, tiles.SPACE, conv_tiled.suited, GPU),
         Variant(
             "tiled_weight",
             conv_tiled_weight.lower,

@@ -15,15 +15,8 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels.conv_products import flattened
-from coexec.processors.opencl.kernels.conv_tiled import (
-    COLUMNS,
-    Tile,
-    best_tile,
-    divided,
-    parts_bytes,
-    refuse_tiles,
-    summed,
-)
+from coexec.processors.opencl.kernels.conv_tiled import refuse_tiles, summed
+from coexec.processors.opencl.kernels.tiles import COLUMNS, Tile, best_tile, divided, parts_bytes
 from coexec.processors.opencl.kernels.window import Window
 
 SPACE: Mapping[str, tuple[int, ...]] = {

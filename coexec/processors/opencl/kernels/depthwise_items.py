@@ -19,8 +19,9 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
-from coexec.processors.opencl.kernels.conv_tiled import parts_bytes, summed, type_defines
+from coexec.processors.opencl.kernels.conv_tiled import summed
 from coexec.processors.opencl.kernels.packed import matches as refuse_type
+from coexec.processors.opencl.kernels.tiles import parts_bytes, type_defines
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 
 SPACE: Mapping[str, tuple[int, ...]] = {

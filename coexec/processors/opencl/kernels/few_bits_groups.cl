@@ -10,40 +10,25 @@
 
 #include "few_bits.cl"
 
-#ifndef LANES
-#define LANES 32 /* items along the sum, a power of two */
-#endif
-#ifndef MANY
-#define MANY 2 /* columns of a group */
-#endif
 #ifndef FEW
 #define FEW 1 /* rows of a group: 1, 2 or 4 */
 #endif
-#if FEW == 4
-#define EACH_FEW(F) F(0) F(1) F(2) F(3)
-#elif FEW == 2
-#define EACH_FEW(F) F(0) F(1)
-#else
-#define EACH_FEW(F) F(0)
-#endif
+#include "few_lanes.cl"
+
 #define FEW_AT(i) __global const T *row##i = a + (size_t)min(first + i, rows - 1) * depth;
-#define FEW_ZERO(i) ACC sum##i = 0;
 #define FEW_ADD(i) sum##i += (ACC)row##i[k] * weight;
-#define FEW_KEEP(i) partial[(i * MANY + j) * LANES + lane] = sum##i;
-#define FEW_HALVE(i)                                                                               \
-    partial[(i * MANY + j) * LANES + lane] += partial[(i * MANY + j) * LANES + lane + half_lanes];
 /* Each store has all of its condition: behind a common one PoCL 3.0 stores what it should not. */
 #define FEW_LEAVE(i)                                                                               \
     if (lane == 0 && own < columns && first + i < rows)                                            \
-        y[(first + i) * columns + own] = (T)FINISH_ONE(                                            \
-            partial[(i * MANY + j) * LANES], (first + i) * columns + own);
+        y[(first + i) * columns + own] =                                                           \
+            (T)FINISH_ONE(LANE_SUM(i), (first + i) * columns + own);
 
-__kernel __attribute__((reqd_work_group_size(LANES, MANY, 1))) void few_bits_groups(
+__kernel GROUP_OF_LANES void few_bits_groups(
     __global const T *a, __global const uint *packed, __global const T *scales,
     __global const TZ *zeros, __global T *y, const int rows, const int columns, const int depth,
     const int blocks FINISH_PARAMETERS)
 {
-    __local ACC partial[FEW * MANY * LANES];
+    LANE_SUMS;
     const int lane = get_local_id(0), j = get_local_id(1);
     const int own = get_group_id(0) * MANY + j, first = get_group_id(1) * FEW;
     const int column = min(own, columns - 1), words = blocks * (BLOCK / PER);
@@ -61,13 +46,6 @@ __kernel __attribute__((reqd_work_group_size(LANES, MANY, 1))) void few_bits_gro
             EACH_FEW(FEW_ADD)
         }
     }
-    EACH_FEW(FEW_KEEP)
-    for (int half_lanes = LANES / 2; half_lanes > 0; half_lanes /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (lane < half_lanes) {
-            EACH_FEW(FEW_HALVE)
-        }
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    ADD_LANES
     EACH_FEW(FEW_LEAVE)
 }

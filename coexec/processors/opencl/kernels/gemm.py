@@ -22,7 +22,7 @@ from coexec.processors.opencl.family import (
     out,
 )
 from coexec.processors.opencl.fusion.biased import BIASED
-from coexec.processors.opencl.kernels import dots, few_rows, known, outer, tiled
+from coexec.processors.opencl.kernels import dots, few_rows, known, outer, tiled, tiles
 from coexec.processors.opencl.kernels.packed import (
     SPACE,
     BlockedProduct,
@@ -230,7 +230,7 @@ VARIANTS = (
     Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE, units=CPU),
     Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing, CPU),
     Variant("group_dots", tiled.lower_dots, tiled.refuse_dots, tiled.DOTS_SPACE, units=GPU),
-    Variant("tiled", tiled.lower, tiled.refuse, tiled.SPACE, tiled.suited, GPU),
+    Variant("tiled", tiled.lower, tiled.refuse, tiles.SPACE, tiled.suited, GPU),
     Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
 )
 

@@ -23,7 +23,7 @@ from coexec.processors.opencl.family import (
     refuse_types,
     scratch,
 )
-from coexec.processors.opencl.kernels.tensor_list import first_chunks, tensor_text
+from coexec.processors.opencl.kernels.tensor_list import first_chunks, one_each, tensor_text
 
 MOST_TENSORS = 48
 """In one launch, whose arguments take at most 1024 bytes on every device."""
@@ -109,11 +109,6 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     return Lowering((*calls, join), (max(count, 1) * (8 if acc == "double" else 4),))
 
 
-def lower_single(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
-    """An element for each work-item."""
-    return lower(call, facts, {"WIDTH": 1, "ROUNDS": 1, "LOCAL": params["LOCAL"]})
-
-
 def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     """Neighbouring work-items of a GPU read neighbouring vectors; a core goes on by itself."""
     return {"WIDTH": 4, "ROUNDS": 16, "LOCAL": 64} if facts.unit_kind == "gpu" else {}
@@ -130,6 +125,6 @@ FAMILY = KernelFamily(
             space={"WIDTH": (16, 8, 4), "ROUNDS": (256, 1024, 64, 16), "LOCAL": (1, 16, 64)},
             suited=suited,
         ),
-        Variant("naive", lower_single, applies, space={"LOCAL": (64, 16, 256)}),
+        Variant("naive", one_each(lower), applies, space={"LOCAL": (64, 16, 256)}),
     ),
 )

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
 
+from coexec.core.types import OpCall
+from coexec.processors.opencl.family import DeviceFacts, Lower, Lowering
+
 
 def tensor_text(
     sources: Sequence[str],
@@ -41,3 +44,12 @@ def first_chunks(sizes: Sequence[int], chunk: int) -> tuple[list[int], int]:
     """The number of each tensor's first chunk, and of all chunks."""
     *firsts, total = accumulate((-(-size // chunk) for size in sizes), initial=0)
     return firsts, total
+
+
+def one_each(lower: Lower) -> Lower:
+    """The plainest variant of a kernel over chunks of tensors: an element for each work-item."""
+
+    def naive(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
+        return lower(call, facts, {"WIDTH": 1, "ROUNDS": 1, "LOCAL": params["LOCAL"]})
+
+    return naive

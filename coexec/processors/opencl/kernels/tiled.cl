@@ -231,51 +231,33 @@ __kernel GROUP_OF_ITEMS void tiled(
 #endif
 
 #if STEP == 1
-#ifndef LANES
-#define LANES 32 /* items along terms, a power of two */
-#endif
-#ifndef MANY
-#define MANY 2 /* rows of `many` in a group */
-#endif
-#ifndef FEW
-#define FEW 4 /* rows of `few` in a group: 1, 2 or 4 */
-#endif
 #ifndef VK
 #define VK 4 /* terms that an item reads at a time: 1 or 4 */
 #endif
-#if FEW == 4
-#define EACH_FEW(F) F(0) F(1) F(2) F(3)
-#elif FEW == 2
-#define EACH_FEW(F) F(0) F(1)
-#else
-#define EACH_FEW(F) F(0)
-#endif
+#include "few_lanes.cl"
+
 #define FEW_AT(i) __global const T *few##i = a + min(first + i, few_rows - 1) * few_row;
-#define FEW_ZERO(i) ACC d##i = 0;
 #if VK == 4
-#define FEW_ADD(i) d##i += dot(value, WIDEN(*(__global const whole *)(few##i + k)));
+#define FEW_ADD(i) sum##i += dot(value, WIDEN(*(__global const whole *)(few##i + k)));
 #else
-#define FEW_ADD(i) d##i += value * (ACC)few##i[k * few_term];
+#define FEW_ADD(i) sum##i += value * (ACC)few##i[k * few_term];
 #endif
-#define FEW_KEEP(i) partial[(i * MANY + j) * LANES + lane] = d##i;
-#define FEW_HALVE(i)                                                                               \
-    partial[(i * MANY + j) * LANES + lane] += partial[(i * MANY + j) * LANES + lane + half_lanes];
 /* Each store has all of its condition. */
 #define FEW_LEAVE(i)                                                                               \
     if (lane == 0 && own < many_rows && first + i < few_rows) {                                    \
         const int at = batch * few_rows * many_rows + (first + i) * y_few + own * y_many;          \
-        ACC sum = alpha * partial[(i * MANY + j) * LANES];                                         \
+        ACC sum = alpha * LANE_SUM(i);                                                             \
         if (HAS_BIAS) sum += beta * (ACC)bias[(first + i) * bias_few + own * bias_many];           \
         y[at] = (T)FINISH_ONE(sum, at);                                                            \
     }
 
-__kernel __attribute__((reqd_work_group_size(LANES, MANY, 1))) void dots_of_groups(
+__kernel GROUP_OF_LANES void dots_of_groups(
     __global const T *a, __global const T *b, __global const T *bias, __global T *y,
     const ACC alpha, const ACC beta, const int bias_few, const int bias_many, const int few_rows,
     const int many_rows, const int depth, const int few_row, const int few_term,
     const int many_row, const int y_few, const int y_many, BATCH_ARGUMENTS FINISH_PARAMETERS)
 {
-    __local ACC partial[FEW * MANY * LANES];
+    LANE_SUMS;
     const int lane = get_local_id(0), j = get_local_id(1), batch = get_group_id(2);
     const int own = get_group_id(0) * MANY + j, first = get_group_id(1) * FEW;
     a += OFFSET(batch, a);
@@ -290,14 +272,7 @@ __kernel __attribute__((reqd_work_group_size(LANES, MANY, 1))) void dots_of_grou
 #endif
         EACH_FEW(FEW_ADD)
     }
-    EACH_FEW(FEW_KEEP)
-    for (int half_lanes = LANES / 2; half_lanes > 0; half_lanes /= 2) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        if (lane < half_lanes) {
-            EACH_FEW(FEW_HALVE)
-        }
-    }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    ADD_LANES
     EACH_FEW(FEW_LEAVE)
 }
 #endif

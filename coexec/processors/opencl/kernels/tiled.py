@@ -26,16 +26,6 @@ from coexec.processors.opencl.family import (
     out,
     scratch,
 )
-from coexec.processors.opencl.kernels.conv_tiled import (
-    COLUMNS,
-    LEAST_ITEMS,
-    LEAST_ROWS,
-    THIN,
-    Tile,
-    best_tile,
-    divided,
-    type_defines,
-)
 from coexec.processors.opencl.kernels.packed import matches as refuse_type
 from coexec.processors.opencl.kernels.products import (
     Product,
@@ -43,16 +33,16 @@ from coexec.processors.opencl.kernels.products import (
     padded_levels,
     refuse_product,
 )
-
-SPACE: Mapping[str, tuple[int, ...]] = {
-    "STAGED": (1, 0),
-    "TM": (32, 64, 16, 4),
-    "TN": (64, 32),
-    "TK": (16, 8, 32),
-    "GROUPS": (4, 2, 8, 16),
-}
-"""Whether steps are brought to local memory, rows and columns of a tile, terms of a step, groups
-per compute unit that are enough. Tiles of 4 rows are not staged and have four times the columns."""
+from coexec.processors.opencl.kernels.tiles import (
+    COLUMNS,
+    THIN,
+    Tile,
+    divided,
+    parts_bytes,
+    refuse_groups,
+    suited_tile,
+    type_defines,
+)
 
 DOTS_SPACE: Mapping[str, tuple[int, ...]] = {"LANES": (32, 16, 64)}
 """Items of a group that sum along the terms together."""
@@ -73,12 +63,8 @@ SUM_ITEMS = 64
 
 def refuse(call: OpCall, facts: DeviceFacts) -> str | None:
     """Why tiles do not fit this product, else ``None``."""
-    refusal = refuse_product(call, facts) or refuse_type(call.output(0).dtype)
-    if refusal:
-        return refusal
-    if facts.max_work_group_size < LEAST_ITEMS:
-        return f"groups of {facts.max_work_group_size} items; tiles take {LEAST_ITEMS}"
-    return None
+    unfit = refuse_product(call, facts) or refuse_type(call.output(0).dtype)
+    return unfit or refuse_groups(facts)
 
 
 def refuse_dots(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -107,9 +93,7 @@ def _is_left_many(p: Product) -> bool:
 def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     """The tile that wastes and reads the least, of those that occupy the device."""
     p = Product.of(call)
-    if p.rows < LEAST_ROWS:
-        return {"STAGED": 0, "TM": THIN, "TN": 64}
-    return {"STAGED": int(facts.on_chip)} | best_tile(p.rows, p.columns, p.batches, facts)
+    return suited_tile(p.rows, p.columns, p.batches, facts)
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -148,7 +132,7 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     )
     if parts == 1:
         return Lowering((kernel,))
-    nbytes = parts * y.size * np.dtype(accumulator(y.dtype)).itemsize
+    nbytes = parts_bytes(y, parts)
     return Lowering((kernel, _sum(call, p, parts, nbytes)), (nbytes,))
 
 

@@ -25,8 +25,9 @@ from coexec.processors.opencl.family import (
     scratch,
 )
 from coexec.processors.opencl.kernels import conv_tiled
-from coexec.processors.opencl.kernels.conv_tiled import COLUMNS, Tile, Tiled, type_defines
+from coexec.processors.opencl.kernels.conv_tiled import Tiled
 from coexec.processors.opencl.kernels.products import accumulator
+from coexec.processors.opencl.kernels.tiles import COLUMNS, Tile, best_tile, type_defines
 from coexec.processors.opencl.kernels.window import Window
 from coexec.processors.opencl.kernels.winograd import POINTS, TILE, Filtering
 
@@ -36,7 +37,7 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "TK": (16, 8, 32),
     "LOCAL": (64, 128),
 }
-"""The tiles of the products (conv_tiled.py), items of a group that transforms."""
+"""The tiles of the products (tiles.py), items of a group that transforms."""
 
 FLOP_PER_BYTE = 20
 """Of GPUs of phones, whose memory gives 30 to 70 GB/s beside 0.5 to 2 TFLOP/s."""
@@ -92,7 +93,7 @@ def _scratch(f: Filtering) -> tuple[int, int, int]:
 def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     """The tile of the products that wastes the least."""
     f = Filtering.of(call)
-    best = conv_tiled.best_tile(f.rows, _pitch(f), POINTS, facts)
+    best = best_tile(f.rows, _pitch(f), POINTS, facts)
     return {**best, "TM": max(best["TM"], min(SPACE["TM"]))}
 
 
