@@ -303,6 +303,14 @@ class Processor(Runner):
         """
         return {}
 
+    def fused_share(self, made: OpCall, share: OpCall) -> OpCall | None:
+        """What computes a share of a node if ``made``, one of :meth:`fused`, computes all of it.
+
+        ``share`` is the node's own call for that part. None: shares are computed by their own
+        calls, and so are the nodes around them that ``made`` has in it.
+        """
+        return None
+
     def code_of(self, call: OpCall) -> str:
         """A digest of the code that executes a supported call here, with its tuned values.
 

@@ -249,6 +249,16 @@ def _all_but_channels(call: OpCall, axis: int) -> Way:
     return _plain(call, axis, [_along(call, 0, axis)])
 
 
+def _conversion(call: OpCall, axis: int) -> Way:
+    """Changes between floats and integers: scales and zero points of an axis are cut with it."""
+    x, scale = call.input(0), call.input(1)
+    if scale.rank > 1:
+        raise CannotSplit(f"{call.identifier} has scales of blocks")
+    one = scale.size == 1 or int(call.attribute("axis", 1)) % x.rank != axis
+    steps = [None if one else _along(call, i, 0) for i in range(1, len(call.inputs))]
+    return _plain(call, axis, [_along(call, 0, axis), *steps])
+
+
 def _concat(call: OpCall, axis: int) -> Way:
     if axis == int(call.attributes["axis"]) % call.output(0).rank:
         raise CannotSplit("Concat is not divided along its own axis")
@@ -311,6 +321,7 @@ RULES: Mapping[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "Concat": _concat,
     "Conv": _conv,
+    "DequantizeLinear": _conversion,
     "Flatten": _view,
     "Gemm": _gemm,
     "GlobalAveragePool": _over_batch_and_channels,
@@ -324,6 +335,7 @@ RULES: Mapping[str, Rule] = {
     "LpPool": _pool,
     "MatMul": _matmul,
     "MaxPool": _pool,
+    "QuantizeLinear": _conversion,
     "Reshape": _reshape,
     "Softmax": _softmax,
     "Split": _split,

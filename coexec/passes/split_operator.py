@@ -5,6 +5,9 @@ values a Slice, made where the value is. Shares are joined by a Concat where a v
 whole. A share that reads what shares along the same axis made takes their pieces: equal cuts pass
 from share to share, and a window over a cut (halo) moves only the elements beyond it, or none where
 shares overlap. A processor that refuses to cut or to join a value has another one do it.
+
+What was quantised moves in its integers: whoever reads a dequantised value dequantises what it
+reads of it itself.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from coexec.core.plan import Plan, Split
 from coexec.core.processor import Processor
 from coexec.core.types import OpCall
 from coexec.ops.builder import PHASE, PIECE, SOURCE, GraphBuilder
+from coexec.ops.dequantised import integers_of, is_repeated
 from coexec.ops.node import attributes_of, call_of, constant_of, type_of
 from coexec.ops.split import CannotSplit, Way, cut_call, join_call
 from coexec.ops.split_rules import way
@@ -69,7 +73,8 @@ def split_operators(
     Raises:
         ModelError: a node that does not divide as the plan says; the message says why.
     """
-    return _Splitter(graph, plan, processors).run() if plan.splits else plan
+    several = len({*plan.processors.values()}) > 1 and any(map(is_repeated, graph))
+    return _Splitter(graph, plan, processors).run() if plan.splits or several else plan
 
 
 class _Splitter:
@@ -87,6 +92,8 @@ class _Splitter:
         self.parts: dict[tuple[ir.Value, int, int, int, str], ir.Value] = {}
         self.wholes: dict[ir.Value, dict[str, ir.Value]] = {}
         self.cut_constants: dict[ir.Value, None] = {}
+        # Nodes that each reader repeats for itself, by value: its region may be another one.
+        self.dequantised: dict[ir.Value, ir.Node] = {}
 
     def run(self) -> Plan:
         unknown = self.plan.splits.keys() - {str(node.name) for node in self.graph}
@@ -97,7 +104,10 @@ class _Splitter:
             self.builder.phase = node.metadata_props.get(PHASE, "")
             self.builder.source = node.metadata_props.get(SOURCE) or str(node.name)
             split = self.plan.splits.get(str(node.name))
-            if split is None:
+            if is_repeated(node):
+                self.dequantised[node.outputs[0]] = node
+                replaced.append(node)
+            elif split is None:
                 self._keep(node)
             else:
                 self._divide(node, split)
@@ -116,7 +126,7 @@ class _Splitter:
     def _keep(self, node: ir.Node) -> None:
         processor = self.plan.processors[str(node.name)]
         for index, value in enumerate(node.inputs):
-            if value in self.divided:
+            if value in self.divided or value in self.dequantised:
                 node.replace_input_with(index, self._whole(value, processor))
         self.nodes.append(node)
         self.processors[str(node.name)] = processor
@@ -170,12 +180,24 @@ class _Splitter:
 
     def _part(self, value: ir.Value, axis: int, start: int, stop: int, reader: str) -> ir.Value:
         """Elements ``start`` to ``stop`` of ``axis`` of a value, for a reader."""
-        return self._joined(self._cuts(value, axis, start, stop, reader), axis, reader)
+        maker = self.dequantised.get(value)
+        if maker is None:
+            return self._joined(self._cuts(value, axis, start, stop, reader), axis, reader)
+        part = self._part(integers_of(maker), axis, start, stop, reader)
+        return self._dequantise(part, maker, reader)
+
+    def _dequantise(self, value: ir.Value, maker: ir.Node, reader: str) -> ir.Value:
+        """The floats of a part or of all of what ``maker`` dequantises, for a reader."""
+        inputs = [value, *maker.inputs[1:]]
+        place = self._able(call_of(maker), [reader, self.plan.processors[str(maker.name)]])
+        return self._emit_all(maker.op_type, inputs, attributes_of(maker), place, maker)[0]
 
     def _cuts(
         self, value: ir.Value, axis: int, start: int, stop: int, reader: str
     ) -> list[ir.Value]:
         """What has to be joined to these elements: of a value in one piece, one cut."""
+        if value in self.dequantised:
+            return self._cuts(integers_of(self.dequantised[value]), axis, start, stop, reader)
         known = self.divided.get(value)
         if known is None or known.axis != axis:
             return [self._slice(self._whole(value, reader), axis, start, stop, reader)]
@@ -212,6 +234,9 @@ class _Splitter:
 
     def _whole(self, value: ir.Value, reader: str) -> ir.Value:
         """A value in one piece; each reader joins shares itself, so that each moves once."""
+        maker = self.dequantised.get(value)
+        if maker is not None:
+            return self._dequantise(self._whole(integers_of(maker), reader), maker, reader)
         if value not in self.divided:
             return value
         joined, divided = self.wholes.setdefault(value, {}), self.divided[value]

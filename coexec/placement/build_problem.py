@@ -18,6 +18,7 @@ from coexec.cost.model import Cost, ProcessorCosts
 from coexec.cost.silicon import occupied
 from coexec.cost.whole import Correction
 from coexec.ops.builder import PHASE
+from coexec.ops.dequantised import integers_of, is_repeated
 from coexec.ops.node import call_of, constant_of, type_of
 from coexec.ops.table import opdef
 from coexec.placement.able import with_refusals
@@ -327,7 +328,7 @@ def _tasks_and_tensors(
         for value in node.outputs:
             if value.name:
                 numbers[value.name] = len(tensors)
-                nbytes = type_of(value).nbytes
+                nbytes = type_of(integers_of(node) if is_repeated(node) else value).nbytes
                 wanted = value.name in fetched
                 gate = wanted and value.name in states.gate
                 tensors.append(Tensor(value.name, nbytes, index, fetched=wanted, gate=gate))

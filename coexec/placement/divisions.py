@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 import onnx_ir as ir
 
@@ -36,16 +37,15 @@ def divisions(
 ) -> dict[int, tuple[Division, ...]]:
     """By number of the task, its divisions along ``axes`` axes, see :func:`ways_of`.
 
-    Shares of a node that a processor has ``fused`` with others are computed without those.
+    Shares of a node that a processor has ``fused`` with others are computed as all of it is, or
+    else without those.
     """
     by_name = {call.name: call for call in calls}
     numbers = {tensor.name: number for number, tensor in enumerate(tensors)}
     found = {}
     for index, (node, call) in enumerate(zip(nodes, calls, strict=True)):
-        apart = [
-            (cost, 0.0)
-            if cost is None or (own := fused.get(each.name, {})).get(call.name) is None
-            else (each.cost(call), apart_us(node, by_name, each, own))
+        priced = [
+            None if cost is None else _priced(node, cost, by_name, each, fused.get(each.name, {}))
             for cost, each in zip(rows[index], costs, strict=True)
         ]
         divided = tuple(
@@ -55,9 +55,9 @@ def divisions(
                 _windows(node, how, tasks[index], numbers),
                 tuple(
                     ()
-                    if cost is None
-                    else _curve(call, how, points.get((index, how.axis), ()), cost, more_us, each)
-                    for (cost, more_us), each in zip(apart, costs, strict=True)
+                    if own is None
+                    else _curve(call, how, points.get((index, how.axis), ()), own, each)
+                    for own, each in zip(priced, costs, strict=True)
                 ),
                 how.quantum,
             )
@@ -66,6 +66,34 @@ def divisions(
         if divided:
             found[index] = divided
     return found
+
+
+class _Priced(NamedTuple):
+    """What all of a node costs a processor of which shares are to be priced.
+
+    ``made`` computes it there with others, and its shares alike; else ``more_us`` is what nodes
+    around the whole take that are computed apart then, of which each share has its part.
+    """
+
+    cost: Cost
+    more_us: float = 0.0
+    made: OpCall | None = None
+
+
+def _priced(
+    node: ir.Node,
+    cost: Cost,
+    calls: Mapping[str, OpCall],
+    costs: ProcessorCosts,
+    own: Mapping[str, OpCall | None],
+) -> _Priced:
+    call = calls[str(node.name)]
+    made = own.get(call.name)
+    if made is None:
+        return _Priced(cost)
+    if costs.processor.fused_share(made, call) is not None:
+        return _Priced(cost, made=made)
+    return _Priced(costs.cost(call), apart_us(node, calls, costs, own))
 
 
 def ways_of(call: OpCall, axes: int) -> Iterator[Way]:
@@ -116,25 +144,24 @@ def _curve(
     call: OpCall,
     how: Way,
     more: Collection[int],
-    cost: Cost,
-    more_us: float,
+    priced: _Priced,
     costs: ProcessorCosts,
 ) -> Curve:
     """From a launch to the whole, by way of what was measured; no point where shares are refused.
 
-    ``more_us`` is what nodes around the whole take then, of which each share has its part.
     Times never fall with the size of a share: of two measured ones, the later is at least as long.
     """
     counts = sorted({*_counts(how), *more})
     shares = {count: share_call(call, how, 0, count) for count in counts}
     if not all(costs.processor.supports(share).yes for share in shares.values()):
         return ()
-    whole = cost.time.median_us + more_us
+    whole = priced.cost.time.median_us + priced.more_us
     points = [(0.0, min(costs.rates.launch_us, whole))]
     for count, share in shares.items():
-        entry = costs.measured(share)
+        own = share if priced.made is None else costs.processor.fused_share(priced.made, share)
+        entry = None if own is None else costs.measured(own)
         if entry is not None:
-            us = entry.time.median_us + more_us * count / how.count
+            us = entry.time.median_us + priced.more_us * count / how.count
             time = min(max(us, points[-1][1]), whole)
             points.append((count / how.count, time))
     return (*points, (1.0, whole))

@@ -2,8 +2,9 @@
 
 A processor that computes a quantised layer on bytes has one kernel for what are several nodes on
 floats (:meth:`coexec.core.processor.Processor.fused`). That kernel's time is the time of the node
-that it is about; the others have none. A node that is divided is not computed so: its shares read
-parts of what was dequantised. They cost what they do on floats, the nodes around them included.
+that it is about; the others have none. Shares of a node are computed alike where the processor says
+by what (:meth:`coexec.core.processor.Processor.fused_share`). Elsewhere they cost what they do on
+floats, the nodes around them included.
 """
 
 from __future__ import annotations

@@ -13,9 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from coexec.core.types import OpCall
+from coexec.cost.model import ProcessorCosts
 from coexec.ops.split import share_call
 from coexec.placement.build_problem import Planned
 from coexec.placement.divisions import Points, shares_to_measure, ways_of
+from coexec.placement.fused import Fused, calls_made
 from coexec.placement.policies.table import DIVIDED, Outcome
 from coexec.placement.problem import Problem
 
@@ -29,6 +31,20 @@ def shares_of(call: OpCall, axes: int) -> Iterator[OpCall]:
     """Shares to measure of a call that computes much."""
     if call.op_type in HEAVY:
         yield from map(_side_by_side, shares_to_measure(call, axes))
+
+
+def own_calls(
+    calls: Sequence[OpCall], fused: Fused, costs: Mapping[str, ProcessorCosts], axes: int
+) -> dict[str, list[OpCall]]:
+    """By processor that fuses any: what it makes of the calls, and (``axes``) of their shares."""
+    found = calls_made(calls, fused)
+    for name, own in found.items():
+        processor, fuses = costs[name].processor, fused[name]
+        made = ((call, fuses.get(call.name)) for call in calls)
+        parts = ((whole, share) for call, whole in made if whole for share in shares_of(call, axes))
+        shares = [processor.fused_share(whole, share) for whole, share in parts]
+        own += [share for share in shares if share is not None]
+    return found
 
 
 def points_of(planned: Planned, outcomes: Sequence[Outcome]) -> Points:
@@ -45,18 +61,28 @@ def points_of(planned: Planned, outcomes: Sequence[Outcome]) -> Points:
     return found
 
 
-def calls_at(planned: Planned, points: Points, axes: int) -> list[OpCall]:
-    """The calls of shares, by their numbers of units."""
+def calls_at(
+    planned: Planned, points: Points, axes: int, costs: Mapping[str, ProcessorCosts]
+) -> tuple[list[OpCall], dict[str, list[OpCall]]]:
+    """The calls of shares, by their numbers of units, and as :func:`own_calls` has them."""
     ways = {
         (task, way.axis): way
         for task in {task for task, _ in points}
         for way in ways_of(planned.calls[task], axes)
     }
-    return [
+    shares = [
         _side_by_side(share_call(planned.calls[task], ways[task, axis], 0, count))
         for (task, axis), counts in points.items()
         for count in sorted(counts)
     ]
+    found = {}
+    for name, own in planned.fused.items():
+        processor = costs[name].processor
+        pairs = ((share, own.get(share.name)) for share in shares)
+        made = [(made and processor.fused_share(made, share)) or share for share, made in pairs]
+        if own:
+            found[name] = made
+    return shares, found
 
 
 def merged(one: Points, other: Points) -> Points:

@@ -19,10 +19,12 @@ from coexec.processors.opencl.fusion.integer_operators import (
     CONCAT,
     CONV,
     DEQUANTISE,
+    FROM_LAST,
     INTEGERS,
     MAX_POOL,
     MEAN,
     QUANTISE,
+    TO_LAST,
     IntegerLayer,
     Residual,
     Steps,
@@ -210,3 +212,27 @@ def test_conversions_from_and_to_floats(
     (expected,) = REFERENCES[call.identifier](call, [quantised])
     actual = run(processor, call, [quantised], "naive", dots=False)
     np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (2, 37, 5, 4), (1, 32, 4, 4), (3, 10)])
+def test_bytes_of_the_graph_have_their_channels_last_and_back(
+    runtime: str, dtype: type[Any], shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    """Where there are blocks of 16 channels and positions as well as one by one."""
+    processor, kind = open_opencl(runtime), TensorType(shape, np.dtype(dtype))
+    info = np.iinfo(dtype)
+    x = rng.integers(info.min, info.max + 1, shape).astype(dtype)
+    core = OpCall("QuantizeLinear", (TensorType(shape, FLOAT),), outputs=(kind,))
+    layer = IntegerLayer(core, (X,), X)
+    there = on_bytes(TO_LAST.op_type, layer, [x], known=4)
+    back = OpCall(FROM_LAST.op_type, there.outputs, {"layer": layer}, (kind,), domain=FUSED)
+    (expected,) = REFERENCES[there.identifier](there, [x])
+    whole = TensorType.of(expected).shape[-1] % 16 == 0 and np.prod(shape[2:]) >= 16
+    assert (KERNELS[there.identifier].variants[0].applies(there, processor.facts) is None) == whole
+    for variant in ("blocks", "naive") if whole else ("naive",):
+        stored_bytes = run(processor, there, [x], variant, dots=False)
+        np.testing.assert_array_equal(stored_bytes, expected)
+        np.testing.assert_array_equal(run(processor, back, [expected], variant, dots=False), x)
+    np.testing.assert_array_equal(REFERENCES[back.identifier](back, [expected])[0], x)

@@ -231,6 +231,41 @@ def test_operators_divide_along_every_axis_they_do_not_mix(case: str, data: int)
     assert count
 
 
+@pytest.mark.parametrize("scale", ["float w", "float[4] w"], ids=["one scale", "channels"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_conversions_divide_with_their_scales(scale: str, axis: int) -> None:
+    model = network(
+        f"g (float[3,4,5] x, {scale}) => (float[3,4,5] y)"
+        " { q = QuantizeLinear(x, w) y = DequantizeLinear(q, w) }"
+    )
+    sizes = shares((3, 4, 5)[axis], 1)
+    result, _ = divided(model, {str(node.name): Split(axis, sizes) for node in model.graph})
+    assert kinds(result) == {"Slice": 2, "QuantizeLinear": 2, "DequantizeLinear": 2, "Concat": 1}
+
+
+def test_who_reads_a_dequantised_value_dequantises_what_it_reads() -> None:
+    """So that integers are cut, moved and joined."""
+    model = network(
+        "g (float[1,4,9,9] x, float[4,4,3,3] v, float[4,4,3,3] u, float s) => (float[1,4,9,9] y)"
+        " { a = Conv<pads = [1, 1, 1, 1]>(x, v) q = QuantizeLinear(a, s)"
+        " d = DequantizeLinear(q, s) b = Conv<pads = [1, 1, 1, 1]>(d, u) y = Add(b, d) }"
+    )
+    rows = Split(2, shares(9, 4))
+    divides = ("Conv", "QuantizeLinear", "Add")
+    splits = {str(node.name): rows for node in model.graph if node.op_type in divides}
+    result, plan = divided(model, splits)
+    assert kinds(result)["DequantizeLinear"] == 4
+    moved = {
+        type_of(value).dtype.name
+        for node in result.graph
+        for value in node.inputs
+        if value is not None and (maker := value.producer()) is not None
+        if plan.processors[str(maker.name)] != plan.processors[str(node.name)]
+        if node.outputs[0] not in result.graph.outputs
+    }
+    assert moved == {"uint8"}
+
+
 def test_a_chain_along_rows_exchanges_only_halos() -> None:
     model = network(
         "g (float[1,2,9,4] x, float[3,2,3,3] v, float[2,3,3,3] w) => (float[1,2,9,4] y) {"

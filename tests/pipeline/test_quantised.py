@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     QuantFormat,
     QuantType,
     quantize_dynamic,
@@ -19,7 +16,7 @@ from onnxruntime.quantization import (
 
 import coexec
 from coexec.core.types import Array
-from tests.graphs import parse
+from tests.quantised import Batches, of_onnx_runtime, save_in_floats
 from tests.runtimes import DRIVERS
 
 PROCESSORS = ("reference", "ort:cpu", *DRIVERS)
@@ -34,28 +31,11 @@ NETWORK = (
 )
 
 
-class Batches(CalibrationDataReader):  # type: ignore[misc]  # a class without type information
-    """Calibration data of one input."""
-
-    def __init__(self, batches: list[Array]) -> None:
-        self._batches: Iterator[Array] = iter(batches)
-
-    def get_next(self) -> dict[str, Array] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"x": batch}
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network in floats, as operators on bytes, and with scales found while it runs."""
     folder, rng = tmp_path_factory.mktemp("quantised"), np.random.default_rng(3)
-    model = parse(NETWORK, opset=17)
-    for info in list(model.graph.input)[1:]:
-        shape = [d.dim_value for d in info.type.tensor_type.shape.dim]
-        weights = rng.normal(size=shape).astype(np.float32) / 3
-        model.graph.initializer.append(onnx.numpy_helper.from_array(weights, info.name))
-        model.graph.input.remove(info)
-    onnx.save(model, folder / "float.onnx")
+    save_in_floats(NETWORK, rng, folder / "float.onnx")
     quantize_static(
         folder / "float.onnx",
         folder / "static.onnx",
@@ -70,14 +50,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def image(rng: np.random.Generator) -> Array:
     return rng.uniform(-1, 1, (1, 3, 12, 12)).astype(np.float32)
-
-
-def of_onnx_runtime(model: Path, x: Array) -> Array:
-    """Its 8-bit sums do not saturate, as coexec's do not."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": x})[0])
 
 
 def operators(model: Path) -> set[str]:

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from coexec.core.types import OpCall, Region, RegionNode, TensorType
-from coexec.processors.opencl.fusion.integer_operators import Steps
+from coexec.processors.opencl.fusion.integer_operators import MIDDLE, Steps
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 ACTIVATIONS = ("Relu", "Clip")
 VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+FLOAT = np.dtype(np.float32)
 PLANES = 4
 """Rank of (N, C, H, W)."""
-MIDDLE = 128
-"""What makes signed bytes unsigned."""
 LIMITS = (0, 255)
 
 
@@ -57,13 +56,19 @@ class Cores:
                 self.sources[node.outputs[0]] = node.inputs[0]
 
     def _undoes(self, node: RegionNode) -> bool:
-        """Whether a dequantisation has the steps that its operand was quantised in."""
-        steps = self.steps.get(node.inputs[0])
-        return steps is not None and self._steps(node, node.call.input(0)) == steps
+        """Whether a dequantisation has the steps of its operand.
+
+        Bytes that come from elsewhere (another region, a cut, a pool that reads them as they are)
+        have those of the first that reads them.
+        """
+        name, steps = node.inputs[0], self._steps(node, node.call.input(0))
+        if steps is None or name in self.region.constants or node.call.output(0).dtype != FLOAT:
+            return False
+        return self.steps.setdefault(name, steps) == steps
 
     def _quantisation(self, index: int, node: RegionNode) -> None:
         steps = self._steps(node, node.call.output(0))
-        if steps is None or node.call.input(0).dtype != np.float32:
+        if steps is None or node.call.input(0).dtype != FLOAT:
             return
         self.steps[node.outputs[0]] = steps
         core = self._core(index, node, steps)
@@ -123,7 +128,7 @@ class Cores:
         plain = Core(call, index, (), (), "", LIMITS, ())
         if kind in ("Conv", "Gemm", "MatMul"):
             source = self.sources.get(node.inputs[0])
-            as_conv = _as_convolution(call)
+            as_conv = as_convolution(call)
             if source is None or as_conv is None or node.inputs[1] not in self.region.constants:
                 return None
             bias = node.inputs[2] if len(node.inputs) > 2 else ""
@@ -167,7 +172,7 @@ def _bounds(call: OpCall, steps: Steps) -> tuple[int, int] | None:
     return bounds[0], bounds[1]
 
 
-def _as_convolution(call: OpCall) -> OpCall | None:
+def as_convolution(call: OpCall) -> OpCall | None:
     """A convolution over two axes, or a linear layer as one of a single position."""
     x, weights, y = call.input(0), call.input(1), call.output(0)
     if call.identifier == "Conv":

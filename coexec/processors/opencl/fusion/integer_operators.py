@@ -21,6 +21,8 @@ from coexec.processors.opencl.fusion.chain import FUSED
 BYTE = np.dtype(np.uint8)
 WORD, LANES = 4, 16
 """Channels of a dot product, and of a vector of sums."""
+MIDDLE = 128
+"""What makes signed bytes unsigned."""
 
 
 def stored_channels(channels: int) -> int:
@@ -163,6 +165,25 @@ def dequantise(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     return (own.steps[0].values_of(first_channels(operands[0], own.core.output(0).shape)),)
 
 
+def to_last(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
+    """Bytes of the graph (N, C, H, W) or (N, C), signed ones too, with channels last."""
+    values = np.asarray(operands[0])
+    return (with_channels_last(_turned(values, BYTE), layer_of(call).steps[0].zero),)
+
+
+def from_last(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
+    """Bytes with channels last as the graph has them."""
+    kind = layer_of(call).core.output(0)
+    return (_turned(first_channels(operands[0], kind.shape), kind.dtype),)
+
+
+def _turned(values: Array, dtype: np.dtype[Any]) -> Array:
+    """Signed bytes as unsigned ones, or the other way round, or as they are."""
+    if values.dtype == dtype:
+        return values
+    return (values.view(BYTE) ^ np.uint8(MIDDLE)).view(dtype)
+
+
 def infer_dequantised(call: OpCall) -> Sequence[TensorType]:
     """The core's own result."""
     return (layer_of(call).core.output(0),)
@@ -200,4 +221,6 @@ MEAN = _operator("IntegerGlobalAveragePool")
 CONCAT = _operator("IntegerConcat")
 QUANTISE = _operator("QuantizeLast", quantise)
 DEQUANTISE = _operator("DequantizeLast", dequantise, infer_dequantised)
-INTEGERS = (CONV, ADD, MAX_POOL, MEAN, CONCAT, QUANTISE, DEQUANTISE)
+TO_LAST = _operator("BytesToLast", to_last)
+FROM_LAST = _operator("BytesFromLast", from_last, infer_dequantised)
+INTEGERS = (CONV, ADD, MAX_POOL, MEAN, CONCAT, QUANTISE, DEQUANTISE, TO_LAST, FROM_LAST)

@@ -12,8 +12,17 @@ import numpy as np
 
 from coexec.core.types import OpCall, Region, TensorType
 from coexec.processors.opencl.family import DeviceFacts
-from coexec.processors.opencl.fusion.integer_cores import DEQUANTIZE, QUANTIZE
-from coexec.processors.opencl.fusion.integer_operators import BYTE, IntegerLayer, Steps, layer_of
+from coexec.processors.opencl.fusion.integer_cores import DEQUANTIZE, QUANTIZE, as_convolution
+from coexec.processors.opencl.fusion.integer_operators import (
+    BYTE,
+    CONV,
+    DEQUANTISE,
+    QUANTISE,
+    IntegerLayer,
+    Steps,
+    layer_of,
+    stored_type,
+)
 from coexec.processors.opencl.fusion.integers import replaced_calls
 
 STEPS = Steps(1 / 64, 128)
@@ -41,6 +50,43 @@ def as_priced(call: OpCall) -> OpCall:
         attributes={"layer": layer},
         constants={i: np.ones_like(array) for i, array in call.constants.items()},
         name="",
+        like=_on_bytes(core),
+    )
+
+
+def share_on_bytes(made: OpCall, share: OpCall) -> OpCall | None:
+    """What computes ``share``, a part of a node on floats that ``made`` computes all of.
+
+    ``made`` is a layer with channels last, the result a call as :func:`as_priced` gives it. None
+    where a share of a linear layer is no convolution.
+    """
+    heavy = made.identifier == CONV.identifier
+    core = as_convolution(share) if heavy else share
+    if core is None:
+        return None
+    core = replace(core, name="", constants={})
+    result = stored_type(core.output(0).shape)
+    kinds = [kind for kind in core.inputs if kind is not None]
+    constants = {}
+    if made.identifier == QUANTISE.identifier:
+        kinds = kinds[:1]
+    elif made.identifier == DEQUANTISE.identifier:
+        kinds, result = [result], core.output(0)
+    elif heavy:
+        channels = (result.shape[-1],)
+        for i, shape in enumerate((core.input(1).shape, channels, channels), 1):
+            constants[i] = np.ones(shape, made.constants[i].dtype)
+        residual = [result] if layer_of(made).residual is not None else []
+        known = map(TensorType.of, constants.values())
+        kinds = [stored_type(kinds[0].shape), *known, *residual]
+    else:
+        kinds = [stored_type(kind.shape) for kind in kinds]
+    return replace(
+        made,
+        inputs=tuple(kinds),
+        attributes={"layer": replace(layer_of(made), core=core)},
+        outputs=(result,),
+        constants=constants,
         like=_on_bytes(core),
     )
 

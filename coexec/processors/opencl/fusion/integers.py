@@ -3,8 +3,9 @@
 ONNX Runtime's quantiser writes ``DequantizeLinear -> Conv -> QuantizeLinear``. Where a device
 multiplies bytes four at a time, such a group is one kernel that reads and writes bytes. Tensors
 between two groups stay with channels last; a tensor that operators on floats read as well is
-dequantised to where they expect it. Convolutions and linear layers decide; what stands between
-them (sums, pools, joins) follows where all its operands are there already.
+dequantised to where they expect it. Bytes that come from elsewhere (another processor, a cut) or go
+there are turned where they enter and leave. Convolutions and linear layers decide; what stands
+between them (sums, pools, joins) follows where all its operands are in bytes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from coexec.processors.opencl.fusion.integer_operators import (
     CONCAT,
     CONV,
     DEQUANTISE,
+    FROM_LAST,
     MAX_POOL,
     MEAN,
     QUANTISE,
+    TO_LAST,
     IntegerLayer,
     Residual,
     Steps,
@@ -94,10 +97,8 @@ class _Rewriter:
         self.residuals = self._residuals()
 
     def _keeps(self, core: Core) -> bool:
-        if not self._only_dequantised(core.result):
-            return False
         if core.call.op_type in FOLLOWERS or core.view:
-            return all(name in self.kept for name in core.operands)
+            return all(name in self.kept or self._enters(name) for name in core.operands)
         steps = self.cores.steps
         how = (steps[core.operands[0]], steps[core.result])
         found = integer_weights(core, *how, self.region.constants)
@@ -106,10 +107,15 @@ class _Rewriter:
         self.weights[core.result] = found
         return True
 
-    def _only_dequantised(self, name: str) -> bool:
-        """Nobody needs a tensor's bytes where they were."""
+    def _enters(self, name: str) -> bool:
+        """Whether bytes were quantised elsewhere: in another region, or before they were cut."""
+        maker = self.cores.producer.get(name)
+        return maker is None or self.nodes[maker].call.identifier != "QuantizeLinear"
+
+    def _leaves(self, name: str) -> bool:
+        """Whether somebody needs a tensor's bytes where the graph has them."""
         kinds = {self.nodes[i].call.identifier for i in self.readers.get(name, ())}
-        return kinds <= {"DequantizeLinear"} and name not in self.region.outputs
+        return not kinds <= {"DequantizeLinear"} or name in self.region.outputs
 
     def _residuals(self) -> dict[str, str]:
         """Sums that a convolution in front of them adds, and which of their operands it makes."""
@@ -120,6 +126,7 @@ class _Rewriter:
             for name in reversed(core.operands):
                 inner = self.kept.get(name)
                 own = inner is not None and name in self.weights and name not in found.values()
+                own = own and not self._leaves(name)
                 if own and not self.weights[name].depthwise and self._read_by(name) == {core.index}:
                     found[result] = name
                     break
@@ -146,21 +153,24 @@ class _Rewriter:
         wanted = {
             name for core in self.kept.values() for name in core.operands if name not in self.kept
         }
-        made: list[RegionNode] = []
+        made = [self._entering(name) for name in self.region.inputs if name in wanted]
         for index, node in enumerate(self.nodes):
             result = node.outputs[0]
             if result in self.kept and index in gone:
                 if result not in taken and self.nodes[index].call.op_type == "QuantizeLinear":
                     made.append(self._layer(self.kept[result]))
+                    if self._leaves(result):
+                        made.append(self._leaving(node))
             elif index in gone:
                 continue
             elif node.call.identifier == "DequantizeLinear" and node.inputs[0] in self.kept:
                 if self._is_needed(result, gone):
                     made.append(self._dequantised(node))
+            elif node.call.identifier == "QuantizeLinear" and result in wanted:
+                made += (self._quantised(node), node)
             else:
-                if result in wanted:
-                    made.append(self._quantised(node))
                 made.append(node)
+                made += [self._entering(name) for name in node.outputs if name in wanted]
         return self._without_idle(made)
 
     def _is_needed(self, name: str, gone: set[int]) -> bool:
@@ -259,6 +269,33 @@ class _Rewriter:
         )
         nodes = [self.nodes[index] for index in core.indices]
         return RegionNode(call, (source,), (result,), provenance_of(nodes))
+
+    def _entering(self, name: str) -> RegionNode:
+        """Bytes of the graph with channels last; the first that dequantises them tells of them."""
+        first = self.nodes[min(self.readers[name], key=self._rank)]
+        kind, steps = self.types[name], self.cores.steps[name]
+        layer = IntegerLayer(first.call, (steps,), steps, kinds=(TO_LAST.op_type,))
+        self.types[last(name)] = stored_type(kind.shape)
+        call = self._turning(TO_LAST.op_type, layer, kind, self.types[last(name)], first)
+        return RegionNode(call, (name,), (last(name),), first.provenance)
+
+    def _rank(self, index: int) -> tuple[bool, int]:
+        return self.nodes[index].call.identifier != "DequantizeLinear", index
+
+    def _leaving(self, node: RegionNode) -> RegionNode:
+        """Bytes with channels last as the graph has them, in place of a quantisation."""
+        name = node.outputs[0]
+        steps = self.cores.steps[name]
+        layer = IntegerLayer(node.call, (steps,), steps, kinds=(FROM_LAST.op_type,))
+        call = self._turning(
+            FROM_LAST.op_type, layer, self.types[last(name)], self.types[name], node
+        )
+        return RegionNode(call, (last(name),), (name,), node.provenance)
+
+    def _turning(
+        self, operator: str, layer: IntegerLayer, x: TensorType, y: TensorType, node: RegionNode
+    ) -> OpCall:
+        return OpCall(operator, (x,), {"layer": layer}, (y,), domain=FUSED, name=node.call.name)
 
     def _quantised(self, node: RegionNode) -> RegionNode:
         name = node.outputs[0]
