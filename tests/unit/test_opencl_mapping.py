@@ -12,11 +12,24 @@ from pathlib import Path
 import numpy as np
 import pyopencl as cl
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
-from coexec.base.pages import LARGE_PAGE, ask_for_large_pages, page_aligned
+import coexec
+from coexec.base.pages import (
+    LARGE_PAGE,
+    PAGE,
+    ask_for_large_pages,
+    gather_in_large_pages,
+    page_aligned,
+)
 from coexec.core.events import MAP
 from coexec.core.types import OpCall, Region, TensorType
-from tests.runtimes import RUNTIMES, open_opencl
+from coexec.processors.opencl import large_pages, mapping
+from coexec.processors.opencl.bound import BoundRegion
+from coexec.processors.opencl.buffer import OpenCLBuffer
+from coexec.processors.opencl.large_pages import FEW_PAGES, LargePages
+from tests.runtimes import RUNTIMES, THOROUGH, open_opencl
 
 SIZE = 1000
 
@@ -107,3 +120,87 @@ def test_what_was_asked_for_holds_for_whole_large_pages_alone() -> None:
     assert ASKED in flags_at(address + LARGE_PAGE)
     assert ASKED not in flags_at(address)
     assert ASKED not in flags_at(address + 2 * LARGE_PAGE)
+
+
+def large_bytes_at(address: int) -> int:
+    """Bytes in large pages of the mapping that an address lies in."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        found = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if found:
+            inside = int(found[1], 16) <= address < int(found[2], 16)
+        elif inside and line.startswith("AnonHugePages:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def gathered_room() -> NDArray[np.uint8]:
+    """Written memory with a whole large page that lies in large pages now, or the test skips."""
+    needs_large_pages()
+    room = np.frombuffer(mmap.mmap(-1, 4 * LARGE_PAGE, flags=mmap.MAP_PRIVATE), np.uint8)
+    start = -room.__array_interface__["data"][0] % LARGE_PAGE
+    memory = room[start : start + 2 * LARGE_PAGE]
+    memory[:] = np.arange(memory.size, dtype=np.uint8)
+    if not gather_in_large_pages(memory):
+        pytest.skip("a system that gathers no pages")
+    return memory
+
+
+def test_small_memory_is_gathered_with_what_lies_beside_it() -> None:
+    memory = gathered_room()
+    assert large_bytes_at(memory.__array_interface__["data"][0]) >= 2 * LARGE_PAGE
+    np.testing.assert_array_equal(memory, np.arange(memory.size, dtype=np.uint8))
+    assert gather_in_large_pages(memory[5:1000]) == 1
+
+
+def test_nothing_is_gathered_of_no_memory() -> None:
+    assert gather_in_large_pages(np.empty(0, np.uint8)) == 0
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_buffer_keeps_its_contents_and_is_gathered_once(
+    runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = open_opencl(runtime)
+    buffer = processor.alloc(FEW_PAGES * PAGE)
+    sent = np.arange(buffer.nbytes, dtype=np.uint8)
+    processor.wait(processor.copy(buffer, sent, ()))
+    pages = LargePages(processor.context, wanted=True)
+    gathered: list[int] = []
+    monkeypatch.setattr(
+        mapping, "gather_in_large_pages", lambda memory: gathered.append(memory.nbytes)
+    )
+    small = processor.alloc(PAGE)
+    one, other = (BoundRegion([], [], []) for _ in range(2))
+    pages.gather(one, lambda: [buffer, small])
+    pages.gather(one, lambda: pytest.fail("memory of a region that was gathered"))
+    pages.gather(other, lambda: [buffer])
+    assert gathered == [buffer.nbytes]
+    monkeypatch.undo()
+    LargePages(processor.context, wanted=True).gather(one, lambda: [buffer])
+    processor.wait(processor.copy(received := np.empty_like(sent), buffer, ()))
+    np.testing.assert_array_equal(received, sent)
+
+
+def test_constants_of_a_model_that_runs_again_and_again_are_gathered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gathered: list[int] = []
+
+    def note(_context: cl.Context, buffer: OpenCLBuffer) -> None:
+        gathered.append(buffer.nbytes)
+
+    monkeypatch.setattr(large_pages, "gather_large_pages", note)
+    weights = np.ones((256, 256), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 256])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
+    session = coexec.compile(coexec.load(model), [THOROUGH[0]])
+    for _ in range(6):
+        session.run({"x": np.ones((8, 256), np.float32)})
+    assert sum(nbytes >= weights.nbytes for nbytes in gathered) == 1

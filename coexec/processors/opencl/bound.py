@@ -120,7 +120,7 @@ class BoundMove:
 Bound = BoundKernel | BoundCopy | BoundPage | BoundMove
 
 
-@dataclass
+@dataclass(eq=False)
 class BoundRegion:
     """Steps of a region bound to buffers; ``keep`` holds memory that kernels only point to.
 

@@ -68,6 +68,11 @@ class DeviceConstants:
         except DeviceMemoryError as error:
             raise DeviceMemoryError(f"{error}. {_wanted(executable)}") from error
 
+    @property
+    def buffers(self) -> list[OpenCLBuffer]:
+        """What stays for all runs."""
+        return [*self.resident.values(), *([self.prepared] if self.prepared else [])]
+
     def memory(self, slot: Slot) -> cl.Buffer:
         """Where a constant or prepared slot lives."""
         if slot.kind != PREPARED:

@@ -13,7 +13,7 @@ import pyopencl as cl
 
 from coexec.base.errors import DeviceMemoryError, ProcessorError
 from coexec.base.knobs import cache_dir
-from coexec.base.pages import LARGE_PAGE, page_aligned
+from coexec.base.pages import page_aligned
 from coexec.core.device_memory import DeviceMemory, limit_of
 from coexec.core.events import COPY, LAUNCH, MAP, Event
 from coexec.core.pages import PageFile, Pages
@@ -38,11 +38,11 @@ from coexec.processors.opencl.executable import (
 )
 from coexec.processors.opencl.host_copies import before_command, copy_by_host
 from coexec.processors.opencl.in_place import LARGEST, InPlace
+from coexec.processors.opencl.large_pages import LargePages
 from coexec.processors.opencl.mapping import (
     buffer_over,
     read_mapped,
     take_back,
-    wish_for_large_pages,
     write_mapped,
 )
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
@@ -80,6 +80,8 @@ class OpenCLDevice(Runner, Repeating):
         between = self.facts.unit_kind == "cpu" and options.pages == "best"
         self.pages = "between" if between else "beside"
         self.host_memory = bool(device.host_unified_memory)
+        on_host = self.host_memory and self.facts.unit_kind == "cpu"
+        self._large_pages = LargePages(self.context, wanted=on_host)
         self.programs = ProgramCache(self.context, device)
         self.memory = DeviceMemory(name, limit_of(name, options.memory))
         self._adopted: weakref.WeakSet[OpenCLBuffer] = weakref.WeakSet()
@@ -113,8 +115,7 @@ class OpenCLDevice(Runner, Repeating):
         try:
             memory = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, max(nbytes, 1))
             buffer = OpenCLBuffer(memory, nbytes)
-            if self.host_memory and self.facts.unit_kind == "cpu" and nbytes >= 2 * LARGE_PAGE:
-                wish_for_large_pages(self.context, buffer)
+            self._large_pages.wish(buffer)
         except cl.Error as error:
             self.memory.give_back(nbytes)
             raise DeviceMemoryError(
@@ -283,11 +284,12 @@ class OpenCLDevice(Runner, Repeating):
         if region is None and self._regions.known(executable, buffers, each=True):
             assert isinstance(executable, OpenCLExecutable)
             region = self._bind(executable, buffers, each=False)
-        if region is None or not region.steps or region.in_place or self.options.bind == "each":
+        if region is None or not region.steps or self._regions.preparation(executable):
             return None
+        self._large_pages.gather(region, partial(self._regions.memory_of, executable, buffers))
         shares = any(buffer.over is not None for buffer in buffers)
         mapped = shares and not self._common.by_flags
-        return None if mapped or self._regions.preparation(executable) else region
+        return None if mapped or region.in_place or self.options.bind == "each" else region
 
     def repeats(self) -> OpenCLRepeats | None:
         flags = self._common.flags

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pyopencl as cl
 
-from coexec.base.pages import PAGE, ask_for_large_pages, page_aligned
+from coexec.base.pages import PAGE, ask_for_large_pages, gather_in_large_pages, page_aligned
 from coexec.core.processor import Buffer, Host
 from coexec.processors.opencl.buffer import OpenCLBuffer, View
 
@@ -60,6 +60,18 @@ def wish_for_large_pages(context: cl.Context, buffer: OpenCLBuffer) -> None:
     view, event = _map(queue, buffer, cl.map_flags.WRITE_INVALIDATE_REGION, buffer.nbytes)
     event.wait()
     ask_for_large_pages(view.array)
+    view.release(queue).wait()
+
+
+def gather_large_pages(context: cl.Context, buffer: OpenCLBuffer) -> None:
+    """Put a buffer that was written into large pages; as :func:`wish_for_large_pages`."""
+    if buffer.over is not None:
+        gather_in_large_pages(buffer.over)
+        return
+    queue = cl.CommandQueue(context)
+    view, event = _map(queue, buffer, cl.map_flags.READ, buffer.nbytes)
+    event.wait()
+    gather_in_large_pages(view.array)
     view.release(queue).wait()
 
 

@@ -143,6 +143,11 @@ class BoundRegions:
             weakref.finalize(owner, self._bound.pop, key, None)
         return self._bound[key]
 
+    def memory_of(self, executable: Executable, buffers: Sequence[Buffer]) -> list[OpenCLBuffer]:
+        """All that a bound executable computes on: its constants, and ``buffers`` of a device."""
+        constants = self._constants[id(executable)].buffers
+        return [*constants, *(each for each in buffers if isinstance(each, OpenCLBuffer))]
+
     def preparation(self, executable: Executable) -> BoundRegion | None:
         """Steps that have to run before the first of an executable, and did not yet."""
         return self._preparation.get(id(executable))
