@@ -53,6 +53,17 @@ __kernel ALONE void pack_known(__global const T *b, __global panel_element *pane
                     : (panel_element)0;
 }
 
+/* One line of the next panel on its way to the caches: each tile of rows asks for a part, as
+ * weights that a network reads once in a run come from memory. Past the last panel it does no harm. */
+#ifdef __has_builtin
+#if __has_builtin(__builtin_prefetch)
+#define ASK_FOR(at) __builtin_prefetch((const void *)(size_t)(ahead + (size_t)(at) * V), 0, 2);
+#endif
+#endif
+#ifndef ASK_FOR
+#define ASK_FOR(at)
+#endif
+
 #define ADD_PRODUCT(to, at)                                                                        \
     {                                                                                              \
         vec line[WIDE];                                                                            \
@@ -87,10 +98,14 @@ __kernel ALONE void known(__global const ACC *a, __global const panel_element *p
 #pragma unroll
                     for (int c = 0; c < CHAINS; ++c) sums[c][r][w] = 0;
             }
+            __global const panel_element *ahead =
+                panel + (size_t)depth * (WIDTH + min((m - first) / ROWS, WIDE - 1) * V);
             int k = 0;
-            for (; k + CHAINS <= depth; k += CHAINS)
+            for (; k + CHAINS <= depth; k += CHAINS) {
+                ASK_FOR(k)
 #pragma unroll
                 for (int c = 0; c < CHAINS; ++c) ADD_PRODUCT(sums[c], k + c)
+            }
             for (; k < depth; ++k) ADD_PRODUCT(sums[0], k)
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
