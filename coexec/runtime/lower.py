@@ -24,14 +24,14 @@ from coexec.core.program import (
     Wait,
     Write,
 )
-from coexec.core.types import Kept, Region, TensorType
-from coexec.ops.node import constant_of, type_of
-from coexec.ops.region import region_node
+from coexec.core.types import TensorType
+from coexec.ops.node import type_of
 from coexec.runtime.boundary_memory import BoundaryMemory
 from coexec.runtime.host_pieces import HostPieces, host_pieces
 from coexec.runtime.joined_parts import JoinedParts, joined_parts
 from coexec.runtime.lowering import Lowering
 from coexec.runtime.pack_arenas import LaidOut, laid_into, pack
+from coexec.runtime.part_regions import PartRegions
 from coexec.runtime.partition import (
     Part,
     Partitioning,
@@ -72,10 +72,9 @@ class _Lowerer:
         first = next(iter(how.processors))
         self.homes = state_homes(self.parts, how.state_inputs, how.state, how.homes, first)
         # Which processors hold the current value of a tensor, in which buffer; the instruction that
-        # sent one to others; offsets of tensors that wait in a processor's arena.
+        # sent one to others.
         self.held: dict[tuple[str, str], str] = {}
         self.sent: dict[str, int] = {}
-        self.carried: dict[tuple[str, str], int] = {}
         self.feeds: set[str] = set()
         self.fetched: set[str] = set()  # outputs that are on their way to the host
         self.returns = Returns(self.instructions, self.types, self.held)
@@ -83,7 +82,15 @@ class _Lowerer:
         self.between = BoundaryMemory(how, self.returns, several=several, meet=meet)
         self.laid_out: dict[str, list[LaidOut]] = {name: [] for name in how.processors}
         self.last_read = last_reads(self.parts)
-        self.joined = {name: self._joined(name) for name in how.processors}
+        self.regions = PartRegions(
+            how,
+            self.types,
+            homes=self.homes,
+            last_read=self.last_read,
+            joined={name: self._joined(name) for name in how.processors},
+            exported=self.exported,
+            outputs=self.output_names,
+        )
 
     def _partition(self) -> list[Part]:
         how = self.how
@@ -170,7 +177,7 @@ class _Lowerer:
         self.instructions.append(Wait(gate=True))
 
     def _launch(self, index: int, part: Part) -> None:
-        region = self._region(index, part)
+        region = self.regions.of(index, part)
         processor = self.how.processors[part.processor]
         executable = processor.compile(region) if self.how.builds else processor.lay_out(region)
         inputs = self._obtain_all(executable.inputs, part.processor)
@@ -194,7 +201,7 @@ class _Lowerer:
         self.laid_out[part.processor].append(LaidOut(executable, number, len(self.executables)))
         self.returns.met[part.processor] += sum(map(meets, part.nodes))
         for name, offset in executable.carried.items():
-            self.carried[name, part.processor] = offset
+            self.regions.carried[name, part.processor] = offset
         for name in executable.outputs:
             self._store_state(name, part.processor)
             # On its way before the processor goes on: others wait for it.
@@ -237,55 +244,6 @@ class _Lowerer:
                 self._stage(name)
                 for key in [key for key in self.held if key[0] == name]:
                     del self.held[key]
-
-    def _region(self, index: int, part: Part) -> Region:
-        nodes = tuple(region_node(node) for node in part.nodes)
-        produced = {name for node in nodes for name in node.outputs if name}
-        used = {str(v.name): v for node in part.nodes for v in node.inputs if v is not None}
-        constants = {name: c for name, v in used.items() if (c := constant_of(v)) is not None}
-        inputs = [name for name in used if name not in produced and name not in constants]
-        outputs = [
-            name
-            for node in nodes
-            for name in node.outputs
-            if name and (self.last_read.get(name, -1) > index or name in self.output_names)
-        ]
-        types = {name: type_of(value) for name, value in used.items()}
-        for node in part.nodes:
-            types.update({str(v.name): type_of(v) for v in node.outputs if v.name})
-        self.types.update((name, types[name]) for name in (*inputs, *outputs))
-        aliases = {
-            new: old
-            for new, old in self.how.state.items()
-            if new in outputs and old in inputs and self.homes[old] == part.processor
-        }
-        return Region(
-            nodes,
-            tuple(inputs),
-            tuple(outputs),
-            {**types, **self.joined[part.processor].types},
-            constants,
-            aliases,
-            prepares=self.how.prepares,
-            carriable=self._carriable(outputs),
-            kept=self._kept(index, part.processor),
-            sparing=self.how.sparing,
-            joined=self.joined[part.processor].parts,
-        )
-
-    def _carriable(self, outputs: Sequence[str]) -> frozenset[str]:
-        """Outputs that nobody but later regions of the same processor reads."""
-        if self.how.mode.by_operator:
-            return frozenset()
-        return frozenset(outputs) - self.exported - {*self.output_names}
-
-    def _kept(self, index: int, processor: str) -> dict[str, Kept]:
-        """What waits in the arena of a processor for this region or a later one."""
-        return {
-            name: Kept(offset, self.types[name].nbytes, after=self.last_read[name] > index)
-            for (name, place), offset in self.carried.items()
-            if place == processor and self.last_read[name] >= index
-        }
 
     def _obtain_all(self, names: Sequence[str], processor: str) -> tuple[str, ...]:
         """Buffers of tensors. What was sent last is waited for first: it tells for all before."""
