@@ -12,6 +12,7 @@
  *             numbered along the rows first. */
 
 #include "alone.cl"
+#include "ask.cl"
 #include "epilogue.cl"
 
 #ifndef ROWS
@@ -53,17 +54,6 @@ __kernel ALONE void pack_known(__global const T *b, __global panel_element *pane
                     : (panel_element)0;
 }
 
-/* One line of the next panel on its way to the caches: each tile of rows asks for a part, as
- * weights that a network reads once in a run come from memory. Past the last panel it does no harm. */
-#ifdef __has_builtin
-#if __has_builtin(__builtin_prefetch)
-#define ASK_FOR(at) __builtin_prefetch((const void *)(size_t)(ahead + (size_t)(at) * V), 0, 2);
-#endif
-#endif
-#ifndef ASK_FOR
-#define ASK_FOR(at)
-#endif
-
 #define ADD_PRODUCT(to, at)                                                                        \
     {                                                                                              \
         vec line[WIDE];                                                                            \
@@ -98,11 +88,12 @@ __kernel ALONE void known(__global const ACC *a, __global const panel_element *p
 #pragma unroll
                     for (int c = 0; c < CHAINS; ++c) sums[c][r][w] = 0;
             }
+            /* Each tile of rows asks for a part of the next panel. */
             __global const panel_element *ahead =
                 panel + (size_t)depth * (WIDTH + min((m - first) / ROWS, WIDE - 1) * V);
             int k = 0;
             for (; k + CHAINS <= depth; k += CHAINS) {
-                ASK_FOR(k)
+                ASK_FOR(ahead + (size_t)k * V)
 #pragma unroll
                 for (int c = 0; c < CHAINS; ++c) ADD_PRODUCT(sums[c], k + c)
             }

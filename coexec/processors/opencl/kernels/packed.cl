@@ -22,6 +22,7 @@
  * Geometry: one work-item per slot, work-groups of one; tasks are divided evenly, in order. */
 
 #include "gather.cl"
+#include "ask.cl"
 #include "epilogue.cl"
 
 #ifndef MR
@@ -215,7 +216,14 @@ __kernel ALONE void packed(
                     ROWS(POINT)
 #endif
                     ROWS(DECLARE)
+#if PACKED && !COPIED
+                    /* Asks for the next tile, once this one is not needed any more. */
+                    const size_t ahead = p + 1 < width ? 0 : (size_t)MR * channels * taps;
+#endif
                     for (int k = 0; k < depth; ++k) {
+#if PACKED && !COPIED
+                        ASK_FOR(pa + ahead)
+#endif
                         VECTORS(FETCH, 0)
                         ROWS(MULTIPLY)
 #if PACKED

@@ -216,10 +216,11 @@ def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mappi
     Of the tiles that fit, the one that wastes least work on rows and columns that are not there: of
     49 columns (7 x 7), two vectors of 16 compute 64 and three 96.
     Panels of wide vectors are large: one at a time fills the cache. Where tiles of A have to be
-    widened for them, that is done for several.
+    widened for them, or come from memory, that is done for several.
     """
     copied = any(is_narrow(p.dtype) and not p.in_place for p in products)
-    group = {"GROUP": 4 if copied else 1}
+    cached = all(p.rows * p.depth * p.dtype.itemsize <= CACHED_BYTES for p in products)
+    group = {"GROUP": 4 if copied or not cached else 1}
     if facts.unit_kind != "cpu":
         return group
     wide = facts.vector_bytes >= WIDE_VECTOR_BYTES
@@ -235,7 +236,6 @@ def suited_tile(products: Sequence[BlockedProduct], facts: DeviceFacts) -> Mappi
     rows, vectors = min(tiles, key=cost)
     if wide:
         return {"MR": rows, "NV": vectors} | group
-    cached = all(p.rows * p.depth * p.dtype.itemsize <= CACHED_BYTES for p in products)
     return {"MR": rows, "NV": vectors} | (SMALL_TASKS if cached else {})
 
 
