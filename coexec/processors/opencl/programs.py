@@ -25,7 +25,11 @@ from coexec.processors.opencl.slim import NOTHING, is_full, slimmed
 
 INTEL = "Intel(R) OpenCL"
 """Platform of Intel's runtime for CPUs."""
+POCL = "Portable Computing Language"
 OPTIONS = ("-cl-mad-enable", "-cl-std=CL1.2")
+ASKING = (INTEL, POCL)
+"""Platforms that can ask for memory ahead (kernels/ask.cl). A compiler's word is not enough:
+oclgrind's takes the request, and the kernel then ends the process."""
 KEPT = 256
 """Programs in memory, besides those that regions use: half a MiB each on Intel's runtime."""
 log = logging.getLogger(__name__)
@@ -46,6 +50,7 @@ class ProgramCache:
         self.device = device
         self._may_apart = apart and device.platform.name != "Oclgrind"
         self._apart = 0
+        self._options = [*OPTIONS, *(("-DASKS_AHEAD",) if device.platform.name in ASKING else ())]
         # oclgrind's compiler is not safe for threads.
         self._workers = 1 if device.platform.name == "Oclgrind" else 4
         self.compiled = 0
@@ -55,7 +60,7 @@ class ProgramCache:
         # Drivers of CPUs compile for the instructions of this very one, and tell its name only.
         unit = cpu_identity() if device.type & cl.device_type.CPU else device.name
         identity = (unit, device.name, device.version, device.driver_version)
-        self._identity = "\n".join((*map(str, identity), device.platform.version, *OPTIONS))
+        self._identity = "\n".join((*map(str, identity), device.platform.version, *self._options))
 
     @property
     def keeps_much(self) -> bool:
@@ -169,7 +174,7 @@ class ProgramCache:
         try:
             # PyOpenCL's own cache would pickle next to ours; one cache is enough.
             program: cl.Program = cl.Program(self.context, source.text).build(
-                list(OPTIONS),
+                self._options,
                 devices=[self.device],
                 cache_dir=False,  # type: ignore[arg-type]  # documented, but not in its types
             )
