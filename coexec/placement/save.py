@@ -21,6 +21,7 @@ from coexec.base.disk import write_atomically
 from coexec.base.errors import ModelError
 from coexec.core.plan import Plan, Refusal, Split
 from coexec.ops.node import type_of
+from coexec.placement.byte_weights import pack_weights, unpack_weights
 
 CONFIGURATION = "coexec"
 METADATA = "coexec.plan"
@@ -103,10 +104,14 @@ def _read_split(node: ir.Node, devices: Sequence[str], axis: int) -> Split:
 def save_plan(model: ir.Model, plan: Plan, path: Path) -> None:
     """Write the planned ``model`` with ``plan`` as one ONNX file, atomically.
 
+    Weights that are multiples of 8 bits take 8 bits there.
+
     Raises:
         SaveError: the disk refused.
     """
-    data = ir.to_proto(write_plan(model, plan)).SerializeToString()
+    marked = write_plan(model, plan)
+    pack_weights(marked.graph)
+    data = ir.to_proto(marked).SerializeToString()
     write_atomically(path, lambda file: file.write(data))
 
 
@@ -160,6 +165,7 @@ def load_plan(path: Path) -> tuple[ir.Model, Plan]:
         model = ir.load(path)
     except Exception as error:  # protobuf and onnx_ir raise what they like
         raise ModelError(f"{path} is not a readable ONNX model: {error}") from error
+    unpack_weights(model.graph)
     return model, read_plan(model)
 
 
