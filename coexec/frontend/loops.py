@@ -153,12 +153,12 @@ class _Steps:
         for inner, outer in given.items():
             if outer is not None:
                 inner.replace_all_uses_with(outer)
-        nodes = list(step)
-        step.remove(nodes)
-        for node in nodes:
+        for node in ir.traversal.RecursiveGraphIterator(step):  # branches come into this graph, too
             node.name = self._name(node.name)
             for value in node.outputs:
                 value.name = self._name(value.name) if value.name != "" else ""
+        nodes = list(step)
+        step.remove(nodes)
         self.nodes += nodes
         self.copies += 1
         return [value for value in results if value is not None]

@@ -46,6 +46,31 @@ graph (float[3] start, float[3, 4] a, float[5, 3] b) => (float[3] last, float[4,
 }
 """
 
+NESTED = """
+graph (float[2] x) => (float[2] last) {
+    trips = Constant <value = int64 {4}> ()
+    two = Constant <value = int64 {2}> ()
+    go = Constant <value = bool {1}> ()
+    last = Loop <body = step (int64 number, bool given, float[2] old)
+        => (bool kept, float[2] new) {
+        one = Constant <value = int64 {1}> ()
+        odd = Mod (number, two)
+        is_odd = Equal (odd, one)
+        new = If (is_odd) <
+            then_branch = odd_step () => (float[2] squared)
+                { inner = Add (old, x) squared = Mul (inner, inner) },
+            else_branch = even_step () => (float[2] repeated) {
+                inner_trips = Add (number, one)
+                repeated = Loop <body = inner_step (int64 k, bool inner_given, float[2] before)
+                    => (bool inner_kept, float[2] after)
+                    { after = Sin (before) inner_kept = Identity (inner_given) }>
+                    (inner_trips, go, old)
+            }>
+        kept = Identity (given)
+    }> (trips, go, x)
+}
+"""
+
 
 def powers(count: str = FIVE, kept: str = COPIED, inputs: str = "") -> onnx.ModelProto:
     """A loop that doubles, adds its number, and stacks rows and scalars."""
@@ -72,6 +97,16 @@ def test_names_of_steps_are_unique() -> None:
     names = [str(node.name) for node in graph]
     assert len(set(names)) == len(names)
     assert all(node.op_type != "Loop" for node in graph)
+
+
+def test_branches_and_loops_within_steps_have_names_of_their_own() -> None:
+    model = parser.parse_model(HEAD + NESTED)
+    theirs, ours = both(model, {"x": np.array([0.5, -1], np.float32)})
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
+    graph = coexec.load(model).graph
+    names = [str(value.name) for node in graph for value in node.outputs]
+    assert len(set(names)) == len(names)
+    assert {node.op_type for node in graph} == {"Sin", "Add", "Mul"}
 
 
 def test_a_trip_count_of_the_caller_is_taken_from_each_run() -> None:
