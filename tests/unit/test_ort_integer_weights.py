@@ -90,6 +90,28 @@ def test_what_is_not_quantised_on_both_sides_stays(rng: np.random.Generator) -> 
     assert more.keys() == {"s", "z", "w", "b"}
 
 
+RELU = [
+    *STEPS[:3],
+    step("Relu", "c", "d"),
+    step("QuantizeLinear", "d t l", "r"),
+    step("DequantizeLinear", "r t l", "y"),
+]
+
+
+@pytest.mark.parametrize(("least", "whole"), [(0, True), (128, False)])
+def test_a_relu_stays_between_where_quantising_does_it_anyway(
+    rng: np.random.Generator, least: int, whole: bool
+) -> None:
+    constants = constants_of(rng) | {"l": np.asarray(least, np.uint8)}
+    steps, _ = with_integer_weights(RELU, constants)
+    assert (steps != RELU) == whole
+
+
+def test_what_somebody_reads_as_floats_keeps_its_weights(rng: np.random.Generator) -> None:
+    also = [*STEPS, step("Sigmoid", "c", "e")]
+    assert with_integer_weights(also, constants_of(rng))[0] == also
+
+
 def run(text: bytes, x: Array) -> Array:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

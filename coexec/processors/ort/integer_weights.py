@@ -1,8 +1,8 @@
-"""Weights of quantised operators as integers again, so that an NPU computes in 8 bits.
+"""Weights of quantised operators as integers again, so that an NPU or CPU computes in 8 bits.
 
 A quantised model has its weights as integers behind a DequantizeLinear. Loading computes what is
-constant ahead, which makes them floats: right for processors that compute in floats anyway, but an
-NPU takes an operator as an integer one only if everything around it is quantised. Symmetric 8-bit
+constant ahead, which makes them floats: right for processors that compute in floats anyway, but
+ONNX Runtime takes an operator as an integer one only if all around it is quantised. Symmetric 8-bit
 scales are found again from the floats, and with them the very same integers. Weights that are no
 multiples of such a scale (they never were integers, or had a zero point) stay floats.
 """
@@ -57,16 +57,42 @@ def _is_quantised(
     step: Step, maker: Step, readers: Mapping[str, Sequence[Step]], constants: Mapping[str, Array]
 ) -> bool:
     """Between a dequantisation and quantisations, with float weights that are known."""
-    after = readers.get(step.outputs[0], ())
     return (
         step.op_type in WEIGHTED
         and maker.op_type == DEQUANTIZE
-        and bool(after)
-        and all(reader.op_type == QUANTIZE for reader in after)
+        and _is_quantised_later(step.outputs[0], readers, constants)
         and step.inputs[1] in constants
         and constants[step.inputs[1]].dtype == FLOAT
         and np.size(constants.get(maker.inputs[1], ())) == 1
     )
+
+
+def _is_quantised_later(
+    name: str, readers: Mapping[str, Sequence[Step]], constants: Mapping[str, Array]
+) -> bool:
+    """Whether all that reads a value quantises it, maybe behind a Relu that changes nothing then.
+
+    Without such a Relu the steps are as ONNX Runtime looks for them; it takes it out itself.
+    """
+    after = readers.get(name, ())
+    for reader in after:
+        behind = readers.get(reader.outputs[0], ()) if reader.op_type == "Relu" else ()
+        if reader.op_type != QUANTIZE and not (
+            behind and all(_is_nothing_below(each, constants) for each in behind)
+        ):
+            return False
+    return bool(after)
+
+
+def _is_nothing_below(step: Step, constants: Mapping[str, Array]) -> bool:
+    """Whether a step quantises with no integer for what is below 0."""
+    if step.op_type != QUANTIZE:
+        return False
+    if len(step.inputs) < len(("value", "scale", "zero")) or not step.inputs[2]:
+        return "output_dtype" not in step.attributes
+    zero = constants.get(step.inputs[2])
+    whole = zero is not None and zero.dtype.kind in "iu"
+    return zero is not None and whole and bool((zero == np.iinfo(zero.dtype).min).all())
 
 
 def _with_integers(
