@@ -187,5 +187,8 @@ def _summary(applied: Applied) -> str:
         kept = [f"{' '.join(g.nodes)}: {g.reason}" for g in groups if g.reason]
         rest = f"; whole: {'; '.join(kept)}" if kept else ""
         return f"{before} -> {after} channels in {counted(len(groups), 'group')}{rest}"
-    counts = ", ".join(f"{c.nodes} {c.op_type}" for c in changes if isinstance(c, Quantised))
-    return f"in 8 bits: {counts}" if counts else "nothing to do"
+    quantised = [change for change in changes if isinstance(change, Quantised)]
+    counts = ", ".join(f"{each.nodes} {each.op_type}" for each in quantised if each.nodes)
+    floats = ", ".join(f"{each.in_floats} {each.op_type}" for each in quantised if each.in_floats)
+    done = f"in 8 bits: {counts}" if counts else "nothing to do"
+    return f"{done}; in floats: {floats}" if floats else done

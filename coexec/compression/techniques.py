@@ -1,8 +1,8 @@
 """Make a model smaller: techniques by name, in the order in which they are asked for.
 
-``prune:0.3`` removes channels, ``svd:0.5`` and ``svd-energy:0.9`` factorise weights, ``int8``
-quantises, ``float16`` halves. What comes out is a standard ONNX model; all but the forms of 8 and
-16 bits can be trained further.
+``prune:0.3`` removes channels, ``svd:0.5`` and ``svd-energy:0.9`` factorise weights, ``int8`` and
+``int8-dynamic`` quantise, ``float16`` halves. What comes out is a standard ONNX model; all but the
+forms of 8 and 16 bits can be trained further.
 """
 
 from __future__ import annotations
@@ -24,25 +24,34 @@ from coexec.passes.float16 import HALF, Conversion, to_float16
 from coexec.passes.fold_batch_norm import fold_batch_norm
 from coexec.passes.low_rank import Factorised, RankRule, by_cost, by_energy, factorise
 from coexec.passes.prune_channels import PrunedGroup, prune_channels
-from coexec.processors.find import quantise
+from coexec.processors.find import quantise, quantise_dynamically
 
 BATCH = 32
 """Samples at a time, where the model leaves that open."""
 MOST_SAMPLES = 256
 """Of the calibration data: spread evenly over all of it."""
+QUANTISED = "nothing else works on quantised weights"
 LAST: Mapping[str, str] = {
-    "int8": "nothing else works on quantised weights",
+    "int8": QUANTISED,
+    "int8-dynamic": QUANTISED,
     HALF: "all else works on weights of float32",
 }
 """Techniques behind which nothing comes, and why."""
+QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear")
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that multiply by weights: it is told where they stay in floats."""
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """An operator, and how many of its nodes read and make 8-bit values."""
+    """An operator, and how many of its nodes read and make 8-bit values.
+
+    ``in_floats`` is how many do not, of an operator that multiplies by weights.
+    """
 
     op_type: str
     nodes: int
+    in_floats: int = 0
 
 
 Change = Factorised | PrunedGroup | Quantised | Conversion
@@ -170,12 +179,7 @@ def _quantise(
         raise UsageError(
             "technique int8 needs typical inputs to measure ranges on: --data FILE.npz"
         )
-    quantised = next((node for node in model.graph if node.op_type == "QuantizeLinear"), None)
-    if quantised is not None:
-        raise UsageError(
-            f"technique int8: the model is in 8 bits already (QuantizeLinear {quantised.name!r}); "
-            "give the one in float32"
-        )
+    _require_floats(model, "int8")
     samples = len(next(iter(settings.calibration.values())))
     rows = np.linspace(0, samples - 1, min(samples, MOST_SAMPLES)).astype(int)
     data = batches(model, settings.calibration, rows)
@@ -184,16 +188,40 @@ def _quantise(
     return result, _quantised(result.graph)
 
 
+def _quantise_dynamically(
+    model: ir.Model, _share: float, _settings: Settings
+) -> tuple[ir.Model, Sequence[Quantised]]:
+    _require_floats(model, "int8-dynamic")
+    result = read_model(quantise_dynamically(ir.to_proto(model).SerializeToString()))
+    RemoveUnusedOpsetsPass()(result)
+    return result, _quantised(result.graph)
+
+
+def _require_floats(model: ir.Model, technique: str) -> None:
+    found = next((node for node in model.graph if node.op_type in QUANTISING), None)
+    if found is not None:
+        raise UsageError(
+            f"technique {technique}: the model is in 8 bits already ({found.op_type} "
+            f"{found.name!r}); give the one in float32"
+        )
+
+
 def _quantised(graph: ir.Graph) -> list[Quantised]:
-    """Operators between a dequantisation and a quantisation."""
+    """Operators between a dequantisation and a quantisation, and those on bytes themselves."""
     counts: Counter[str] = Counter()
+    floats: Counter[str] = Counter()
     for node in graph:
         makers = [value.producer() for value in node.inputs if value is not None]
         readers = [reader.op_type for value in node.outputs for reader, _ in value.uses()]
         reads = any(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
         if reads and "QuantizeLinear" in readers:
             counts[node.op_type] += 1
-    return [Quantised(name, count) for name, count in counts.most_common()]
+        elif node.op_type == "MatMulInteger":
+            counts["MatMul"] += 1
+        elif node.op_type in WEIGHTED:
+            floats[node.op_type] += 1
+    names = dict.fromkeys(name for name, _ in (*counts.most_common(), *floats.most_common()))
+    return [Quantised(name, counts[name], floats[name]) for name in names]
 
 
 def _halve(
@@ -214,5 +242,8 @@ TECHNIQUES: Mapping[str, Technique] = {
         "factorise weights, keep this share of their energy", 0.9, _factorise_by(by_energy)
     ),
     "int8": Technique("quantise weights and results to 8 bits", None, _quantise),
+    "int8-dynamic": Technique(
+        "quantise linear layers to 8 bits, ranges found in each run", None, _quantise_dynamically
+    ),
     HALF: Technique("compute in float16 what keeps its accuracy in it", None, _halve),
 }

@@ -39,7 +39,7 @@ STARTED_ONCE, CORES = "opencl:pocl", "cores"
 """The processor that makes its threads once in a process, and the option that says where."""
 
 QUANTISER = "coexec.processors.ort.plugin"
-"""Module with a quantiser (see :func:`quantise`)."""
+"""Module with quantisers (see :func:`quantise`)."""
 
 
 class RunOnly(Protocol):
@@ -183,6 +183,16 @@ def quantise(model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes:
         ModelError: it cannot run or quantise the model.
     """
     return bytes(importlib.import_module(QUANTISER).quantise(model, batches))
+
+
+def quantise_dynamically(model: bytes) -> bytes:
+    """An ONNX file's bytes with linear layers in 8 bits whose ranges are found in each run.
+
+    Raises:
+        ProcessorError: the quantiser's library is not installed.
+        ModelError: it cannot run or quantise the model.
+    """
+    return bytes(importlib.import_module(QUANTISER).quantise_dynamically(model))
 
 
 def _tuner_module(spec: str) -> TunerModule:

@@ -122,6 +122,50 @@ def test_a_model_in_8_bits_is_not_quantised_again(folder: Path) -> None:
         compress(quantised, ["int8"], settings)
 
 
+def test_linear_layers_in_8_bits_find_their_ranges_in_each_run(
+    folder: Path, tmp_path: Path
+) -> None:
+    """No calibration data; the same answers as ONNX Runtime's, and nearly those of floats."""
+    out = tmp_path / "dynamic.onnx"
+    checked = ("--validation", folder / "data.npz", "-p", "reference", "--json")
+    done = command(
+        "compress", folder / "model.onnx", "-t", "int8-dynamic", "--out", out, *checked
+    ).record
+    saved = onnx.load(out)
+    kinds = [node.op_type for node in saved.graph.node]
+    linear = kinds.count("MatMulInteger")
+    assert linear > 0
+    assert "ConvInteger" not in kinds
+    (applied,) = done["techniques"]
+    changes = {each["op_type"]: (each["nodes"], each["in_floats"]) for each in applied["changes"]}
+    assert changes == {"MatMul": (linear, 0), "Conv": (0, kinds.count("Conv"))}
+    assert done["after"]["weight_bytes"] < done["before"]["weight_bytes"]
+    assert done["effect"]["accuracy_after"] == done["effect"]["agreement"] > 0.9
+    x = np.load(folder / "data.npz")["x"]
+    (mine,) = coexec.compile(coexec.load(out), ["reference"]).run({"x": x}).values()
+    np.testing.assert_allclose(mine, logits(out, x), atol=1e-4)
+    assert np.any(mine != logits(folder / "model.onnx", x))
+
+
+def test_what_stays_in_floats_is_told(folder: Path, tmp_path: Path) -> None:
+    done = command(
+        "compress",
+        *(folder / "model.onnx", "-t", "int8-dynamic", "--out", tmp_path / "dynamic.onnx"),
+    )
+    (line,) = (line for line in done.out.splitlines() if line.startswith("int8-dynamic"))
+    assert "in 8 bits: " in line
+    assert line.endswith(" Conv")
+    assert "; in floats: " in line
+
+
+@pytest.mark.parametrize("again", ["int8", "int8-dynamic"])
+def test_a_dynamic_model_in_8_bits_is_not_quantised_again(folder: Path, again: str) -> None:
+    settings = Settings(calibration={"x": np.load(folder / "data.npz")["x"]})
+    quantised, _ = compress(coexec.load(folder / "model.onnx"), ["int8-dynamic"])
+    with pytest.raises(UsageError, match=r"in 8 bits already \(DynamicQuantizeLinear '"):
+        compress(quantised, [again], settings)
+
+
 def test_what_grows_by_less_than_half_a_per_cent_is_no_negative_zero(folder: Path) -> None:
     data = ("--data", folder / "data.npz", "--out", folder / "small.onnx", "-p", "reference")
     done = command("compress", folder / "model.onnx", "-t", "int8", *data)
@@ -215,6 +259,7 @@ def test_the_model_given_stays_as_it_is() -> None:
         (["-t", "int8:0.5"], "technique 'int8:0.5': int8 takes no share"),
         (["-t", "int8"], "technique int8 needs typical inputs to measure ranges on: --data"),
         (["-t", "int8", "-t", "prune"], "int8 comes last: nothing else works on quantised"),
+        (["-t", "int8-dynamic", "-t", "svd"], "int8-dynamic comes last: nothing else works"),
     ],
 )
 def test_bad_flags(flags: list[str], message: str, folder: Path) -> None:

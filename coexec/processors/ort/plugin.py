@@ -30,6 +30,8 @@ class Quantiser(Protocol):
 
     def quantise(self, model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes: ...
 
+    def quantise_dynamically(self, model: bytes) -> bytes: ...
+
 
 def candidates() -> list[Candidate]:
     """Providers that are here or could be."""
@@ -60,8 +62,21 @@ def quantise(model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes:
         ProcessorError: ONNX Runtime is absent.
         ModelError: it cannot run or quantise the model.
     """
-    quantiser = cast(Quantiser, _import("coexec.processors.ort.quantise"))
-    return quantiser.quantise(model, batches)
+    return _quantiser().quantise(model, batches)
+
+
+def quantise_dynamically(model: bytes) -> bytes:
+    """An ONNX file's bytes with linear layers whose ranges are found in each run.
+
+    Raises:
+        ProcessorError: ONNX Runtime is absent.
+        ModelError: it cannot run or quantise the model.
+    """
+    return _quantiser().quantise_dynamically(model)
+
+
+def _quantiser() -> Quantiser:
+    return cast(Quantiser, _import("coexec.processors.ort.quantise"))
 
 
 def _installed() -> Installed:

@@ -1,15 +1,17 @@
-"""8-bit models by ONNX Runtime's quantiser: static, QDQ form, ranges measured on calibration data.
+"""8-bit models by ONNX Runtime's quantiser: static or dynamic.
 
-Activations are unsigned with a zero point, weights signed and symmetric, one scale for each output
-channel of a convolution and one for a matrix: what CPUs and NPUs both compute in 8 bits (Jacob and
-others, "Quantization and training of neural networks for efficient integer-arithmetic-only
-inference", 2018; Krishnamoorthi, "Quantizing deep convolutional networks", 2018).
+Static models are in QDQ form, with ranges measured on calibration data. Activations are unsigned
+with a zero point, weights signed and symmetric, one scale for each output channel of a convolution
+and one for a matrix: what CPUs and NPUs both compute in 8 bits (Jacob and others, "Quantization and
+training of neural networks for efficient integer-arithmetic-only inference", 2018; Krishnamoorthi,
+"Quantizing deep convolutional networks", 2018). In dynamic models, linear layers with known weights
+find the range of what they read in each run; all else stays in floats.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from onnxruntime.quantization import (
     QuantFormat,
     QuantType,
     quant_pre_process,
+    quantize_dynamic,
     quantize_static,
 )
 
@@ -38,20 +41,46 @@ def quantise(model: bytes, batches: Sequence[Mapping[str, Array]]) -> bytes:
     Raises:
         ModelError: ONNX Runtime cannot run or quantise the model; the message is its own.
     """
+
+    def write(prepared: Path, written: Path) -> None:
+        quantize_static(
+            prepared,
+            written,
+            _Batches(batches),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"TensorQuantOverrides": _one_scale(onnx.load(prepared))},
+        )
+
+    return _written(model, write)
+
+
+def quantise_dynamically(model: bytes) -> bytes:
+    """An ONNX file's bytes with linear layers that find the range of what they read in each run.
+
+    Their weights are signed bytes with a scale for each column. Convolutions stay in floats: ONNX
+    Runtime computes them more slowly on bytes so, and not at all with signed weights.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run or quantise the model; the message is its own.
+    """
+
+    def write(prepared: Path, written: Path) -> None:
+        kinds = list(MATRIX_PRODUCTS)
+        quantize_dynamic(prepared, written, kinds, per_channel=True, weight_type=QuantType.QInt8)
+
+    return _written(model, write)
+
+
+def _written(model: bytes, write: Callable[[Path, Path], None]) -> bytes:
+    """What a quantiser writes of a model whose constants and batch normalisations are folded."""
     with tempfile.TemporaryDirectory(prefix="coexec-quantise-") as folder:
         prepared, written = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
             quant_pre_process(onnx.load_from_string(model), prepared, skip_symbolic_shape=True)
-            quantize_static(
-                prepared,
-                written,
-                _Batches(batches),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                extra_options={"TensorQuantOverrides": _one_scale(onnx.load(prepared))},
-            )
+            write(prepared, written)
             return written.read_bytes()
         except Exception as error:  # pybind classes without a common base but Exception
             raise ModelError(f"ONNX Runtime cannot quantise the model: {failure(error)}") from error
