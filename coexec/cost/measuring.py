@@ -23,7 +23,14 @@ from coexec.core.types import OpCall
 from coexec.cost.contention import slowdown
 from coexec.cost.fitted import features
 from coexec.cost.key import call_key
-from coexec.cost.measured import measure_call, prepare_busy, prepare_call
+from coexec.cost.measured import (
+    FEW_BYTES,
+    Sweep,
+    measure_call,
+    prepare_busy,
+    prepare_call,
+    sweep_of,
+)
 from coexec.cost.model import (
     HANDOVER,
     LINKS,
@@ -108,6 +115,7 @@ class _Measuring:
     ) -> None:
         self.calls, self.costs, self.own = calls, costs, own
         self.seconds, self.observe = seconds, observe
+        self.sweeps: dict[str, Sweep | None] = {}
         self.began = time.perf_counter()
 
     def run(self, refresh: bool, *, beside: bool) -> None:
@@ -147,7 +155,31 @@ class _Measuring:
             if passed >= self.seconds:
                 break
             self.observe(passed, f"{call.identifier} on {each.name}")
-            _measure_call(each, call, again=again)
+            self._measure_call(each, call, again=again)
+
+    def _measure_call(self, costs: ProcessorCosts, call: OpCall, *, again: bool) -> None:
+        key = call_key(call)
+        try:
+            found = measure_call(costs.processor, call, self._sweep(costs, call))
+        except CoexecError as error:
+            costs.failed[key] = str(error)
+            log.warning("%s not measured: %s", call.identifier, error)
+            return
+        entry = Entry(found, call.identifier, features(call), costs.code(call))
+        known = costs.measured(call) if again else None
+        costs.store.put(key, entry if known is None else known.or_quieter(entry))
+
+    def _sweep(self, costs: ProcessorCosts, call: OpCall) -> Sweep | None:
+        """What drives a call's constants out of a processor's caches, kept while this measures."""
+        if sum(array.nbytes for array in call.constants.values()) < FEW_BYTES:
+            return None
+        if costs.name not in self.sweeps:
+            try:
+                self.sweeps[costs.name] = sweep_of(costs.processor)
+            except CoexecError as error:
+                self.sweeps[costs.name] = None
+                log.warning("constants on %s may be in caches: %s", costs.name, error)
+        return self.sweeps[costs.name]
 
     def _unknown(self, refresh: bool) -> list[Work]:
         """Pairs that are not known: calls by their share of a run, each on every processor."""
@@ -225,19 +257,6 @@ def _wanted(store: CostStore, key: str) -> bool:
     """Whether another visit may tell more of a way."""
     entry = store.get(key)
     return entry is not None and entry.visits < WAY_VISITS
-
-
-def _measure_call(costs: ProcessorCosts, call: OpCall, *, again: bool) -> None:
-    key = call_key(call)
-    try:
-        found = measure_call(costs.processor, call)
-    except CoexecError as error:
-        costs.failed[key] = str(error)
-        log.warning("%s not measured: %s", call.identifier, error)
-        return
-    entry = Entry(found, call.identifier, features(call), costs.code(call))
-    known = costs.measured(call) if again else None
-    costs.store.put(key, entry if known is None else known.or_quieter(entry))
 
 
 def _measure_link(costs: ProcessorCosts, refresh: bool) -> None:

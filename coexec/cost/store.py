@@ -19,7 +19,7 @@ from coexec.core.processor import ProcessorSpec
 from coexec.cost.distribution import Distribution
 
 log = logging.getLogger(__name__)
-FORMAT = 4
+FORMAT = 5
 """Changes when what is measured changes: older files are left alone."""
 WIDE_BELOW, WIDE_ABOVE = 1.1, 1.5
 """Times of a quiet machine lie closer together: the median to the first decile, the last decile to

@@ -37,7 +37,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, times: Callable[[str], Distributio
     """Names of calls in the order in which they are measured, with times by name."""
     visited: list[str] = []
 
-    def measured(_processor: object, call: OpCall) -> Distribution:
+    def measured(_processor: object, call: OpCall, _sweep: object) -> Distribution:
         visited.append(call.name)
         return times(call.name)
 

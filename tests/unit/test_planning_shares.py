@@ -47,7 +47,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """
     found: list[int] = []
 
-    def measured(processor: Processor, call: OpCall) -> Distribution:
+    def measured(processor: Processor, call: OpCall, _sweep: object) -> Distribution:
         (made,) = call.outputs
         assert made is not None
         _, channels, rows, _ = made.shape
