@@ -12,6 +12,7 @@ from coexec.cli.memory_table import forms_record, show_forms
 from coexec.cli.output import console, notes
 from coexec.cli.stream import show_stream, stream_record
 from coexec.cli.verified_plans import corrections_record, show_corrections
+from coexec.planning.in_floats import layers_of
 from coexec.planning.planner import Planning
 from coexec.report.gantt import row as gantt_row
 from coexec.serving.balance import Balanced
@@ -64,6 +65,7 @@ def planning_record(planning: Planning, pipeline: Balanced | None) -> dict[str, 
         ],
         "nodes": [_node_record(planning, index) for index in chosen.schedule.order],
         "refusals": [vars(refusal) for refusal in planning.plan.refusals],
+        "quantised": _quantised_record(planning),
         "not_measured": {n: dict(each.failed) for n, each in planning.costs.items() if each.failed},
     }
 
@@ -93,6 +95,30 @@ def _node_record(planning: Planning, index: int) -> dict[str, Any]:
     }
 
 
+def _quantised_record(planning: Planning) -> dict[str, Any] | None:
+    """How many layers of a quantised model are on bytes, and which are not; nothing of others."""
+    found = layers_of(planning)
+    if not found.layers:
+        return None
+    floats = [vars(each) for each in found.in_floats]
+    return {"layers": found.layers, "on_bytes": found.on_bytes, "in_floats": floats}
+
+
+def _show_quantised(planning: Planning, *, explain: bool) -> None:
+    """Layers of a quantised model on bytes and in floats; which and why where that is asked for."""
+    found = layers_of(planning)
+    if not found.layers:
+        return
+    left = found.layers - found.on_bytes
+    more = "" if explain or not left else "; --explain says which and why"
+    console.print(
+        f"quantised layers: {found.on_bytes} on bytes, {left} in floats{more}", highlight=False
+    )
+    for each in found.in_floats if explain else ():
+        what = f"{each.operator} {each.node} on {each.processor}"
+        notes.print(f"[yellow]in floats:[/] {escape(what)}: {escape(each.reason)}")
+
+
 def show_planning(planning: Planning, pipeline: Balanced | None, *, explain: bool) -> None:
     """The planning for people."""
     chosen = planning.ranking.chosen
@@ -117,6 +143,7 @@ def show_planning(planning: Planning, pipeline: Balanced | None, *, explain: boo
     _show_policies(planning)
     if explain:
         _show_nodes(planning)
+    _show_quantised(planning, explain=explain)
     for line in planning.plan.table().splitlines():
         notes.print(f"[yellow]refused:[/] {escape(line)}")
     for name, each in planning.costs.items():

@@ -274,6 +274,9 @@ class Runner(ABC):
         self.finish(ticket)
 
 
+IN_FLOATS = "this processor computes in floats"
+
+
 class Processor(Runner):
     """A device that compiles regions ahead of time and runs them.
 
@@ -310,6 +313,13 @@ class Processor(Runner):
         calls, and so are the nodes around them that ``made`` has in it.
         """
         return None
+
+    def in_floats(self, region: Region, layers: Mapping[str, str]) -> Mapping[str, str]:
+        """Which quantised ``layers`` of ``region`` are computed in floats, by name, with reasons.
+
+        ``layers`` are all of them, each with why nobody computes it on bytes, or "".
+        """
+        return {name: reason or IN_FLOATS for name, reason in layers.items()}
 
     def code_of(self, call: OpCall) -> str:
         """A digest of the code that executes a supported call here, with its tuned values.

@@ -23,12 +23,15 @@ from coexec.processors.opencl.fusion.dynamic_integers import dynamic_calls, has_
 from coexec.processors.opencl.fusion.integer_prices import integer_calls, share_on_bytes
 from coexec.processors.opencl.fusion.integers import has_integer_layers
 from coexec.processors.opencl.fusion.operators import LAYERS, ON_BYTES
+from coexec.processors.opencl.fusion.taken_in import taken_in
 from coexec.processors.opencl.options import DEFAULT_OPTIONS, DeviceOptions
 from coexec.processors.opencl.table import KERNELS
 from coexec.processors.opencl.together import together
 from coexec.processors.opencl.tuning.lookup import TunedChooser, chooser_of_text, load_tuned
 
 log = logging.getLogger(__name__)
+
+NOT_COVERED = "no kernel on bytes for its weights, groups or axes"
 
 
 class OpenCLProcessor(OpenCLDevice, Processor):
@@ -61,11 +64,24 @@ class OpenCLProcessor(OpenCLDevice, Processor):
     def fused(self, region: Region) -> Mapping[str, OpCall | None]:
         if not self._fusing:
             return {}
+        return {**taken_in(region, self.facts_for(region)), **self._on_bytes(region)}
+
+    def _on_bytes(self, region: Region) -> Mapping[str, OpCall | None]:
+        """What computes nodes on bytes, as :meth:`fused` tells it."""
         facts = self.facts_for(region)
         return {**integer_calls(region, facts), **dynamic_calls(region, facts)}
 
     def fused_share(self, made: OpCall, share: OpCall) -> OpCall | None:
         return share_on_bytes(made, share) if made.identifier in LAYERS else None
+
+    def in_floats(self, region: Region, layers: Mapping[str, str]) -> Mapping[str, str]:
+        made = self._on_bytes(region) if self._fusing else {}
+        usual = NOT_COVERED
+        if not self._fusing:
+            usual = "kernels=naive computes in floats"
+        elif self.facts_for(region).dots == "none":
+            usual = "the device has no dot products of bytes"
+        return {name: why or usual for name, why in layers.items() if name not in made}
 
     def choices(self) -> str:
         return self.choose.text if isinstance(self.choose, TunedChooser) else ""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
 import onnxruntime as ort
 
+from coexec.base.cpu import cpu_flags
 from coexec.base.errors import FallbackWarning, ProcessorError
-from coexec.core.types import Array, Region
+from coexec.core.processor import IN_FLOATS
+from coexec.core.types import Array, Region, RegionNode
 from coexec.processors.ort.executable import OrtExecutable, summary_of
 from coexec.processors.ort.failures import refusal
+from coexec.processors.ort.inline import native_step
 from coexec.processors.ort.integer_weights import with_integer_weights
 from coexec.processors.ort.model import OnnxModel, build_model
 from coexec.processors.ort.providers import PROVIDERS, Provider
 from coexec.processors.ort.support import QUANTIZING, SupportOracle
+
+IN_INTEGERS = ("cpu", "npu")
+"""Kinds of providers that compute in 8 bits where all around an operator is quantised."""
+NOT_WHOLE = "its weights are no multiples of symmetric 8-bit scales, or an activation is between"
+EXACT = frozenset({"avx512_vnni", "avx_vnni"})
+"""Instructions of x86 CPUs that add products of bytes up to 32 bits; Linux's names."""
 
 
 def compile_region(
@@ -28,7 +38,7 @@ def compile_region(
     """
     steps = [step for index, node in enumerate(region.nodes) for step in oracle.steps(node, index)]
     constants = dict(region.constants)
-    if provider.kind == "npu":
+    if provider.kind in IN_INTEGERS:
         steps, constants = with_integer_weights(steps, constants)
     model = build_model(steps, region.inputs, region.outputs, region.types, constants)
     if provider.kind == "npu" and all(node.call.op_type in QUANTIZING for node in region.nodes):
@@ -51,8 +61,28 @@ def compile_region(
         {n: region.types[n] for n in (*region.inputs, *region.outputs)},
         summary_of(region, name),
         model.weights,
-        sum(array.nbytes for array in region.constants.values()),
+        sum(array.nbytes for array in constants.values()),
     )
+
+
+def layers_in_floats(
+    region: Region, layers: Mapping[str, str], oracle: SupportOracle, provider: Provider
+) -> dict[str, str]:
+    """Quantised layers of a region that its session computes in floats, with the reasons."""
+    nodes = {node.call.name: node for node in region.nodes}
+    able = [name for name in layers if oracle.supports(nodes[name].call).yes]
+    if provider.kind not in IN_INTEGERS:
+        return {name: layers[name] or IN_FLOATS for name in able}
+    steps = [native_step(node, index) for index, node in enumerate(region.nodes) if _bare(node)]
+    changed, _ = with_integer_weights(steps, region.constants)
+    before = {step.name: step for step in steps}
+    whole = {step.name for step in changed if before.get(step.name, step) != step}
+    return {name: layers[name] or NOT_WHOLE for name in able if name not in whole}
+
+
+def _bare(node: RegionNode) -> bool:
+    """Whether a node is an operator of ONNX, as all around a quantised layer are."""
+    return not node.call.domain
 
 
 def _instead(provider: Provider, region: Region) -> Provider:
@@ -71,8 +101,10 @@ def session_options(threads: int, model: OnnxModel) -> Any:
     options.use_deterministic_compute = True
     # Threads that wait for the next run would take a core from another processor.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Without it, 8-bit products saturate at 16 bits on x86 CPUs before AVX-512 VNNI.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if EXACT.isdisjoint(cpu_flags()):
+        # Without it, 8-bit products saturate at 16 bits on x86 CPUs before AVX-512 VNNI. With it,
+        # those that do not saturate anyway take three times as long.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if model.weights:
         values = [_view(array) for array in model.weights.values()]
         options.add_external_initializers(list(model.weights), values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from coexec.core.processor import (
 )
 from coexec.core.types import OpCall, Region
 from coexec.processors.ort.buffer import OrtBuffer, memory_of, own
-from coexec.processors.ort.compile import compile_region
+from coexec.processors.ort.compile import compile_region, layers_in_floats
 from coexec.processors.ort.executable import OrtExecutable
 from coexec.processors.ort.failures import failure
 from coexec.processors.ort.flags import STORES_IN_ORDER, OrtFlags
@@ -70,6 +70,9 @@ class OrtProcessor(Processor, WorksHere):
 
     def supports(self, call: OpCall) -> Support:
         return self.oracle.supports(call)
+
+    def in_floats(self, region: Region, layers: Mapping[str, str]) -> Mapping[str, str]:
+        return layers_in_floats(region, layers, self.oracle, self.provider)
 
     def code_of(self, call: OpCall) -> str:
         return self.oracle.code_of(call)
