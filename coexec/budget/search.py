@@ -151,7 +151,7 @@ class _Search:
         """The fastest setting that fits, if any was found."""
         plain = self._variant(Offer(self.question.recipe, ""))
         if plain.peak <= self.budget:
-            return Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us)
+            return _as_it_is(plain)
         self._try(plain, self._singles(plain))
         if self._best() is None:
             singles = self._singles(plain, last_resorts=True)
@@ -361,7 +361,7 @@ class _Search:
         """The lowest peak that variants of this search are brought to, whatever the budget is."""
         ranked = sorted(self.made, key=lambda each: self.known.lowest(each).peak + each.fixed)
         found = [*self.found, *(self._fit(each, 0) for each in ranked[:TRIED])]
-        return min(found, key=lambda each: each.peak)
+        return min([*found, *map(_as_it_is, self.made)], key=lambda each: each.peak)
 
     def _smallest(self) -> tuple[Found, int]:
         """A plan of about the lowest peak, and the least budget that there is a plan for.
@@ -376,11 +376,16 @@ class _Search:
             if again is not None:
                 return again, budget
         plain = self.known.variants[()]
-        return Found(Setting(plain.offer.recipe), plain, plain.peak, plain.step_us), plain.peak
+        return _as_it_is(plain), plain.peak
 
     def _paper_peak(self, variant: Variant) -> int:
         """The least peak that a variant promises."""
         return self.known.quick(variant, self.budget - variant.fixed).peak + variant.fixed
+
+
+def _as_it_is(variant: Variant) -> Found:
+    """A variant with nothing recomputed."""
+    return Found(Setting(variant.offer.recipe), variant, variant.peak, variant.step_us)
 
 
 def _differs(variant: Variant, plain: Variant) -> bool:
