@@ -80,6 +80,32 @@ def test_weights_are_transformed_in_rounds_that_fit_a_cache(
     check(processor, call, facts, rng)
 
 
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("group", [2, 3])
+def test_panels_whose_products_are_in_work_together(
+    runtime: str, group: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """Three panels of rows: two and one, or all of them; one task, so that no unit divides them."""
+    processor = open_opencl(runtime)
+    call = convolution(*CASES["uneven pads"])
+    facts = replace(processor.facts, vector_bytes=32, compute_units=1)
+    monkeypatch.setattr(winograd, "CORE_BYTES", 0)
+    monkeypatch.setattr(winograd, "PANELS_IN_WORK", group)
+    assert values(call, facts)["GROUP"] == group
+    check(processor, call, facts, rng)
+
+
+@pytest.mark.usefixtures("cheap")
+def test_large_patches_are_read_once_for_several_panels() -> None:
+    facts = replace(open_opencl(RUNTIMES[0]).facts, vector_bytes=64)
+    groups = {
+        size: values(convolution("Conv", (1, 512, size, size), (512, 512), (1,) * 4, False), facts)
+        for size in (14, 28)
+    }
+    assert (groups[14]["GROUP"], groups[28]["GROUP"]) == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("x", "channels", "prepared", "pays"),
     [

@@ -8,9 +8,10 @@
  * winograd: a tile is 4 x 4 positions of y; tiles are numbered image by image, row by row. A
  * work-item owns a slot of `slots`. A task is `block` tiles and `row_block` rows, whole panels (all
  * rows unless tiles are few): it transforms the tiles' patches of x, all channels, to
- * [point][channel][pitch] there, and then for each panel multiplies, point by point, MR tiles x NR
- * rows in registers, `depth` channels at a time, to [point][tile][NR] in the slot; transforms those
- * back, adds the bias, finishes values (epilogue.cl) and writes. Neither transform goes to memory.
+ * [point][channel][pitch] there, and then for each `group` of panels multiplies, point by point (so
+ * that patches of a point stay in cache for the group), MR tiles x NR rows in registers, `depth`
+ * channels at a time, to [panel][point][tile][NR] in the slot; transforms those back, adds the bias,
+ * finishes values (epilogue.cl) and writes. Neither transform goes to memory.
  * Geometry: winograd one work-item per slot, groups of one, tasks divided evenly, in order;
  * winograd_filter (panels, SPANs of channels). */
 
@@ -194,7 +195,7 @@ __kernel ALONE void winograd(__global const T *x, __global const RIGHT *u,
                              const int has_bias, const int first, const int last, const int rows,
                              const int row_block, const int channels, const int tiles,
                              const int block, const int tasks, const int depth,
-                             const int slot_size, const int x_size, const int i1, const int i2,
+                             const int group, const int slot_size, const int x_size, const int i1, const int i2,
                              const int o1, const int o2, const int p1,
                              const int p2 FINISH_PARAMETERS)
 {
@@ -202,7 +203,9 @@ __kernel ALONE void winograd(__global const T *x, __global const RIGHT *u,
     const int pitch = (block + 7) / 8 * 8, most = (block + MR - 1) / MR * MR;
     const int slot = get_global_id(0), count_of = get_global_size(0);
     __global float *m = slots + slot * slot_size;
-    __global int8 *keep = (__global int8 *)(m + POINTS * STEP(most * NR));
+    const int m_point = STEP(most * NR), m_panel = POINTS * m_point;
+    const int u_point = STEP(channels * NR), u_panel = POINTS * u_point;
+    __global int8 *keep = (__global int8 *)(m + group * m_panel);
     __global int *at = (__global int *)(keep + pitch * PATCH);
     __global int *staged = at + pitch * PATCH;
     __global T *stage = (__global T *)(staged + 8 * PATCH);
@@ -221,26 +224,39 @@ __kernel ALONE void winograd(__global const T *x, __global const RIGHT *u,
         }
         transform_tiles(x, at, keep, staged, stage, patches, count, pitch, channels, plane,
                         x_size);
-        for (int row = from; row < to; row += NR) {
-            multiply(patches, u + (row - first) / NR * POINTS * STEP(channels * NR), m, count,
-                     pitch, most, channels, depth);
-            for (int v = row; v < min(row + NR, to); v += V) {
-                vec lifts = 0;
-                if (has_bias) {
-                    union { vec all; float each[V]; } lift;
-#pragma unroll 1
-                    for (int i = 0; i < V; ++i) lift.each[i] = (float)bias[min(v + i, rows - 1)];
-                    lifts = lift.all;
+        for (int begin = from; begin < to; begin += group * NR) {
+            const int some = min(group, (to - begin + NR - 1) / NR);
+            __global const RIGHT *panels = u + (begin - first) / NR * u_panel;
+            for (int point = 0; point < POINTS; ++point)
+                for (int p = 0; p < some; ++p) {
+                    __global const RIGHT *here = panels + p * u_panel + point * u_point;
+                    multiply(patches + point * STEP(channels * pitch), here,
+                             m + p * m_panel + point * m_point, 1, count, pitch, most, channels,
+                             depth,
+                             p + 1 < some          ? here + u_panel
+                             : point + 1 < POINTS ? panels + (point + 1) * u_point
+                                                  : panels + some * u_panel);
                 }
+            for (int row = begin; row < min(begin + group * NR, to); row += NR)
+                for (int v = row; v < min(row + NR, to); v += V) {
+                    vec lifts = 0;
+                    if (has_bias) {
+                        union { vec all; float each[V]; } lift;
 #pragma unroll 1
-                for (int t = 0; t < count; ++t) {
-                    const int tile = start + t, image = tile / (across * down);
-                    const int o = tile / across % down * 4, q = tile % across * 4;
-                    write_tile(m + t * NR + v - row, STEP(most * NR), lifts,
-                               y + ((image * rows + v) * o1 + o) * o2 + q, o1 * o2, o2, last - v,
-                               min(4, o1 - o), min(4, o2 - q) FINISH_ARGUMENTS);
+                        for (int i = 0; i < V; ++i)
+                            lift.each[i] = (float)bias[min(v + i, rows - 1)];
+                        lifts = lift.all;
+                    }
+                    __global const float *products = m + (row - begin) / NR * m_panel + v - row;
+#pragma unroll 1
+                    for (int t = 0; t < count; ++t) {
+                        const int tile = start + t, image = tile / (across * down);
+                        const int o = tile / across % down * 4, q = tile % across * 4;
+                        write_tile(products + t * NR, m_point, lifts,
+                                   y + ((image * rows + v) * o1 + o) * o2 + q, o1 * o2, o2,
+                                   last - v, min(4, o1 - o), min(4, o2 - q) FINISH_ARGUMENTS);
+                    }
                 }
-            }
         }
     }
 }

@@ -43,18 +43,24 @@ from coexec.processors.opencl.kernels.window import Window, refuse_convolution
 SPACE: Mapping[str, tuple[int, ...]] = {
     "MR": (6, 12, 4, 8),
     "NV": (2, 1, 3),
-    "BLOCK": (24, 48, 12),
+    "BLOCK": (24, 48, 12, 56),
     "DEPTH": (128, 64, 256),
     "SLOTS": (1, 2),
+    "GROUP": (1, 4, 2, 8),
 }
 """Register tile (MR tiles of the image, NV vectors of channels), tiles in work, channels summed in
-registers, tasks in work per compute unit."""
+registers, tasks in work per compute unit, panels whose products are in work."""
 
 POINTS, TAPS, TILE, PATCH, GROUP, SPAN, PAD = 36, 9, 4, 6, 8, 8, 16
 ITEM = 4
 """Bytes of an element of what is computed."""
 FILTER_BYTES = 8 << 20
 """Transformed weights at a time: they stay in a shared cache. More rows take several rounds."""
+CORE_BYTES = 3 << 19
+"""Patches that stay in a core's own cache beside a panel of weights and its products: 512 channels
+of 16 tiles are faster panel by panel, 256 of 49 by several."""
+PANELS_IN_WORK = 4
+"""Panels for which larger patches are read once."""
 
 LEAST_CHANNELS = 16
 FILTER_COST, BIG_FILTER_COST, PREPARED_COST, FAR_COST, TILE_COST = 700, 1200, 150, 700, 60
@@ -154,12 +160,18 @@ def refuse_cost(f: Filtering) -> str | None:
     return f"{f.tiles} tiles for {f.positions} positions: transforms cost more than they save"
 
 
-def suited(_call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
+def suited(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
     """Tiles of registers for 32 registers of 64 bytes; else those for 16 of 32 bytes hold.
 
     Of 12 rows, sums fill 24 of 32 registers, and images of 14 x 14 (16 tiles) two thirds of them.
+    One task has all 49 tiles of 28 x 28. Patches that leave the core's cache from panel to panel
+    are read once for four of them.
     """
-    return {"MR": 8, "BLOCK": 48} if facts.vector_bytes >= 64 else {}
+    tile = {"MR": 8, "BLOCK": 56} if facts.vector_bytes >= 64 else {}
+    f = Filtering.of(call)
+    block = min(tile.get("BLOCK", SPACE["BLOCK"][0]), f.tiles)
+    patch_bytes = POINTS * f.channels * block * ITEM
+    return tile | ({"GROUP": PANELS_IN_WORK} if patch_bytes > CORE_BYTES else {})
 
 
 def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Lowering:
@@ -177,12 +189,13 @@ def lower(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) -> Loweri
     defines = types | {"V": lanes, "MR": params["MR"], "NV": params["NV"]}
     d = divide(f.tiles, step, panel, facts, params)
     slots = min(d.tasks, facts.compute_units * params["SLOTS"])
-    slot = slot_elements(d.block, f.channels, panel, params["MR"])
+    group = min(params["GROUP"], -(-d.row_block // panel))
+    slot = slot_elements(d.block, f.channels, panel, params["MR"], group)
     calls: list[KernelCall] = []
     for first in range(0, panels, step):
         rows = (first * panel, min((first + step) * panel, f.rows))
         calls.append(filter_call(f, rows, panel, panel_bytes, defines))
-        calls.append(product_call(f, call, rows, d, slots, slot, params["DEPTH"], defines))
+        calls.append(product_call(f, call, rows, d, slots, slot, params["DEPTH"], group, defines))
     return Lowering(tuple(calls), (step * panel_bytes, slots * slot * 4))
 
 
@@ -222,11 +235,11 @@ def divide(
     return min(found, key=lambda d: (d.time(units, height), -d.block))
 
 
-def slot_elements(block: int, channels: int, panel: int, height: int) -> int:
+def slot_elements(block: int, channels: int, panel: int, height: int, group: int) -> int:
     """Floats of a slot of winograd.cl: products, masks, places, a stage, and patches."""
     pitch = ceil_to(block, GROUP)
     places = pitch * PATCH * (GROUP + 1) + GROUP * PATCH * (GROUP + 1)
-    products = POINTS * (ceil_to(block, height) * panel + PAD)
+    products = group * POINTS * (ceil_to(block, height) * panel + PAD)
     return ceil_to(products + places + POINTS * (channels * pitch + PAD) + height, 16)
 
 
@@ -269,6 +282,7 @@ def product_call(
     slots: int,
     slot: int,
     depth: int,
+    group: int,
     defines: Mapping[str, str | int | float],
 ) -> KernelCall:
     """The kernel that transforms x, multiplies, transforms back and writes some rows."""
@@ -284,6 +298,7 @@ def product_call(
         d.block,
         replace(d, rows=rows[1] - rows[0]).tasks,
         even,
+        group,
         slot,
         x.size,
         *f.in_size,

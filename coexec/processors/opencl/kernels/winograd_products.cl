@@ -2,6 +2,8 @@
  * winograd_weight.cl. A register tile is MR rows of one operand, read one element at a time, times
  * NV vectors of the other; the terms of a sum lie one after the other. No kernel stands here. */
 
+#include "ask.cl"
+
 #ifndef MR
 #define MR 6 /* rows of a register tile: 4, 6, 8 or 12 */
 #endif
@@ -40,20 +42,29 @@ typedef JOIN(RIGHT, V) right_vec;
     const float e##i = left[i];                                                                    \
     VECTORS(MULTIPLY_ONE, i)
 
-/* Products of all points: [point][tile][NR] from [point][channel][pitch] and a panel of u. Always
- * within the kernel: in a function that is passed no vectors, LLVM takes two vectors of 32 bytes for
- * one of 64 where a CPU is said to prefer them, and the tile does not fit the registers. */
+/* Products of `points` points: [point][tile][NR] from [point][channel][pitch] and a panel of u. While
+ * a block of u is multiplied, its tiles ask for the lines of the next one, or of `next` after the
+ * last, as they may come from memory: one behind the other, since every second one first takes half
+ * as long again. Always within the kernel: in a function that is passed no vectors, LLVM takes two
+ * vectors of 32 bytes for one of 64 where a CPU is said to prefer them, and the tile does not fit
+ * the registers. */
 static inline __attribute__((always_inline)) void
 multiply(__global const float *patches, __global const RIGHT *u, __global float *m,
-         const int count, const int pitch, const int tiles, const int channels, const int depth)
+         const int points, const int count, const int pitch, const int tiles, const int channels,
+         const int depth, __global const RIGHT *next)
 {
-    for (int point = 0; point < POINTS; ++point)
+    for (int point = 0; point < points; ++point)
         for (int c = 0; c < channels; c += depth) {
             const int steps = min(depth, channels - c);
+            __global const RIGHT *block = u + point * STEP(channels * NR) + c * NR;
+            __global const RIGHT *ahead = c + depth < channels ? block + depth * NR
+                                          : point + 1 < points ? block + STEP(steps * NR)
+                                                               : next;
             for (int tile = 0; tile < count; tile += MR) {
                 __global const float *left =
                     patches + point * STEP(channels * pitch) + c * pitch + tile;
-                __global const RIGHT *right = u + point * STEP(channels * NR) + c * NR;
+                __global const RIGHT *right = block;
+                __global const RIGHT *asked = ahead + min(tile / MR, NV - 1) * steps * V;
                 __global float *to = m + point * STEP(tiles * NR) + tile * NR;
                 TILES(DECLARE)
                 if (c == 0) {
@@ -62,6 +73,7 @@ multiply(__global const float *patches, __global const RIGHT *u, __global float 
                     TILES(RESUME)
                 }
                 for (int k = 0; k < steps; ++k) {
+                    ASK_FOR(asked + k * V)
                     VECTORS(FETCH, 0)
                     TILES(MULTIPLY)
                     left += pitch;

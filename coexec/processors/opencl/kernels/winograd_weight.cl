@@ -229,8 +229,9 @@ __kernel ALONE void winograd_weight(X_ARGUMENT __global const T *y, __global flo
                                        keep + t * PATCH, staged, stage,
                                        patches + t * channel_block, x_step);
                 for (int panel = 0; panel < (to - from) / NR; ++panel) {
-                    multiply(patches, gradients + panel * POINTS * y_step, m, width, channel_block,
-                             most, count, count);
+                    multiply(patches, gradients + panel * POINTS * y_step, m, POINTS, width,
+                             channel_block, most, count, count,
+                             gradients + (panel + 1) * POINTS * y_step);
                     for (int c = 0; c < width; ++c)
                         add_weights(m + c * NR, STEP(most * NR),
                                     sums + panel * sums_size + (channel + c) * 9 * NR,
