@@ -94,16 +94,24 @@ def test_weights_that_change_are_left_to_packed_tiles(rng: np.random.Generator) 
 
 
 @pytest.mark.parametrize(
-    ("side", "channels", "chosen"), [(7, 640, True), (9, 640, False), (7, 1024, False)]
+    ("vector_bytes", "side", "channels", "chosen"),
+    [
+        (32, 7, 640, True),
+        (32, 9, 640, False),
+        (32, 7, 1024, False),
+        (64, 14, 704, True),  # asked for a block ahead
+        (64, 14, 768, False),
+        (64, 7, 1024, True),
+    ],
 )
 def test_weights_that_fit_no_cache_are_read_once_or_left_to_packed_tiles(
-    side: int, channels: int, chosen: bool
+    vector_bytes: int, side: int, channels: int, chosen: bool
 ) -> None:
     shapes = (1, channels, side, side), (channels, channels, 1, 1)
     kinds = tuple(TensorType(shape, FLOAT) for shape in shapes)
     weights = np.zeros(kinds[1].shape, np.float32)
     call = OP.typed(OpCall("Conv", kinds, constants={1: weights}))
-    facts = replace(open_opencl(RUNTIMES[0]).facts, vector_bytes=32)
+    facts = replace(open_opencl(RUNTIMES[0]).facts, vector_bytes=vector_bytes)
     variant, _ = FAMILY.choose(call, facts)
     assert variant is not None
     assert (variant.name == "direct") == chosen

@@ -25,6 +25,7 @@
 #endif
 
 #include "alone.cl"
+#include "ask.cl"
 #include "epilogue.cl"
 
 #define NR (NV * V)
@@ -177,10 +178,13 @@ __kernel ALONE void direct(__global const float *x, __global const float *u,
                 for (int t = 0; t < count; t += PX) {
                     __global float *tile = sums + t * NR;
                     __global const float *from = k ? tile : u, *pu = u + (1 + k) * NR;
+                    /* Each tile asks for a part of the next block of weights. */
+                    __global const float *asked = pu + (NR + LEAST(t / PX, NV - 1) * V) * terms;
                     const int *place = places + t;
                     __global const int *offsets = at + k;
                     TILE(BEGIN)
                     for (int j = 0; j < terms; ++j, pu += NR) {
+                        ASK_FOR(asked + j * V)
                         __global const float *px = x + offsets[j];
                         VECTORS(FETCH, 0)
                         TILE(MULTIPLY)
