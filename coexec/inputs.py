@@ -94,7 +94,7 @@ def check_array(value: ir.Value, data: Array) -> Array:
     """``data`` in the input's element type; refuses conversions that would lose information."""
     try:
         array = np.asarray(data)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # PyTorch's tensors raise the latter
         raise DataError(f"input {value.name!r} is no array: {error}") from error
     dtype = np.dtype(value.dtype.numpy()) if value.dtype is not None else array.dtype
     if value.dtype == ir.DataType.STRING:
