@@ -102,7 +102,7 @@ def test_a_budget_may_divide_the_batch_whatever_counts(
         coexec.Trainer(
             coexec.load(zoo.build("sensor_cnn")), loss, SGD(0.1), THOROUGH[:1], memory=memory, **how
         )
-        for memory in (None, 1 << 20)
+        for memory in (None, 704 << 10)
     )
     plain.step(x, LABELS)
     within.step(x, LABELS)
