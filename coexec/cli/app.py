@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
-from typing import TextIO
+from typing import Annotated, TextIO
 
 import typer
 from rich.markup import escape
 
+from coexec import __version__
 from coexec.base.errors import CoexecError, FallbackWarning, ModelWarning
 from coexec.cli import (
     calibrate,
@@ -27,15 +29,15 @@ from coexec.cli import (
     zoo,
 )
 from coexec.cli.interrupted import INTERRUPTED, tell_interrupted
-from coexec.cli.output import fail, notes, replace_unprintable
+from coexec.cli.output import fail, fail_unprinted, fail_usage, notes, replace_unprintable
 
 app = typer.Typer(
     name="coexec",
-    help="Train and run ONNX models on every processor of one device.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 for module in (
     calibrate,
@@ -54,6 +56,27 @@ for module in (
     zoo,
 ):
     module.register(app)
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Why what is printed cannot be written, where it goes into a file."""
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"coexec {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _of_all_commands(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train and run ONNX models on every processor of one device."""
 
 
 def main() -> None:
@@ -76,7 +99,13 @@ def main() -> None:
         # Typer makes this status of a KeyboardInterrupt, without a word.
         if ending.code == INTERRUPTED:
             tell_interrupted()
+        fail_usage(ending.__context__)
         raise
+    except OSError as error:
+        # Files that commands write are told of by name; what has none is what they print.
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        sys.exit(fail_unprinted(error))
     except KeyboardInterrupt:  # before Typer has put its commands together
         tell_interrupted()
         sys.exit(INTERRUPTED)

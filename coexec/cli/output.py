@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -43,6 +44,25 @@ def fail(error: CoexecError) -> int:
         notes.print("[bold red]error:[/]", end=" ")
         notes.print(str(error), markup=False, highlight=False, soft_wrap=True)
     return error.exit_status
+
+
+def fail_unprinted(error: OSError) -> int:
+    """Tell people that stdout took no more; what it held back is given up. Returns the status."""
+    with contextlib.suppress(OSError):  # of a file that is full: closing tries to write it again
+        sys.stdout.close()
+    notes.print("[bold red]error:[/]", end=" ")
+    notes.print(f"cannot write to stdout: {error.strerror}", highlight=False, soft_wrap=True)
+    return CoexecError.exit_status
+
+
+def fail_usage(refusal: BaseException | None) -> None:
+    """Report in JSON, where it was asked for, what Typer refused and has told people of.
+
+    ``refusal`` is one of the exceptions of Typer, which know their message; others are nothing.
+    """
+    message = getattr(refusal, "format_message", None)
+    if callable(message) and "--json" in sys.argv:
+        print_json({"error": str(message()), "kind": UsageError.__name__})
 
 
 def parse_pairs(values: list[str] | None, flag: str) -> dict[str, str]:

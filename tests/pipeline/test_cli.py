@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from coexec import __version__
 from coexec.session import Session
 from tests.pipeline.command import coexec
 from tests.pipeline.small import FEATURES, write_network
@@ -84,6 +85,42 @@ def test_errors_are_one_line_for_people_and_one_object_for_programs() -> None:
         "error": "missing.onnx: no such file",
         "kind": "ModelError",
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "missing.onnx", "--repeat", "0"], "Invalid value for '--repeat'"),
+        (["run", "missing.onnx", "--nonsense"], "No such option: --nonsense"),
+        (["train", "missing.onnx"], "Missing option '--data'"),
+        (["nonsense"], "No such command 'nonsense'"),
+    ],
+)
+def test_what_the_parser_refuses_is_an_object_for_programs_too(
+    arguments: list[str], message: str
+) -> None:
+    done = coexec(*arguments, "--json")
+    assert done.status == 2
+    assert done.error["kind"] == "UsageError"
+    assert message in done.error["error"]
+    assert message in done.err
+    assert coexec(*arguments).out == ""
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert (coexec("--version").status, coexec("--version").out) == (0, f"coexec {__version__}\n")
+    assert coexec("run", "-h").out == coexec("run", "--help").out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no file that is always full here")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_what_is_printed_onto_a_full_disk_ends_in_a_line(more: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*MODULE, "zoo", *more], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write to stdout: No space left on device\n"
 
 
 def test_ctrl_c_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
