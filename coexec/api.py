@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss
 from coexec.autodiff.optimizers import Optimizer
-from coexec.base.arguments import check_texts
+from coexec.base.arguments import check_count, check_texts
 from coexec.base.errors import ModelError, UsageError
 from coexec.base.knobs import PROCESSOR
 from coexec.core.plan import Plan
@@ -165,6 +165,7 @@ class Trainer(BaseTrainer):
         _require("optimizer", optimizer, Optimizer, "coexec.optim.SGD(0.01)")
         _require("mode", mode, ExecutionMode, "coexec.ExecutionMode()")
         check_texts("trainable", trainable, "['fc1.*']")
+        check_count("seed", seed, least=0)
         followed, specs = (None, processors) if plan is None else _followed(plan, processors)[:2]
         recipe = Recipe(
             loss,

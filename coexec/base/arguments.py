@@ -21,14 +21,14 @@ def check_number(name: str, given: Any, below: float = math.inf) -> None:
         raise UsageError(f"{name} is {given!r}; it has to be a finite number of at least 0{end}")
 
 
-def check_count(name: str, given: Any) -> None:
-    """Refuse what is no whole number of at least 1.
+def check_count(name: str, given: Any, least: int = 1) -> None:
+    """Refuse what is no whole number of at least ``least``.
 
     Raises:
         UsageError: it is none.
     """
-    if not isinstance(given, Integral) or given < 1:
-        raise UsageError(f"{name} is {given!r}; it has to be a whole number of at least 1")
+    if not isinstance(given, Integral) or given < least:
+        raise UsageError(f"{name} is {given!r}; it has to be a whole number of at least {least}")
 
 
 def check_texts(name: str, given: Any, example: str) -> None:

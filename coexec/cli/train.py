@@ -42,6 +42,7 @@ from coexec.cli.train_parts import (
     ScheduleOption,
     check_above_0,
     check_choice,
+    check_companions,
     groups_of,
     last_batch_of,
     loss_of,
@@ -158,7 +159,7 @@ def train(
             "weights themselves; --out has them merged.",
         ),
     ] = "",
-    seed: Annotated[int, typer.Option(help="Order of samples, dropout masks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Order of samples, dropout masks.")] = 0,
     processor: ProcessorOption = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder of checkpoints.")] = None,
     checkpoint_every: Annotated[int, typer.Option(min=0, help="Steps; 0: every epoch.")] = 0,
@@ -221,8 +222,14 @@ def train(
     check_above_0("--clip-value", clip_value)
     if sum(map(bool, (plan, processors, processor))) > 1:
         raise UsageError("give one of --processor, --plan and --processors")
-    if adapt and not processors:
-        raise UsageError("--adapt needs --processors A,B: what it may plan with")
+    check_companions(
+        {
+            "--adapt": (adapt, "--processors A,B: what it may plan with", processors),
+            "--policy": (policy != AUTO, "--processors A,B: what it plans with", processors),
+            "--memory-lossy": (memory_lossy, "--memory: the budget that it helps to keep", memory),
+            "--checkpoint-every": (checkpoint_every, "--checkpoint DIR: where they go", checkpoint),
+        }
+    )
     specs = [spec.strip() for spec in processors.split(",") if spec.strip()]
 
     items: Sequence[str] = items_to_train(trainable, lora)

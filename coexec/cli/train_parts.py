@@ -90,6 +90,19 @@ def check_choice(validation: Path | None, every: int, *, chooses: bool) -> None:
         )
 
 
+def check_companions(given: Mapping[str, tuple[object, str, object]]) -> None:
+    """Refuse options that do nothing without another one.
+
+    By option: whether it was given, what it needs and what for, and what was given of that.
+
+    Raises:
+        UsageError: one is without what it needs.
+    """
+    for flag, (asked, needed, companion) in given.items():
+        if asked and not companion:
+            raise UsageError(f"{flag} needs {needed}")
+
+
 def last_batch_of(text: str, *, one_size: bool) -> LastBatch:
     """What becomes of the last batch; other steps may have to be of ``one_size``.
 

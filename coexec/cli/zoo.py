@@ -31,9 +31,11 @@ def register(app: typer.Typer) -> None:
 def zoo(
     name: Annotated[str | None, typer.Argument(help="Model to build; none lists them.")] = None,
     out: Annotated[Path | None, typer.Option(help="ONNX file to write.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Fixed batch size; symbolic if absent.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Fixed batch size; symbolic if absent.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the initial weights.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """List the models of the zoo, or write one with seeded initial weights."""

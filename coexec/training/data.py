@@ -87,9 +87,15 @@ def labels_of(loss: Loss, graph: StepGraph, labels: Array | None) -> dict[str, A
     if labels is None:
         return {}
     wanted = next(v for v in graph.model.graph.inputs if v.name == graph.labels)
+    prediction = type_of(next(v for v in graph.model.graph.outputs if v.name == graph.prediction))
+    kind, given = type_of(wanted), getattr(labels, "shape", None)
+    if given == prediction.shape != kind.shape and kind.dtype.kind == "i":
+        raise DataError(
+            f"labels are {'x'.join(map(str, given))}, as the output is; this loss wants the number "
+            "of a class for each sample: of one-hot labels their argmax over the classes"
+        )
     checked = check_array(wanted, labels)
-    prediction = next(v for v in graph.model.graph.outputs if v.name == graph.prediction)
-    loss.check_labels(checked, type_of(prediction))
+    loss.check_labels(checked, prediction)
     return {graph.labels: checked}
 
 

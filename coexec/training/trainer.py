@@ -38,7 +38,7 @@ from coexec.steps.builder import (
 from coexec.steps.gated import Outcome, run_gated
 from coexec.steps.resident import Compiled, ResidentPrograms
 from coexec.training.data import check_given, labels_of, part_shares
-from coexec.training.held import check_held
+from coexec.training.held import check_held, check_of_model
 from coexec.training.trained import trained_copy
 
 
@@ -84,6 +84,8 @@ class Trainer:
     ) -> None:
         check_precision(recipe.precision, processors)
         check_followed(plan, recipe)
+        if recipe.trainable:
+            select(model, recipe.trainable)  # what selects nothing is refused before data are read
         self.model = model
         self.recipe = recipe
         self.loss = recipe.loss
@@ -175,8 +177,10 @@ class Trainer:
         Averages that it lacks begin at its parameters.
 
         Raises:
-            CheckpointError: it has other values than the model for what is not trained here.
+            CheckpointError: it is of another model, or has other values than this one for what is
+                not trained here.
         """
+        check_of_model(self.model, state)
         check_held(self.model, self.recipe, state)
         if self.recipe.ema is not None:
             trained = select(self.model, self.recipe.trainable)

@@ -94,6 +94,10 @@ def data(tmp_path: Path) -> Path:
             ["--rate-of", "fc1.*=x"],
             "--rate-of 'fc1.*=x': WHAT=FACTOR is wanted, such as 'backbone.*=0.1'",
         ),
+        (["--adapt"], "--adapt needs --processors A,B: what it may plan with"),
+        (["--policy", "heft"], "--policy needs --processors A,B: what it plans with"),
+        (["--memory-lossy"], "--memory-lossy needs --memory: the budget that it helps to keep"),
+        (["--checkpoint-every", "5"], "--checkpoint-every needs --checkpoint DIR: where they go"),
         (["--momentum", "1.5"], "--momentum must be in [0, 1), not 1.5"),
         (["--weight-decay", "-0.1"], "--weight-decay must be at least 0, not -0.1"),
     ],
@@ -101,6 +105,22 @@ def data(tmp_path: Path) -> Path:
 )
 def test_bad_flags_of_train(flags: list[str], message: str, model: Path, data: Path) -> None:
     assert failed(command("train", model, "--data", data, *flags), 2) == message
+
+
+@pytest.mark.parametrize("command_line", ["train m.onnx --data d.npz", "zoo mlp --out m.onnx"])
+def test_seeds_below_0_are_refused(command_line: str) -> None:
+    done = command(*command_line.split(), "--seed", "-1")
+    assert (done.status, done.out) == (2, "")
+    assert "Invalid value for '--seed'" in done.err
+
+
+@pytest.mark.parametrize("flag", ["--batch", "--classes"])
+def test_models_of_the_zoo_have_samples_and_classes(flag: str, tmp_path: Path) -> None:
+    out = tmp_path / "mlp.onnx"
+    done = command("zoo", "mlp", "--out", out, flag, "0")
+    assert done.status == 2
+    assert f"Invalid value for '{flag}'" in done.err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def test_options_of_another_kind_are_named(given: dict[str, Any], message: str) 
         ({"clip_norm": "1"}, "clip_norm is '1'; it has to be a finite number of at least 0"),
         ({"paging": "half"}, "paging is 'half'; it has to be a finite number of at least 0"),
         ({"micro_batches": 0}, "micro_batches is 0; it has to be a whole number of at least 1"),
+        ({"seed": -1}, "seed is -1; it has to be a whole number of at least 0"),
+        ({"seed": 0.5}, "seed is 0.5; it has to be a whole number of at least 0"),
         ({"micro_batches": 2.5}, "micro_batches is 2.5; it has to be a whole number of at least 1"),
     ],
 )
@@ -221,6 +223,13 @@ def test_two_inputs_that_disagree_on_a_symbolic_dimension() -> None:
         ({"labels": np.zeros(7, np.int64)}, "input 'labels' wants shape 8, the data has 7"),
         ({"labels": np.zeros((8, 1), np.int64)}, "input 'labels' wants shape 8, the data has 8x1"),
         ({"labels": rows(8)}, "input 'labels' wants int64, not float32; convert it first"),
+        (
+            {"labels": np.eye(4, dtype=np.float32)[np.arange(8) % 4]},
+            (
+                "labels are 8x4, as the output is; this loss wants the number of a class for each "
+                "sample: of one-hot labels their argmax over the classes"
+            ),
+        ),
         ({"labels": np.full(8, "cat")}, "input 'labels' is text; coexec computes on numbers"),
     ],
 )
@@ -296,9 +305,9 @@ def test_parameters_behind_quantised_values_are_not_left_untrained_silently() ->
 
 
 def test_patterns_that_match_nothing_list_what_there_is() -> None:
-    good = arrays(8)
+    """Before a step: data may take long to read, and plans to make."""
     with pytest.raises(GradientError) as caught:
-        trainer(trainable=["head.*"]).step({"x": good["x"]}, good["labels"])
+        trainer(trainable=["head.*"])
     assert str(caught.value) == (
         "--trainable 'head.*' matches no parameter; known: fc1.weight, fc1.bias, bn.scale, "
         "bn.bias, fc2.weight, fc2.bias"

@@ -132,10 +132,8 @@ def test_gradients_stop_at_the_first_trained_layer(rng: np.random.Generator) -> 
 
 
 def test_a_pattern_without_a_parameter_is_refused() -> None:
-    trainer = digits_trainer(trainable=("fc2.*", "head.*"))
-    x, labels = np.zeros((4, 1, 8, 8), np.float32), np.zeros(4, np.int64)
     with pytest.raises(GradientError, match=r"'head\.\*' matches no parameter; known: conv1"):
-        trainer.step({"x": x}, labels)
+        digits_trainer(trainable=("fc2.*", "head.*"))
 
 
 @pytest.mark.parametrize("runtime", DRIVERS)
@@ -312,6 +310,28 @@ def normalised_model(momentum: float) -> ir.Model:
     )
     imports = [helper.make_opsetid("", 20)]
     return coexec.load(helper.make_model(graph, opset_imports=imports, ir_version=9))
+
+
+def test_a_state_of_another_model_is_refused() -> None:
+    """It would leave all as it is without a word, or end in an error within the step."""
+
+    def learner(model: ir.Model) -> coexec.Trainer:
+        return coexec.Trainer(model, SoftmaxCrossEntropy(), SGD(0.1), ["reference"])
+
+    x, labels = np.random.default_rng(0).standard_normal((4, 784), np.float32), np.arange(4)
+    own, wider = (learner(coexec.load(zoo.build("mlp", classes=n))) for n in (10, 12))
+    for each in (own, wider):
+        each.step({"x": x}, labels)
+    kept = own.state()
+    with pytest.raises(CheckpointError, match=r"of another model: it has w; this one has fc1\."):
+        own.load_state({"w": x}, 1)
+    with pytest.raises(CheckpointError, match=r"float32\[12.*, this one's is float32\[10"):
+        own.load_state(wider.state(), 1)
+    assert {n: a.tobytes() for n, a in own.state().items()} == {
+        n: a.tobytes() for n, a in kept.items()
+    }
+    fresh = learner(coexec.load(zoo.build("mlp")))
+    own.load_state(fresh.state(), 0)  # it has made no step: nothing is in it
 
 
 def test_a_state_must_not_change_what_is_not_trained() -> None:
