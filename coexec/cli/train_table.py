@@ -75,8 +75,7 @@ def show_training(record: dict[str, Any], losses: list[float]) -> None:
         notes.print(f"[yellow]adapted:[/] {escape(text)}")
     if record["plan"] is not None:
         console.print(f"plan      {escape(plan_text(record['plan']))}", highlight=False)
-    virtual = " of virtual time" if record["clock"] == "virtual" else ""
-    console.print(f"steps     {record['steps']}, median {record['step_ms_median']:.2f} ms{virtual}")
+    console.print(f"steps     {record['steps']}, {_speed(record)}")
     if record["peak_bytes"] is not None:
         planned, naive = bytes_text(record["peak_bytes"]), bytes_text(record["naive_bytes"])
         console.print(f"memory    {planned} planned ({naive} without reuse)")
@@ -92,6 +91,13 @@ def show_training(record: dict[str, Any], losses: list[float]) -> None:
         console.print(f"float16   {overflows} overflowed and changed nothing")
     if record["out"] is not None:
         console.print(f"written   {escape(str(record['out']))}")
+
+
+def _speed(record: dict[str, Any]) -> str:
+    if math.isnan(record["step_ms_median"]):
+        return "all done before: raise --epochs to train on"
+    virtual = " of virtual time" if record["clock"] == "virtual" else ""
+    return f"median {record['step_ms_median']:.2f} ms{virtual}"
 
 
 def _show_held_out(record: dict[str, Any]) -> None:

@@ -32,7 +32,9 @@ class TomlTable:
             return cls(tomllib.loads(path.read_text(encoding="utf-8")), "", path)
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not a TOML file: it is no text in UTF-8") from error
+        except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path} is not a TOML file: {error}") from error
 
     def error(self, key: str, complaint: str) -> UsageError:

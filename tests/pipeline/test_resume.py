@@ -397,3 +397,6 @@ def test_resuming_a_finished_training_changes_nothing(interrupted: Training) -> 
     assert record["steps"] == SHORT * PER_EPOCH
     assert record["step_ms_median"] is None
     assert interrupted.parameters("resumed.onnx") == interrupted.parameters("short.onnx")
+    told = interrupted.with_checkpoints("resumed.onnx", "--resume", epochs=SHORT)
+    done = coexec(*(word for word in told if word != "--json"))
+    assert f"steps     {SHORT * PER_EPOCH}, all done before: raise --epochs to train on" in done.out

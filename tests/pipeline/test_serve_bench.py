@@ -197,6 +197,10 @@ def test_bad_workloads_name_file_and_key(predicted: Path, tmp_path: Path) -> Non
     predicted.write_text(PREDICTED)
     assert "unknown processor 'fast'" in failed(coexec("serve-bench", predicted))
     assert "cannot read" in failed(coexec("serve-bench", tmp_path / "none.toml"), 2)
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x09\x8f")
+    assert failed(coexec("serve-bench", tmp_path / "model.onnx"), 2).endswith(
+        "model.onnx is not a TOML file: it is no text in UTF-8"
+    )
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     text = PREDICTED.replace('"fast", "slow"', '"reference"').replace('model = "mlp"', "", 1)
     text = text.replace("[models.camera]\n", '[models.camera]\nmodel = "bad.onnx"\n')
