@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,9 +113,14 @@ def _check(optimizer: SGD | Adam | RMSprop | Adagrad, *shares: str) -> None:
         check_number("learning_rate", optimizer.learning_rate)
     check_number("weight_decay", optimizer.weight_decay)
     check_texts("no_decay", optimizer.no_decay, "('*.bias', 'vectors')")
-    check_texts("rates", tuple(name for name, _ in optimizer.rates), "(('backbone.*', 0.1),)")
-    for name, factor in optimizer.rates:
-        check_number(f"the rate of {name!r}", factor)
+    rates: Iterable[Any] = optimizer.rates
+    for pair in rates:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise UsageError(
+                f"rates is {optimizer.rates!r}; it has to be a tuple of pairs, such as "
+                "(('backbone.*', 0.1),)"
+            )
+        check_number(f"the rate of {pair[0]!r}", pair[1])
     for name in shares:
         check_number(name, getattr(optimizer, name), below=1)
     if isinstance(optimizer, (SGD, Adam)) and optimizer.state_bits not in (8, 32):

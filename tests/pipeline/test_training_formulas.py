@@ -254,6 +254,12 @@ def test_patterns_about_no_parameter_are_refused() -> None:
             layer_trainer(MeanSquaredError(), optimizer, "reference")
 
 
+@pytest.mark.parametrize("rates", [{"fc1.*": 0.1}, ("fc1.*", 0.1), ((3, 0.1),)])
+def test_rates_that_are_no_pairs_are_refused(rates: Any) -> None:
+    with pytest.raises(UsageError, match=r"rates is .*; it has to be a tuple of pairs"):
+        SGD(rates=rates)
+
+
 def test_statistics_are_no_parameters_that_a_pattern_is_about() -> None:
     """They would be listed as known, and the option would do nothing."""
     how = SGD(no_decay=("bn.mean",))
