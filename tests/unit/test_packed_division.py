@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from coexec.core.types import OpCall, TensorType
+from coexec.ops.table import OPERATORS
+from coexec.processors.opencl.choose import by_default
+from coexec.processors.opencl.kernels.gemm import FAMILY, suited_packing
 from coexec.processors.opencl.kernels.packed_division import Division, Extent, divide
+from tests.runtimes import THOROUGH, open_opencl
 
 UNITS, SLOTS, MOST_GROUP = 2, 4, 8
 FEW_COLUMNS = Extent(
@@ -50,3 +56,18 @@ def test_little_is_one_tile_at_least(rows: int) -> None:
     d = divided(replace(FEW_COLUMNS, rows=rows, panels=1))
     assert d.group == 1
     assert d.rows in (6, 12)
+
+
+def test_a_transposed_operand_that_each_task_reads_once_is_packed_by_the_tasks() -> None:
+    """Of 192 columns one task has all; of 1024 each tile is needed often, and packed before."""
+    facts = replace(open_opencl(THOROUGH[0]).facts, vector_bytes=64, unit_kind="cpu")
+
+    def weight_gradient(columns: int) -> OpCall:
+        a, b = (TensorType((1024, size), np.dtype(np.float32)) for size in (768, columns))
+        return OPERATORS["Gemm"].typed(OpCall("Gemm", (a, b), {"transA": 1}, version=21))
+
+    few, many = weight_gradient(192), weight_gradient(1024)
+    assert suited_packing(few, facts)["APART"] == 0
+    assert "APART" not in suited_packing(many, facts)
+    scratch = [sum(by_default(FAMILY, c, facts).lower(c, facts).scratch) for c in (few, many)]
+    assert scratch[0] < few.input(0).nbytes < scratch[1]

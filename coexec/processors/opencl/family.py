@@ -158,7 +158,7 @@ class Variant:
     the default first; ``suited`` names those that a call or a device (its vector width, its kind)
     wants otherwise by default; ``lower`` receives one value for each. ``units`` are the kinds of
     compute units on which the variant is a default: elsewhere only who names it gets it (tests,
-    tuned values).
+    tuned values). ``spares`` are values that take less working memory, the fastest first.
     """
 
     name: str
@@ -167,6 +167,7 @@ class Variant:
     space: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     suited: Suited = nothing_special
     units: tuple[UnitKind, ...] = ("cpu", "gpu")
+    spares: tuple[Mapping[str, int], ...] = ()
 
     def defaults(self, call: OpCall, facts: DeviceFacts) -> dict[str, int]:
         """A value for each tunable, good without any tuning."""

@@ -44,6 +44,7 @@ from coexec.processors.opencl.kernels.conv_products import (
 from coexec.processors.opencl.kernels.packed import (
     MOST_PHASES,
     SPACE,
+    SPARES,
     BlockedProduct,
     lower_products,
     suited_tile,
@@ -52,6 +53,9 @@ from coexec.processors.opencl.kernels.packed import matches as refuse_packing
 from coexec.processors.opencl.kernels.phases import lower_transpose
 from coexec.processors.opencl.kernels.products import accumulator
 from coexec.processors.opencl.kernels.window import Window, refuse_convolution
+
+PACKED_SPACE: Mapping[str, tuple[int, ...]] = {**SPACE, "INTERLEAVE": (1, 0)}
+"""Whether products of single phases of a stride are written apart, and interleaved behind them."""
 
 ENTRIES = {
     "Conv": "conv_naive",
@@ -211,7 +215,15 @@ FAMILY = KernelFamily(
             "pointwise", pointwise.lower, pointwise.refuse, pointwise.SPACE, pointwise.suited, CPU
         ),
         Variant("col2im", col2im.lower, col2im.refuse, col2im.SPACE, col2im.suited, CPU),
-        Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing, CPU),
+        Variant(
+            "packed",
+            lower_packed,
+            refuse_packed,
+            PACKED_SPACE,
+            suited_packing,
+            CPU,
+            (SPARES[0], *({**values, "INTERLEAVE": 0} for values in SPARES)),
+        ),
         Variant(
             "winograd_weight",
             winograd_weight.lower,

@@ -25,6 +25,7 @@ from coexec.processors.opencl.fusion.biased import BIASED
 from coexec.processors.opencl.kernels import dots, few_rows, known, outer, tiled, tiles
 from coexec.processors.opencl.kernels.packed import (
     SPACE,
+    SPARES,
     BlockedProduct,
     lower_products,
     suited_tile,
@@ -51,6 +52,8 @@ from coexec.processors.opencl.kernels.window import Window
 
 MOST_SUM_ROWS = 128
 """Beyond, a panel of B is used often enough to be worth transposing."""
+ONCE = {"GROUP": 4, "SLOTS": 2, "APART": 0}
+"""Where one task has all columns of a product."""
 LEAST_OUTER_ROWS = 9
 """Below, most lanes of vectors along rows of A would stand empty."""
 OUTER_LENGTH, DOTS_LENGTH = 512, 4096
@@ -104,8 +107,15 @@ def lower_packed(call: OpCall, facts: DeviceFacts, params: Mapping[str, int]) ->
 
 
 def suited_packing(call: OpCall, facts: DeviceFacts) -> Mapping[str, int]:
-    """The register tile for the device's vectors."""
-    return suited_tile([blocked_product(call, Product.of(call))], facts)
+    """The register tile for the device's vectors.
+
+    A transposed A of which a task needs each tile once is packed tile by tile, in its cache.
+    """
+    p = blocked_product(call, Product.of(call))
+    tile = suited_tile([p], facts)
+    panels = -(-p.columns // (tile.get("NV", SPACE["NV"][0]) * p.lanes(facts)))
+    once = not p.in_place and p.left.row == 1 and panels <= ONCE["GROUP"]
+    return {**tile, **ONCE} if once and facts.unit_kind == "cpu" else tile
 
 
 def refuse_sums(call: OpCall, facts: DeviceFacts) -> str | None:
@@ -228,7 +238,7 @@ VARIANTS = (
     Variant("outer", lower_outer, refuse_outer, outer.SPACE, suited_outer, CPU),
     Variant("dots", lower_dots, refuse_sums, dots.SPACE, suited_dots, CPU),
     Variant("few_rows", few_rows.lower, few_rows.refuse, few_rows.SPACE, units=CPU),
-    Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing, CPU),
+    Variant("packed", lower_packed, refuse_packed, SPACE, suited_packing, CPU, SPARES),
     Variant("group_dots", tiled.lower_dots, tiled.refuse_dots, tiled.DOTS_SPACE, units=GPU),
     Variant("tiled", tiled.lower, tiled.refuse, tiles.SPACE, tiled.suited, GPU),
     Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),

@@ -21,16 +21,7 @@
 #define SAME 1 /* 1: T and ACC are one type; 0: convert */
 #endif
 
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-typedef JOIN(ACC, 2) pair __attribute__((aligned(sizeof(ACC))));
-typedef JOIN(ACC, 4) quad __attribute__((aligned(sizeof(ACC))));
-typedef JOIN(ACC, 8) eight __attribute__((aligned(sizeof(ACC))));
-#define MOVE(type, at) *(__global type *)(tap + at) = *(__global const type *)(from + at);
-#define MOVE_4 MOVE(quad, 0)
-#define MOVE_6 MOVE(quad, 0) MOVE(pair, 4)
-#define MOVE_8 MOVE(eight, 0)
-#define MOVE_12 MOVE(eight, 0) MOVE(quad, 8)
+#include "pack_tile.cl"
 
 /* Without the hint, compilers that vectorise across work-items gather elements of several tiles. */
 __kernel __attribute__((vec_type_hint(JOIN(ACC, 8))))
@@ -43,28 +34,5 @@ void pack(__global const T *a, __global ACC *packed, const int base, const int a
     __global ACC *to =
         packed + ((batch * get_global_size(0) + tile) * channels + first) * (k0 * k1 * k2) * MR;
     a += base + batch * a_batch + tile * MR * a_row + first * a_channel;
-    /* Channels innermost: loops over taps are short, and the lines that they share stay in cache. */
-    const int taps = k0 * k1 * k2;
-    for (int t = 0; t < taps; ++t) {
-        __global const T *from = a + t / (k1 * k2) * a_0 + t / k2 % k1 * a_1 + t % k2 * a_2;
-        __global ACC *tap = to + t * MR;
-#if SAME
-        if (a_row == 1 && height == MR) {
-            for (int channel = first; channel < last; ++channel) {
-                JOIN(MOVE_, MR)
-                from += a_channel;
-                tap += taps * MR;
-            }
-            continue;
-        }
-#endif
-        for (int channel = first; channel < last; ++channel) {
-            if (height == MR)
-                for (int i = 0; i < MR; ++i) tap[i] = (ACC)from[i * a_row];
-            else
-                for (int i = 0; i < MR; ++i) tap[i] = i < height ? (ACC)from[i * a_row] : (ACC)0;
-            from += a_channel;
-            tap += taps * MR;
-        }
-    }
+    pack_tile(a, to, a_row, a_channel, a_0, a_1, a_2, height, last - first, k0, k1, k2);
 }

@@ -3,6 +3,7 @@
  * A (rows x depth) is read where it lies if its rows are contiguous, else it comes packed by pack.cl:
  * tiles of MR rows, [batch][tile][depth][MR], type T. Elements are broadcast, and to convert them one
  * by one takes longer than to multiply: in place A is of type ACC, packed tiles are copied to the slot.
+ * With APART 0, A is packed nowhere: a task puts each tile together in its slot (pack_tile.cl).
  * B (depth x columns) is never stored whole. A column is a position of the result (image, o0, o1,
  * o2), a row of B a channel and a tap (t0, t1, t2) of the window, so B[row, column] is
  *     x[image, channel, o * s - p + t * d], zero outside x (extents i0, i1, i2).
@@ -38,7 +39,18 @@
 #define PACKED 1 /* 0: A is not packed: A[m, k] lies at m * a_row + k */
 #endif
 
-#define COPIED (PACKED && !SAME)
+#ifndef APART
+#define APART 1 /* 0: a task packs each tile of A itself */
+#endif
+
+#if APART
+#define LEFT_STEPS
+#else
+#define LEFT_STEPS                                                                                 \
+    const int a_base, const int a_channel, const int a_0, const int a_1, const int a_2,
+#endif
+
+#define COPIED (PACKED && !(SAME && APART))
 #if COPIED
 #define LEFT T
 #define TILE_SIZE ((MR * block * taps + 15) / 16 * 16)
@@ -130,7 +142,7 @@ inline void copy_runs(__global const T *x, __global ACC *panel, const int panel_
         }
 }
 
-#if COPIED
+#if COPIED && APART
 /* A tile of A, `size` elements, in the type of sums. */
 inline void widen_tile(__global const T *from, __global ACC *to, const int size)
 {
@@ -138,6 +150,8 @@ inline void widen_tile(__global const T *from, __global ACC *to, const int size)
     for (; i + V <= size; i += V) *(__global fetched *)(to + i) = LOAD(from + i);
     for (; i < size; ++i) to[i] = (ACC)from[i];
 }
+#elif COPIED
+#include "pack_tile.cl"
 #endif
 
 __kernel ALONE void packed(
@@ -145,7 +159,7 @@ __kernel ALONE void packed(
     __global ACC *panels, const ACC alpha, const ACC beta, const int has_bias, const int bias_row,
     const int bias_column, const int rows, const int row_block, const int channels,
     const int columns, const int block, const int group, const int tasks, const int inner,
-    const int a_row, const int a_outer, const int a_inner, const int x_outer,
+    LEFT_STEPS const int a_row, const int a_outer, const int a_inner, const int x_outer,
     const int x_inner, const int y_batch, const int bias_batch, const int x_size, const int x_image,
     const int x_channel, const int y_row, const int y_image, const int w1, const int w2,
     const int q0, const int q1, const int q2, const int u0, const int u1, const int u2,
@@ -201,8 +215,11 @@ __kernel ALONE void packed(
                 ++p;
             }
             for (int m = first; m < last; m += MR) {
-#if COPIED
+#if COPIED && APART
                 widen_tile(a + (m * channels + r * MR) * taps, left, depth * MR);
+#elif COPIED
+                pack_tile(a + a_base + m * a_row + r * a_channel, left, a_row, a_channel, a_0, a_1,
+                          a_2, min(MR, rows - m), count, k0, k1, k2);
 #endif
                 for (int p = 0; p < width; ++p) {
                     const int column = begin + p * NR, runs = whole[p];

@@ -54,6 +54,15 @@ SPAN, LINE_SPAN = 16, 64
 MOST_PHASES = 16
 """Phases of a stride; beyond, the products of single phases are not worth their launches."""
 
+SPARES: tuple[Mapping[str, int], ...] = (
+    {"SLOTS": 2, "GROUP": 1},
+    {"SLOTS": 2, "APART": 0},
+    {"SLOTS": 2, "APART": 0, "GROUP": 4},
+    {"SLOTS": 2, "APART": 0, "GROUP": 1},
+)
+"""The fastest first: fewer panels cost next to nothing; packing tiles of A in each task costs less
+where many panels share it."""
+
 MASKS = {"float32": "int", "float64": "long"}
 SPACE: Mapping[str, tuple[int, ...]] = {
     "MR": (8, 12, 4, 6),
@@ -61,9 +70,10 @@ SPACE: Mapping[str, tuple[int, ...]] = {
     "DEPTH": (512, 256, 128),
     "SLOTS": (4, 2, 8),
     "GROUP": (8, 4, 16, 1),
+    "APART": (1, 0),
 }
 """Register tile (MR rows, NV vectors), depth of a panel, tasks in work per compute unit, panels
-of a task at most."""
+of a task at most; whether A is packed apart, or tile by tile by each task."""
 
 
 @dataclass(frozen=True)
@@ -119,18 +129,23 @@ class BlockedProduct:
     def tiles(self, params: Mapping[str, int]) -> int:
         return -(-self.rows // params["MR"])
 
+    def packs_inside(self, params: Mapping[str, int]) -> bool:
+        """Whether tasks pack tiles of A themselves."""
+        return not (self.in_place or params["APART"])
+
     def packed_bytes(self, params: Mapping[str, int]) -> int:
-        """Size of the packed or widened left operand; 0 where it is read as it is."""
+        """Size of the packed or widened left operand; 0 where it is not there as a whole."""
         if self.widens:
             return widened_bytes(self.left_size, self.dtype)
-        if self.in_place:
+        if self.in_place or self.packs_inside(params):
             return 0
         elements = self.left.count * self.tiles(params) * params["MR"] * self.depth
         return elements * self.dtype.itemsize
 
     def moved_bytes(self, params: Mapping[str, int]) -> int:
         """Operands read once each, the result written once."""
-        left = self.left.count * self.rows * self.depth if self.in_place else 0
+        read = self.in_place or self.packs_inside(params)
+        left = self.left.count * self.rows * self.depth if read else 0
         elements = left + self.right.size + self.rows * self.columns * self.batch.count
         if self.bias is not None:
             rows = self.rows if self.bias.row else 1
@@ -178,10 +193,10 @@ class BlockedProduct:
         return max(1, width) * self.batch.count * -(-self.rows // d.rows)
 
     def slot_bytes(self, facts: DeviceFacts, params: Mapping[str, int]) -> int:
-        """Size of a task's panels, of a register tile and of a widened tile of A beside them."""
+        """Size of a task's panels, of a register tile and of a copied tile of A beside them."""
         panels, depth = self.division(facts, params).group, self.block(params) * prod(self.taps)
         elements = (panels * depth + params["MR"]) * self.panel_columns(facts, params)
-        if is_narrow(self.dtype) and not self.in_place:
+        if (is_narrow(self.dtype) and not self.in_place) or self.packs_inside(params):
             elements += ceil_to(params["MR"] * depth, 16)
         return elements * np.dtype(accumulator(self.dtype)).itemsize
 
@@ -207,6 +222,7 @@ class BlockedProduct:
             "MR": params["MR"],
             "NV": params["NV"],
             "PACKED": int(not self.in_place),
+            "APART": int(not self.packs_inside(params)),
         }
 
 
@@ -284,14 +300,16 @@ def product_call(
     sums = accumulator(p.dtype)
     x, bias = p.right.operand, p.bias
     operands = (
-        p.left.operand if p.in_place and not p.widens else packed,
+        packed if p.packed_bytes(params) else p.left.operand,
         x,
         bias.operand if bias else x,
         p.result.operand,
         panels,
     )
     factors = (Scalar(p.alpha, sums), Scalar(p.beta, sums))
-    numbers = (*_sizes(p, facts, params), *_strides(p, params), *_window(p))
+    a = p.left
+    apart = (a.base, a.channel, *a.taps) if p.packs_inside(params) else ()
+    numbers = (*_sizes(p, facts, params), *apart, *_strides(p, params), *_window(p))
     return KernelCall(
         family="packed",
         entry="packed",
@@ -324,9 +342,10 @@ def _sizes(p: BlockedProduct, facts: DeviceFacts, params: Mapping[str, int]) -> 
 
 def _strides(p: BlockedProduct, params: Mapping[str, int]) -> tuple[int, ...]:
     """Arguments ``a_row`` to ``y_image``: elements between rows, batches, images and channels."""
-    matrix = p.left.batch if p.in_place else p.tiles(params) * params["MR"] * p.depth
+    there = p.in_place or p.packs_inside(params)
+    matrix = p.left.batch if there else p.tiles(params) * params["MR"] * p.depth
     return (
-        p.left.row if p.in_place else 0,
+        p.left.row if there else 0,
         *(steps * matrix for steps in p.batch.a),
         *p.batch.x,
         p.batch.y,
@@ -353,7 +372,7 @@ def lower_products(
     panels, packed = scratch(0), scratch(1)
     calls: list[KernelCall] = []
     for p in products:
-        if not p.in_place:
+        if not p.in_place and not p.packs_inside(params):
             calls.append(pack_call(p, packed, facts, params))
         elif p.widens:
             calls.append(widen(p.left.operand, p.left_size, p.dtype, packed))

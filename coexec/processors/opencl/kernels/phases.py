@@ -33,10 +33,10 @@ def lower_transpose(
     """X as one product per phase of the stride.
 
     Where every other element of a line belongs to another phase, products write each phase apart,
-    in whole vectors, and a kernel interleaves them.
+    in whole vectors, and a kernel interleaves them; or each writes its elements where they belong.
     """
     products = list(input_products(call, w))
-    if w.strides[2] != 2 or w.in_size[2] == 1:
+    if w.strides[2] != 2 or w.in_size[2] == 1 or not params["INTERLEAVE"]:
         return lower_products(products, facts, params)
     reached = [p for p in phases_apart(products, w, scratch(2)) if p.depth]
     apart = lower_products(reached, facts, params) if reached else Lowering(())
