@@ -31,6 +31,8 @@ from coexec.processors.opencl.kernels.binary import LINE_RANK
 MAX_STEPS, MAX_NUMBERS = 32, 8
 SHORTEST_LINE = 8
 """Elements of a line below which broadcasting costs more than a pass through memory saves."""
+LITTLE = 1 << 16
+"""Bytes that may wait for a chain to be complete, whatever that saves."""
 NAMED = 3
 """Nodes that a chain's name lists; of more it gives the number."""
 
@@ -71,8 +73,35 @@ class _Fusion:
             if other is None or not self.fit[other]:
                 continue
             pair = {self.groups.of[index], self.groups.of[other]}
-            if len(pair) == 2 and self._alike(index, other) and self._within_limits(pair):
+            if (
+                len(pair) == 2
+                and self._alike(index, other)
+                and self._within_limits(pair)
+                and not self._terms_wait(other, index)
+            ):
                 self.groups.merge(pair)
+
+    def _terms_wait(self, other: int, index: int) -> bool:
+        """Whether the terms of one sum would wait for another, in more memory than their sum.
+
+        So do sums of gradients over the parts of a batch: their first term is made long before the
+        last.
+        """
+        first = self.groups.indices(self.groups.of[other])
+        own = {*first, *self.groups.indices(self.groups.of[index])}
+        sums = all(self.nodes[i].call.identifier == "Add" for i in own)
+        if not sums or own.issuperset(range(first[-1], index)):
+            return False
+        types, readers = self.region.types, self.readers
+        dying = (
+            name
+            for name in self.operands(first)[0]
+            if name in self.producer and own.issuperset(readers[name])
+        )
+        results = (self.nodes[i].outputs[0] for i in first)
+        inside = (name for name in results if own.issuperset(readers.get(name, (-1,))))
+        held = sum(types[name].nbytes for name in dying)
+        return held > sum(types[name].nbytes for name in inside) + LITTLE
 
     def _alike(self, index: int, other: int) -> bool:
         """One shape and one phase: events tell of a phase each."""

@@ -7,6 +7,7 @@ finishes it there. Kernels without such a place are followed by the chain's own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from coexec.core.types import OpCall, Region, RegionNode
@@ -35,11 +36,14 @@ FINISHING = frozenset(
 """Operators of a few instructions: kernels repeat their text for each register of a tile; longer
 ones (exp, erf) would take a multiple of the time to build."""
 MOST_STEPS, MOST_TENSORS = 6, 2
+BACKWARD = "backward"
+"""The phase in which operands are large and wait: sums of gradients over parts of a batch."""
 
 
 def fuse_epilogues(region: Region, facts: DeviceFacts) -> Region:
     """``region`` with chains inside of the products in front of them."""
     groups, readers = Groups(region), readers_of(region)
+    producer = {name: i for i, node in enumerate(region.nodes) for name in node.outputs}
     made: dict[int, RegionNode] = {}
     taken: set[int] = set()
     for index, node in enumerate(region.nodes):
@@ -48,11 +52,22 @@ def fuse_epilogues(region: Region, facts: DeviceFacts) -> Region:
         after = readers.get(node.outputs[0], [])
         if len(after) != 1 or after[0] in taken:
             continue
+        if node.provenance.get("phase") == BACKWARD and any(
+            index < producer.get(name, -1) and _takes_in(region, readers, producer[name])
+            for name in region.nodes[after[0]].inputs
+        ):
+            continue  # the product that comes last: else what this one reads waits for that
         chain = finishing(region, after[0], node, facts)
         if chain is not None and groups.merge((index, after[0])) is not None:
             taken.add(after[0])
             made[index] = finished(node, chain)
     return replaced(region, lambda indices: made[indices[0]], groups)
+
+
+def _takes_in(region: Region, readers: Mapping[str, list[int]], index: int) -> bool:
+    """Whether a node is a product with one reader."""
+    node = region.nodes[index]
+    return node.call.identifier in CORES and len(readers.get(node.outputs[0], [])) == 1
 
 
 def finishing(
