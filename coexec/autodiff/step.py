@@ -39,7 +39,8 @@ class StepGraph:
     (gradients are divided by the scale again), and ``magnitude``, the output that is finite where
     all (unscaled) gradients are. In full, its backward pass would keep ``uncompressed_bytes`` of
     activations. ``early``: large states are replaced while the backward pass goes on. ``paging``:
-    the share of what the backward pass needs that leaves the device until then.
+    the share of what the backward pass needs that leaves the device until then. ``workspace``:
+    bytes beyond which kernels are to work in less (0: none are).
     """
 
     model: ir.Model
@@ -60,6 +61,7 @@ class StepGraph:
     uncompressed_bytes: int = 0
     early: bool = False
     paging: float = 0.0
+    workspace: int = 0
 
     @property
     def watched(self) -> tuple[str, ...]:

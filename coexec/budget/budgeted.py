@@ -205,14 +205,20 @@ class BudgetedSteps:
 
     @collection_paused()
     def _graph(self, recipe: Recipe, kind: Kind, pieces: Mapping[str, Array]) -> StepGraph:
-        """The graph of a recipe: built once for all that change its order and its pages alone."""
-        same = replace(recipe, updates="together", paging=0.0)
+        """The graph of a recipe: built once for all that change order, pages or kernels alone."""
+        same = replace(recipe, updates="together", paging=0.0, workspace=0)
         found = next((graph for known, graph in self._built if known == same), None)
         if found is None:
             found = StepBuilder(self.model, same).build(kind, pieces)
             self._built.append((same, found))
         early = recipe.updates == "early"
-        return replace(found, model=found.model.clone(), early=early, paging=recipe.paging)
+        return replace(
+            found,
+            model=found.model.clone(),
+            early=early,
+            paging=recipe.paging,
+            workspace=recipe.workspace,
+        )
 
     def _lowered(self, setting: Setting, kind: Kind, graph: StepGraph) -> Lowered:
         programs = ResidentPrograms(self.processors, self.mode)
@@ -238,4 +244,4 @@ def _signature(kind: Kind, graph: StepGraph) -> Signature:
         (node.name, node.op_type, *(value and value.name for value in node.inputs))
         for node in graph.model.graph
     )
-    return (kind, graph.early, graph.paging, *nodes)
+    return (kind, graph.early, graph.paging, graph.workspace, *nodes)

@@ -168,5 +168,5 @@ def _digest(setting: Setting) -> str:
     recipe = setting.recipe
     ways = (recipe.micro_batches, recipe.precision, recipe.activations, recipe.batch_statistics)
     more = (recipe.updates, recipe.paging, recipe.divided, state_bits(recipe.optimizer))
-    text = repr((*ways, *more, setting.recompute))
+    text = repr((*ways, *more, recipe.workspace, setting.recompute))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -28,7 +28,7 @@ from coexec.budget.techniques import (
     Technique,
     not_worth,
 )
-from coexec.budget.variants import NEVER_US, ROUGH, Found, Known, Variant, uses
+from coexec.budget.variants import NEVER_US, ROUGH, Found, Known, Variant, spared, uses
 from coexec.memory.build_problem import Measure
 from coexec.memory.choose import tightened
 
@@ -43,7 +43,7 @@ DESPERATE, MORE = 3, 1.1
 lowest: together techniques may save more than each alone."""
 FACTORS = (1.0, 1.03, 1.1, 1.25)
 """Times the lowest peak: budgets for which a plan is sought."""
-TRIED = 2
+TRIED = 3
 """Variants that are lowered to find the least that can be reached, if nothing fits."""
 WORTH = 0.95
 """Times the exact step: what loses precision must be faster than that."""
@@ -290,6 +290,8 @@ class _Search:
         if key not in known:
             lowered = self.lower(Setting(offer.recipe))
             problem = step_problem(lowered, self.cost_us)
+            if before is not None and offer.recipe.workspace != before.offer.recipe.workspace:
+                problem = spared(problem, before.problem)
             parts = (offer, lowered.peak_bytes, problem, beside(lowered), key)
             known[key] = Variant(*parts, technique, before)
         self.made[known[key]] = None

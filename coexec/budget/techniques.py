@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from coexec.autodiff.losses import Loss, ModelLoss
 from coexec.autodiff.optimizers import Optimizer
+from coexec.base.units import bytes_text
 from coexec.core.types import Array
 from coexec.inputs import model_inputs
 from coexec.memory.problem import StepProblem
@@ -247,9 +248,29 @@ class Paging:
         return [Offer(replace(recipe, paging=s), f"{s:.0%} of what is kept") for s in self.shares]
 
 
+@dataclass(frozen=True)
+class SmallWorkspace:
+    """Kernels that work in much memory beside their operands do with less, which takes longer.
+
+    Only those beyond ``limit`` bytes, and only where nothing fits without.
+    """
+
+    limit: int = 1 << 19
+    name: str = "small working memory"
+    changes: str = "workspace"
+    exact: bool = True
+
+    def refusal(self, question: Question) -> str:
+        return "asked for already" if question.recipe.workspace else ""
+
+    def offers(self, question: Question, recipe: Recipe) -> Sequence[Offer]:
+        detail = f"of kernels that take more than {bytes_text(self.limit)}"
+        return [Offer(replace(recipe, workspace=self.limit), detail, last_resort=True)]
+
+
 EXACT: tuple[Technique, ...] = (Masks(), MicroBatches())
 LOSSY: tuple[Technique, ...] = (RoundedActivations(), SmallStates(), HalfPrecision())
-TECHNIQUES = (*EXACT, *LOSSY, DividedLayers(), EarlyUpdates(), Paging())
+TECHNIQUES = (*EXACT, *LOSSY, DividedLayers(), EarlyUpdates(), Paging(), SmallWorkspace())
 """What stands behind others goes on top of them."""
 
 

@@ -8,7 +8,7 @@ was seen to improve others; exact ones take many times as long. What was found o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -25,8 +25,24 @@ HOPE = 0.5
 ROUGH = 1.3
 """Times the budget: a rough plan that takes more is not refined until it fits."""
 
+SPARED = 1.25
+"""Times its usual time: a node whose kernel works in less memory. Of 57 calls of ViT-tiny and two
+ResNets, convolutions took 0.93 to 1.0, products 1.0 to 1.3, input gradients 1.2 to 2.4."""
+
 Key = tuple[tuple[str, str], ...]
 """Names and settings of the techniques that made a variant."""
+
+
+def spared(problem: StepProblem, usual: StepProblem) -> StepProblem:
+    """``problem`` with the time that kernels take longer which work in less than in ``usual``."""
+    most = {node.name: node.workspace for node in usual.nodes}
+    nodes = (
+        replace(node, cost_us=SPARED * node.cost_us)
+        if node.workspace < most.get(node.name, 0)
+        else node
+        for node in problem.nodes
+    )
+    return replace(problem, nodes=tuple(nodes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,8 @@ class Region:
     place: a parameter, a running mean); nodes are ordered so that the writer comes after every
     reader of the old value. ``prepares`` allows a processor to keep rearranged copies of constants
     from run to run: faster, and in more memory. With ``sparing``, it keeps the process small, even
-    where code has to be built for this region alone.
+    where code has to be built for this region alone. Kernels that work in more than ``workspace``
+    bytes are to do with less, if they can at some cost (0: with what they like).
 
     ``carriable`` are outputs that nobody but later regions of the same processor reads: a processor
     with an arena may leave them there instead of in buffers of their own. ``kept`` are those that
@@ -187,6 +188,7 @@ class Region:
     carriable: frozenset[str] = frozenset()
     kept: Mapping[str, Kept] = field(default_factory=dict)
     sparing: bool = False
+    workspace: int = 0
     joined: Mapping[str, Part] = field(default_factory=dict)
 
     @classmethod

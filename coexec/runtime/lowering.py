@@ -22,6 +22,7 @@ class Lowering:
     of regions is built; plans are made without. ``reuses``: tensors between processors take over
     the memory of those that nobody reads any more, once all who read them have done so.
     ``sparing``: the process stays small, even where more code has to be built for that.
+    ``workspace``: kernels that take more bytes to work in do with less (0: all as they like).
     """
 
     plan: Plan
@@ -37,3 +38,4 @@ class Lowering:
     builds: bool = True
     reuses: bool = False
     sparing: bool = False
+    workspace: int = 0

@@ -67,6 +67,7 @@ class PartRegions:
             carriable=self._carriable(outputs),
             kept=self._kept(index, part.processor),
             sparing=self.how.sparing,
+            workspace=self.how.workspace,
             joined=self.joined[part.processor].parts,
         )
 

@@ -77,7 +77,8 @@ class Recipe:
     those of :data:`BatchStatistics`. With ``early`` ``updates``, large parameters change in the
     backward pass: gradients do not wait for each other. ``paging`` is the share of activations
     that leave the device between the two passes, ``divided`` that of the widest layers whose
-    backward pass goes by parts of the batch (:mod:`coexec.passes.divide_backward`).
+    backward pass goes by parts of the batch (:mod:`coexec.passes.divide_backward`). Kernels that
+    take more than ``workspace`` bytes to work in do with less where they can (0: as they like).
 
     Raises:
         UsageError: a way to keep activations, to take batch statistics or to update that is not
@@ -99,6 +100,7 @@ class Recipe:
     updates: Updates = "together"
     paging: float = 0.0
     divided: float = 0.0
+    workspace: int = 0
 
     def __post_init__(self) -> None:
         for name in ("clip_norm", "clip_value"):
@@ -108,6 +110,7 @@ class Recipe:
             check_number("ema", self.ema, below=1)
         check_count("micro_batches", self.micro_batches)
         check_number("paging", self.paging)
+        check_number("workspace", self.workspace)
         _require("activations", self.activations, get_args(Activations))
         _require("batch statistics", self.batch_statistics, get_args(BatchStatistics))
         _require("updates", self.updates, get_args(Updates))
@@ -193,7 +196,13 @@ class StepBuilder:
             graph.model, recipe.activations, (graph.labels,) if graph.labels else ()
         )
         early = recipe.updates == "early"
-        return replace(graph, uncompressed_bytes=full, early=early, paging=recipe.paging)
+        return replace(
+            graph,
+            uncompressed_bytes=full,
+            early=early,
+            paging=recipe.paging,
+            workspace=recipe.workspace,
+        )
 
     def build_all(self, kind: Kind, arrays: Mapping[str, Array]) -> dict[Kind, StepGraph]:
         """All graphs of a training step: one, or that of an accumulation and its update."""

@@ -240,6 +240,7 @@ class ResidentPrograms:
             builds=builds,
             reuses=bool(recompute) or (follow is not None and graph.early),
             sparing=self.sparing,
+            workspace=graph.workspace,
         )
         return Lowered(plan, lower(model.graph, how), model.graph)
 

@@ -70,6 +70,26 @@ def always(choice: Choice) -> Chooser:
     return lambda _family, _call, _facts: choice
 
 
+def sparing(usual: Chooser, most: int) -> Chooser:
+    """As ``usual``, but in ``most`` bytes of working memory where the variant can do with less.
+
+    The first of its values that fit are taken; if none do, those that take least.
+    """
+
+    def choose(family: KernelFamily, call: OpCall, facts: DeviceFacts) -> Choice:
+        first = usual(family, call, facts)
+        less = (Choice(first.variant, {**first.values, **v}) for v in first.variant.spares)
+        taken: dict[int, Choice] = {}
+        for choice in (first, *less):
+            nbytes = sum(choice.lower(call, facts).scratch)
+            if nbytes <= most:
+                return choice
+            taken.setdefault(nbytes, choice)
+        return taken[min(taken)]
+
+    return choose
+
+
 def variant_named(family: KernelFamily, name: str) -> Variant | None:
     """The variant of a family by name."""
     return next((variant for variant in family.variants if variant.name == name), None)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from coexec.core.types import OpCall, Region, RegionNode
-from coexec.processors.opencl.choose import Chooser, by_default, named
+from coexec.processors.opencl.choose import Chooser, by_default, named, sparing
 from coexec.processors.opencl.concatenation import joined, parts_across, parts_of_results
 from coexec.processors.opencl.emit import Emitter
 from coexec.processors.opencl.executable import OpenCLExecutable, ProgramSource
@@ -56,6 +56,8 @@ def compile_region(
     """
     fusing = fusing and not isinstance(choose, str)
     facts = replace(facts, prepares=region.prepares)
+    if region.workspace and not isinstance(choose, str):
+        choose = sparing(choose or by_default, region.workspace)
     if fusing:
         region = fuse(region, facts)
     lowerings = [
