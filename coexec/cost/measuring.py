@@ -1,11 +1,12 @@
 """Measuring what is not known yet of calls and of the ways between processors.
 
-A second that was disturbed must not be kept for ever. Nothing makes a processor faster than it is,
-so of several measurements of the same the fastest counts. What varied more than on a quiet machine
-is visited again once all else is measured, and when the next plan is made, a few times in all. What
-plans depend on most is visited more than once in any case: calls that take much of a model's time,
-and ways to other processors, now and when next plans are made. (A call of 7 ms took 8.8 for a whole
-second, hardly varying: on a shared machine the spread does not tell all.)
+A second that was disturbed must not be kept for ever. Of several visits the middle one counts (the
+fastest of five of a call lay 5 to 12 % below what the same kernels take in runs, on a machine that
+is faster in some seconds than in others; the fastest of a way may be nothing). What varied more
+than on a quiet machine is visited again once all else is measured, and when the next plan is made,
+a few times in all. What plans depend on most is visited more than once in any case: calls that take
+much of a model's time, and ways to other processors, now and when next plans are made. (A call of 7
+ms took 8.8 for a whole second, hardly varying: on a shared machine the spread does not tell all.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -59,6 +60,8 @@ DOUBTED_VISITS, NEAR = 12, 0.02
 """Visits at most of a heavy call whose time runs contradict; what is so near to it is no change."""
 NOBODYS: Mapping[str, Sequence[OpCall]] = MappingProxyType({})
 Work = tuple[ProcessorCosts, OpCall]
+Kept = Callable[[Entry, Entry], Entry]
+"""What is kept of an earlier visit and another one."""
 
 
 def measure(
@@ -94,7 +97,7 @@ def measure_doubted(calls: Sequence[OpCall], costs: ProcessorCosts, seconds: flo
         (each, call) for each, call, entry in measuring.heavy() if entry.visits < DOUBTED_VISITS
     ]
     before = [costs.cost(call).time.median_us for _, call in work]
-    measuring.visit(work, again=True)
+    measuring.visit(work, Entry.or_quieter)
     costs.store.save()
     return any(
         costs.cost(call).time.median_us < (1 - NEAR) * us
@@ -122,8 +125,8 @@ class _Measuring:
         """Measure what :func:`measure` says."""
         try:
             self._ways(first=True, refresh=refresh)
-            self.visit(self._unknown(refresh), again=False)
-            self.visit(self._unsure(), again=True)
+            self.visit(self._unknown(refresh), _only_now)
+            self.visit(self._unsure(), Entry.or_usual)
             if beside:
                 self._ways(first=False, refresh=False)
                 self._slowdowns(refresh)
@@ -148,16 +151,16 @@ class _Measuring:
             if known != first and (first or _wanted(each.store, key)):
                 _measure_handover(each, other, refresh)
 
-    def visit(self, work: Sequence[Work], *, again: bool) -> None:
-        """Measure calls while there is time; ``again``: what was known counts if it was faster."""
+    def visit(self, work: Sequence[Work], kept: Kept) -> None:
+        """Measure calls while there is time; ``kept`` is of what was known and what is now."""
         for each, call in work:
             passed = self.passed
             if passed >= self.seconds:
                 break
             self.observe(passed, f"{call.identifier} on {each.name}")
-            self._measure_call(each, call, again=again)
+            self._measure_call(each, call, kept)
 
-    def _measure_call(self, costs: ProcessorCosts, call: OpCall, *, again: bool) -> None:
+    def _measure_call(self, costs: ProcessorCosts, call: OpCall, kept: Kept) -> None:
         key = call_key(call)
         try:
             found = measure_call(costs.processor, call, self._sweep(costs, call))
@@ -166,8 +169,8 @@ class _Measuring:
             log.warning("%s not measured: %s", call.identifier, error)
             return
         entry = Entry(found, call.identifier, features(call), costs.code(call))
-        known = costs.measured(call) if again else None
-        costs.store.put(key, entry if known is None else known.or_quieter(entry))
+        known = costs.measured(call)
+        costs.store.put(key, entry if known is None else kept(known, entry))
 
     def _sweep(self, costs: ProcessorCosts, call: OpCall) -> Sweep | None:
         """What drives a call's constants out of a processor's caches, kept while this measures."""
@@ -253,6 +256,10 @@ class _Measuring:
                 _measure_slowdown(key, (victim, own), (other, others))
 
 
+def _only_now(_known: Entry, found: Entry) -> Entry:
+    return found
+
+
 def _wanted(store: CostStore, key: str) -> bool:
     """Whether another visit may tell more of a way."""
     entry = store.get(key)
@@ -270,8 +277,8 @@ def _measure_link(costs: ProcessorCosts, refresh: bool) -> None:
         known = None if refresh else costs.store.get(key)
         rate = min(line.us_per_byte, known.features[0]) if known else line.us_per_byte
         entry = Entry(line.latency, "", (rate,))
-        best = known.or_quieter(entry) if known else entry
-        costs.store.put(key, replace(best, features=(rate,)))
+        usual = known.or_usual(entry) if known else entry
+        costs.store.put(key, replace(usual, features=(rate,)))
 
 
 def _measure_handover(source: ProcessorCosts, target: ProcessorCosts, refresh: bool) -> None:
@@ -285,7 +292,7 @@ def _measure_handover(source: ProcessorCosts, target: ProcessorCosts, refresh: b
     if found is not None:
         known = None if refresh else source.store.get(key)
         entry = Entry(found)
-        source.store.put(key, known.or_quieter(entry) if known else entry)
+        source.store.put(key, known.or_usual(entry) if known else entry)
 
 
 def _measure_slowdown(key: str, victim: Work, other: Work) -> None:

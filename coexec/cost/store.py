@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from coexec.core.processor import ProcessorSpec
 from coexec.cost.distribution import Distribution
 
 log = logging.getLogger(__name__)
-FORMAT = 5
+FORMAT = 6
 """Changes when what is measured changes: older files are left alone."""
 WIDE_BELOW, WIDE_ABOVE = 1.1, 1.5
 """Times of a quiet machine lie closer together: the median to the first decile, the last decile to
@@ -33,6 +33,7 @@ class Entry:
     """A measured time; ``features`` describe the operator call to a regression.
 
     ``code`` is :meth:`Processor.code_of` the call when it was measured; that was ``visits`` times.
+    ``seen`` is what these found where ``time`` is the middle one of them, the fastest first.
     """
 
     time: Distribution
@@ -40,6 +41,7 @@ class Entry:
     features: tuple[float, ...] = ()
     code: str = ""
     visits: int = 1
+    seen: tuple[Distribution, ...] = ()
 
     @property
     def unsure(self) -> bool:
@@ -54,6 +56,17 @@ class Entry:
         """Of two measurements of the same the faster one: what disturbs makes it slower."""
         best = again if again.time.median_us < self.time.median_us else self
         return replace(best, visits=self.visits + again.visits)
+
+    def or_usual(self, again: Entry) -> Entry:
+        """With one visit more, the middle one of all by their medians; of two, the faster one.
+
+        A visit that something disturbed is not the middle one, nor is one in a fast second: runs
+        that are predicted have as many slow seconds as others.
+        """
+        found = (*(self.seen or (self.time,)), again.time)
+        seen = tuple(sorted(found, key=lambda time: time.median_us))
+        time = seen[(len(seen) - 1) // 2]
+        return replace(self, time=time, visits=self.visits + again.visits, seen=seen)
 
 
 class CostStore:
@@ -106,14 +119,18 @@ class CostStore:
 
 
 def _record(entry: Entry) -> dict[str, Any]:
-    time = entry.time
     return {
-        "us": [round(value, 3) for value in (time.median_us, time.low_us, time.high_us)],
+        "us": _times(entry.time),
         "operator": entry.operator,
         "features": [float(f"{value:.6g}") for value in entry.features],
         "code": entry.code,
         "visits": entry.visits,
+        "seen": [_times(time) for time in entry.seen],
     }
+
+
+def _times(time: Distribution) -> list[float]:
+    return [round(value, 3) for value in (time.median_us, time.low_us, time.high_us)]
 
 
 def _read(path: Path) -> dict[str, Entry]:
@@ -129,10 +146,14 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def _entry(record: Mapping[str, Any]) -> Entry:
-    median, low, high = (float(value) for value in record["us"])
-    if not (math.isfinite(high) and 0 <= low <= median <= high):
-        raise ValueError(f"impossible times {record['us']}")
     features = tuple(float(value) for value in record["features"])
-    time = Distribution(median, low, high)
-    visits = int(record.get("visits", 1))
-    return Entry(time, str(record["operator"]), features, str(record["code"]), visits)
+    time, visits = _distribution(record["us"]), int(record.get("visits", 1))
+    seen = tuple(_distribution(each) for each in record.get("seen", ()))
+    return Entry(time, str(record["operator"]), features, str(record["code"]), visits, seen)
+
+
+def _distribution(us: Sequence[float]) -> Distribution:
+    median, low, high = (float(value) for value in us)
+    if not (math.isfinite(high) and 0 <= low <= median <= high):
+        raise ValueError(f"impossible times {us}")
+    return Distribution(median, low, high)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from coexec.base.cores import resources_of
+from coexec.base.cores import cores_of, resources_of
 from coexec.base.errors import ProcessorError
 from coexec.core.here import here_of
 from coexec.core.plan import Plan, Refusal, Split
@@ -185,6 +185,7 @@ def build_problem(
         divisions=divided,
         exchange_us=_exchanges([costs[name] for name in names]),
         host_shares=_all_cores_taken([costs[name] for name in names]),
+        host_first=_waits_on_first([costs[name] for name in names]),
         caller=_caller({i: costs[name] for i, name in enumerate(names) if name != last_resort}),
     )
     return Planned(problem, calls, tuple(refusals), rows, fused)
@@ -294,6 +295,16 @@ def _all_cores_taken(costs: Sequence[ProcessorCosts]) -> bool:
     """Whether the processors occupy all cores of this host, so that its thread runs on theirs."""
     everything = [name for each in costs for name in each.processor.describe().resources]
     return set(resources_of()) <= occupied(everything, resources_of())
+
+
+def _waits_on_first(costs: Sequence[ProcessorCosts]) -> bool:
+    """Whether the caller's thread is on the core of whoever comes first in a program.
+
+    It is where processors occupy all cores of the host, each its own (:mod:`coexec.runtime.home`).
+    """
+    cores = [cores_of(each.processor.describe().resources) for each in costs]
+    apart = all(cores) and len(set().union(*cores)) == sum(map(len, cores))
+    return len(costs) > 1 and apart and _all_cores_taken(costs)
 
 
 def _links(costs: Sequence[ProcessorCosts]) -> tuple[Matrix, Matrix, Matrix]:

@@ -170,8 +170,10 @@ class Problem:
     q is busy. ``time_sigma`` and ``latency_sigma`` are standard deviations of logarithms.
     ``divisions`` are, by task, the ways to divide it. ``exchange_us[p, q]`` is the host's time for
     a task on q that waits for p, beside that of its launch; without it nothing is said of the host.
-    If ``host_shares``, no core is left for the host: that time is taken from q. The host's thread
-    may do the work of processor ``caller`` itself: then all that it hands over takes time of that.
+    If ``host_shares``, no core is left for the host: that time is taken from q; if ``host_first``,
+    its thread is on the core of the schedule's first processor, which begins once all is handed
+    over. It may do the work of processor ``caller`` itself: then all that it hands over takes time
+    of that.
     ``corrections`` are how many times longer than their timelines plans take that spread work in a
     way.
 
@@ -193,6 +195,7 @@ class Problem:
     exchange_us: Matrix | None = None
     corrections: Mapping[str, float] = field(default_factory=dict)
     host_shares: bool = False
+    host_first: bool = False
     caller: int | None = None
 
     def __post_init__(self) -> None:

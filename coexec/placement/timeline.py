@@ -145,6 +145,8 @@ class _Simulation:
             self.handed, self.given, exchanges = handed_over(problem, schedule)
             if problem.caller is not None:
                 self.hosting = taken_from_caller(problem, schedule, exchanges)
+            elif problem.host_first:
+                self._begin_last(schedule)
             elif problem.host_shares:
                 self.hosting = exchanges
         # Tasks that hold or wait for each resource, in the schedule's order.
@@ -170,6 +172,14 @@ class _Simulation:
             if not any(self.problem.tensors[tensor].gate for tensor in task.inputs):
                 self.arrival[index] = max(self.arrival[index], self.handed[index])
             self._enlist(index)
+
+    def _begin_last(self, schedule: Schedule) -> None:
+        """The first of several processors begins when the host, on its core, has nothing to do."""
+        first = schedule.units[schedule.order[0]]
+        if len(set(schedule.units)) > 1:
+            for index, unit in enumerate(schedule.units):
+                if unit == first:
+                    self.arrival[index] = self.given
 
     def _writes(self, schedule: Schedule) -> dict[int, float]:
         """Microseconds by task for copying in what its processor has not got yet."""

@@ -45,7 +45,7 @@ def measure_exchanges(
     """Measure what is not known of exchanges between those that follow each other by themselves.
 
     A pair takes about a second; none is begun after ``seconds``. Called again, it measures again
-    what few visits know or what may have been disturbed; the fastest counts.
+    what few visits know or what may have been disturbed; the middle one counts.
     """
     began = time.perf_counter()
     for one, other in itertools.combinations(costs, 2):
@@ -61,7 +61,7 @@ def measure_exchanges(
         except CoexecError as error:
             log.warning("exchanges of %s and %s not measured: %s", one.name, other.name, error)
             continue
-        best = found if known is None else known.or_quieter(found)
+        best = found if known is None else known.or_usual(found)
         one.learn_exchange(other, best)
         other.learn_exchange(one, best)
     for each in costs:

@@ -13,6 +13,7 @@ import pytest
 from coexec.base.errors import ModelError, ProcessorError
 from coexec.core.machine import Link, Rates
 from coexec.core.plan import Plan, Refusal
+from coexec.core.processor import ProcessorSpec
 from coexec.core.types import OpCall
 from coexec.cost.distribution import Distribution
 from coexec.cost.key import call_key
@@ -21,6 +22,7 @@ from coexec.cost.store import CostStore, Entry
 from coexec.frontend import load
 from coexec.ops.builder import PHASE
 from coexec.ops.node import call_of
+from coexec.placement import build_problem as build
 from coexec.placement.build_problem import Planned, States, build_problem
 from coexec.placement.policies.table import rank
 from coexec.placement.save import load_plan, read_plan, save_plan, write_plan
@@ -45,6 +47,17 @@ def costs_of(folder: Path, *processors: MadeUp) -> dict[str, ProcessorCosts]:
         each.name: ProcessorCosts(each, RATES, CostStore(each.describe(), "test", folder))
         for each in processors
     }
+
+
+class On(MadeUp):
+    """Computes on some silicon."""
+
+    def __init__(self, name: str, silicon: tuple[str, ...]) -> None:
+        super().__init__(name, *EVERY)
+        self.silicon = silicon
+
+    def describe(self) -> ProcessorSpec:
+        return replace(super().describe(), resources=self.silicon)
 
 
 def measured(costs: Mapping[str, ProcessorCosts], call: OpCall, times: Mapping[str, float]) -> None:
@@ -213,3 +226,19 @@ def test_a_node_on_two_devices_is_no_plan_of_ours(model: ir.Model, planned: Plan
     node.device_configurations = (ir.NodeDeviceConfiguration(configuration, (spec,)),)
     with pytest.raises(ModelError, match="devices \\[0, 1\\]"):
         read_plan(marked)
+
+
+def test_the_host_is_on_the_first_processors_core_where_each_has_its_own(
+    model: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "resources_of", lambda: ("cpu:0", "cpu:1"))
+    monkeypatch.setattr(build, "cores_of", lambda of: tuple(each for each in of if "cpu" in each))
+    for silicon, first in (
+        ((("cpu:0",), ("cpu:1",)), True),
+        ((("cpu:0",), ("gpu",)), False),
+        ((("cpu:0", "cpu:1"), ("gpu",)), False),
+        ((("cpu:0", "cpu:1"), ("cpu:1",)), False),
+    ):
+        both = (On(name, of) for name, of in zip("ab", silicon, strict=True))
+        costs = costs_of(tmp_path, *both)
+        assert build_problem(model.graph, costs).problem.host_first is first

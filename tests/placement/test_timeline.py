@@ -127,6 +127,14 @@ def test_without_a_core_of_its_own_the_host_takes_time_of_who_waits_for_another(
     assert simulate(shared, Schedule((0, 0, 0), (0, 1, 2))).end_us == (302, 303, 304)
 
 
+def test_the_first_of_several_processors_begins_when_the_host_on_its_core_is_done() -> None:
+    """104 us for the other processor's two tasks and an exchange, and 2 for its own."""
+    of = replace(hosted({"s": (300, 1), "t": (1, 20), "u": (1, 20)}, CHAIN), host_first=True)
+    of = replace(of, host_shares=True)
+    assert simulate(of, Schedule((0, 1, 1), (0, 1, 2))).end_us == (406, 426, 446)
+    assert simulate(of, Schedule((0, 0, 0), (0, 1, 2))).end_us == (302, 303, 304)
+
+
 def test_who_hands_over_to_others_computes_less_itself() -> None:
     """Launches for b and all exchanges come out of a's time, before its next task."""
     times = {"r": (300, 1), "s": (1, 20), "t": (1, 20), "u": (40, 1)}
