@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from coexec.base.knobs import BUILD_APART, RUN_SECONDS, SEARCH_APART
+from tests.quick_builds import built_to_run
 
 # A process more for each test would take its time.
 os.environ.setdefault(BUILD_APART.name, "0")
@@ -25,6 +26,16 @@ def alone() -> Iterator[None]:
     """Whatever else computes meanwhile, plans that tests run are chosen and kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coexec.base.others.Others.look", lambda _others: 0.0)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quickly_built(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Programs are built to be run, and not to be kept, but where the cache itself is tested."""
+    if "unit" in request.path.parts:
+        yield
+        return
+    with built_to_run():
         yield
 
 

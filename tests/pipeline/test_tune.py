@@ -108,7 +108,7 @@ def test_tuned_values_are_used_until_their_kernels_change(
     path = tuned_path(processor.facts)
     entry = Entry(keys["Gemm"], "naive", {"LOCAL": 16}, 2.0, 1.0, "2026-01-01", {})
     file = TunedFile(DeviceId.of(processor.facts), (entry,))
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     file.write(path)
     assert "naive LOCAL=16" in run(model, fresh(runtime))
     assert not caplog.messages
