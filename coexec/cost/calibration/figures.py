@@ -41,7 +41,7 @@ def transfer(path: Path, _: Coefficients) -> Iterator[Check]:
         mapped = row.text("step") == "mapping"
         fixed = latency.map.median_us if mapped else 0.0
         each = latency.map_us_per_byte if mapped else latency.layout_us_per_byte
-        pair = row.number("latency_ms") * 1e3, fixed + nbytes * each
+        pair = row.positive("latency_ms") * 1e3, fixed + nbytes * each
         found.setdefault(row.text("step"), []).append(pair)
     for step, pairs in found.items():
         yield checked(path.name, step, "a line over bytes", pairs)
@@ -50,7 +50,10 @@ def transfer(path: Path, _: Coefficients) -> Iterator[Check]:
 def presync(path: Path, _: Coefficients) -> Iterator[Check]:
     """What the host waits for, as a distribution: its deciles, not its rows, can be predicted."""
     rows = read_rows(path, ("data_size", "presync_ms"))
-    times = np.array([row.number("presync_ms") * 1e3 for row in rows])
+    times = np.array([row.positive("presync_ms") * 1e3 for row in rows])
+    if not len(times):
+        yield Check(path.name, "wait for the GPU", "no such rows")
+        return
     sync = find_soc(CODL_CHIP).latency.gpu_sync
     known = {"10": sync.p10_us, "50": sync.median_us, "90": sync.p90_us}
     pairs = [(float(np.percentile(times, int(q))), us) for q, us in known.items()]
@@ -78,7 +81,7 @@ def breakdown(path: Path, fitted: Coefficients) -> Iterator[Check]:
     for row in read_rows(path, ("component", "time_us")):
         name = row.text("component")
         if name in predicted:
-            pair = row.number("time_us"), predicted[name]
+            pair = row.positive("time_us"), predicted[name]
             yield checked(path.name, name, "one operator, one run", [pair])
         else:
             skipped.append(name)
@@ -103,7 +106,7 @@ def layout(path: Path, fitted: Coefficients) -> Iterator[Check]:
         gpu, on_buffers = soc.gpu, "buffer" in row.text("method")
         slower = gpu.buffer_slowdown if gpu is not None and on_buffers else 1.0
         us = slower * _us(fitted, soc, "gpu", convolution(1, side, channels, 64, 3))
-        pair = row.number("latency_ms") * 1e3, us
+        pair = row.positive("latency_ms") * 1e3, us
         found.setdefault(row.text("method"), []).append(pair)
     for method, pairs in found.items():
         yield checked(path.name, method, f"as {CODL_ENGINE}'s kernels", pairs)
@@ -126,7 +129,7 @@ def power(path: Path, _: Coefficients) -> Iterator[Check]:
         # Memory is as busy as the processor's bandwidth allows at most: half of it is assumed.
         dram = soc.memory.pj_per_byte * limits.gbps / 2
         watts = (limits.active_mw + soc.thermal.base_mw + dram) / 1e3
-        found.setdefault(kind, []).append((row.number("avg_power_W"), watts))
+        found.setdefault(kind, []).append((row.positive("avg_power_W"), watts))
     for kind, pairs in found.items():
         yield checked(path.name, kind, "cores at their top, base, DRAM at half its rate", pairs)
     yield from left_out_checks(unknown)
@@ -144,7 +147,7 @@ def frequencies(path: Path, _: Coefficients) -> Iterator[Check]:
             unknown.append(row.left_out(what, row.text("soc")))
             continue
         mhz = row.number("Frequency (kHz)") / 1e3
-        pair = row.number("Power (mW)"), float(np.interp(mhz, cluster.mhz, cluster.core_mw))
+        pair = row.positive("Power (mW)"), float(np.interp(mhz, cluster.mhz, cluster.core_mw))
         found.setdefault(row.text("soc"), []).append(pair)
     for name, pairs in found.items():
         yield checked(path.name, name, "stands in its machine file", pairs)
@@ -154,7 +157,7 @@ def frequencies(path: Path, _: Coefficients) -> Iterator[Check]:
 def _cluster_of(soc: Soc, core: int) -> Cluster | None:
     """The cluster of a core by its number in Linux, which counts from the little ones on."""
     for cluster in reversed(soc.clusters):
-        if core < cluster.cores:
+        if 0 <= core < cluster.cores:
             return cluster
         core -= cluster.cores
     return None

@@ -42,6 +42,7 @@ CODL_NETWORKS = {
     "PoseNet": "POSENET",
     "FastStyleTransfer": "FAST_STYLE_TRANSFER",
 }
+NO_ENGINE = "its engine is not said"
 FAST_CORES = 4
 """Threads that tables call "all big cores", and that MACE uses."""
 LITTLE_CORES, BIG_CORES = 1, 2
@@ -102,6 +103,8 @@ def _published(row: Row, shapes: Mapping[str, tuple[Workload, ...]]) -> Sample |
         return row.left_out(NO_CHIP, row.text("soc"))
     if kind not in {"cpu", "gpu"}:
         return row.left_out(NO_PROCESSOR, row.text("processor"))
+    if not row.text("framework"):
+        return row.left_out(NO_ENGINE)
     if precision is None:
         return row.left_out(NO_ELEMENT, row.text("precision"))
     if time_ms is None:
@@ -145,12 +148,12 @@ def _codl_shapes(folder: Path) -> dict[str, tuple[Workload, ...]]:
 
 
 def _codl_workload(row: Row, family: str) -> Workload:
-    inputs, outputs = row.number("IC"), row.number("OC")
-    taps, area = row.number("KH") * row.number("KW"), row.number("IH") * row.number("IW")
-    stride = row.number("SH") if family == CONV else 1.0
+    inputs, outputs = row.positive("IC"), row.positive("OC")
+    taps, area = row.positive("KH") * row.positive("KW"), row.positive("IH") * row.positive("IW")
+    stride = row.positive("SH") if family == CONV else 1.0
     pixels = 1.0
     if family == CONV:
-        pixels = ceil(row.number("IH") / stride) * ceil(row.number("IW") / row.number("SW"))
+        pixels = ceil(row.positive("IH") / stride) * ceil(row.positive("IW") / row.positive("SW"))
     return Workload(
         family=family,
         flop=2 * taps * inputs * outputs * pixels,

@@ -85,6 +85,13 @@ def _sample(row: Row) -> Sample | LeftOut:
     return Sample(DATASET, model, soc, "gpu", "float16", "tflite", time, (call,), whole=False)
 
 
+def _flop(row: Row) -> float:
+    flop = row.number("flops", 0)
+    if flop < 0:
+        raise row.error("flops", "a number of at least 0 is wanted")
+    return flop
+
+
 def _workload(row: Row) -> Workload | None:
     """Sizes of a row, None if nothing is known of its operation.
 
@@ -94,10 +101,10 @@ def _workload(row: Row) -> Workload | None:
     if operation not in FAMILY:
         return None
     family = FAMILY[operation]
-    inputs, outputs = row.number("in_c"), row.number("out_c", 1)
-    side, out_side = row.number("in_hw", 1), row.number("out_hw", 1)
-    kernel, stride = max(row.number("kernel", 1), 1.0), row.number("stride", 1)
-    groups = row.number("group", 1)
+    inputs, outputs = row.positive("in_c"), row.positive("out_c", 1)
+    side, out_side = row.positive("in_hw", 1), row.positive("out_hw", 1)
+    kernel, stride = max(row.number("kernel", 1), 1.0), row.positive("stride", 1)
+    groups = row.positive("group", 1)
     if family == DEPTHWISE:  # the file has the number of outputs per input
         outputs, groups = inputs * outputs, inputs
     elif family in {POOL, REDUCE}:
@@ -111,7 +118,7 @@ def _workload(row: Row) -> Workload | None:
     fused = sum(row.text("gpu_kernel").count(name) for name in OPERANDS)
     return Workload(
         family=family,
-        flop=row.number("flops", 0),
+        flop=_flop(row),
         in_elements=side**2 * inputs,
         out_elements=pixels * outputs,
         weights=kernel**2 * inputs / groups * outputs if weighted else 0,

@@ -25,6 +25,7 @@ NETWORKS: Mapping[str, tuple[str, Options]] = {
     "GoogLenet": ("googlenet", (("kernel", 5),)),
 }
 """Networks of the zoo."""
+SQUARE = re.compile(r"(\d+)x\1x\1 naive")
 MATMUL = re.compile(r"matmul (\d+)x(\d+) \* \d+x(\d+)")
 COLUMN_OF = {
     "cpu": ("int8", COEXEC),
@@ -58,12 +59,12 @@ def _square_products(fitted: Coefficients, file: str, rows: list[Row]) -> Iterat
     found: dict[str, Pairs] = {"cpu": [], "gpu": []}
     for row in rows:
         soc = row.text("soc").partition("/")[0]
-        square = row.text("kind") == "sgemm" and "naive" in row.text("workload")
-        if not square or not knows_soc(soc):
+        square = SQUARE.match(row.text("workload"))
+        if row.text("kind") != "sgemm" or square is None or not knows_soc(soc):
             continue
-        work = dense(*[int(row.text("workload").partition("x")[0])] * 3)
+        work = dense(*[int(square[1])] * 3)
         for processor, pairs in found.items():
-            if rate := row.number(processor, 0.0):
+            if (rate := row.number(processor, 0.0)) > 0:
                 us = calls_us(fitted, find_soc(soc), processor, "float32", STOCK_MNN, [work])
                 pairs.append((work.flop / rate / 1e3, float(us[0])))
     for processor, pairs in found.items():
@@ -79,7 +80,8 @@ def _wide_products(fitted: Coefficients, file: str, rows: list[Row]) -> Iterator
             if match and knows_soc(row.text("soc")):
                 work = dense(*map(int, match.groups()))
                 us = calls_us(fitted, find_soc(row.text("soc")), kind, precision, engine, [work])
-                pairs.append((row.number(column) * 1e3, float(us[0])))
+                if ms := row.time(column):
+                    pairs.append((ms * 1e3, float(us[0])))
         note = f"as {engine}, without launching a graph"
         yield checked(file, f"wide products {precision}, {kind}", note, pairs)
 
@@ -98,9 +100,9 @@ def cpu_training(path: Path, fitted: Coefficients) -> Iterator[Check]:
         if network is None:
             unknown[row.text("model")] += 1
             continue
-        step = repeated(product_layers(*network, int(row.number("batch"))))
+        step = repeated(product_layers(*network, int(row.positive("batch"))))
         us = network_us(fitted, soc, "cpu", "float32", STOCK_MNN, step)
-        found.append((row.number("train_step_ms") * 1e3, us))
+        found.append((row.positive("train_step_ms") * 1e3, us))
     yield checked(path.name, "steps", f"as {STOCK_MNN}: its factor is of another chip", found)
     for model, count in unknown.items():
         yield Check(path.name, model, f"not compared: layers of {count} rows are not known")

@@ -49,12 +49,22 @@ class Row:
         Raises:
             UsageError: no number above 0.
         """
-        if self.text(column).lower() in NOTHING:
-            return None
-        value = self.number(column)
+        return None if self.lacks(column) else self.positive(column, what="a time")
+
+    def positive(self, column: str, default: float | None = None, what: str = "a number") -> float:
+        """As :meth:`number`, of something that is always there: a size, a time, a power.
+
+        Raises:
+            UsageError: no number above 0.
+        """
+        value = self.number(column, default)
         if value <= 0:
-            raise self.error(column, "a time above 0 is wanted")
+            raise self.error(column, f"{what} above 0 is wanted")
         return value
+
+    def lacks(self, column: str) -> bool:
+        """Whether the row has no figure there."""
+        return self.text(column).lower() in NOTHING
 
     def left_out(self, reason: str, name: str = "") -> LeftOut:
         """That nothing is predicted for the row."""

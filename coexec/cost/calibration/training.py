@@ -50,7 +50,7 @@ def read_training(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
     for row in read_rows(path, COLUMNS):
         if row.text("kind") != "train" or row.text("metric") != "time":
             continue
-        layers = step_of(row.text("workload"), int(row.number("batch")))
+        layers = step_of(row.text("workload"), int(row.positive("batch")))
         if not layers:
             unknown.append(row.left_out(NO_LAYERS, row.text("workload")))
         elif not knows_soc(row.text("soc")):
@@ -62,7 +62,8 @@ def read_training(folder: Path) -> tuple[list[Sample], list[LeftOut]]:
 
 def _samples(row: Row, layers: tuple[Workload, ...]) -> Iterator[Sample]:
     for processor, (column, engine, precision) in COLUMN_OF.items():
-        if row.text(column) in {"", "OOM"}:
+        seconds = None if row.text(column) == "OOM" else row.time(column)
+        if seconds is None:
             continue
         yield Sample(
             DATASET,
@@ -71,7 +72,7 @@ def _samples(row: Row, layers: tuple[Workload, ...]) -> Iterator[Sample]:
             processor,
             precision,
             engine,
-            row.number(column) * 1e6,
+            seconds * 1e6,
             layers,
         )
 
