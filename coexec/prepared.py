@@ -17,6 +17,7 @@ from coexec.frontend.division import Search
 from coexec.ops.node import call_of
 from coexec.ops.table import opdef
 from coexec.passes.float16 import Conversion
+from coexec.placement.in_floats import NO_LAYERS, QuantisedLayers
 from coexec.runtime.executor import Executor
 from coexec.runtime.region_work import RegionWork
 
@@ -36,7 +37,7 @@ class Prepared:
     ``names`` are the model's outputs and ``outputs`` the program's tensors behind them, in order:
     an output that is an input or stands twice has another name there. ``work`` says what each
     launch computes, of a plan that was followed; ``conversions`` what computes in float16, if that
-    was asked for.
+    was asked for; ``quantised`` which layers compute in floats though they are quantised.
     """
 
     plan: Plan
@@ -46,6 +47,7 @@ class Prepared:
     outputs: tuple[str, ...]
     work: tuple[RegionWork, ...] = ()
     conversions: tuple[Conversion, ...] = ()
+    quantised: QuantisedLayers = NO_LAYERS
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -76,6 +78,9 @@ class Part(Protocol):
 
     @property
     def conversions(self) -> tuple[Conversion, ...]: ...
+
+    @property
+    def quantised(self) -> QuantisedLayers: ...
 
     def results(
         self, arrays: Mapping[str, Array], names: Sequence[str], trace: Trace | None
@@ -130,6 +135,13 @@ class Stages:
         return tuple(
             each for part in (self.head, self.tail) if part is not None for each in part.conversions
         )
+
+    @property
+    def quantised(self) -> QuantisedLayers:
+        """Those of all parts; the last one as it ran last."""
+        found = [part.quantised for part in (self.head, self.tail) if part is not None]
+        in_floats = tuple(layer for each in found for layer in each.in_floats)
+        return QuantisedLayers(sum(each.layers for each in found), in_floats)
 
     @property
     def program(self) -> Program:

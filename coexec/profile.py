@@ -263,6 +263,7 @@ def _record(
         overhead=timing.overhead,
         fallbacks=subject.plan.table().splitlines(),
         allocated_bytes=_allocated(used),
+        in_floats=_in_floats(subject),
     )
     return build_record(measured)
 
@@ -273,6 +274,11 @@ def _judged(subject: Session | Trainer, attribution: Attribution) -> str:
     if not subject.plan.policy or not busy:
         return next(iter(subject.processors))
     return max(busy, key=busy.__getitem__)
+
+
+def _in_floats(subject: Session | Trainer) -> list[str]:
+    """Quantised layers that a session computes in floats; training computes all in floats."""
+    return subject.quantised.table().splitlines() if isinstance(subject, Session) else []
 
 
 def _allocated(used: Mapping[str, Processor]) -> dict[str, int]:

@@ -33,6 +33,7 @@ from coexec.passes.schedule import schedule
 from coexec.passes.share_constants import share_constants
 from coexec.passes.split_operator import split_operators
 from coexec.passes.view_transposes import view_transposes
+from coexec.placement.in_floats import NO_LAYERS, QuantisedLayers, layers_of, quantised_region
 from coexec.placement.policies.first_that_can import place
 from coexec.prepared import Prepared, Stages, is_light
 from coexec.report.lines import watched
@@ -173,6 +174,11 @@ class Session:
         return self._current().conversions
 
     @property
+    def quantised(self) -> QuantisedLayers:
+        """How many layers are quantised, and which of them compute in floats, where and why."""
+        return self._current().quantised
+
+    @property
     def peak_bytes(self) -> int:
         """Device memory of the program, or of all parts: buffers and constants."""
         return sum(program.peak_bytes for program in self.programs)
@@ -286,11 +292,13 @@ def prepare(
     names = tuple(str(value.name) for value in model.graph.outputs)
     model = legalise(model, processors, follow, fold_parameters=True)
     work: tuple[RegionWork, ...] = ()
+    whole = quantised_region(model.graph)
     if follow is None:
         plan = place(model.graph, processors)
         warn_of_fallbacks(plan)
     else:
         plan = apply_plan(model.graph, follow, processors)
+    layers = NO_LAYERS if whole is None else layers_of(whole, follow or plan, processors)
     outputs = tuple(str(value.name) for value in model.graph.outputs)
     made, memory = dict(zip(names, outputs, strict=True)), memory or Memory()
     state = {made[output]: name for output, name in (carried or {}).items()}
@@ -303,7 +311,7 @@ def prepare(
     program = lower(model.graph, how)
     executor = Executor(program, processors, memory.buffers)
     memory.adopt(executor)
-    return Prepared(plan, program, executor, names, outputs, work)
+    return Prepared(plan, program, executor, names, outputs, work, quantised=layers)
 
 
 def _require_precision(model: ir.Model, processors: Mapping[str, Processor]) -> None:

@@ -10,9 +10,12 @@ from rich.table import Table
 from coexec.base.units import bytes_text
 from coexec.cli.memory_table import forms_record, show_forms
 from coexec.cli.output import console, notes
+from coexec.cli.quantised import quantised_counts, quantised_record
 from coexec.cli.stream import show_stream, stream_record
 from coexec.cli.verified_plans import corrections_record, show_corrections
-from coexec.planning.in_floats import layers_of
+from coexec.cost.predicted import PredictedCosts
+from coexec.ops.region import region_of
+from coexec.placement.in_floats import QuantisedLayers, layers_of
 from coexec.planning.planner import Planning
 from coexec.report.gantt import row as gantt_row
 from coexec.serving.balance import Balanced
@@ -65,7 +68,7 @@ def planning_record(planning: Planning, pipeline: Balanced | None) -> dict[str, 
         ],
         "nodes": [_node_record(planning, index) for index in chosen.schedule.order],
         "refusals": [vars(refusal) for refusal in planning.plan.refusals],
-        "quantised": _quantised_record(planning),
+        "quantised": quantised_record(_quantised(planning)),
         "not_measured": {n: dict(each.failed) for n, each in planning.costs.items() if each.failed},
     }
 
@@ -95,25 +98,24 @@ def _node_record(planning: Planning, index: int) -> dict[str, Any]:
     }
 
 
-def _quantised_record(planning: Planning) -> dict[str, Any] | None:
-    """How many layers of a quantised model are on bytes, and which are not; nothing of others."""
-    found = layers_of(planning)
-    if not found.layers:
-        return None
-    floats = [vars(each) for each in found.in_floats]
-    return {"layers": found.layers, "on_bytes": found.on_bytes, "in_floats": floats}
+def _quantised(planning: Planning) -> QuantisedLayers:
+    """Quantised layers of the planned model; of simulated processors it is not known how."""
+    own = {
+        name: costs.processor
+        for name, costs in planning.costs.items()
+        if not isinstance(costs, PredictedCosts)
+    }
+    return layers_of(region_of(planning.model.graph), planning.plan, own)
 
 
 def _show_quantised(planning: Planning, *, explain: bool) -> None:
     """Layers of a quantised model on bytes and in floats; which and why where that is asked for."""
-    found = layers_of(planning)
+    found = _quantised(planning)
     if not found.layers:
         return
-    left = found.layers - found.on_bytes
-    more = "" if explain or not left else "; --explain says which and why"
-    console.print(
-        f"quantised layers: {found.on_bytes} on bytes, {left} in floats{more}", highlight=False
-    )
+    more = "" if explain or not found.in_floats else "; --explain says which and why"
+    counts = quantised_counts(found.layers, found.on_bytes)
+    console.print(f"quantised layers: {counts}{more}", highlight=False)
     for each in found.in_floats if explain else ():
         what = f"{each.operator} {each.node} on {each.processor}"
         notes.print(f"[yellow]in floats:[/] {escape(what)}: {escape(each.reason)}")

@@ -30,12 +30,13 @@ from coexec.cli.output import (
     require_writable,
     show_conversions,
 )
+from coexec.cli.quantised import quantised_counts, quantised_record
 from coexec.cli.random_data import random_array, require_shapes
 from coexec.core.events import Trace
 from coexec.core.timeline import clock_name, clock_of
 from coexec.core.types import Array
 from coexec.inputs import model_inputs
-from coexec.passes.float16 import Conversion, precision_of
+from coexec.passes.float16 import precision_of
 from coexec.report.perfetto_trace import write_perfetto
 from coexec.report.wording import counted
 from coexec.session import Session
@@ -118,15 +119,18 @@ def run(
         "fallbacks": session.fallbacks.splitlines(),
         "precision": precision_of(session.model),
         "conversions": [asdict(each) for each in session.conversions],
+        "quantised": quantised_record(session.quantised),
         "not_finite": _not_finite(outputs),
     }
-    print_json(record) if as_json else _show(record, session.conversions)
+    print_json(record) if as_json else _show(record, session)
 
 
-def _show(record: dict[str, Any], conversions: tuple[Conversion, ...]) -> None:
+def _show(record: dict[str, Any], session: Session) -> None:
     for line in record["fallbacks"]:
         notes.print(f"[yellow]fallback:[/] {escape(line)}")
-    show_conversions(conversions)
+    for line in session.quantised.table().splitlines():
+        notes.print(f"[yellow]in floats:[/] {escape(line)}")
+    show_conversions(session.conversions)
     for name, count in record["not_finite"].items():
         notes.print(f"[yellow]not finite:[/] {counted(count, 'element')} of output {escape(name)}")
     if record["random_inputs"]:
@@ -143,6 +147,8 @@ def _show(record: dict[str, Any], conversions: tuple[Conversion, ...]) -> None:
     )
     table.add_row("fastest run", f"{record['min_ms']:.3f} ms")
     table.add_row("device memory", bytes_text(record["peak_bytes"]))
+    if (layers := record["quantised"]) is not None:
+        table.add_row("quantised layers", quantised_counts(layers["layers"], layers["on_bytes"]))
     for output, name in record["carried"].items():
         table.add_row("carried", escape(f"{output} to {name}"))
     for name, kind in record["outputs"].items():

@@ -42,8 +42,11 @@ def quantised(weights: Array, by_channel: bool) -> Quantised | None:
         largest = np.abs(weights).max(axis=axis, keepdims=True)
         for most in LARGEST:
             scale = np.where(largest > 0, largest / most, 1).astype(np.float32)
-            values = np.rint(weights / scale)
-            exact = np.abs(weights / scale - values).max(initial=0.0) < WHOLE
+            if not _may_be_whole(weights, scale):
+                continue
+            ratio = weights / scale
+            values = np.rint(ratio)
+            exact = np.abs(ratio - values).max(initial=0.0) < WHOLE
             if exact and INT8.min <= values.min(initial=0) and values.max(initial=0) <= INT8.max:
                 return Quantised(values.astype(np.int8), scale.reshape(() if axis is None else -1))
     return None
@@ -83,7 +86,7 @@ def _may_be_whole(weights: Array, scale: Array) -> bool:
     """Whether the first weights are whole multiples of their scales."""
     few = np.broadcast_to(scale, weights.shape).reshape(-1)[:SAMPLE]
     ratio = weights.reshape(-1)[:SAMPLE] / few
-    return bool(np.abs(ratio - np.rint(ratio)).max() < WHOLE)
+    return bool(np.abs(ratio - np.rint(ratio)).max(initial=0.0) < WHOLE)
 
 
 def _products(weights: Array, scale: Array, axis: int | None) -> Exactly | None:

@@ -59,6 +59,7 @@ class Measured:
     overhead: OverheadRecord
     fallbacks: Sequence[str]
     allocated_bytes: Mapping[str, int]
+    in_floats: Sequence[str] = ()
 
 
 def build_record(measured: Measured) -> ProfileRecord:
@@ -95,6 +96,7 @@ def build_record(measured: Measured) -> ProfileRecord:
         "allocated_bytes": dict(measured.allocated_bytes),
         "roofline": _rooflines(attribution, findings.rates),
         "fallbacks": list(measured.fallbacks),
+        "in_floats": list(measured.in_floats),
         "advice": [_advice(each) for each in advice],
         "verdict": verdict(findings, advice, measured.mode),
     }

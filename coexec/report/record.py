@@ -238,6 +238,8 @@ class ProfileRecord(TypedDict):
     """By track."""
     fallbacks: list[str]
     """Nodes that did not run on the first processor, one line each; empty if all did."""
+    in_floats: list[str]
+    """Layers of a quantised model that computed in floats, a line for each operator and reason."""
     advice: list[AdviceRecord]
     verdict: str
     """One sentence."""

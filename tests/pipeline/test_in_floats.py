@@ -86,3 +86,27 @@ def test_a_plan_counts_and_names_layers_in_floats(
     assert "quantised layers: 2 on bytes, 1 in floats" in shown.out
     assert "in floats: MatMul" in shown.err
     assert "quantised layers" not in command(*flags[:1], tmp_path / "float.onnx", *flags[2:]).out
+
+
+def test_a_run_counts_and_names_layers_in_floats(model: Path, tmp_path: Path) -> None:
+    quantised = command("run", model, "-p", "ort:cpu", "--json").record["quantised"]
+    assert (quantised["layers"], quantised["on_bytes"]) == (3, 2)
+    (left,) = quantised["in_floats"]
+    assert (left["operator"], left["processor"]) == ("MatMul", "ort:cpu")
+    shown = command("run", model, "-p", "ort:cpu")
+    assert "2 on bytes, 1 in floats" in shown.out
+    assert "in floats: MatMul x1 on ort:cpu" in shown.err
+    assert command("run", tmp_path / "float.onnx", "--json").record["quantised"] is None
+
+
+def test_a_profile_names_layers_in_floats(model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    shown = command("profile", model, "-p", "ort:cpu", "--steps", "1", "--html", page)
+    assert "in floats: MatMul x1 on ort:cpu" in shown.err
+    assert "in floats" not in command("profile", tmp_path / "float.onnx", "--steps", "1").err
+    assert "MatMul x1 on ort:cpu" in page.read_text()
+
+
+def test_how_phones_that_are_not_here_compute_is_not_said(model: Path) -> None:
+    (phone,) = open_processors(["sim:snapdragon-865/cpu"])
+    assert not phone.in_floats(region(model), quantised_layers(region(model)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -85,6 +85,10 @@ class SimulatedProcessor(Processor, Predicting):
         if call.identifier not in OPERATORS:
             return Support(yes=False, reason="no reference")
         return self.pricing.supports(call)
+
+    def in_floats(self, region: Region, layers: Mapping[str, str]) -> Mapping[str, str]:
+        """None: how an engine on a phone that is not here computes them is not known."""
+        return {}
 
     def compile(self, region: Region) -> Executable:
         groups = groups_of(region, self.pricing.fuses)

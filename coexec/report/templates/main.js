@@ -52,6 +52,8 @@ function notes(record) {
   const found = record.processors.filter((one) => one.clock === "host").map((one) =>
     `${one.name} has no profiling events: its times are the host's and hold the host's own delays.`);
   if (isVirtual(record)) found.push("Simulated: all times are virtual, and predicted.");
+  // Records of earlier versions do not say it.
+  found.push(...(record.in_floats ?? []).map((line) => `Quantised, yet computed in floats: ${line}`));
   const few = record.fallbacks.length <= FEW_FALLBACKS;
   if (few) found.push(...record.fallbacks.map((line) => `Fallback: ${line}`));
   const lines = found.map((line) => el("p", { class: "note warn" }, line));
