@@ -1,4 +1,4 @@
-"""Matrix products: Gemm and (batched) MatMul."""
+"""Matrix products: Gemm, (batched) MatMul, and MatMul that reads matrices transposed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
-from coexec.ops.opdef import Example, GradientScope, OpDef, Sample, Work
+from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, Work
 from coexec.ops.precision import widened
 
 Shape = tuple[int, ...]
@@ -85,13 +85,18 @@ def _moved(call: OpCall) -> int:
 def matmul_sizes(call: OpCall) -> tuple[Shape, int, int, int]:
     """(batch, M, N, K) of a MatMul; M or N is 1 where that operand is a vector.
 
-    Raises ``ValueError`` where the operands do not fit.
+    ``transA`` and ``transB`` of a TransposedMatMul count. Raises ``ValueError`` where the operands
+    do not fit.
     """
     a, b = call.input(0), call.input(1)
     if a.rank == 0 or b.rank == 0:
         raise ValueError(f"MatMul: {a} and {b} must have at least one axis")
     m, k = (1, *a.shape)[-2:]
+    if call.attribute("transA", 0):
+        m, k = k, m
     k_of_b, n = b.shape[-2:] if b.rank > 1 else (b.shape[0], 1)
+    if call.attribute("transB", 0):
+        k_of_b, n = n, k_of_b
     if k != k_of_b:
         raise ValueError(f"MatMul: inner sizes of {a} and {b} differ ({k} and {k_of_b})")
     return np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), m, n, k
@@ -108,6 +113,20 @@ def infer_matmul(call: OpCall) -> Sequence[TensorType]:
 @widened
 def matmul(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
     return (np.asarray(np.matmul(operands[0], operands[1])),)
+
+
+@widened
+def transposed_matmul(call: OpCall, operands: Sequence[Any]) -> Sequence[Array]:
+    """Matrices are the last two axes; ``transA`` and ``transB`` as those of Gemm."""
+    flags = (call.attribute("transA", 0), call.attribute("transB", 0))
+    a, b = (np.swapaxes(x, -1, -2) if f else x for x, f in zip(operands, flags, strict=True))
+    return (np.asarray(np.matmul(a, b)),)
+
+
+def infer_transposed_matmul(call: OpCall) -> Sequence[TensorType]:
+    if min(call.input(0).rank, call.input(1).rank) < 2:
+        raise ValueError(f"TransposedMatMul: {call.input(0)} and {call.input(1)} must be matrices")
+    return infer_matmul(call)
 
 
 def matmul_gradient(s: GradientScope) -> Sequence[ir.Value | None]:
@@ -190,6 +209,24 @@ OPS = (
             _pair((2, 5, 7), (7,)),
             _pair((7,), (7, 3)),
             _pair((5, 7), (7,)),
+        ),
+    ),
+    OpDef(
+        "TransposedMatMul",
+        infer_transposed_matmul,
+        transposed_matmul,
+        domain=COEXEC,
+        not_differentiable="made after differentiation",
+        work=matmul_work,
+        examples=(
+            _pair((2, 3, 7, 5), (2, 3, 7, 4), transA=1),
+            _pair((2, 3, 5, 7), (2, 3, 4, 7), transB=1),
+            _pair((6, 7, 5), (6, 4, 7), transA=1, transB=1),
+            _pair((3, 33, 17), (3, 33, 65), transA=1),
+            _pair((3, 17, 33), (3, 65, 33), transB=1),
+            _pair((3, 1, 7, 5), (2, 7, 4), transA=1),
+            _pair((4, 7, 5), (7, 3), transA=1),
+            _pair((7, 5), (3, 7), transA=1, transB=1),
         ),
     ),
 )

@@ -23,6 +23,7 @@ from coexec.passes.meet_norms import meet_norms
 from coexec.passes.order_for_memory import order_for_memory
 from coexec.passes.page_activations import page_activations
 from coexec.passes.rematerialise import rematerialise
+from coexec.passes.transposed_products import read_transposed
 from coexec.passes.updates import forward_first, replace_after_readers
 from coexec.placement.policies.first_that_can import place
 from coexec.runtime.executor import Executor
@@ -209,6 +210,8 @@ class ResidentPrograms:
         graph = self._as_followed(kind, graph)
         recompute = recompute if follow is None else follow.recompute
         model = legalise(graph.model, self.processors, follow)
+        if kind in TRAINING and follow is None:
+            read_transposed(model.graph, next(iter(self.processors.values())).supports)
         if kind in TRAINING and (follow is None or follow.recompute or follow.early):
             order_for_memory(model.graph, graph.state, early=graph.early)
         if kind in TRAINING and follow is None:

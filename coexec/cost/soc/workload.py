@@ -22,7 +22,9 @@ CONVOLUTIONS = frozenset(
     {"Conv", "ConvTranspose", "coexec::ConvInputGrad", "coexec::ConvWeightGrad"}
 )
 STEPS = frozenset(f"coexec::{cell}Steps{end}" for cell in GATES for end in ("", "Grad"))
-PRODUCTS = frozenset({"Gemm", "MatMul", "Einsum", "Attention", MATMUL_NBITS.identifier})
+PRODUCTS = frozenset(
+    {"Gemm", "MatMul", "Einsum", "Attention", MATMUL_NBITS.identifier, "coexec::TransposedMatMul"}
+)
 POOLS = frozenset({"MaxPool", "AveragePool", "coexec::MaxPoolGrad", "coexec::AveragePoolGrad"})
 REDUCTIONS = ("Reduce", "GlobalAveragePool", "GlobalMaxPool", "Softmax", "LogSoftmax", "ArgM")
 INPUT, OUTPUT, ATTENTION = "Input", "Output", "product of activations"

@@ -23,7 +23,7 @@ from coexec.processors.opencl.fusion.integer_matmul import INTEGER_MATMUL
 
 CORES = frozenset(
     {
-        *("Conv", "Gemm", "MatMul", BIASED.identifier),
+        *("Conv", "Gemm", "MatMul", "coexec::TransposedMatMul", BIASED.identifier),
         *(MATMUL_NBITS.identifier, INTEGER_MATMUL.identifier),
     }
 )

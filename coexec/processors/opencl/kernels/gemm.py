@@ -1,4 +1,4 @@
-"""Matrix products: Gemm, MatMul."""
+"""Matrix products: Gemm, MatMul, TransposedMatMul."""
 
 from __future__ import annotations
 
@@ -244,6 +244,6 @@ VARIANTS = (
     Variant("naive", lower_naive, refuse_product, space={"LOCAL": (64, 16)}),
 )
 
-FAMILY = KernelFamily("gemm", ("Gemm", "MatMul"), VARIANTS)
+FAMILY = KernelFamily("gemm", ("Gemm", "MatMul", "coexec::TransposedMatMul"), VARIANTS)
 BIASED_FAMILY = KernelFamily("gemm", (BIASED.identifier,), VARIANTS)
 """Of the operator that the compiler of regions makes."""

@@ -1,4 +1,4 @@
-"""Gemm and MatMul as one description: sizes, strides and broadcast batch of a matrix product."""
+"""Gemm, MatMul and TransposedMatMul as one description: sizes, strides and broadcast batch."""
 
 from __future__ import annotations
 
@@ -69,16 +69,22 @@ def _gemm(call: OpCall) -> Product:
 
 
 def _matmul(call: OpCall) -> Product:
+    """Of matrices that lie transposed, strides change places."""
     a, b = call.input(0).shape, call.input(1).shape
     a = a if len(a) > 1 else (1, *a)
     b = b if len(b) > 1 else (*b, 1)
-    (rows, depth), columns = a[-2:], b[-1]
+    trans_a, trans_b = bool(call.attribute("transA", 0)), bool(call.attribute("transB", 0))
+    rows, depth = a[:-3:-1] if trans_a else a[-2:]
+    columns = b[-2] if trans_b else b[-1]
     levels = batch_levels(a[:-2], b[:-2], rows * depth, depth * columns)
-    if all(b_stride == 0 for _, _, b_stride in levels) and len(levels) == 1 and levels[0][1]:
+    shared = len(levels) == 1 and bool(levels[0][1]) and not levels[0][2]
+    if shared and not trans_a:
         # One B for a contiguous batch of A: the batch is more rows.
         rows, levels = rows * levels[0][0], ()
     c = (0, 1) if call.has_input(2) else None
-    return Product(rows, columns, depth, (depth, 1), (columns, 1), c, levels, 1.0, 1.0)
+    a_strides = (1, rows) if trans_a else (depth, 1)
+    b_strides = (1, depth) if trans_b else (columns, 1)
+    return Product(rows, columns, depth, a_strides, b_strides, c, levels, 1.0, 1.0)
 
 
 def batch_levels(

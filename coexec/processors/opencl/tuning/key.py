@@ -107,6 +107,15 @@ def _matmul(call: OpCall) -> Described:
     return words, (prod(batch), rows, columns, depth)
 
 
+def _transposed_matmul(call: OpCall) -> Described:
+    """Sizes as of a MatMul; and which matrices lie transposed."""
+    (*batch, rows, columns), a, b = call.output(0).shape, call.input(0).shape, call.input(1).shape
+    flags = "".join(str(int(call.attribute(name, 0))) for name in ("transA", "transB"))
+    words = [f"{n}={_pattern(s[:-2], tuple(batch))}" for n, s in (("a", a), ("b", b)) if batch]
+    depth = a[-2 if flags[0] == "1" else -1]
+    return (f"trans={flags}", *words), (prod(batch), rows, columns, depth)
+
+
 def _integer_matmul(call: OpCall) -> Described:
     """Sizes: rows of all batches, columns, depth; and which operands there are."""
     depth, columns = call.input(WEIGHTS).shape
@@ -144,6 +153,7 @@ _DESCRIBERS: Mapping[str, Callable[[OpCall], Described]] = {
     **dict.fromkeys(CONVOLUTIONS, _convolution),
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "coexec::TransposedMatMul": _transposed_matmul,
     CONV.identifier: _integer_convolution,
     INTEGER_MATMUL.identifier: _integer_matmul,
 }

@@ -20,7 +20,7 @@ def smaller(call: OpCall) -> OpCall | None:
     """One image of a convolution, a few rows of a matrix product; ``None`` for other calls."""
     if call.identifier in CONVOLUTIONS:
         return _one_image(call)
-    if call.identifier in ("Gemm", "MatMul"):
+    if call.identifier in ("Gemm", "MatMul", "coexec::TransposedMatMul"):
         return _few_rows(call)
     return None
 
