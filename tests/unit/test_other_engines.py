@@ -143,6 +143,7 @@ def test_networks_for_phones_have_the_arithmetic_of_their_papers() -> None:
         ("yolov4-tiny", "ncnn", "yolov4_tiny"),
         ("Inception-V4 (quant)", "TFLite", "inception_v4"),
         ("SqueezeNet1.0", "TNN v0.3", ""),
+        ("squeezenet1_0", "ncnn", "squeezenet_v1_0"),
     ],
 )
 def test_names_are_read_as_their_framework_means_them(

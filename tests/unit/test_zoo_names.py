@@ -32,6 +32,7 @@ TORCHVISION = {
     "regnet_x_400mf": 5_495_976,
     "regnet_y_1_6gf": 11_202_430,
     "regnet_y_800mf": 6_432_512,
+    "squeezenet1_0": 1_248_424,
     "convnext_small": 50_223_688,
     "convnext_large": 197_767_336,
     "vit_b_16": 86_567_656,
@@ -50,6 +51,8 @@ TIMM = {
     "mobilenetv2_140": 6_108_776,
     "seresnet50": 28_088_024,
     "resnet_v2_50": 25_549_352,
+    "regnetx_002": 2_684_792,
+    "regnety_016": 11_202_430,
 }
 ULTRALYTICS = {
     "yolov5n": 1_867_405,

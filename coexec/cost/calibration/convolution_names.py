@@ -82,6 +82,11 @@ def _regnet(parts: Parts) -> Network:
     return "regnet", (("millions", millions), *kind, ("halves_up", True))
 
 
+def _regnet_of_hundreds(parts: Parts) -> Network:
+    kind: Options = (("excited", True),) if parts["kind"] == "y" else ()
+    return "regnet", (("millions", 100 * int(parts["number"])), *kind, ("halves_up", True))
+
+
 def _convnext(parts: Parts) -> Network:
     width, depth = CONVNEXTS[size_of(parts)]
     return "convnext", (("width", width), ("depth", depth))
@@ -115,10 +120,13 @@ CONVOLUTIONAL: Rules = {
     r"densenet_?(?P<depth>\d+)": lambda parts: ("densenet", (("depth", int(parts["depth"])),)),
     r"vgg_?(?P<depth>\d+)(?P<norm>_bn)?": _vgg,
     r"regnet_?(?P<kind>[xy])_?(?P<number>\d+(?:[._]\d)?)_?(?P<unit>[mg]f)": _regnet,
+    r"regnet_?(?P<kind>[xy])_(?P<number>\d{3})": _regnet_of_hundreds,
     r"convnext_?" + SIZE: _convnext,
     r"mobile_?one_?s(?P<number>\d)": numbered("mobile_one"),
     r"rep_?vgg_?(?P<kind>[ab])(?P<number>\d)": _rep_vgg,
     r"(?:pp_?)?lc_?net" + WIDTH: scaled("lcnet"),
+    r"squeezenet_?1[._]0": named("squeezenet_v1_0"),
+    r"squeezenet_?1[._]1": named("squeezenet"),
     r"alexnet": named("alexnet", (("later", True),)),
     r"inception_?v1": named("googlenet"),
     r"inception_?v2": named("inception_v2"),

@@ -38,6 +38,7 @@ NETWORKS = {
     "mobilenetv3smallminimalistic": "mobilenet_v3_small_minimalistic",
     "squeezenet": "squeezenet_v1_1",
     "squeezenetv10": "squeezenet_v1_0",
+    "squeezenet10": "squeezenet_v1_0",
     "squeezenetv11": "squeezenet_v1_1",
     "squeezenet11": "squeezenet_v1_1",
     "resnet18": "resnet18",
@@ -74,10 +75,12 @@ NETWORKS = {
     "ssdmobilenetv3large": "ssdlite_mobilenet_v3_large",
     "nasnetmobile": "nasnet_mobile",
 }
-"""By letters and digits alone, without what an element type adds to a name.
+"""By letters and digits alone, without what an element type adds to a name."""
+MISLABELLED = {("TNN", "squeezenet10")}
+"""Libraries' own names that count as unknown.
 
 TNN 0.3's "SqueezeNet1.0" takes as long as its 1.1, which has 2.4 times less arithmetic, on two CPUs
-and two GPUs: one of both is mislabelled. It counts as unknown.
+and two GPUs: one of both is mislabelled.
 """
 TFLITE = {"squeezenet": "squeezenet_v1_0"}
 """TFLite's hosted SqueezeNet is the first version, ncnn's benchmark has 1.1."""
@@ -106,6 +109,8 @@ def network_of(name: str, framework: str) -> str:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     while (shorter := ENDINGS.sub("", plain)) != plain:
         plain = shorter
+    if any(framework.startswith(library) and plain == own for library, own in MISLABELLED):
+        return ""
     found = TFLITE.get(plain) if framework.startswith("TFLite") else None
     found = found or NETWORKS.get(plain)
     return found or (plain_name(name) if zoo_network(name) else "")
