@@ -74,6 +74,7 @@ def make_record(speed: float = 1.0, model: str = "resnet_tiny.onnx") -> dict[str
             }
         },
         "fallbacks": [],
+        "in_floats": [],
         "advice": [
             {
                 "title": "conv2 is far from the roofline",

@@ -167,7 +167,7 @@ def show(record: ProfileRecord) -> None:
         console.print(f"  [green]->[/] {escape(advice['suggestion'])}", highlight=False)
     for line in record["fallbacks"]:
         notes.print(f"[yellow]fallback:[/] {escape(line)}")
-    for line in record["in_floats"]:
+    for line in record.get("in_floats", []):
         notes.print(f"[yellow]in floats:[/] {escape(line)}")
     _show_quality(record)
 

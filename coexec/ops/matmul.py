@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from coexec.core.types import Array, OpCall, TensorType
+from coexec.ops.function_builder import FunctionBuilder
 from coexec.ops.opdef import COEXEC, Example, GradientScope, OpDef, Sample, Work
 from coexec.ops.precision import widened
 
@@ -129,6 +130,18 @@ def infer_transposed_matmul(call: OpCall) -> Sequence[TensorType]:
     return infer_matmul(call)
 
 
+def transposed_matmul_body(call: OpCall) -> ir.Function | None:
+    """Transposes of the last two axes in front of a MatMul."""
+    b = FunctionBuilder(call)
+    operands = []
+    for value, kind, name in zip(b.inputs, call.inputs, ("transA", "transB"), strict=True):
+        rank = 0 if kind is None else kind.rank
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        turned = call.attribute(name, 0)
+        operands.append(b.op("Transpose", [value], {"perm": perm}) if turned else value)
+    return b.function([b.op("MatMul", operands)])
+
+
 def matmul_gradient(s: GradientScope) -> Sequence[ir.Value | None]:
     """dA = dY Bt, dB = At dY; vectors are handled as matrices of one row or column.
 
@@ -218,6 +231,7 @@ OPS = (
         domain=COEXEC,
         not_differentiable="made after differentiation",
         work=matmul_work,
+        body=transposed_matmul_body,
         examples=(
             _pair((2, 3, 7, 5), (2, 3, 7, 4), transA=1),
             _pair((2, 3, 5, 7), (2, 3, 4, 7), transB=1),

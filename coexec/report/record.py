@@ -192,7 +192,14 @@ class OverheadRecord(TypedDict):
     """Reading the events after the step is over (median); not part of ``traced_ms``."""
 
 
-class ProfileRecord(TypedDict):
+class LaterRecord(TypedDict, total=False):
+    """What records of earlier versions do not have."""
+
+    in_floats: list[str]
+    """Layers of a quantised model that computed in floats, a line for each operator and reason."""
+
+
+class ProfileRecord(LaterRecord):
     """One profiled step."""
 
     format: int
@@ -238,8 +245,6 @@ class ProfileRecord(TypedDict):
     """By track."""
     fallbacks: list[str]
     """Nodes that did not run on the first processor, one line each; empty if all did."""
-    in_floats: list[str]
-    """Layers of a quantised model that computed in floats, a line for each operator and reason."""
     advice: list[AdviceRecord]
     verdict: str
     """One sentence."""

@@ -10,9 +10,11 @@ import pytest
 from onnxruntime.quantization import QuantType, quantize_static
 
 import coexec
+from coexec.core.plan import Plan, Split
 from coexec.core.types import Array, Region
 from coexec.ops.quantised_layers import NOT_QUANTISED, quantised_layers
 from coexec.ops.region import region_of
+from coexec.placement.in_floats import layers_of
 from coexec.planning.static_model import static_model
 from coexec.processors.find import open_processors
 from tests.known_costs import know, numpy_last
@@ -97,6 +99,21 @@ def test_a_run_counts_and_names_layers_in_floats(model: Path, tmp_path: Path) ->
     assert "2 on bytes, 1 in floats" in shown.out
     assert "in floats: MatMul x1 on ort:cpu" in shown.err
     assert command("run", tmp_path / "float.onnx", "--json").record["quantised"] is None
+
+
+def test_a_divided_layer_counts_once_and_names_each_processor(model: Path) -> None:
+    own = region(model)
+    layers = quantised_layers(own)
+    names = first, second = ("ort:cpu", "reference")
+    (last,) = (name for name in layers if "last" in name)
+    split = Split(1, {first: 8, second: 4})
+    plan = Plan(dict.fromkeys(layers, first), splits={last: split})
+    found = layers_of(own, plan, dict(zip(names, open_processors(names), strict=True)))
+    assert (found.layers, found.on_bytes) == (3, 2)
+    assert [(each.node, each.processor) for each in found.in_floats] == [
+        (last, first),
+        (last, second),
+    ]
 
 
 def test_a_profile_names_layers_in_floats(model: Path, tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ def row(name: str, ms: float, launches: int = 1) -> dict[str, Any]:
     return {**make_record()["operators"][0], "name": name, "ms": ms, "launches": launches}
 
 
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    earlier = make_record()
+    del earlier["in_floats"]
+    (tmp_path / "a.json").write_text(json.dumps(earlier), encoding="utf-8")
+    assert read_record(tmp_path / "a.json") == earlier
+
+
 def test_wall_time_and_categories() -> None:
     before, after = make_record(), make_record(2.0)
     found = compare(before, after)
