@@ -19,7 +19,7 @@ from coexec.planning.planner import PlanOptions, plan_inference, plan_training
 from coexec.planning.replanning import inference_planner, training_planner
 from tests.pipeline.small import FEATURES, network
 
-CPU, GPU = (f"sim:snapdragon-865/{name}?numerics=none" for name in ("cpu", "gpu"))
+CPU, GPU = (f"sim:snapdragon-888/{name}?numerics=none" for name in ("cpu", "gpu"))
 BATCH = 1 << 13
 """So many samples that they take longer than launches."""
 FEEDS = {"x": np.zeros((BATCH, FEATURES), np.float32)}

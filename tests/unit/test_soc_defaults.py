@@ -11,7 +11,7 @@ from coexec.base.errors import UsageError
 from coexec.core.soc import Gpu, Soc
 from coexec.core.soc_file import find_soc, soc_names
 from coexec.core.soc_source import MEASURED
-from coexec.cost.soc.defaults import FLOATS_OF_SUCCESSOR, Defaults, sustained
+from coexec.cost.soc.defaults import FLOATS_OF_SUCCESSOR, IN_ORDER, Defaults, sustained
 
 CHIPS = tuple(map(find_soc, soc_names()))
 BELIEVED = 1 / 2
@@ -86,11 +86,14 @@ def test_a_family_that_nobody_measured_has_the_mean_of_families() -> None:
     assert mali == pytest.approx(_geometric_mean(means))
 
 
-def test_an_older_core_has_what_its_successor_gained_in_floats_less() -> None:
-    """Without Helio P35 nothing is known of Cortex-A53, nor of A520, beyond that they wait."""
+def test_an_older_core_has_what_its_successor_gained_in_floats_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without Helio P35 nothing is known of Cortex-A53, nor of A35, beyond that they wait."""
+    monkeypatch.setattr("coexec.cost.soc.defaults.IN_ORDER", IN_ORDER | {"Cortex-A35"})
     soc = find_soc("helio-p35")
     older = soc.clusters[0]
-    cores = older, replace(older, core="Cortex-A520")
+    cores = older, replace(older, core="Cortex-A35")
     filled = Defaults(CHIPS, without="helio-p35").fill(
         replace(soc, clusters=cores), replace_measured=True
     )

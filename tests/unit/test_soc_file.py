@@ -151,7 +151,7 @@ def test_mixes_of_cores() -> None:
         ("mhz = [500, 750, 1000]", "mhz = [500, 400, 1000]", "npu.mhz is [500, 400, 1000]; rising"),
         ("step_mw = [851,", "step_mw = [1, 851,", "npu.step_mw wants 3 numbers above 0"),
         ("gpu_sync = [300,", "gpu_sync = [", "latency.gpu_sync is [340, 400]; 3 numbers"),
-        ("float32 = 0.694,", "float32 = 7,", "cpu.prime.sustained_share.float32 is 7; a part of 1"),
+        ("float32 = 0.699,", "float32 = 7,", "cpu.prime.sustained_share.float32 is 7; a part of 1"),
         ('basis = "assumed"', 'basis = "guess"', "sources.default.basis is 'guess'; one of"),
         ('gpu_sync = "study"', 'gpu_sync = "me"', "latency.sources.gpu_sync is 'me'; [sources]"),
         (', "*" = "brief"', "", "cpu.prime.sources.* is missing"),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from coexec.base.disk import write_atomically
 from coexec.base.errors import UsageError
 from coexec.core.soc import Soc
-from coexec.cost.soc.defaults import IN_ORDER
+from coexec.cost.soc.defaults import IN_ORDER, LIKE
 from coexec.cost.soc.trees import Trees
 
 GENERAL = ""
@@ -81,10 +81,11 @@ def levels(soc: Soc, processor: str, precision: str) -> tuple[str, ...]:
     fastest = max((each for each, _ in soc.cores(processor)), key=lambda c: c.gflops("float32"))
     rate = fastest.flop_per_cycle.get("int8", 0)
     # Cores of one name differ in whether they have the dot product instructions.
-    core = f"core {fastest.core} int8 {rate:g}"
+    name = LIKE.get(fastest.core, fastest.core)
+    core = f"core {name} int8 {rate:g}"
     if precision != "int8":
         order = WAITING if fastest.core in IN_ORDER else NOT_WAITING
-        return GENERAL, order, f"core {fastest.core}", core, own
+        return GENERAL, order, f"core {name}", core, own
     # Kernels with these instructions are other programs than those without.
     return GENERAL, f"int8 x{rate / fastest.flop_per_cycle['float32']:g}", core, own
 

@@ -24,6 +24,12 @@ from coexec.core.soc_source import MEASURED
 IN_ORDER = frozenset({"Cortex-A53", "Cortex-A55", "Cortex-A510", "Cortex-A520"})
 """Cores that wait for their loads (Arm's technical reference manuals): less of the peak is left."""
 CPU_TYPES = ("float32", "int8")
+LIKE = {"Cortex-A510": "Cortex-A55", "Cortex-A520": "Cortex-A55"} | dict.fromkeys(
+    ("Cortex-A77", "Cortex-A78", "Cortex-A710", "Cortex-A715", "Cortex-A720"), "Cortex-A76"
+)
+"""Cores that nobody measured, and the measured one that they are developed from, with as many
+multiply-adds a clock. Arm announced each as faster at one clock than the one before it (2019 to
+2023), so that means with older cores are too slow a guess. Assumed: they do as it does."""
 FLOATS_OF_SUCCESSOR = {"Cortex-A53": 1.38, "Cortex-A73": 1.33}
 """How many times as fast in floats the next core with the same peak is (Cortex-A55, Cortex-A75).
 
@@ -177,10 +183,10 @@ def _is_measured(soc: Soc, path: str) -> bool:
 def _kinds_of_core(cluster: Cluster, name: str) -> tuple[str, ...]:
     """In order or not and by which instructions it multiplies; which core; of which revision."""
     order = "in order" if cluster.core in IN_ORDER else "out of order"
-    rates = cluster.flop_per_cycle
+    rates, core = cluster.flop_per_cycle, LIKE.get(cluster.core, cluster.core)
     times = rates.get(name, rates["float32"]) / rates["float32"]
-    revision = f"{cluster.core} int8 {rates.get('int8', 0):g}"
-    return f"{order}, {times:g} times as many as floats", cluster.core, revision
+    revision = f"{core} int8 {rates.get('int8', 0):g}"
+    return f"{order}, {times:g} times as many as floats", core, revision
 
 
 def _behind(cluster: Cluster, name: str) -> float:
