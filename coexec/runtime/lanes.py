@@ -194,7 +194,14 @@ class Lanes:
         return Script(tape, launch, names, late) if tape.whole else None
 
     def _leave_out(self, meeting: Meeting) -> None:
-        """From the next run on, follow only the instructions with which this one had to do."""
+        """From the next run on, follow only the instructions with which this one had to do.
+
+        How regions are submitted from then on is made ready now, while nobody waits: a processor
+        may put their memory into other pages for that, and cannot while it waits for the caller.
+        """
+        for step in self.binding.program.instructions:
+            if isinstance(step, Launch):
+                self.binding.launcher(step)
         self._bound, outputs = True, self.binding.program.outputs
         for noted, turns in self._turns.items():
             left = ((owner, meeting.idle.left(steps, outputs)) for owner, steps in turns)

@@ -62,6 +62,25 @@ print(len(waited), len(repeated))
 """
 
 
+CONSTANTS = """
+import sys
+import numpy as np
+import coexec
+from coexec.api import open_all
+from coexec.core.plan import Plan
+from tests.graphs import evaluate, parse
+
+text = ("g (float[300, 300] x) => (float[300, 300] y) <float half = {0.5}, int64[2] n = {300, 300}>"
+        " { [w] w = Expand(half, n) [a] a = Neg(x) [b] b = MatMul(a, w) [c] c = Sub(a, b)"
+        " [d] d = MatMul(c, w) [y] y = Max(c, d) }")
+names = list(open_all(sys.argv[1:]))
+model = coexec.load(parse(text))
+plan = Plan({node: names[node in "bd"] for node in "abcdy"})
+session = coexec.compile(model, sys.argv[1:], plan=plan)
+for number in range(4):
+    x = np.full((300, 300), number, np.float32)
+    np.testing.assert_allclose(session.run({"x": x})["y"], evaluate(model, {"x": x})["y"], 1e-5)
+"""
 ORT, POCL = "ort:cpu?threads=1&cores=0", "opencl:pocl?cores=1&first=0"
 
 
@@ -86,6 +105,15 @@ def test_two_drivers_follow_each_other_by_flags_or_events(
     waited, repeated = map(int, done.stdout.split())
     assert (waited >= 4) == waits
     assert repeated == (25 if waits else 0)
+
+
+def test_weights_move_into_large_pages_while_nobody_waits_for_the_caller() -> None:
+    """In the second run, a device that waited for the caller did not map them, for a minute."""
+    if "opencl:intel" not in DRIVERS or len(physical_cores()) < 2:
+        pytest.skip("Intel's runtime and ONNX Runtime with a core each")
+    command = [sys.executable, "-W", "ignore", "-c", CONSTANTS, ORT, "opencl:intel?cores=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def own_flags() -> Flags:
