@@ -12,12 +12,13 @@ import onnxruntime as ort
 from coexec.base.cpu import cpu_flags
 from coexec.base.errors import FallbackWarning, ProcessorError
 from coexec.core.processor import IN_FLOATS
-from coexec.core.types import Array, Region, RegionNode
+from coexec.core.types import Array, OpCall, Region, RegionNode
 from coexec.processors.ort.executable import OrtExecutable, summary_of
 from coexec.processors.ort.failures import refusal
-from coexec.processors.ort.inline import native_step
+from coexec.processors.ort.inline import Step, native_step
 from coexec.processors.ort.integer_weights import with_integer_weights
 from coexec.processors.ort.model import OnnxModel, build_model
+from coexec.processors.ort.on_bytes import ON_BYTES, byte_calls, layer_steps
 from coexec.processors.ort.providers import PROVIDERS, Provider
 from coexec.processors.ort.support import QUANTIZING, SupportOracle
 
@@ -36,8 +37,7 @@ def compile_region(
     Raises:
         ProcessorError: ONNX Runtime refuses the region as a whole.
     """
-    steps = [step for index, node in enumerate(region.nodes) for step in oracle.steps(node, index)]
-    constants = dict(region.constants)
+    steps, constants = _steps(region, oracle)
     if provider.kind in IN_INTEGERS:
         steps, constants = with_integer_weights(steps, constants)
     model = build_model(steps, region.inputs, region.outputs, region.types, constants)
@@ -65,6 +65,19 @@ def compile_region(
     )
 
 
+def _steps(region: Region, oracle: SupportOracle) -> tuple[list[Step], dict[str, Array]]:
+    """The operators of a region, with the constants that they read."""
+    steps, constants = [], dict(region.constants)
+    for index, node in enumerate(region.nodes):
+        if node.call.domain == ON_BYTES:
+            own, known = layer_steps(node, index)
+            constants |= known
+        else:
+            own = oracle.steps(node, index)
+        steps += own
+    return steps, constants
+
+
 def layers_in_floats(
     region: Region, layers: Mapping[str, str], oracle: SupportOracle, provider: Provider
 ) -> dict[str, str]:
@@ -78,6 +91,11 @@ def layers_in_floats(
     before = {step.name: step for step in steps}
     whole = {step.name for step in changed if before.get(step.name, step) != step}
     return {name: layers[name] or NOT_WHOLE for name in able if name not in whole}
+
+
+def on_bytes(region: Region, provider: Provider) -> dict[str, OpCall | None]:
+    """What computes nodes of a region on bytes, by their names; nothing: another node's call."""
+    return byte_calls(region) if provider.kind in IN_INTEGERS else {}
 
 
 def _bare(node: RegionNode) -> bool:

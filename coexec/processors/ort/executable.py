@@ -136,7 +136,8 @@ def summary_of(region: Region, track: str) -> Event:
 
 def _node_event(node: RegionNode, track: str) -> Event:
     call = node.call
-    work = opdef(call).work(call)
+    meant = call.like or call
+    work = opdef(meant).work(meant)
     return Event(
         call.name or call.identifier,
         LAUNCH,
@@ -148,5 +149,5 @@ def _node_event(node: RegionNode, track: str) -> Event:
         call.identifier,
         node.provenance.get("phase", ""),
         source=node.provenance.get("source", ""),
-        dtype=compute_dtype(call),
+        dtype=compute_dtype(meant),
     )

@@ -78,13 +78,13 @@ def _is_quantised_later(
     for reader in after:
         behind = readers.get(reader.outputs[0], ()) if reader.op_type == "Relu" else ()
         if reader.op_type != QUANTIZE and not (
-            behind and all(_is_nothing_below(each, constants) for each in behind)
+            behind and all(is_nothing_below(each, constants) for each in behind)
         ):
             return False
     return bool(after)
 
 
-def _is_nothing_below(step: Step, constants: Mapping[str, Array]) -> bool:
+def is_nothing_below(step: Step, constants: Mapping[str, Array]) -> bool:
     """Whether a step quantises with no integer for what is below 0."""
     if step.op_type != QUANTIZE:
         return False

@@ -25,11 +25,12 @@ from coexec.core.processor import (
 )
 from coexec.core.types import OpCall, Region
 from coexec.processors.ort.buffer import OrtBuffer, memory_of, own
-from coexec.processors.ort.compile import compile_region, layers_in_floats
+from coexec.processors.ort.compile import compile_region, layers_in_floats, on_bytes
 from coexec.processors.ort.executable import OrtExecutable
 from coexec.processors.ort.failures import failure
 from coexec.processors.ort.flags import STORES_IN_ORDER, OrtFlags
 from coexec.processors.ort.here import OrtHere
+from coexec.processors.ort.on_bytes import ON_BYTES, share_on_bytes
 from coexec.processors.ort.options import DEFAULT_OPTIONS, OrtOptions
 from coexec.processors.ort.providers import Provider
 from coexec.processors.ort.support import SupportOracle
@@ -70,6 +71,12 @@ class OrtProcessor(Processor, WorksHere):
 
     def supports(self, call: OpCall) -> Support:
         return self.oracle.supports(call)
+
+    def fused(self, region: Region) -> Mapping[str, OpCall | None]:
+        return on_bytes(region, self.provider)
+
+    def fused_share(self, made: OpCall, share: OpCall) -> OpCall | None:
+        return share_on_bytes(made, share) if made.domain == ON_BYTES else None
 
     def in_floats(self, region: Region, layers: Mapping[str, str]) -> Mapping[str, str]:
         return layers_in_floats(region, layers, self.oracle, self.provider)

@@ -22,6 +22,7 @@ from coexec.processors.ort.differences import difference
 from coexec.processors.ort.failures import refusal
 from coexec.processors.ort.inline import Step, body_steps, native_step
 from coexec.processors.ort.model import LARGE_BYTES, build_model
+from coexec.processors.ort.on_bytes import ON_BYTES, layer_of, layer_steps
 from coexec.processors.ort.providers import Provider
 
 NARROW = tuple(
@@ -65,12 +66,16 @@ class SupportOracle:
 
     def code_of(self, call: OpCall) -> str:
         """Digest of our part in executing a call: the function body's module, or nothing."""
+        if call.domain == ON_BYTES:
+            return module_digest(layer_steps)
         op = OPERATORS.get(call.identifier)
         if op is None or op.body is None or self._runs_natively(call).yes:
             return ""
         return module_digest(op.body)
 
     def _answer(self, call: OpCall) -> Support:
+        if call.domain == ON_BYTES:
+            return self.supports(layer_of(call).core)
         refused = refused_unasked(call) or (difference(call) if call.domain else "")
         if refused:
             return Support(False, refused)
