@@ -53,4 +53,7 @@ def test_random_graphs_on_real_processors_compute_what_the_operators_do(way: str
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
     assert counts["divided"] > GRAPHS / 2
-    assert counts.get(wanted, 0) >= counts["divided"]
+    # Where only results of one are left to fetch, nobody waits for anybody.
+    assert counts.get(wanted, 0) >= counts["divided"] / 2
+    if wanted != "flag":
+        assert "flag" not in counts
