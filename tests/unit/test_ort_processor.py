@@ -204,7 +204,7 @@ INDEX_RESULT = TensorType((1,), F32)
 def test_limits_are_measured() -> None:
     rates = measure_processor("ort:cpu")
     assert {"float32", "float64"} <= set(rates.peak_gflops)
-    assert rates.peak_gflops["float32"] > 0.8 * rates.peak_gflops["float64"] > 1
+    assert min(rates.peak_gflops.values()) > 1
     assert rates.bandwidth_gbps > 1
     assert 0 < rates.launch_us < rates.sync_us
     assert set(rates.links) == {"write", "read"}
